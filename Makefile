@@ -1,0 +1,61 @@
+# Everything runs in .venv, which is made on the first call and kept until
+# pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+DEMO_TRIALS ?= 40
+DEMO_EPOCHS ?= 40
+DEMO_OUT ?= runs/demo
+TEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.stamp
+EXTRA_SOURCES := $(wildcard benchmarks experiments examples tests)
+TYPED_EXTRAS := $(wildcard benchmarks/*.py experiments/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: PYTHON=$(PYTHON) DEMO_TRIALS=$(DEMO_TRIALS) DEMO_EPOCHS=$(DEMO_EPOCHS)" \
+	  "DEMO_OUT=$(DEMO_OUT) TEST_ARGS='$(TEST_ARGS)'"
+
+demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table and plots in runs/demo
+	$(BIN)/keeprate search digits --noise pairflip:0.45 --model mlp --method co-teaching \
+	  --space basis --sampler natural-gradient --trials $(DEMO_TRIALS) --epochs $(DEMO_EPOCHS) \
+	  --seed 0 --out $(DEMO_OUT)
+
+test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-data ones)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(READY) ## Lint, formatting, types and the import floors
+	$(BIN)/ruff check src $(EXTRA_SOURCES)
+	$(BIN)/ruff format --check src $(EXTRA_SOURCES)
+	$(BIN)/mypy src $(TYPED_EXTRAS)
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(READY) ## Measure the training engine; prints JSON
+	$(BIN)/python -m benchmarks.engine
+
+clean: ## Remove caches and build output (.venv and runs/ stay)
+	rm -rf build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find src tests benchmarks experiments examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11 none; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done; \
+	  if [ $$python = none ]; then \
+	    echo "keeprate needs Python 3.11 or newer, but $(PYTHON) is" \
+	      "$$($(PYTHON) --version 2>&1); give one: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making .venv with $$($$python --version)"; \
+	  $$python -m venv --clear .venv || exit 1; \
+	fi
+	@echo "Installing keeprate and its pinned dependencies into .venv (once, some minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[dev]'
+	@touch $@

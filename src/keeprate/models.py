@@ -1,0 +1,209 @@
+"""The paper's networks (Table 3), and how a network is named.
+
+A model is a function `(input_shape, n_classes) -> nn.Module` that takes a batch
+`[B, *input_shape]` of float32 to logits `[B, n_classes]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from keeprate.errors import InputError, invalid
+
+ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
+
+
+def mlp(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """784-256-10 on MNIST: one hidden layer of 256 ReLU units.
+
+    >>> sum(p.numel() for p in mlp((1, 28, 28), 10).parameters())
+    203530
+    """
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(input_shape), 256),
+        nn.ReLU(),
+        nn.Linear(256, n_classes),
+    )
+
+
+def model1(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """The small CNN of CIFAR-10: two 5x5 convolutions and three dense layers."""
+    channels, height, width = _image_shape("model1", input_shape, at_least=16)
+    side = [((n - 4) // 2 - 4) // 2 for n in (height, width)]
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * side[0] * side[1], 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, n_classes),
+    )
+
+
+def model2(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """The CNN of CIFAR-100: six 3x3 convolutions with batch norm and one dense layer.
+
+    Table 3 prints 196 channels for the last convolution and "dense 256"; 4 x 4 x c = 256
+    gives c = 16, which is built here.
+    """
+    channels, height, width = _image_shape("model2", input_shape, at_least=8)
+    widths = [(channels, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 16)]
+    layers: list[nn.Module] = []
+    for position, (before, after) in enumerate(widths):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        if position % 2 == 1:
+            layers.append(nn.MaxPool2d(2))
+    features = 16 * (height // 8) * (width // 8)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, n_classes))
+
+
+def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.25) -> nn.Module:
+    """The nine-layer CNN of Co-teaching (Han et al. 2018b, Table 2)."""
+    channels, _, _ = _image_shape("model3", input_shape, at_least=12)
+
+    def block(before: int, after: int, padding: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(before, after, 3, padding=padding),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.01),
+        ]
+
+    return nn.Sequential(
+        *block(channels, 128, 1),
+        *block(128, 128, 1),
+        *block(128, 128, 1),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        *block(128, 256, 1),
+        *block(256, 256, 1),
+        *block(256, 256, 1),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        # The source pads none of the last three; small images need the padding to survive.
+        *block(256, 512, 0 if min(input_shape[1:]) >= 28 else 1),
+        *block(512, 256, 0 if min(input_shape[1:]) >= 28 else 1),
+        *block(256, 128, 0 if min(input_shape[1:]) >= 28 else 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, n_classes),
+    )
+
+
+MODELS: dict[str, ModelFactory] = {
+    "mlp": mlp,
+    "model1": model1,
+    "model2": model2,
+    "model3": model3,
+}
+
+
+def get_model(name: str) -> ModelFactory:
+    """A built-in model by name, or a user's factory as `package.module:factory`.
+
+    The factory is called with `input_shape` and `n_classes` where its signature has these
+    names (or takes two positional arguments), else without arguments.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the module cannot be imported.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        raise invalid(
+            "model",
+            f"be one of {', '.join(MODELS)} or package.module:factory",
+            name,
+            "choose a built-in name or say where your factory is",
+        )
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does: a factory beside the user is found
+        sys.path.insert(0, here)
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"model {name!r} could not be imported ({error}); write package.module:factory "
+            "with a module that Python finds from this folder."
+        ) from error
+    return adapt_factory(factory)
+
+
+def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:
+    """Let a factory without arguments pass for `(input_shape, n_classes) -> nn.Module`."""
+    parameters = inspect.signature(factory).parameters
+    named = {"input_shape", "n_classes"} & set(parameters)
+    required = [p for p in parameters.values() if p.default is p.empty]
+
+    def build(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        if named:
+            given = {"input_shape": input_shape, "n_classes": n_classes}
+            return factory(**{key: given[key] for key in named})
+        if len(required) == 2:
+            return factory(input_shape, n_classes)
+        return factory()
+
+    return build
+
+
+def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """Build one network and check that it maps the data to logits.
+
+    Raises
+    ------
+    InputError
+        If the network refuses a batch of the data's shape or gives another shape than
+        `[B, n_classes]`.
+    """
+    module = model(input_shape, n_classes)
+    if not isinstance(module, nn.Module):
+        raise invalid("model", "give a torch.nn.Module", type(module), "return the network")
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            logits = module.eval()(torch.zeros(2, *input_shape))
+    except RuntimeError as error:
+        raise InputError(
+            f"model must take a batch of shape [B, {', '.join(map(str, input_shape))}], "
+            f"got this error from it: {error}"
+        ) from error
+    module.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, n_classes):
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits)
+        raise invalid(
+            "model",
+            f"give logits of shape [B, {n_classes}], one column per class",
+            f"{shape} for a batch of 2",
+            "let its last layer have n_classes outputs",
+        )
+    return module
+
+
+def _image_shape(
+    name: str, input_shape: tuple[int, ...], *, at_least: int
+) -> tuple[int, int, int]:
+    if len(input_shape) != 3 or min(input_shape[1:]) < at_least:
+        raise invalid(
+            f"the input of {name}",
+            f"be images [channels, height, width] of at least {at_least} x {at_least}",
+            tuple(input_shape),
+            "use --model mlp or your own network",
+        )
+    return input_shape[0], input_shape[1], input_shape[2]

@@ -1,0 +1,527 @@
+"""Keep-rate schedules R(t): the share of each mini-batch that sample selection keeps, per epoch.
+
+The basis functions are those of Fig. 2 of the paper. Inside them epochs are counted from 0, so
+that every decreasing one starts at 1 and every increasing one at 0; users count epochs from 1.
+NumPy only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from keeprate.errors import InputError, invalid
+from keeprate.files import read_json, write_atomically, write_json
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+MIN_KEEP_RATE = 0.01
+"""Searched schedules never keep less: an empty selection has no mean loss (the paper's clip is
+to [0, 1]; its authors' release keeps at least 1 %)."""
+
+N_BASIS_PARAMETERS = 12
+_KIND = "keeprate schedule"
+
+
+def power_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    """Power decay, pow-d of Fig. 2: ``1 / (1 + b t)^a``.
+
+    Parameters
+    ----------
+    t : array_like
+        Epochs counted from 0.
+    a, b : array_like
+        Shape and speed, not negative; they broadcast against `t`.
+
+    Returns
+    -------
+    ndarray of float64
+        Values in [0, 1], not increasing in `t`, 1 at ``t = 0``.
+
+    Examples
+    --------
+    >>> power_decay([0, 1, 3], a=1, b=1)
+    array([1.  , 0.5 , 0.25])
+    """
+    t, a, b = _checked(t, a, b)
+    return np.asarray((1 + b * t) ** -a)
+
+
+def exponential_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    """Exponential decay, exp-d of Fig. 2: ``exp(-b t^a)``, and 1 at ``t = 0``.
+
+    For ``a = 0`` the formula would give ``exp(-b)`` at every epoch, because ``0^0 = 1``; it is
+    made to start at 1 like the others. Parameters and result as in `power_decay`.
+
+    Examples
+    --------
+    >>> exponential_decay([0, 1, 2], a=0, b=1).round(3)
+    array([1.   , 0.368, 0.368])
+    """
+    t, a, b = _checked(t, a, b)
+    return np.where(t == 0, 1.0, np.exp(-b * t**a))
+
+
+def logarithmic_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    """Logarithmic decay, log-d of Fig. 2: ``log(1 + b) / log(1 + b + a t)``.
+
+    Where the formula is 0/0 it is 1: at ``t = 0`` for every `b`, and everywhere for ``a = 0``.
+    With ``b = 0`` and ``a > 0`` it is therefore 1 at ``t = 0`` and 0 afterwards. Parameters and
+    result as in `power_decay`.
+
+    Examples
+    --------
+    >>> logarithmic_decay([0, 1, 2], a=1, b=0)
+    array([1., 0., 0.])
+    >>> logarithmic_decay([0, 2], a=1, b=1)
+    array([1. , 0.5])
+    """
+    t, a, b = _checked(t, a, b)
+    flat = a * t == 0
+    return np.where(flat, 1.0, np.log1p(b) / np.where(flat, 1.0, np.log1p(b + a * t)))
+
+
+def power_growth(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, n_epochs: int) -> Array:
+    """Power growth, pow-i of Fig. 2: ``b (t / T)^a``, and 0 at ``t = 0``.
+
+    Parameters
+    ----------
+    t : array_like
+        Epochs counted from 0.
+    a, b : array_like
+        Shape and height, not negative; they broadcast against `t`.
+    n_epochs : int
+        T, the number of epochs.
+
+    Returns
+    -------
+    ndarray of float64
+        Values in [0, b] for ``t <= T``, not decreasing in `t`. 0 at ``t = 0`` even for
+        ``a = 0``, so that R(1) = 1 whatever the parameters.
+
+    Examples
+    --------
+    >>> power_growth([0, 1, 2], a=2, b=1, n_epochs=4)
+    array([0.    , 0.0625, 0.25  ])
+    """
+    t, a, b = _checked(t, a, b)
+    return np.where(t == 0, 0.0, b * (t / check_epochs(n_epochs)) ** a)
+
+
+def logarithmic_growth(
+    t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, n_epochs: int
+) -> Array:
+    """Logarithmic growth, log-i of Fig. 2: ``b log(1 + t^a) / log(1 + T^a)``, 0 at ``t = 0``.
+
+    Parameters and result as in `power_growth`.
+
+    Examples
+    --------
+    >>> logarithmic_growth([0, 1, 3], a=1, b=1, n_epochs=3)
+    array([0. , 0.5, 1. ])
+    """
+    t, a, b = _checked(t, a, b)
+    return np.where(t == 0, 0.0, b * np.log1p(t**a) / np.log1p(check_epochs(n_epochs) ** a))
+
+
+def basis_schedule(u: npt.ArrayLike, n_epochs: int) -> Array:
+    """R(t) of Eq. (1) from twelve numbers in [0, 1].
+
+    A convex mix of the three decreasing functions plus the two increasing ones, clipped to
+    [`MIN_KEEP_RATE`, 1]:
+
+    ======== ==================== ========= ========
+    function weight               a         b
+    ======== ==================== ========= ========
+    exp-d    u1                   u2        u3 / 2
+    pow-d    (1 - u1) u8          u4        u5 / 2
+    log-d    (1 - u1) (1 - u8)    u10 / 2   u9
+    pow-i    1                    2 u6      u7 / 2
+    log-i    1                    2 u12     u11 / 2
+    ======== ==================== ========= ========
+
+    Parameters
+    ----------
+    u : array_like [..., 12]
+        u1 to u12, each in [0, 1].
+    n_epochs : int
+        T.
+
+    Returns
+    -------
+    ndarray of float64 [..., T]
+        Exactly 1 in the first epoch.
+
+    Raises
+    ------
+    InputError
+        If `u` has another last dimension or leaves [0, 1].
+
+    Examples
+    --------
+    >>> u = [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]  # exp(-t / 2) alone
+    >>> basis_schedule(u, 4).round(3)
+    array([1.   , 0.607, 0.368, 0.223])
+    """
+    u = np.asarray(u, dtype=np.float64)
+    if u.ndim == 0 or u.shape[-1] != N_BASIS_PARAMETERS:
+        raise invalid("u", "have 12 numbers in its last dimension", u.shape, "give u1 to u12")
+    if not ((u >= 0) & (u <= 1)).all():
+        worst = u[~((u >= 0) & (u <= 1))][0]
+        raise invalid("u", "lie in [0, 1]", float(worst), "clip it")
+    t = np.arange(check_epochs(n_epochs), dtype=np.float64)
+    u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12 = np.moveaxis(u[..., None], -2, 0)
+    rate = (
+        u1 * exponential_decay(t, u2, u3 / 2)
+        + (1 - u1) * u8 * power_decay(t, u4, u5 / 2)
+        + (1 - u1) * (1 - u8) * logarithmic_decay(t, u10 / 2, u9)
+        + power_growth(t, 2 * u6, u7 / 2, n_epochs)
+        + logarithmic_growth(t, 2 * u12, u11 / 2, n_epochs)
+    )  # [..., T]
+    rate[..., 0] = 1.0  # the weights sum to 1 only up to rounding
+    return _clipped(rate)
+
+
+def co_teaching_schedule(
+    n_epochs: int, *, tau: npt.ArrayLike, t_k: npt.ArrayLike = 10, c: npt.ArrayLike = 1.0
+) -> Array:
+    """Co-teaching's own schedule, Eq. (3): ``1 - tau min((t / t_k)^c, 1)``, t from 0.
+
+    Parameters
+    ----------
+    n_epochs : int
+        T.
+    tau : array_like [...]
+        Share dropped in the end, in [0, 1]; usually the noise rate.
+    t_k : array_like [...]
+        Epochs until then, positive.
+    c : array_like [...]
+        Shape of the way there, positive.
+
+    Returns
+    -------
+    ndarray of float64 [..., T]
+        Not increasing, 1 in the first epoch, clipped to [`MIN_KEEP_RATE`, 1].
+
+    Raises
+    ------
+    InputError
+        If a parameter leaves its range.
+
+    Examples
+    --------
+    >>> co_teaching_schedule(4, tau=0.2, t_k=2)
+    array([1. , 0.9, 0.8, 0.8])
+    """
+    tau, t_k, c = (np.asarray(v, dtype=np.float64)[..., None] for v in (tau, t_k, c))
+    if not ((tau >= 0) & (tau <= 1)).all():
+        raise invalid("tau", "lie in [0, 1]", tau.squeeze().tolist(), "use the noise rate")
+    for name, value in (("t_k", t_k), ("c", c)):
+        if not ((value > 0) & np.isfinite(value)).all():
+            raise invalid(name, "be positive", value.squeeze().tolist(), "use 10 epochs and c = 1")
+    t = np.arange(check_epochs(n_epochs), dtype=np.float64)
+    rate = 1 - tau * np.minimum(t / t_k, 1) ** c  # min first: the same, without overflow
+    return _clipped(rate)
+
+
+def single_power_decay(n_epochs: int, *, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    """One power decay alone, the ablation of App. B.2, clipped to [`MIN_KEEP_RATE`, 1].
+
+    Parameters
+    ----------
+    n_epochs : int
+        T.
+    a, b : array_like [...]
+        As in `power_decay`.
+
+    Returns
+    -------
+    ndarray of float64 [..., T]
+
+    Examples
+    --------
+    >>> single_power_decay(3, a=1, b=0.5).round(3)
+    array([1.   , 0.667, 0.5  ])
+    """
+    t = np.arange(check_epochs(n_epochs), dtype=np.float64)
+    rate = power_decay(t, np.asarray(a)[..., None], np.asarray(b)[..., None])
+    return _clipped(rate)
+
+
+def constant_schedule(n_epochs: int, value: float = 1.0) -> Array:
+    """Return the same keep rate in every epoch; 1 trains on every sample.
+
+    Examples
+    --------
+    >>> constant_schedule(3, 0.8)
+    array([0.8, 0.8, 0.8])
+    """
+    return np.full(check_epochs(n_epochs), value, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A keep rate for each epoch, with the parameters it was made from.
+
+    Parameters
+    ----------
+    keep_rate : array_like [T]
+        In [0, 1]; copied, then read-only. The first epoch need not be 1.
+    name : str
+        What made it.
+    parameters : mapping of str to float
+        Its parameters; empty for schedules given as numbers.
+
+    Raises
+    ------
+    InputError
+        If `keep_rate` is not a non-empty row of numbers in [0, 1].
+
+    Examples
+    --------
+    >>> len(Schedule([1.0, 0.9, 0.8]))
+    3
+    >>> Schedule([1.0, 1.2])
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: keep_rate must lie in [0, 1], got 1.2 at epoch 2; clip the
+    schedule or use a bounded space.
+    """
+
+    keep_rate: Array
+    name: str = "custom"
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            rate = np.array(self.keep_rate, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise invalid(
+                "keep_rate",
+                "be a row of numbers",
+                type(self.keep_rate).__name__,
+                "give one number per epoch",
+            ) from None
+        if rate.ndim != 1 or not rate.size:
+            raise invalid(
+                "keep_rate",
+                "be one row with a number per epoch",
+                f"an array of shape {rate.shape}",
+                "give a list of T numbers",
+            )
+        outside = np.flatnonzero(~((rate >= 0) & (rate <= 1)))  # NaN is outside, too
+        if outside.size:
+            epoch = int(outside[0])
+            raise invalid(
+                "keep_rate",
+                "lie in [0, 1]",
+                f"{rate[epoch]} at epoch {epoch + 1}",
+                "clip the schedule or use a bounded space",
+            )
+        rate.flags.writeable = False
+        parameters = {str(key): float(value) for key, value in self.parameters.items()}
+        object.__setattr__(self, "keep_rate", rate)
+        object.__setattr__(self, "parameters", MappingProxyType(parameters))
+
+    def __len__(self) -> int:
+        return len(self.keep_rate)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return (
+            np.array_equal(self.keep_rate, other.keep_rate)
+            and self.name == other.name
+            and dict(self.parameters) == dict(other.parameters)
+        )
+
+    def __hash__(self) -> int:
+        # + 0.0: equal schedules hash alike, and -0.0 equals 0.0
+        return hash((self.name, (self.keep_rate + 0.0).tobytes()))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be copied between processes
+        return Schedule, (self.keep_rate, self.name, dict(self.parameters))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the schedule, in a format chosen by the suffix of `path`.
+
+        ``.json`` holds everything; ``.csv`` holds the columns ``epoch`` (from 1) and
+        ``keep_rate``, but neither name nor parameters. Both keep every bit of the numbers.
+
+        Raises
+        ------
+        InputError
+            For another suffix, or if the file cannot be written.
+        """
+        if _suffix(path) == ".csv":
+            rows = [f"{epoch},{rate!r}" for epoch, rate in enumerate(self.keep_rate.tolist(), 1)]
+            write_atomically(path, "\n".join(["epoch,keep_rate", *rows]) + "\n")
+            return
+        write_json(
+            path,
+            {
+                "kind": _KIND,
+                "name": self.name,
+                "parameters": dict(self.parameters),
+                "keep_rate": self.keep_rate.tolist(),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Schedule:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged, has another suffix, or holds no valid schedule.
+        """
+        if _suffix(path) == ".csv":
+            return _read_csv(path)
+        content = read_json(path)
+        rate, name = content.get("keep_rate"), content.get("name", "custom")
+        parameters = content.get("parameters", {})
+        if not (
+            isinstance(rate, list)
+            and all(_is_number(v) for v in rate)
+            and isinstance(name, str)
+            and isinstance(parameters, dict)
+            and all(_is_number(v) for v in parameters.values())
+        ):
+            raise InputError(
+                f"{path} must hold a list of numbers named keep_rate; it is damaged or "
+                "not a keeprate schedule: save the schedule again."
+            )
+        return _named(path, lambda: cls(np.array(rate), name, parameters))
+
+
+def as_schedule(
+    value: Schedule | npt.ArrayLike | Callable[[int], float], n_epochs: int
+) -> Schedule:
+    """Make a `Schedule` of `n_epochs` epochs from what a user may give.
+
+    Parameters
+    ----------
+    value : Schedule, array_like [T] or callable
+        A callable is asked for every epoch, counted from 1 to T, and returns its keep rate.
+    n_epochs : int
+        T.
+
+    Returns
+    -------
+    Schedule
+        Any keep rate in [0, 1] is allowed; the first epoch need not be 1.
+
+    Raises
+    ------
+    InputError
+        If the length is not `n_epochs` or a keep rate leaves [0, 1].
+
+    Examples
+    --------
+    >>> as_schedule(lambda epoch: 1 / epoch, 4).keep_rate.round(3)
+    array([1.   , 0.5  , 0.333, 0.25 ])
+    >>> as_schedule([1.0, 0.8], 3)
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: keep_rate must have one number for each of the 3 epochs, got 2
+    numbers; make the schedule for 3 epochs or train for 2.
+    """
+    check_epochs(n_epochs)
+    if isinstance(value, Schedule):
+        schedule = value
+    elif callable(value):
+        schedule = Schedule(np.array([value(epoch) for epoch in range(1, n_epochs + 1)]))
+    else:
+        schedule = Schedule(np.asarray(value))
+    if len(schedule) != n_epochs:
+        raise invalid(
+            "keep_rate",
+            f"have one number for each of the {n_epochs} epochs",
+            f"{len(schedule)} numbers",
+            f"make the schedule for {n_epochs} epochs or train for {len(schedule)}",
+        )
+    return schedule
+
+
+def check_epochs(n_epochs: int) -> int:
+    """Return `n_epochs` as an int if it is a positive whole number.
+
+    >>> check_epochs(200)
+    200
+    """
+    whole = isinstance(n_epochs, int | np.integer) and not isinstance(n_epochs, bool)
+    if not whole or n_epochs < 1:
+        raise invalid("n_epochs", "be a positive whole number", n_epochs, "use 1 or more")
+    return int(n_epochs)
+
+
+def _clipped(rate: Array) -> Array:
+    clipped: Array = np.clip(rate, MIN_KEEP_RATE, 1.0)
+    return clipped
+
+
+def _checked(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    arrays = [np.asarray(value, dtype=np.float64) for value in (t, a, b)]
+    for name, value in zip("tab", arrays, strict=True):
+        wrong = value[~((value >= 0) & np.isfinite(value))]
+        if wrong.size:
+            raise invalid(name, "be finite and not negative", float(wrong[0]), "use 0 or more")
+    return arrays[0], arrays[1], arrays[2]
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".json", ".csv"):
+        raise invalid("path", "end in .json or .csv", str(path), "choose one of the two formats")
+    return suffix
+
+
+def _read_csv(path: str | os.PathLike[str]) -> Schedule:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
+    except ValueError as error:
+        raise InputError(f"{path} must be a text file; save the schedule again.") from error
+    header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
+    if [cell.strip() for cell in header] != ["epoch", "keep_rate"]:
+        raise InputError(
+            f"{path} must start with the line epoch,keep_rate, got {','.join(header)!r}; "
+            "add the line or save the schedule again."
+        )
+    rates = []
+    for expected, row in enumerate(rows, 1):
+        try:
+            epoch, rate = row
+            in_order = int(epoch) == expected
+            rates.append(float(rate))
+        except ValueError:
+            in_order = False
+        if not in_order:
+            raise InputError(
+                f"{path} must have the line {expected},<keep rate> for epoch {expected}, got "
+                f"{','.join(row)!r}; list the epochs from 1 on, one a line."
+            )
+    return _named(path, lambda: Schedule(np.array(rates)))
+
+
+def _named(path: str | os.PathLike[str], build: Callable[[], Schedule]) -> Schedule:
+    """Put the file's name before what is wrong with the schedule in it."""
+    try:
+        return build()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
