@@ -152,7 +152,7 @@ def corrupt(
     Examples
     --------
     >>> corrupt([0, 1, 2, 0, 1], pairflip(3, 0.4), rng=np.random.default_rng(0))
-    array([1, 1, 2, 0, 2])
+    array([1, 1, 0, 0, 2])
     """
     matrix = check_transition_matrix(transition_matrix)
     true = _check_labels("labels", labels)
@@ -328,6 +328,7 @@ def _read_table(path: Path) -> ArrayLike:
     try:
         return readers[path.suffix.lower()]()
     except OSError as error:
-        raise InputError(f"could not be read ({error.strerror or error}); check the path.") from error
+        reason = error.strerror or error
+        raise InputError(f"could not be read ({reason}); check the path.") from error
     except (ValueError, EOFError) as error:
         raise InputError(f"holds no table of numbers ({error}); write one row a line.") from error

@@ -1,0 +1,115 @@
+"""Save and resume: one safetensors file, whole or absent, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from keeprate.errors import InputError
+from keeprate.files import write_atomically
+from keeprate.training import Curves, Population
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: object
+) -> None:
+    """Write tensors and one JSON value to a safetensors file, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, metadata={"keeprate": json.dumps(metadata)}))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Read what `save_tensors` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or not keeprate's.
+    """
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["keeprate"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error}); check the path.") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} must be a safetensors file written by keeprate, got {error}; it is damaged: "
+            "delete it and run again."
+        ) from error
+
+
+def save_population(path: str | os.PathLike[str], population: Population) -> None:
+    """Write all that is needed to go on with a population."""
+    tensors = {f"networks.{name}": t for name, t in population.networks.state().items()}
+    for position, parameter in enumerate(population.networks.parameters()):
+        for name, value in population.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{position}.{name}"] = value
+    for name in ("given_probability", "times_seen"):
+        if (tensor := getattr(population, name)) is not None:
+            tensors[name] = tensor
+    metadata = {
+        "numbers": population.numbers,
+        "epoch": population.epoch,
+        "failed": population.failed,
+        "curves": [[number, asdict(curves)] for number, curves in population.curves.items()],
+    }
+    save_tensors(path, tensors, metadata)
+
+
+def load_population(path: str | os.PathLike[str], population: Population) -> bool:
+    """Bring a fresh population to where the checkpoint stands.
+
+    Returns
+    -------
+    bool
+        False if the checkpoint belongs to other candidates (the population is left as it was).
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        curves = {int(number): Curves(**value) for number, value in metadata["curves"]}  # type: ignore[attr-defined]
+        if list(curves) != list(population.curves):
+            return False
+        numbers: list[int] = metadata["numbers"]  # type: ignore[assignment]
+        population.drop([n for n in population.numbers if n not in numbers])
+        population.networks.load_state(
+            {n.removeprefix("networks."): t for n, t in tensors.items() if n.startswith("networks.")}
+        )
+        for position, parameter in enumerate(population.networks.parameters()):
+            prefix = f"optimizer.{position}."
+            state = population.optimizer.state[parameter]
+            for name, tensor in tensors.items():
+                if name.startswith(prefix):
+                    # Adam's step counter stays on the CPU unless it is fused on a GPU.
+                    state[name.removeprefix(prefix)] = tensor.to(parameter.device)
+        for name in ("given_probability", "times_seen"):
+            if (tensor := getattr(population, name)) is not None:
+                setattr(population, name, tensors[name].to(tensor.device))
+        population.curves = curves
+        population.epoch = int(metadata["epoch"])  # type: ignore[call-overload]
+        population.failed = list(metadata["failed"])  # type: ignore[call-overload]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not fit this run ({error}); it is damaged: delete it and run again."
+        ) from error
+    return True
+
+
+def save_model(
+    folder: Path, modules: list[torch.nn.Module], description: dict[str, object]
+) -> None:
+    """Write the peers' weights and what is needed to build them again."""
+    tensors = {
+        f"peer{peer}.{name}": tensor
+        for peer, module in enumerate(modules)
+        for name, tensor in module.state_dict().items()
+    }
+    save_tensors(folder / "model.safetensors", tensors, description)

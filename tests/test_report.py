@@ -1,0 +1,243 @@
+"""The pictures and the page, from run records made here."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keeprate.errors import InputError
+from keeprate.report import write_plots
+
+EPOCHS = 40
+FILES = ["keep_rate.png", "curves.png", "label_precision.png", "report.html"]
+MALICIOUS = '<script>alert("x")</script> $\\frac{ & $name'
+
+
+def result(name: str, label: str, keep_rate: Any, forgets: float, seed: int) -> dict[str, Any]:
+    """Curves that rise, then fall by `forgets` as wrong labels are memorised."""
+    t = np.arange(EPOCHS) / EPOCHS
+    noise = np.random.default_rng(seed).normal(0, 0.005, (2, EPOCHS))
+    test = 0.97 - 0.5 * np.exp(-12 * t) - forgets * t**1.5 + noise[0]
+    best = int(test.argmax())
+    precision = 0.99 - 0.4 * np.exp(-10 * t) - 0.8 * forgets * t
+    at_end = {"test_accuracy": test[-1], "validation_accuracy": test[-1] - 0.01}
+    at_best = {"test_accuracy": test[best], "validation_accuracy": test[best] - 0.01}
+    return {
+        "name": name,
+        "label": label,
+        "keep_rate": list(keep_rate),
+        "curves": {
+            "train_loss": (0.2 + 1.5 * np.exp(-3 * t)).tolist(),
+            "validation_accuracy": (test - 0.01 + noise[1]).tolist(),
+            "test_accuracy": test.tolist(),
+            "label_precision": precision.tolist(),
+        },
+        "last": {**at_end, "label_precision": precision[-1]},
+        "best": {**at_best, "epoch": best + 1, "label_precision": precision[best]},
+        "seconds": 3.2,
+    }
+
+
+def make_record() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    t = np.arange(EPOCHS)
+    trials = []
+    for number in range(40):
+        a, b, rise = rng.random(3)
+        table = np.clip((1 + b * t) ** -a + 0.4 * rise * t / EPOCHS, 0, 1)
+        value = float(0.95 - 0.5 * abs(table.mean() - 0.55) + rng.normal(0, 0.01))
+        state = "failed" if number == 3 else "pruned" if number % 7 == 5 else "complete"
+        trials.append(
+            {
+                "number": number,
+                "parameters": {"a": a, "b": b},
+                "keep_rate": table.tolist(),
+                "state": state,
+                "value": None if state == "failed" else value,
+                "validation_accuracy": [value] * (EPOCHS // (1 + (state == "pruned"))),
+            }
+        )
+    searched = np.clip((1 + 0.3 * t) ** -0.35 + 0.1 * t / EPOCHS, 0, 1)
+    own = 1 - 0.45 * np.minimum(t / 2, 1)
+    return {
+        "schema_version": 1,
+        "kind": "search",
+        "command": "keeprate search digits --noise pairflip:0.45 --trials 40 --epochs 40",
+        "config": {"model": "mlp", "method": "co-teaching", "seed": 0},
+        "versions": {"keeprate": "0.1.0", "torch": "2.13.0"},
+        "data": {
+            "name": "digits",
+            "n_train": 1077,
+            "n_validation": 360,
+            "n_test": 360,
+            "n_classes": 10,
+            "noise_rate": 0.45,
+            "validation_labels": "clean",
+        },
+        "trials": trials,
+        "results": [
+            result("standard", "Standard, R(t) = 1", np.ones(EPOCHS), 0.4, 1),
+            result("co-teaching", "Co-teaching, own R(t)", own, 0.1, 2),
+            result("searched", "Co-teaching, searched R(t)", searched, 0.01, 3),
+        ],
+        "cost": {
+            "search_seconds": 100.0,
+            "final_seconds": 9.0,
+            "candidate_epochs": 1600,
+            "full_trainings": 40.0,
+        },
+    }
+
+
+def write(record: dict[str, Any], folder: Path) -> str:
+    """Write the plots of a record that has been through JSON, as a real one has."""
+    paths = write_plots(json.loads(json.dumps(record, allow_nan=False)), folder)
+    assert [path.name for path in paths] == FILES
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    for path in paths[:3]:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(content) > 5000
+    page = paths[3].read_text(encoding="utf-8")
+    assert "$" not in re.sub(re.escape("$\\frac{ &amp; $name"), "", page)
+    return page
+
+
+def test_a_full_record(tmp_path: Path) -> None:
+    page = write(make_record(), tmp_path / "run")
+    assert page.count("<svg") == 3
+    for shown in ("The searched schedule ends at", "97.", "--noise pairflip:0.45", "40 full"):
+        assert shown in page
+    assert "best epoch on the test set, an optimistic number, as the literature" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_loads_nothing_and_repeats_no_id(tmp_path: Path) -> None:
+    page = write(make_record(), tmp_path)
+    assert not re.search(r"https?:|src=|@import|<link|<script", page)
+    assert set(re.findall(r"href=\"(.)", page)) <= {"#"}
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(ids)
+
+
+def test_the_drawings_are_well_formed_and_follow_the_colour_scheme(tmp_path: Path) -> None:
+    page = write(make_record(), tmp_path)
+    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ET.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
+        assert "var(--ink)" in svg
+        assert "#1f2431" not in svg
+
+
+def test_the_same_record_gives_the_same_page(tmp_path: Path) -> None:
+    assert write(make_record(), tmp_path / "a") == write(make_record(), tmp_path / "b")
+
+
+def test_what_comes_from_data_is_escaped(tmp_path: Path) -> None:
+    record = make_record()
+    record["data"]["name"] = MALICIOUS
+    record["data"]["validation_labels"] = MALICIOUS
+    record["command"] = f"keeprate search '{MALICIOUS}'"
+    record["config"]["model"] = MALICIOUS
+    record["versions"][MALICIOUS] = MALICIOUS
+    record["results"][0]["label"] = MALICIOUS
+    record["results"][1]["name"] = record["results"][1]["label"] = "雑音"
+    record["trials"][0]["state"] = MALICIOUS
+    page = write(record, tmp_path)
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+
+
+def without_test_split(record: dict[str, Any]) -> None:
+    for each in record["results"]:
+        each["curves"]["test_accuracy"] = each["best"] = None
+        each["last"]["test_accuracy"] = None
+
+
+def without_true_labels(record: dict[str, Any]) -> None:
+    record["data"]["noise_rate"] = None
+    for each in record["results"]:
+        each["curves"]["label_precision"] = None
+        each["last"]["label_precision"] = each["best"]["label_precision"] = None
+
+
+def unfinished(record: dict[str, Any]) -> None:
+    record.update(results=[], cost={})
+
+
+def not_begun(record: dict[str, Any]) -> None:
+    record.update(results=[], trials=[])
+
+
+def plain_training(record: dict[str, Any]) -> None:
+    record.update(kind="train", trials=[], results=record["results"][:1])
+    record["results"][0]["name"] = "custom"
+
+
+def one_epoch(record: dict[str, Any]) -> None:
+    for each in record["trials"] + record["results"]:
+        each["keep_rate"] = [1.0]
+        each.update({"best": {"epoch": 1, "test_accuracy": 0.5}} if "best" in each else {})
+    for each in record["results"]:
+        each["curves"] = {name: values[:1] for name, values in each["curves"].items()}
+
+
+def one_trial(record: dict[str, Any]) -> None:
+    record.update(trials=record["trials"][:1])
+
+
+def nothing_scored(record: dict[str, Any]) -> None:
+    for trial in record["trials"]:
+        trial.update(value=None, state="failed")
+    record["results"] = []
+
+
+def gaps(record: dict[str, Any]) -> None:
+    for each in record["results"]:
+        for values in each["curves"].values():
+            values[5:] = [None] * (EPOCHS - 5)
+
+
+def many_results(record: dict[str, Any]) -> None:
+    record["results"] = record["results"] * 4
+
+
+def only_the_kind(record: dict[str, Any]) -> None:
+    record.clear()
+    record["kind"] = "search"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_test_split,
+        without_true_labels,
+        unfinished,
+        not_begun,
+        plain_training,
+        one_epoch,
+        one_trial,
+        nothing_scored,
+        gaps,
+        many_results,
+        only_the_kind,
+    ],
+)
+def test_records_that_know_less(change: Any, tmp_path: Path) -> None:
+    record = make_record()
+    change(record)
+    page = write(record, tmp_path)
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="could not be written"):
+        write_plots(make_record(), tmp_path / "file")
