@@ -18,7 +18,16 @@ SOURCE = Path(__file__).parents[1] / "src" / "keeprate"
 FLOORS = {
     0: {"errors"},
     1: {"files", "seeding"},
-    2: {"noise", "schedules", "natural_gradient", "selection", "models", "records", "memory", "tables"},
+    2: {
+        "noise",
+        "schedules",
+        "natural_gradient",
+        "selection",
+        "models",
+        "records",
+        "memory",
+        "tables",
+    },
     3: {"spaces", "methods", "loading", "data", "networks"},
     4: {"training", "sampler"},
     5: {"checkpoints", "label_quality"},

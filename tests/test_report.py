@@ -105,7 +105,6 @@ def write(record: dict[str, Any], folder: Path) -> str:
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(content) > 5000
     page = paths[3].read_text(encoding="utf-8")
-    assert "$" not in re.sub(re.escape("$\\frac{ &amp; $name"), "", page)
     return page
 
 
@@ -116,6 +115,7 @@ def test_a_full_record(tmp_path: Path) -> None:
         assert shown in page
     assert "best epoch on the test set, an optimistic number, as the literature" in page
     assert "prefers-color-scheme: dark" in page
+    assert "$" not in page
 
 
 def test_the_page_loads_nothing_and_repeats_no_id(tmp_path: Path) -> None:
@@ -164,8 +164,7 @@ def without_test_split(record: dict[str, Any]) -> None:
 def without_true_labels(record: dict[str, Any]) -> None:
     record["data"]["noise_rate"] = None
     for each in record["results"]:
-        each["curves"]["label_precision"] = None
-        each["last"]["label_precision"] = each["best"]["label_precision"] = None
+        each["curves"]["label_precision"] = each["last"]["label_precision"] = None
 
 
 def unfinished(record: dict[str, Any]) -> None:

@@ -265,13 +265,48 @@ def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
     epochs = setup.config.epochs
     plans = []
     if noise_rate is not None:
-        rate = co_teaching_schedule(epochs, tau=noise_rate, t_k=min(10, epochs))
-        own = Schedule(rate, "co-teaching", {"tau": noise_rate})
+        own = named_schedule("co-teaching", epochs, noise_rate=noise_rate)
         plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, own))
     plans.append(
         Plan("standard", standard.label, standard, as_schedule(np.ones(epochs), epochs))
     )
     return plans
+
+
+def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Schedule:
+    """The schedule of a name, a file or a run folder.
+
+    Parameters
+    ----------
+    name : str
+        "constant" (keep all), "co-teaching" (Eq. (3) with tau = the noise rate, t_k = 10, c = 1:
+        the values of its source), a .json or .csv file, or a run folder.
+    noise_rate : float or None
+        For "co-teaching".
+    """
+    if name == "constant":
+        return Schedule(np.ones(epochs), "constant", {})
+    if name == "co-teaching":
+        if noise_rate is None:
+            raise invalid(
+                "noise_rate",
+                "be known for Co-teaching's own schedule",
+                "nothing",
+                "give --noise-rate (your estimate), or search the schedule instead",
+            )
+        rate = co_teaching_schedule(epochs, tau=noise_rate, t_k=min(10, epochs))
+        return Schedule(rate, "co-teaching", {"tau": noise_rate})
+    path = Path(name)
+    if path.is_dir():
+        path = path / "schedule.csv"
+    if not path.exists():
+        raise invalid(
+            "schedule",
+            "be 'constant', 'co-teaching', a .json or .csv file, or a finished run's folder",
+            name,
+            "check the path",
+        )
+    return as_schedule(Schedule.load(path), epochs)
 
 
 def train_plans(
@@ -519,7 +554,7 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
 def train(
     data: Data,
     *,
-    schedule: Schedule | Sequence[float] | Callable[[int], float],
+    schedule: str | Schedule | Sequence[float] | Callable[[int], float],
     model: str | Callable[..., nn.Module] = "mlp",
     method: str = "co-teaching",
     config: TrainingConfig | None = None,
@@ -537,7 +572,8 @@ def train(
     ----------
     data : Data
         From `keeprate.prepare`.
-    schedule : Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
+    schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
+        A string is "constant", "co-teaching", a schedule's file or a run folder.
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -564,6 +600,9 @@ def train(
     """
     config = config or TrainingConfig()
     chosen = get_method(method)
+    known_rate = data.noise_rate if noise_rate is None else noise_rate
+    if isinstance(schedule, str):
+        schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
     given = as_schedule(schedule, config.epochs)
     setup = make_setup(
         data,
@@ -587,6 +626,5 @@ def train(
     name = "given" if given.name in ("co-teaching", "standard") else given.name
     plans = [Plan(name, f"{chosen.label}, {given.name} R(t)", chosen, given)]
     if baselines_too:
-        known = data.noise_rate if noise_rate is None else noise_rate
-        plans += baselines(setup, known)
+        plans += baselines(setup, known_rate)
     return finish(setup, record, plans, {"candidate_epochs": 0, "full_trainings": 0.0})

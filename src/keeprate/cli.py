@@ -1,0 +1,424 @@
+"""The command `keeprate`. Heavy imports stay inside the commands: `--help` is instant."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from keeprate.errors import InputError
+
+if TYPE_CHECKING:
+    from keeprate.data import Data
+    from keeprate.runs import Run
+    from keeprate.training import TrainingConfig
+
+app = typer.Typer(
+    name="keeprate",
+    help="Train classifiers on labels that are partly wrong: search the keep-rate schedule R(t), "
+    "train with it, rank the labels that look wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DATA = "Data"
+TRAINING = "Training"
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        help="'digits', a folder or file (Parquet, CSV, .npz, images in class folders), "
+        "or a Hugging Face hub name."
+    ),
+]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs", help="Input column(s), separated by commas.", rich_help_panel=DATA
+    ),
+]
+Label = Annotated[str | None, typer.Option("--label", help="Label column.", rich_help_panel=DATA)]
+TrueLabel = Annotated[
+    str | None,
+    typer.Option(
+        "--true-label",
+        help="Column of true labels; never used to train or select.",
+        rich_help_panel=DATA,
+    ),
+]
+NoiseOption = Annotated[
+    str,
+    typer.Option(
+        "--noise",
+        help="Noise to add to the training labels: none, symmetric:RATE, pairflip:RATE, "
+        "matrix:FILE.",
+        rich_help_panel=DATA,
+    ),
+]
+NoiseRate = Annotated[
+    float | None,
+    typer.Option(
+        "--noise-rate",
+        help="Your estimate of the noise rate, for Co-teaching's own schedule.",
+        rich_help_panel=DATA,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", help="Use only so many training samples.", rich_help_panel=DATA),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", help="mlp, model1, model2, model3 or package.module:factory.",
+        rich_help_panel=TRAINING,
+    ),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method", help="co-teaching, mentornet (or, in train, standard).",
+        rich_help_panel=TRAINING,
+    ),
+]
+Epochs = Annotated[int, typer.Option("--epochs", help="Epochs T.", rich_help_panel=TRAINING)]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", help="Batch size.", rich_help_panel=TRAINING)
+]
+OptimizerOption = Annotated[
+    str, typer.Option("--optimizer", help="adam, sgd or rmsprop.", rich_help_panel=TRAINING)
+]
+LearningRate = Annotated[
+    float, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)
+]
+LrSchedule = Annotated[
+    str,
+    typer.Option(
+        "--lr-schedule",
+        help="linear-decay (to zero from 40 % of the epochs), constant or cosine.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="auto, float32 or bfloat16.", rich_help_panel=TRAINING),
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...", rich_help_panel=TRAINING)
+]
+PopulationOption = Annotated[
+    str,
+    typer.Option(
+        "--population",
+        help="Candidates that train in lockstep: auto (what fits in memory) or a number.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Of noise, split, initial weights and search.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Run folder. The same command continues it.")]
+NoBaselines = Annotated[
+    bool,
+    typer.Option("--no-baselines", help="Skip Standard and Co-teaching's own schedule."),
+]
+
+
+@app.command("search")
+def search_command(
+    data: DataArgument,
+    out: Out,
+    noise: NoiseOption = "none",
+    model: Model = "mlp",
+    method: MethodOption = "co-teaching",
+    space: Annotated[
+        str,
+        typer.Option("--space", help="basis, co-teaching, power-decay or full."),
+    ] = "basis",
+    sampler: Annotated[
+        str, typer.Option("--sampler", help="natural-gradient, random or tpe.")
+    ] = "natural-gradient",
+    trials: Annotated[int, typer.Option("--trials", help="Full trainings to spend.")] = 40,
+    epochs: Epochs = 40,
+    seed: Seed = 0,
+    no_baselines: NoBaselines = False,
+    inputs: Inputs = None,
+    label: Label = None,
+    true_label: TrueLabel = None,
+    noise_rate: NoiseRate = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 128,
+    optimizer: OptimizerOption = "adam",
+    lr: LearningRate = 1e-3,
+    lr_schedule: LrSchedule = "linear-decay",
+    precision: Precision = "auto",
+    device: Device = "auto",
+    population: PopulationOption = "auto",
+) -> None:
+    """Search R(t), train the final networks with it, compare, and write everything to --out."""
+    from keeprate.methods import get_method
+    from keeprate.search import search
+    from keeprate.spaces import get_space
+
+    config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
+    get_method(method)
+    get_space(space)
+    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit)
+    _introduce(prepared)
+    with _progress() as progress:
+        run = search(
+            prepared,
+            model=model,
+            method=method,
+            space=space,
+            sampler=sampler,
+            trials=trials,
+            config=config,
+            seed=seed,
+            out=out,
+            baselines_too=not no_baselines,
+            noise_rate=noise_rate,
+            population=_population(population),
+            command=_command(),
+            progress=progress,
+        )
+    _conclude(run)
+
+
+@app.command("train")
+def train_command(
+    data: DataArgument,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            "--schedule", help="co-teaching, constant, a .json or .csv file, or a run folder."
+        ),
+    ],
+    out: Out,
+    noise: NoiseOption = "none",
+    model: Model = "mlp",
+    method: MethodOption = "co-teaching",
+    epochs: Epochs = 40,
+    seed: Seed = 0,
+    no_baselines: NoBaselines = False,
+    inputs: Inputs = None,
+    label: Label = None,
+    true_label: TrueLabel = None,
+    noise_rate: NoiseRate = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 128,
+    optimizer: OptimizerOption = "adam",
+    lr: LearningRate = 1e-3,
+    lr_schedule: LrSchedule = "linear-decay",
+    precision: Precision = "auto",
+    device: Device = "auto",
+    population: PopulationOption = "auto",
+) -> None:
+    """Train with a given schedule: a name, a file, or what an earlier search found."""
+    from keeprate.methods import get_method
+    from keeprate.runs import train
+
+    config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
+    get_method(method)
+    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit)
+    _introduce(prepared)
+    with _progress() as progress:
+        run = train(
+            prepared,
+            schedule=schedule,
+            model=model,
+            method=method,
+            config=config,
+            seed=seed,
+            out=out,
+            baselines_too=not no_baselines,
+            noise_rate=noise_rate,
+            population=_population(population),
+            command=_command(),
+            progress=progress,
+        )
+    _conclude(run)
+
+
+@app.command("predict")
+def predict_command(
+    run: Annotated[Path, typer.Argument(help="Run folder of a search or training.")],
+    data: DataArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV file; predictions.csv in the run folder.")
+    ] = None,
+    inputs: Inputs = None,
+    label: Label = None,
+) -> None:
+    """Predict the class of each row of DATA with the networks of a run."""
+    from keeprate.predict import predict_file
+
+    path = out or run / "predictions.csv"
+    n_rows, right = predict_file(run, data, path, inputs=_columns(inputs), label=label)
+    typer.echo(f"{n_rows} predictions written to {path}")
+    if right is not None:
+        typer.echo(f"accuracy against the labels in {data}: {right:.2%}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from keeprate import __version__
+
+        typer.echo(f"keeprate {__version__}")
+        raise typer.Exit
+
+
+def _config(
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float,
+    lr_schedule: str,
+    precision: str,
+    device: str,
+) -> TrainingConfig:
+    from keeprate.training import TrainingConfig
+
+    return TrainingConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=lr,
+        lr_schedule=lr_schedule,
+        precision=precision,
+        device=device,
+    )
+
+
+def _prepare(
+    source: str,
+    noise: str,
+    model: str,
+    seed: int,
+    inputs: str | None,
+    label: str | None,
+    true_label: str | None,
+    limit: int | None,
+) -> Data:
+    from keeprate.data import load, prepare
+    from keeprate.models import get_model
+    from keeprate.noise import Noise
+
+    get_model(model)  # a mistyped name should not cost the loading of the data
+    parsed = Noise.parse(noise)
+    loaded = load(source, inputs=_columns(inputs), label=label, true_label=true_label)
+    return prepare(loaded, noise=parsed, seed=seed, limit=limit)
+
+
+def _columns(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _population(text: str) -> int | None:
+    from keeprate.errors import invalid
+
+    if text == "auto":
+        return None
+    if not text.isdigit():
+        raise invalid("population", "be 'auto' or a whole number", text, "leave it out")
+    return int(text)
+
+
+def _command() -> str:
+    return shlex.join(["keeprate", *sys.argv[1:]])
+
+
+def _introduce(data: Data) -> None:
+    facts = data.describe()
+    noise = facts.get("noise_rate")
+    sizes = f"{facts['n_train']:,} training, {facts['n_validation']:,} validation"
+    if facts.get("n_test"):
+        sizes += f", {facts['n_test']:,} test"
+    known = "unknown noise rate" if noise is None else f"{noise:.1%} of the training labels wrong"
+    typer.echo(f"{facts['name']}: {sizes} samples, {facts['n_classes']} classes, {known}")
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<15}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: float, total: float, best: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, state="")
+            unit = "trials" if stage == "search" else "epochs"
+            state = f"{done:.1f}/{total:.0f} {unit}" if unit == "trials" else f"{done:.0f}/{total:.0f} {unit}"
+            if best is not None:
+                state += f", best validation {best:.2%}"
+            bars.update(tasks[stage], completed=done, total=total, state=state)
+
+        yield show
+
+
+def _conclude(run: Run) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keeprate.report import write_plots
+
+    table = Table(title=None)
+    table.add_column("training")
+    for name in ("test, last epoch", "test, best epoch", "label precision, last", "seconds"):
+        table.add_column(name, justify="right")
+    for result in run.record["results"]:
+        last, best = result["last"], result["best"]
+        table.add_row(
+            result["label"],
+            _percent(last["test_accuracy"]),
+            f"{_percent(best['test_accuracy'])} (epoch {best['epoch']})",
+            _percent(last["label_precision"]),
+            f"{result['seconds']:.1f}",
+        )
+    Console().print(table)
+    cost = run.record["cost"]
+    if run.record["trials"]:
+        typer.echo(
+            f"search: {cost['full_trainings']:.0f} full trainings, {cost['search_seconds']:.0f} s"
+        )
+    if run.folder is not None:
+        write_plots(run.record, run.folder)
+        typer.echo(
+            f"written to {run.folder}: report.html, schedule.csv, label_quality.csv "
+            "(most suspect labels first), model.safetensors, record.json"
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def main() -> NoReturn:
+    """Run the command; what the user can mend is one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"keeprate: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("keeprate: stopped; the same command continues this run.", err=True)
+        sys.exit(130)
+    sys.exit(0)
