@@ -32,7 +32,7 @@ FLOORS = {
     4: {"training", "sampler"},
     5: {"checkpoints", "label_quality"},
     6: {"runs", "report", "classifier"},
-    7: {"search"},
+    7: {"searching", "predict"},
     8: {"cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -108,8 +108,12 @@ def write(record: dict[str, Any], folder: Path) -> str:
     return page
 
 
-def test_a_full_record(tmp_path: Path) -> None:
-    page = write(make_record(), tmp_path / "run")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(make_record(), tmp_path_factory.mktemp("full") / "run")
+
+
+def test_a_full_record(page: str) -> None:
     assert page.count("<svg") == 3
     for shown in ("The searched schedule ends at", "97.", "--noise pairflip:0.45", "40 full"):
         assert shown in page
@@ -118,8 +122,7 @@ def test_a_full_record(tmp_path: Path) -> None:
     assert "$" not in page
 
 
-def test_the_page_loads_nothing_and_repeats_no_id(tmp_path: Path) -> None:
-    page = write(make_record(), tmp_path)
+def test_the_page_loads_nothing_and_repeats_no_id(page: str) -> None:
     assert not re.search(r"https?:|src=|@import|<link|<script", page)
     assert set(re.findall(r"href=\"(.)", page)) <= {"#"}
     assert set(re.findall(r"url\((.)", page)) <= {"#"}
@@ -128,16 +131,15 @@ def test_the_page_loads_nothing_and_repeats_no_id(tmp_path: Path) -> None:
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(ids)
 
 
-def test_the_drawings_are_well_formed_and_follow_the_colour_scheme(tmp_path: Path) -> None:
-    page = write(make_record(), tmp_path)
+def test_the_drawings_are_well_formed_and_follow_the_colour_scheme(page: str) -> None:
     for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         ET.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
         assert "var(--ink)" in svg
         assert "#1f2431" not in svg
 
 
-def test_the_same_record_gives_the_same_page(tmp_path: Path) -> None:
-    assert write(make_record(), tmp_path / "a") == write(make_record(), tmp_path / "b")
+def test_the_same_record_gives_the_same_page(page: str, tmp_path: Path) -> None:
+    assert write(make_record(), tmp_path) == page
 
 
 def test_what_comes_from_data_is_escaped(tmp_path: Path) -> None:
@@ -237,6 +239,6 @@ def test_records_that_know_less(change: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "keep_rate.png").mkdir()
     with pytest.raises(InputError, match="could not be written"):
-        write_plots(make_record(), tmp_path / "file")
+        write_plots(make_record(), tmp_path)

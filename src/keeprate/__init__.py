@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keeprate.data import load as load
     from keeprate.data import prepare as prepare
     from keeprate.errors import InputError as InputError
+    from keeprate.runs import train as train
     from keeprate.sampler import NaturalGradientSampler as NaturalGradientSampler
     from keeprate.schedules import Schedule as Schedule
-    from keeprate.search import search as search
-    from keeprate.search import train as train
+    from keeprate.searching import search as search
 
 __version__ = "0.1.0"
 
@@ -26,8 +24,8 @@ _HOMES = {
     "Schedule": "schedules",
     "load": "data",
     "prepare": "data",
-    "search": "search",
-    "train": "search",
+    "search": "searching",
+    "train": "runs",
 }
 __all__ = sorted(_HOMES)
 
@@ -42,14 +40,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `keeprate.search` the function: importing the submodule would bind the module."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

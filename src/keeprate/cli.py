@@ -163,7 +163,7 @@ def search_command(
 ) -> None:
     """Search R(t), train the final networks with it, compare, and write everything to --out."""
     from keeprate.methods import get_method
-    from keeprate.search import search
+    from keeprate.searching import search
     from keeprate.spaces import get_space
 
     config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)

@@ -19,11 +19,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -42,7 +44,7 @@ _MORE_COLOURS = ("#c069a0", "#b98500", "#3aa6d8", "#0a9373")
 _TRIALS = LinearSegmentedColormap.from_list("trials", ["#b9bec6", "#5fb39b", "#00795a"], N=32)
 _MOST_TRIALS_SHOWN = 200
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": _GRID,
     "axes.grid": True,
@@ -191,16 +193,21 @@ def _new_figure(n_panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, n_panels, sharey=False)))
 
 
-def _finish(figure: Figure, labels: Sequence[str]) -> Figure:
-    handles = {}
-    for axes in figure.axes:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+def _finish(figure: Figure, panels: Sequence[Axes]) -> Figure:
+    """Whole epochs on the axis, and one legend above for all panels."""
+    handles: dict[str, Artist] = {}
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        columns = 1 if sum(map(len, handles)) > 90 else len(handles)
+        columns = len(handles) if sum(len(label) for label in handles) <= 90 else 2
         figure.legend(
-            handles.values(), handles, loc="outside upper left", ncols=columns, columnspacing=1.6
+            list(handles.values()),
+            list(handles),
+            loc="outside upper left",
+            ncols=columns,
+            columnspacing=1.6,
         )
     return figure
 
@@ -252,11 +259,12 @@ def _draw_keep_rate(record: Record) -> Figure:
             f"share of right labels, {right:.0f} %",
             (0.0, right),
             xycoords=("axes fraction", "data"),
-            xytext=(4, -4),
+            xytext=(5, -6),
             textcoords="offset points",
             va="top",
             color=_MUTED,
             fontsize=8.5,
+            bbox={"facecolor": _SURFACE, "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
         )
     if results:
         for result, colour in _ordered(results):
@@ -267,7 +275,7 @@ def _draw_keep_rate(record: Record) -> Figure:
         _plot(axes, _series(best["keep_rate"]), _COLOURS["searched"], label, linewidth=3.0)
     axes.set(xlabel="epoch", ylabel="keep rate R(t), %", ylim=(-2, 103))
     axes.margins(x=0.02)
-    return _finish(figure, [])
+    return _finish(figure, [axes])
 
 
 def _ordered(results: Sequence[Record]) -> list[tuple[Record, str]]:
@@ -305,7 +313,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: Sequence[Record]) -> None:
             extend="min" if values.min() < low else "neither",
         )
         bar.set_label("trial's validation accuracy, %")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.locator = MaxNLocator(nbins=5)
         bar.update_ticks()
     axes.autoscale_view()
@@ -331,7 +339,7 @@ def _draw_curves(record: Record) -> Figure:
         axes.set(title=title, xlabel="epoch")
         if curve == "test_accuracy":
             _mark_best(axes, record)
-    return _finish(figure, [])
+    return _finish(figure, all_axes)
 
 
 def _draw_panel(axes: Axes, record: Record, curve: str) -> None:
@@ -372,8 +380,16 @@ def _mark_best(axes: Axes, record: Record) -> None:
         )
         marked = True
     if marked:
-        for name, face in (("last epoch", _MUTED), ("best epoch on the test set", _SURFACE)):
-            axes.plot([], [], "o", color=_MUTED, markerfacecolor=face, label=name)
+        kinds = [("last epoch", _MUTED), ("best epoch on the test set", _SURFACE)]
+        axes.legend(
+            handles=[
+                Line2D([], [], color=_MUTED, marker="o", linestyle="", mfc=face, label=name)
+                for name, face in kinds
+            ],
+            loc="best",
+            fontsize=8.5,
+            labelcolor=_MUTED,
+        )
 
 
 def _draw_label_precision(record: Record) -> Figure:
@@ -383,7 +399,7 @@ def _draw_label_precision(record: Record) -> Figure:
         return figure
     _draw_panel(axes, record, "label_precision")
     axes.set(xlabel="epoch", ylabel="label precision, %")
-    return _finish(figure, [])
+    return _finish(figure, [axes])
 
 
 def _inline_svg(figure: Figure, name: str) -> str:
@@ -517,10 +533,10 @@ def _results_table(record: Record) -> str:
     if not results:
         return "<p>No final training has been finished yet.</p>"
     columns = [
-        ("Test accuracy, last epoch", "last", "test_accuracy"),
-        ("best epoch", "best", "test_accuracy"),
-        ("Validation accuracy, last epoch", "last", "validation_accuracy"),
-        ("Label precision, last epoch", "last", "label_precision"),
+        ("Test accuracy, last", "last", "test_accuracy"),
+        ("at its best epoch", "best", "test_accuracy"),
+        ("Validation accuracy, last", "last", "validation_accuracy"),
+        ("Label precision, last", "last", "label_precision"),
     ]
     columns = [c for c in columns if any(_part(r, c[1]).get(c[2]) is not None for r in results)]
     head = "".join(f"<th scope=col>{escape(title)}</th>" for title, _, _ in columns)

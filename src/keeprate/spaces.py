@@ -107,7 +107,8 @@ def _units(first: int, last: int, letter: str) -> dict[str, BaseDistribution]:
 
 def _build_full(parameters: Mapping[str, float], n_epochs: int) -> Array:
     rates = np.array([1.0, *parameters.values()])
-    return np.maximum(rates, MIN_KEEP_RATE)
+    clipped: Array = np.maximum(rates, MIN_KEEP_RATE)
+    return clipped
 
 
 SPACES: dict[str, Space] = {

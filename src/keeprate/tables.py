@@ -47,8 +47,9 @@ class Table:
     def names_of(self, column: str) -> tuple[str, ...] | None:
         """Class names of a ClassLabel column, else None."""
         feature = self.features.get(column)
-        is_class = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        return tuple(feature["names"]) if is_class and feature.get("names") else None
+        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+            return None
+        return tuple(feature.get("names") or ()) or None
 
     def is_image(self, column: str) -> bool:
         """Whether the column holds encoded images."""
@@ -239,9 +240,7 @@ def _is_number(kind: Any) -> bool:
 
 def _is_list(kind: Any) -> bool:
     types, kind = needs("pyarrow.types"), getattr(kind, "storage_type", kind)
-    return bool(
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    )
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _list_array(column: Any, where: str) -> Array:
@@ -282,9 +281,10 @@ def _decode_images(column: Any, where: str) -> Array:
             encoded = chunk.field("bytes")
             named = [chunk.type.field(i).name for i in range(chunk.type.num_fields)]
             paths = chunk.field("path") if "path" in named else None
+        valid = chunk.is_valid().to_numpy(zero_copy_only=False)
         for i in range(len(chunk)):
             row += 1
-            content = encoded[i].as_py() if chunk.is_valid()[i].as_py() else None
+            content = encoded[i].as_py() if valid[i] else None
             path = paths[i].as_py() if paths is not None else None
             image = _decode(content, path, f"the image in row {row} of the {where}")
             images = _store(images, image, row, len(column), where)
@@ -318,18 +318,18 @@ _MODES = {"1": "L", "LA": "RGBA", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "
 
 
 def _decode(content: bytes | None, path: str | None, where: str) -> Array:
-    Image = needs("PIL.Image")  # noqa: N806 - as Pillow calls it
+    pillow = needs("PIL.Image")
     if content is None and not path:
         raise invalid(where, "hold an image", "nothing", "drop the row")
     try:
-        with Image.open(io.BytesIO(content) if content is not None else path) as image:
+        with pillow.open(io.BytesIO(content) if content is not None else path) as image:
             mode = _MODES.get(image.mode, image.mode)
             if mode == "P":
                 mode = "RGBA" if "transparency" in image.info else "RGB"
             if mode in ("L", "RGB", "RGBA"):
                 pixels = np.asarray(image if mode == image.mode else image.convert(mode))
                 return pixels.reshape(*pixels.shape[:2], -1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise damaged(where, error) from error
     received = f"mode {image.mode} in {where}"
     raise invalid("images", "have 8 bits a channel", received, "convert them, or give arrays")

@@ -1,0 +1,272 @@
+"""How fast is lockstep training? `python -m benchmarks.engine [--data FOLDER] [--out FILE]`.
+
+One run measures, in turns so that a noisy machine is noisy to all:
+
+reference   the loop as this literature's releases have it: a `Dataset` that makes a PIL image and
+            then a tensor of each sample, a `DataLoader`, two modules, two optimisers, argsort
+plain       a good in-memory PyTorch loop: uint8 tensors, two modules, fused Adam, index selection
+keeprate    `train_step` on K stacked candidates, as `keeprate search` runs it
+matmul      the rate of a 2048 x 2048 float32 matrix product
+
+All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
+candidate-epoch (469 steps of two networks), medians over the rounds; ratios are within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from keeprate.data import Data, Normaliser, load, prepare
+from keeprate.files import write_json
+from keeprate.methods import get_method
+from keeprate.models import mlp
+from keeprate.noise import Noise
+from keeprate.records import versions
+from keeprate.training import TrainingConfig, new_population, train_step
+
+BATCH, KEEP_RATE, METHOD = 128, 0.6, "co-teaching"
+FLOPS_PER_SAMPLE = 2 * (2 * 784 * 256) + 3 * (2 * 256 * 10)
+"""One network: forward and weight gradient of both layers, input gradient of the second."""
+
+
+class OneByOne(Dataset[tuple[torch.Tensor, int, int]]):
+    """A sample at a time, by way of PIL, as torchvision's MNIST with ToTensor does it."""
+
+    def __init__(self, data: Data) -> None:
+        self.images = data.train.inputs[:, 0].numpy()
+        self.labels = data.train.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        image = Image.fromarray(self.images[index], mode=None)
+        pixels = torch.from_numpy(np.array(image, copy=True)).unsqueeze(0)
+        return pixels.to(torch.float32).div(255), self.labels[index], index
+
+
+def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> float:
+    """Seconds per step of the loop of the literature's releases."""
+    first, second = (mlp(data.input_shape, 10).to(device) for _ in range(2))
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in (first, second)]
+    loader = DataLoader(
+        OneByOne(data), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=workers
+    )
+    batches = iter(loader)
+    started = 0.0
+    for step in range(n_steps + 3):
+        if step == 3:  # workers are up, caches are warm
+            _wait(device)
+            started = time.perf_counter()
+        images, labels, _ = next(batches)
+        images, labels = images.to(device), labels.to(device)
+        outputs = [first(images), second(images)]
+        n_keep = int(KEEP_RATE * len(labels))
+        order = [
+            np.argsort(F.cross_entropy(out, labels, reduction="none").detach().cpu().numpy())
+            for out in outputs
+        ]
+        for out, optimizer, chosen in zip(outputs, optimizers, reversed(order), strict=True):
+            index = torch.from_numpy(chosen[:n_keep].copy()).to(device)
+            loss = F.cross_entropy(out[index], labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    _wait(device)
+    return (time.perf_counter() - started) / n_steps
+
+
+def plain(data: Data, device: torch.device, n_steps: int) -> float:
+    """Seconds per step of a good in-memory loop without keeprate."""
+    networks = [mlp(data.input_shape, 10).to(device) for _ in range(2)]
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, fused=True) for net in networks]
+    inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
+    order = torch.randperm(len(labels), device=device)
+    n_keep = int(KEEP_RATE * BATCH)
+    started = 0.0
+    for step in range(n_steps + 3):
+        if step == 3:
+            _wait(device)
+            started = time.perf_counter()
+        index = order[step * BATCH : (step + 1) * BATCH]
+        x, y = inputs[index].float().div_(255), labels[index]
+        outputs = [net(x) for net in networks]
+        with torch.no_grad():
+            chosen = [
+                F.cross_entropy(out, y, reduction="none").topk(n_keep, largest=False).indices
+                for out in outputs
+            ]
+        for out, optimizer, keep in zip(outputs, optimizers, reversed(chosen), strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(out[keep], y[keep]).backward()
+            optimizer.step()
+    _wait(device)
+    return (time.perf_counter() - started) / n_steps
+
+
+def lockstep(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:
+    """Seconds per step of keeprate with K candidates."""
+    config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision="float32")
+    normaliser, method = Normaliser.fit(data.train.inputs), get_method(METHOD)
+    population = new_population(
+        range(n_candidates),
+        np.full((n_candidates, 1), KEEP_RATE),
+        data=data,
+        normaliser=normaliser,
+        build=lambda: mlp(data.input_shape, 10),
+        method=method,
+        config=config,
+        seed=0,
+        stream="benchmark",
+    )
+    inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
+    order = torch.randperm(len(labels), device=device)
+    keep_rate = population.keep_rates[:, 0].contiguous()
+    started = 0.0
+    for step in range(n_steps + 3):
+        if step == 3:
+            _wait(device)
+            started = time.perf_counter()
+        index = order[step * BATCH : (step + 1) * BATCH]
+        x, y = normaliser(inputs[index]), labels[index]
+        train_step(population.networks, population.optimizer, method, x, y, keep_rate)
+    _wait(device)
+    return (time.perf_counter() - started) / n_steps
+
+
+def matmul_rate(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
+    """FLOP/s of a square float32 matrix product, the median of some repeats."""
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    rates = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        started = time.perf_counter()
+        torch.mm(a, b)
+        _wait(device)
+        rates.append(2 * size**3 / (time.perf_counter() - started))
+    return statistics.median(rates[1:])
+
+
+def peak_memory(source: str, device: torch.device, n_candidates: int) -> int:
+    """Bytes that K candidates add, measured in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.engine", "--data", source]
+    command += ["--device", str(device), "--memory-of", str(n_candidates)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def _memory_of(data: Data, device: torch.device, n_candidates: int) -> int:
+    lockstep(data, device, 2, 1)  # libraries are loaded, buffers exist
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        lockstep(data, device, 5, n_candidates)
+        return torch.cuda.max_memory_allocated() - before
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lockstep(data, device, 5, n_candidates)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[str, Any]:
+    """All contestants, `rounds` times in turns."""
+    candidates = [1, 10, 40] + ([100, 200] if device.type == "cuda" else [])
+    contestants: dict[str, tuple[int, Callable[[], float]]] = {
+        "reference, in process": (1, lambda: reference(data, device, 40, 0)),
+        "reference, 2 workers": (1, lambda: reference(data, device, 40, 2)),
+        "plain": (1, lambda: plain(data, device, 150)),
+    }
+    for k in candidates:
+        n_steps = max(12, 200 // k)
+        contestants[f"keeprate, K = {k}"] = (
+            k,
+            lambda k=k, n_steps=n_steps: lockstep(data, device, n_steps, k),  # type: ignore[misc]
+        )
+    steps = len(data.train) // BATCH
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    rates = []
+    for _ in range(rounds):
+        for name, (k, run) in contestants.items():
+            rates.append(matmul_rate(device))
+            seconds[name].append(run() * steps / k)
+    fastest_reference = [
+        min(a, b)
+        for a, b in zip(
+            seconds["reference, in process"], seconds["reference, 2 workers"], strict=True
+        )
+    ]
+    rate = statistics.median(rates)
+    flops = 2 * BATCH * FLOPS_PER_SAMPLE * steps  # one candidate-epoch: two networks
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "rounds": rounds,
+        "matmul_gflops": round(rate / 1e9, 1),
+        "flops_per_candidate_epoch": flops,
+        "seconds_per_candidate_epoch": {
+            name: {"median": round(statistics.median(s), 4), "all": [round(x, 4) for x in s]}
+            for name, s in seconds.items()
+        },
+        "ratios": {},
+    }
+    for k in candidates:
+        ours = seconds[f"keeprate, K = {k}"]
+        result["ratios"][f"K = {k}"] = {
+            "reference / keeprate": round(_ratio(fastest_reference, ours), 2),
+            "plain / keeprate": round(_ratio(seconds["plain"], ours), 2),
+            "fraction of the matmul rate": round(flops / statistics.median(ours) / rate, 3),
+            "peak MiB per candidate": round(peak_memory(source, device, k) / k / 2**20, 1),
+        }
+    return result
+
+
+def _ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    default = Path(os.environ.get("KEEPRATE_DATA", "../shared/data")) / "mnist"
+    parser.add_argument("--data", default=str(default), help="the MNIST folder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", help="write the JSON here too")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    data = prepare(load(arguments.data), noise=Noise.parse("pairflip:0.45"), seed=0)
+    if arguments.memory_of:
+        print(_memory_of(data, device, arguments.memory_of))
+        return
+    result = measure(data, arguments.data, device, arguments.rounds)
+    result["command"] = " ".join(["python -m benchmarks.engine", *sys.argv[1:]])
+    print(json.dumps(result, indent=1))
+    if arguments.out:
+        write_json(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()

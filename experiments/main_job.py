@@ -1,0 +1,124 @@
+"""The main job on MNIST: search R(t), compare; mean and deviation over seeds.
+
+    python -m experiments.main_job [--noise pairflip:0.45 symmetric:0.5] [--seeds 0 1 2]
+
+Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
+experiment goes on where it stopped, and the results file is rewritten after each run.
+Noise, split, initial weights and search all vary with the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import keeprate
+from keeprate.files import write_json
+from keeprate.noise import Noise
+from keeprate.records import versions
+from keeprate.training import TrainingConfig
+
+RESULTS = Path(__file__).parent / "results" / "main_job.json"
+
+
+def run_one(source: Any, noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One search with its baselines, as a row of the results file."""
+    data = keeprate.prepare(source, noise=Noise.parse(noise), seed=seed)
+    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-seed{seed}"
+    run = keeprate.search(
+        data,
+        trials=arguments.trials,
+        config=TrainingConfig(epochs=arguments.epochs),
+        seed=seed,
+        out=folder,
+        command=f"python -m experiments.main_job --noise {noise} --seeds {seed}",
+    )
+    record = run.record
+    return {
+        "noise": noise,
+        "seed": seed,
+        "noise_rate": record["data"]["noise_rate"],
+        "keep_rate": run.schedule.keep_rate.tolist(),
+        "results": {
+            r["name"]: {
+                "last": r["last"],
+                "best": r["best"],
+                "test_accuracy": r["curves"]["test_accuracy"],
+                "label_precision": r["curves"]["label_precision"],
+                "seconds": r["seconds"],
+            }
+            for r in record["results"]
+        },
+        "trial_values": [t["value"] for t in record["trials"]],
+        "cost": record["cost"],
+    }
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample deviation over seeds, in percent, for each noise and training."""
+    summary: dict[str, Any] = {}
+    for noise in dict.fromkeys(row["noise"] for row in rows):
+        chosen = [row for row in rows if row["noise"] == noise]
+        summary[noise] = {"seeds": [row["seed"] for row in chosen]}
+        for name in chosen[0]["results"]:
+            summary[noise][name] = {
+                f"{when} {what}": _mean_and_deviation(
+                    [100 * row["results"][name][when][what] for row in chosen]
+                )
+                for when in ("last", "best")
+                for what in ("test_accuracy", "label_precision")
+            }
+        summary[noise]["minutes"] = round(
+            sum(row["cost"]["search_seconds"] + row["cost"]["final_seconds"] for row in chosen) / 60,
+            1,
+        )
+    return summary
+
+
+def _mean_and_deviation(values: list[float]) -> list[float]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return [round(statistics.fmean(values), 2), round(deviation, 2)]
+
+
+def main() -> None:
+    """Run what is missing, rewrite the results file after each run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    default = Path(os.environ.get("KEEPRATE_DATA", "../shared/data")) / "mnist"
+    parser.add_argument("--data", default=str(default))
+    parser.add_argument("--noise", nargs="+", default=["pairflip:0.45", "symmetric:0.5"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--runs", default="runs/main_job")
+    parser.add_argument("--out", default=str(RESULTS))
+    arguments = parser.parse_args()
+    source = keeprate.load(arguments.data)
+    rows: list[dict[str, Any]] = []
+    for seed in arguments.seeds:
+        for noise in arguments.noise:
+            row = run_one(source, noise, seed, arguments)
+            rows.append(row)
+            result = {
+                "command": " ".join(["python -m experiments.main_job", *sys.argv[1:]]),
+                "protocol": {
+                    "data": "MNIST, all 60,000 training samples; test set halved: 5,000 "
+                    "validation, 5,000 test",
+                    "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay from 40 %",
+                    "epochs": arguments.epochs,
+                    "trials": arguments.trials,
+                },
+                "versions": versions(),
+                "summary": summarise(rows),
+                "runs": rows,
+            }
+            write_json(arguments.out, result)
+            print(noise, seed, {k: v["last"]["test_accuracy"] for k, v in row["results"].items()})
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

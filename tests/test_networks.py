@@ -1,0 +1,172 @@
+"""Stacked training equals one-by-one training; candidates do not know each other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from keeprate.methods import METHODS
+from keeprate.models import MODELS, model3
+from keeprate.networks import ModuleNetworks, StackedNetworks, build_networks
+from keeprate.training import train_step
+
+CPU = torch.device("cpu")
+BUILDS = {
+    "mlp": (partial(MODELS["mlp"], (1, 28, 28), 10), (1, 28, 28)),
+    "model1": (partial(MODELS["model1"], (3, 32, 32), 10), (3, 32, 32)),
+    "model2": (partial(MODELS["model2"], (3, 8, 8), 10), (3, 8, 8)),
+    "model3": (partial(model3, (3, 12, 12), 10, dropout=0.0), (3, 12, 12)),
+}
+
+
+def steps(networks, shape, n_steps, *, dtype, lr, size=16):
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(networks.parameters(), lr=lr, momentum=0.9)
+    for _ in range(n_steps):
+        inputs = torch.rand(size, *shape, generator=generator).to(dtype)
+        labels = torch.randint(0, 10, (size,), generator=generator)
+        keep_rate = torch.tensor([0.5, 0.9])[: networks.n_candidates]
+        train_step(networks, optimizer, METHODS["co-teaching"], inputs, labels, keep_rate)
+    networks.train(False)
+
+
+def relative(a: nn.Module, b: nn.Module) -> float:
+    """Largest relative difference over all tensors, running statistics included."""
+    worst = 0.0
+    for name, x in a.state_dict().items():
+        y = b.state_dict()[name]
+        worst = max(worst, float((x - y).double().norm() / y.double().norm().clamp_min(1e-12)))
+    return worst
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    ("dtype", "lr", "tolerance"),
+    [
+        # float32: rounding moves some pre-activations or losses across a threshold; batch norm
+        # amplifies that within a few large steps, stacked or not. Small steps show the equality.
+        pytest.param(torch.float32, 1e-4, 1e-4, id="float32"),
+        pytest.param(torch.float64, 1e-2, 1e-9, id="float64"),
+    ],
+)
+def test_stacked_equals_one_by_one_after_20_steps(name, dtype, lr, tolerance):
+    build, shape = BUILDS[name]
+    both = [cls(lambda: build().to(dtype), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)]
+    for networks in both:
+        steps(networks, shape, 20, dtype=dtype, lr=lr)
+    for candidate in range(2):
+        for peer in range(2):
+            stacked, alone = (n.module(candidate, peer) for n in both)
+            assert relative(stacked, alone) < tolerance
+            fresh = ModuleNetworks(lambda: build().to(dtype), [1, 2], 2, CPU)
+            assert relative(alone, fresh.module(candidate, peer)) > tolerance  # it did train
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 10)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("cls", [StackedNetworks, ModuleNetworks])
+def test_a_candidate_does_not_depend_on_who_shares_its_population(cls):
+    alone, together = cls(Dropping, [7], 2, CPU), cls(Dropping, [3, 7], 2, CPU)
+    x = torch.rand(8, 12)
+    assert not torch.equal(together(x)[0], together(x)[1])
+    for networks in (alone, together):
+        networks._generators[-1].manual_seed(5)
+        networks._generators[-2].manual_seed(6)
+    torch.testing.assert_close(alone(x)[0], together(x)[1])
+
+
+def test_dropout_masks_equal_stacked_and_one_by_one_and_differ_between_networks():
+    stacked, alone = (cls(Dropping, [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks))
+    x = torch.rand(8, 12)
+    first = stacked(x)
+    torch.testing.assert_close(first, alone(x))
+    assert not torch.equal(first, stacked(x))  # fresh masks each time
+    for networks in (stacked, alone):
+        networks.train(False)
+    assert torch.equal(stacked(x), stacked(x))
+
+
+@pytest.mark.parametrize("cls", [StackedNetworks, ModuleNetworks])
+def test_keep_drops_the_others_with_their_optimiser_state(cls):
+    build, shape = BUILDS["mlp"]
+    x, y = torch.rand(8, *shape), torch.arange(8)
+
+    def run(drop):
+        networks = cls(build, [1, 2, 3], 2, CPU)
+        optimizer = torch.optim.Adam(networks.parameters(), lr=1e-2)
+        for step in range(4):
+            if drop and step == 2:
+                networks.keep([0, 2], optimizer)
+            rate = torch.full((networks.n_candidates,), 0.7)
+            train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate)
+        return networks
+
+    whole, dropped = run(False), run(True)
+    assert dropped.n_candidates == 2
+    assert relative(dropped.module(0, 1), whole.module(0, 1)) < 1e-5
+    assert relative(dropped.module(1, 0), whole.module(2, 0)) < 1e-5
+
+
+def test_state_round_trip_includes_dropout_generators():
+    networks = StackedNetworks(Dropping, [1, 2], 1, CPU)
+    saved = {name: tensor.clone() for name, tensor in networks.state().items()}
+    x = torch.rand(4, 12)
+    first = networks(x)
+    networks.load_state(saved)
+    assert torch.equal(networks(x), first)
+
+
+class Branching(nn.Module):
+    """Control flow on data: vmap cannot take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 10)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return y * 2 if y.sum().item() > 0 else y
+
+
+def test_what_vmap_cannot_take_is_trained_one_by_one():
+    probe = torch.rand(2, 12)
+    assert isinstance(
+        build_networks(Branching, [1, 2], n_peers=1, probe=probe, device=CPU), ModuleNetworks
+    )
+    assert isinstance(
+        build_networks(Dropping, [1, 2], n_peers=1, probe=probe, device=CPU), StackedNetworks
+    )
+
+
+def test_linear_layers_on_sequences_and_without_bias():
+    class Sequences(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(5, 6, bias=False)
+            self.outer = nn.Linear(6, 10)
+
+        def forward(self, x):  # [B, 3, 5]
+            return self.outer(self.inner(x).relu()).mean(1)
+
+    stacked, alone = (cls(Sequences, [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks))
+    x = torch.rand(4, 3, 5)
+    torch.testing.assert_close(stacked(x), alone(x))
+
+
+def test_networks_leave_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    networks = ModuleNetworks(Dropping, [1], 1, CPU)
+    networks(torch.rand(2, 12, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(before, torch.random.get_rng_state())
