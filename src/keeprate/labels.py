@@ -31,6 +31,7 @@ class Labels:
 
 
 def as_array(value: Any) -> Array:
+    """Return anything as an array; ragged rows give an array of objects."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         # NumPy knows no bfloat16.
@@ -42,28 +43,33 @@ def as_array(value: Any) -> Array:
 
 
 def first_bad(bad: NDArray[np.bool_], what: str) -> str:
+    """Say how many rows are bad, and which one to look at first."""
     rows = np.flatnonzero(bad)
     return f"{what} in {len(rows)} of {len(bad)} rows, first in row {rows[0]} (counted from 0)"
 
 
 def check_labels(labels: Any, where: str) -> Array:
     """Return labels as int64 or str [N]; refuse missing, fractional and mixed ones."""
-    name, given = f"labels ({where})", labels
+    name = f"labels ({where})"
     if isinstance(labels, (list, tuple)):  # NumPy alone would turn [1, "a"] into strings
-        given = [v.item() if isinstance(v, (Tensor, np.generic)) else v for v in labels]
-        labels = np.empty(len(given), dtype=object)
-        labels[:] = given
+        items = [v.item() if getattr(v, "ndim", None) == 0 else v for v in labels]
+        if not any(isinstance(v, (list, tuple)) or hasattr(v, "ndim") for v in items):
+            labels = np.empty(len(items), dtype=object)
+            labels[:] = items
     values = as_array(labels)
     if values.ndim != 1:
         received = f"shape {values.shape}"
         raise invalid(name, "be [N]", received, "use argmax(1) on one-hot rows, ravel() on columns")
     if values.dtype.kind in "OUST":
         items = values.tolist()
-        missing = np.array([v is None or v != v or v == "" for v in items], dtype=bool)
+        missing = np.array([_is_missing(v) for v in items], dtype=bool)
         if missing.any():
             raise invalid(name, "be there", first_bad(missing, "missing ones"), "drop these rows")
         if all(isinstance(v, (str, bytes)) for v in items):
-            return np.array([v.decode() if isinstance(v, bytes) else v for v in items], dtype=str)
+            return np.array(
+                [v.decode(errors="replace") if isinstance(v, bytes) else v for v in items],
+                dtype=str,
+            )
         if any(isinstance(v, (str, bytes)) or not np.isscalar(v) for v in items):
             kinds = ", ".join(sorted({type(v).__name__ for v in items}))
             raise invalid(name, "be all strings or all integers", kinds, "convert them")
@@ -79,6 +85,14 @@ def check_labels(labels: Any, where: str) -> Array:
     if values.dtype.kind not in "iuf":
         raise invalid(name, "be integers or strings", str(values.dtype), "convert them")
     return values.astype(np.int64)
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, (str, bytes)):
+        return not value
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # those of pandas
 
 
 def number_classes(columns: list[Labels]) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:

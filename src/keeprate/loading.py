@@ -350,7 +350,7 @@ def _from_python(source: Any, said: dict[str, Any]) -> tuple[str, dict[str, _Raw
 def _from_part(part: Any, where: str) -> _Raw:
     if isinstance(part, torch.utils.data.TensorDataset):
         part = part.tensors
-    if isinstance(part, (tuple, list)) and len(part) in (2, 3):
+    if isinstance(part, tuple) and len(part) in (2, 3):
         return _raw(part[0], part[1], part[2] if len(part) == 3 else None, where)
     if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")) or isinstance(
         part, (np.ndarray, Tensor)
@@ -454,7 +454,7 @@ def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:
     if array.dtype != np.uint8:
         with np.errstate(over="ignore"):  # refused just below, with its row
             array = array.astype(np.float32, copy=False)
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        bad = np.logical_not(np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if bad.any():
             received = first_bad(bad, "missing, NaN or infinite values")
             raise invalid(name, "be finite in float32", received, "drop these rows or impute")

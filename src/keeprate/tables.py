@@ -217,7 +217,7 @@ def input_array(table: Table, names: Sequence[str]) -> Array:
     features = np.empty((table.arrow.num_rows, len(names)), dtype=np.float32)
     with np.errstate(over="ignore"):  # becomes infinite, which is refused later with its row
         for i, name in enumerate(names):
-            features[:, i] = table.arrow.column(name).cast("float64").to_numpy()
+            features[:, i] = table.arrow.column(name).cast("float64", safe=False).to_numpy()
     return features
 
 

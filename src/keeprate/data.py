@@ -1,0 +1,444 @@
+"""Three disjoint splits in memory, noise in the training labels, normalising, batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from keeprate.errors import invalid
+from keeprate.loading import Loaded, Split, input_tensor, load
+from keeprate.noise import Noise, corrupt, noise_rate
+from keeprate.seeding import derive_seed
+
+__all__ = [
+    "Data",
+    "Loaded",
+    "Normaliser",
+    "Split",
+    "epoch_order",
+    "input_tensor",
+    "load",
+    "prepare",
+]
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on, chooses by and is judged by.
+
+    Attributes
+    ----------
+    train, validation : Split
+        Only `train` ever holds injected noise.
+    test : Split or None
+        No search sees it.
+    class_names : tuple of str
+        C names.
+    name : str
+        Of the source.
+    noise : str
+        What was injected, as `Noise.parse` reads it.
+    validation_labels : str
+        `clean` if the validation labels are known to be free of the noise of the training labels,
+        else `as given`.
+    validation_from : str
+        Where the validation samples come from, in words.
+    """
+
+    train: Split
+    validation: Split
+    test: Split | None
+    class_names: tuple[str, ...]
+    name: str = "data"
+    noise: str = "none"
+    validation_labels: str = "as given"
+    validation_from: str = "given"
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (channels, height, width), or (features,)."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def noise_rate(self) -> float | None:
+        """Share of wrong training labels, measured; None where the true ones are unknown."""
+        if self.train.true_labels is None:
+            return None
+        return noise_rate(self.train.labels.numpy(), self.train.true_labels.numpy())
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of all tensors and class names; a changed pixel changes it."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for split in (self.train, self.validation, self.test):
+            parts = (
+                (None,) * 3 if split is None else (split.inputs, split.labels, split.true_labels)
+            )
+            for tensor in parts:
+                if tensor is None:
+                    digest.update(b"none")
+                    continue
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(memoryview(np.ascontiguousarray(tensor.cpu().numpy())))
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the facts that a run record keeps, as JSON takes them."""
+        return {
+            "name": self.name,
+            "n_train": len(self.train),
+            "n_validation": len(self.validation),
+            "n_test": 0 if self.test is None else len(self.test),
+            "n_classes": self.n_classes,
+            "class_names": list(self.class_names),
+            "input_shape": list(self.input_shape),
+            "noise": self.noise,
+            "noise_rate": self.noise_rate,
+            "validation_labels": self.validation_labels,
+            "validation_from": self.validation_from,
+        }
+
+
+def prepare(
+    source: Any,
+    *,
+    inputs: str | Sequence[str] | None = None,
+    label: str | None = None,
+    true_label: str | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    n_validation: int | float | None = None,
+    n_test: int | float | None = None,
+    limit: int | None = None,
+) -> Data:
+    """Split a data set into train, validation and test, and inject noise.
+
+    Parameters
+    ----------
+    source : Loaded or anything that `load` takes
+        With `inputs`, `label` and `true_label`, which go to `load`.
+    noise : Noise, optional
+        Injected into the training labels only; what was there becomes the true labels.
+    seed : int
+        At least 0. The split and the noise depend on it, by independent streams.
+    n_validation, n_test : int or float, optional
+        Samples, or a share in (0, 1) of the split that they are taken from. Left out: where the
+        source has one held-out split, half of it validates and the other half tests (the paper's
+        5,000 and 5,000); where it has only one split, 20 % and 20 % of it; where it has all
+        three, they stay. `n_test=0` gives no test split.
+    limit : int, optional
+        At most so many training samples.
+
+    Returns
+    -------
+    Data
+        Disjoint splits; each cut is stratified by the true labels where they are known, else by
+        the labels as given. With known true labels, validation and test have those.
+
+    Raises
+    ------
+    InputError
+        If a number does not fit, or noise is asked where true labels are known already, or
+        `load` refuses the source.
+
+    Examples
+    --------
+    >>> data = prepare("digits", noise=Noise("pairflip", 0.45), seed=0)
+    >>> len(data.train), len(data.validation), len(data.test), data.input_shape
+    (1079, 359, 359, (1, 8, 8))
+    >>> abs(data.noise_rate - 0.45) < 0.05
+    True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise invalid("seed", "be a whole number of at least 0", seed, "give 0, say")
+    loaded = source
+    if not isinstance(source, Loaded):
+        loaded = load(source, inputs=inputs, label=label, true_label=true_label)
+    elif (inputs, label, true_label) != (None, None, None):
+        raise invalid(
+            "inputs, label, true_label", "go to load", "a loaded source", "give them there"
+        )
+    train, validation, test, origin = _split(loaded.splits, seed, n_validation, n_test)
+    if limit is not None:
+        if limit < 1:
+            raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
+        train = _part(train, _stratified_order(train, seed, "limit")[:limit])
+    known = train.true_labels is not None
+    injected = noise is not None and noise.kind != "none"
+    if noise is not None and injected:
+        if known:
+            raise invalid(
+                "noise",
+                "be none where the data have true labels",
+                str(noise),
+                "leave out the noise or the true-label column",
+            )
+        train = _corrupted(train, noise, len(loaded.class_names), seed)
+    clean = injected or validation.true_labels is not None
+    return Data(
+        train=train,
+        validation=_with_true_labels(validation),
+        test=None if test is None else _with_true_labels(test),
+        class_names=loaded.class_names,
+        name=loaded.name,
+        noise=str(noise) if noise is not None else "none",
+        validation_labels="clean" if clean else "as given",
+        validation_from=origin,
+    )
+
+
+def _split(
+    splits: dict[str, Split], seed: int, n_validation: float | None, n_test: float | None
+) -> tuple[Split, Split, Split | None, str]:
+    """Return train, validation, test, and where validation came from."""
+    train, held_out = splits["train"], [s for s in splits if s != "train"]
+    if len(held_out) == 2:
+        validation, test = splits["validation"], splits["test"]
+        n_val = _count("n_validation", n_validation, len(validation), len(validation))
+        n_tst = _count("n_test", n_test, len(test), len(test))
+        validation = _part(validation, _stratified_order(validation, seed, "validation")[:n_val])
+        kept = _part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
+        return train, validation, kept, "the validation split of the source"
+    pool = splits[held_out[0]] if held_out else train
+    size = len(pool)
+    n_val = _count("n_validation", n_validation, size, size // 2 if held_out else size // 5)
+    n_tst = _count("n_test", n_test, size, size - n_val if held_out else size // 5)
+    if n_val + n_tst > size - (not held_out):
+        of = "held-out" if held_out else "given, with one left to train on"
+        raise invalid(
+            "n_validation + n_test",
+            f"be at most the {size} samples {of}",
+            n_val + n_tst,
+            "make one smaller",
+        )
+    order = _stratified_order(pool, seed, "split")
+    validation = _part(pool, order[:n_val])
+    kept = _part(pool, order[n_val : n_val + n_tst]) if n_tst else None
+    if held_out:
+        return train, validation, kept, f"{n_val} of the {size} samples of the {held_out[0]} split"
+    rest = _part(pool, order[n_val + n_tst :])
+    return rest, validation, kept, f"{n_val} of the {size} samples of the only split"
+
+
+def _count(name: str, wanted: float | None, size: int, default: int) -> int:
+    least = 1 if name == "n_validation" else 0
+    count = default if wanted is None else wanted
+    if isinstance(count, float) and 0.0 < count < 1.0:
+        count = round(size * count)
+    if isinstance(count, bool) or count != int(count) or not least <= count <= size:
+        raise invalid(
+            name,
+            f"be a share in (0, 1) or a number in {least}..{size}",
+            count if wanted is None else wanted,
+            "give another number, or more samples",
+        )
+    return int(count)
+
+
+def _stratified_order(split: Split, seed: int, stream: str) -> IntArray:
+    """Return an order of which every piece holds the classes in their proportions.
+
+    The k-th of the n samples of a class stands at (k + u) / n of the way, u uniform in [0, 1) for
+    each class; so a cut of a share f holds f n of them, up to one.
+    """
+    rng = np.random.default_rng(derive_seed(seed, stream))
+    labels = (split.labels if split.true_labels is None else split.true_labels).numpy()
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    sizes = np.bincount(labels)
+    of_class = np.repeat(np.arange(len(sizes)), sizes)
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = (within + rng.random(len(sizes))[of_class]) / sizes[of_class]
+    order: IntArray = by_class[np.argsort(place, kind="stable")]
+    return order
+
+
+def _part(split: Split, chosen: IntArray) -> Split:
+    """Return the chosen rows, in their original order."""
+    if len(chosen) == len(split):
+        return split
+    index = torch.from_numpy(np.sort(chosen))
+    true = None if split.true_labels is None else split.true_labels[index]
+    return Split(split.inputs[index], split.labels[index], true, split.rows[index])
+
+
+def _corrupted(split: Split, noise: Noise, n_classes: int, seed: int) -> Split:
+    rng = np.random.default_rng(derive_seed(seed, "noise"))
+    noisy = corrupt(split.labels.numpy(), noise.transition_matrix(n_classes), rng=rng)
+    return replace(split, labels=torch.from_numpy(noisy), true_labels=split.labels)
+
+
+def _with_true_labels(split: Split) -> Split:
+    return split if split.true_labels is None else replace(split, labels=split.true_labels)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Batches as float32 of about unit scale; the data set itself is never copied.
+
+    Attributes
+    ----------
+    kind : str
+        `uint8`: x / 255, as in the paper. `standardise`: (x - mean) / scale, for each feature of
+        vectors and each channel of images; `scale` is the standard deviation, and 1 where a
+        feature is constant.
+    mean, scale : tuple of float
+        D or C numbers; empty for `uint8`.
+    n_trailing : int
+        Axes behind that of the features or channels: 0 for vectors, 2 for images.
+
+    Examples
+    --------
+    >>> Normaliser.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))(torch.tensor([[3.0, 5.0]]))
+    tensor([[1., 0.]])
+    """
+
+    kind: str = "uint8"
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    n_trailing: int = 0
+    _tensors: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("uint8", "standardise") or len(self.mean) != len(self.scale):
+            received = f"{self.kind} with {len(self.mean)} means and {len(self.scale)} scales"
+            raise invalid(
+                "normaliser",
+                "be uint8, or standardise with a scale for each mean",
+                received,
+                "fit it again",
+            )
+
+    @classmethod
+    def fit(cls, inputs: Tensor) -> Normaliser:
+        """Measure the training inputs [N, D] or [N, C, ...], piece by piece in float64.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        if not inputs.numel() or inputs.ndim < 2:
+            raise invalid(
+                "inputs", "be [N, ...] with N >= 1", f"{tuple(inputs.shape)}", "give some"
+            )
+        if inputs.dtype == torch.uint8:
+            return cls()
+        axes = (0, *range(2, inputs.ndim))
+        pieces = inputs.split(max(1, 2**20 // max(1, inputs[0].numel())))
+        n = inputs.numel() / inputs.shape[1]
+        total = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device)
+        for piece in pieces:
+            total += piece.double().sum(axes)
+        mean, squares = total / n, torch.zeros_like(total)
+        centre = mean.view(-1, *[1] * (inputs.ndim - 2))
+        for piece in pieces:
+            squares += (piece.double() - centre).square().sum(axes)
+        # Rounding leaves a constant feature a tiny deviation, and 1 / tiny would blow it up.
+        constant = inputs.amin(axes) == inputs.amax(axes)
+        scale = (squares / n).sqrt().masked_fill(constant, 1.0)
+        return cls(
+            "standardise",
+            tuple(mean.float().tolist()),
+            tuple(scale.float().clamp_min(torch.finfo(torch.float32).tiny).tolist()),
+            inputs.ndim - 2,
+        )
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return a batch [B, ...] as float32, on the device where it is."""
+        if self.kind == "uint8":
+            return batch.to(torch.float32) / 255
+        if batch.device not in self._tensors:  # once for each device, not once a batch
+            shape = (-1, *[1] * self.n_trailing)
+            self._tensors[batch.device] = (
+                torch.tensor(self.mean, device=batch.device).view(shape),
+                torch.tensor(self.scale, device=batch.device).view(shape),
+            )
+        mean, scale = self._tensors[batch.device]
+        return (batch.to(torch.float32) - mean) / scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it; `from_dict` gives it back, bit for bit."""
+        return {
+            "kind": self.kind,
+            "mean": list(self.mean),
+            "scale": list(self.scale),
+            "n_trailing": self.n_trailing,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normaliser:
+        """Read what `to_dict` gives.
+
+        Raises
+        ------
+        InputError
+            If it is not that.
+        """
+        try:
+            return cls(
+                values["kind"],
+                tuple(map(float, values["mean"])),
+                tuple(map(float, values["scale"])),
+                int(values["n_trailing"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise invalid(
+                "normaliser", "be what to_dict gives", f"an object without {error}", "fit it again"
+            ) from error
+
+
+def epoch_order(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Return one epoch of batches: a random permutation, cut into full batches.
+
+    The remainder of fewer than `batch_size` samples is left out of this epoch. Each epoch draws
+    another permutation, so over epochs every sample is left out equally often.
+
+    Parameters
+    ----------
+    n : int
+        Training samples.
+    batch_size : int
+        In 1..n.
+    generator : torch.Generator
+        Its device is that of the result.
+
+    Returns
+    -------
+    Tensor [n // batch_size, batch_size] of int64
+        Row s holds the samples of step s.
+
+    Raises
+    ------
+    InputError
+        If `batch_size` is not in 1..n.
+
+    Examples
+    --------
+    >>> epoch_order(7, 3, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+    """
+    if not 1 <= batch_size <= n:
+        raise invalid(
+            "batch_size",
+            f"be at least 1 and at most the number of training samples ({n})",
+            batch_size,
+            "choose another",
+        )
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    return order[: n // batch_size * batch_size].view(-1, batch_size)

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from keeprate.errors import InputError
+from keeprate.schedules import (
+    MIN_KEEP_RATE,
+    Schedule,
+    as_schedule,
+    basis_schedule,
+    co_teaching_schedule,
+    constant_schedule,
+    exponential_decay,
+    logarithmic_decay,
+    logarithmic_growth,
+    power_decay,
+    power_growth,
+    single_power_decay,
+)
+
+unit = st.one_of(st.sampled_from([0.0, 1.0, 5e-324, 1e-300]), st.floats(0, 1))
+cube = arrays(np.float64, 12, elements=unit)
+lengths = st.integers(1, 250)
+rates = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+DECAYS = (power_decay, exponential_decay, logarithmic_decay)
+GROWTHS = (power_growth, logarithmic_growth)
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@given(a=unit, b=unit, n_epochs=lengths)
+def test_decays_fall_from_one_within_the_unit_interval(decay, a, b, n_epochs):
+    values = decay(np.arange(n_epochs), a, b)
+    assert values[0] == 1
+    assert ((values >= 0) & (values <= 1)).all()
+    assert (np.diff(values) <= 1e-15).all()
+
+
+@pytest.mark.parametrize("growth", GROWTHS)
+@given(a=st.floats(0, 2), b=unit, n_epochs=lengths)
+def test_growths_rise_from_zero_to_at_most_b(growth, a, b, n_epochs):
+    values = growth(np.arange(n_epochs), a, b, n_epochs)
+    assert values[0] == 0
+    assert ((values >= 0) & (values <= b * (1 + 1e-12))).all()
+    assert (np.diff(values) >= -1e-15).all()
+
+
+def test_formulas_at_one_point_each():
+    # t = 3, T = 8, worked out by hand
+    assert power_decay(3, 0.5, 1) == pytest.approx(0.5)  # 1 / sqrt(4)
+    assert exponential_decay(4, 0.5, 0.25) == pytest.approx(np.exp(-0.5))
+    assert logarithmic_decay(3, 2, 1) == pytest.approx(np.log(2) / np.log(8))
+    assert power_growth(4, 2, 0.8, 8) == pytest.approx(0.2)
+    assert logarithmic_growth(3, 2, 0.5, 8) == pytest.approx(0.5 * np.log(10) / np.log(65))
+
+
+def test_limits_where_the_formulas_are_undefined():
+    t = np.arange(4)
+    assert logarithmic_decay(t, 0.5, 0).tolist() == [1, 0, 0, 0]
+    assert logarithmic_decay(t, 0, 0).tolist() == [1, 1, 1, 1]
+    assert exponential_decay(t, 0, 1)[0] == 1
+    assert exponential_decay(t, 0, 1)[1:] == pytest.approx(np.exp(-1))
+    assert power_growth(t, 0, 0.5, 4).tolist() == [0, 0.5, 0.5, 0.5]
+    assert logarithmic_growth(t, 0, 0.5, 4).tolist() == [0, 0.5, 0.5, 0.5]
+
+
+def test_parameters_broadcast():
+    grid = logarithmic_decay(np.arange(5), np.ones((3, 1)), np.array([[0.1], [0.5], [0.9]]))
+    assert grid.shape == (3, 5)
+    assert (grid[0, 1:] < grid[2, 1:]).all()
+
+
+@pytest.mark.parametrize("wrong", [-0.1, np.nan, np.inf])
+def test_basis_functions_refuse_what_they_are_not_defined_for(wrong):
+    with pytest.raises(InputError, match="b must be finite and not negative"):
+        power_decay(1, 0.5, wrong)
+
+
+@given(u=cube, n_epochs=lengths)
+def test_basis_schedules_are_valid_over_the_closed_cube(u, n_epochs):
+    rate = basis_schedule(u, n_epochs)
+    assert rate.shape == (n_epochs,)
+    assert rate[0] == 1
+    assert ((rate >= MIN_KEEP_RATE) & (rate <= 1)).all()  # False for NaN
+
+
+def test_basis_schedules_are_valid_at_all_corners():
+    corners = (np.arange(2**12)[:, None] >> np.arange(12)) & 1
+    rate = basis_schedule(corners, 50)
+    assert rate.shape == (2**12, 50)
+    assert (rate[:, 0] == 1).all()
+    assert ((rate >= MIN_KEEP_RATE) & (rate <= 1)).all()
+
+
+def test_basis_schedule_is_the_stated_mix():
+    u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12 = u = np.linspace(0.05, 0.6, 12)
+    t, T = np.arange(20), 20
+    with np.errstate(divide="ignore"):
+        mixed = (
+            u1 * np.exp(-u3 / 2 * t**u2)
+            + (1 - u1) * u8 / (1 + u5 / 2 * t) ** u4
+            + (1 - u1) * (1 - u8) * np.log(1 + u9) / np.log(1 + u9 + u10 / 2 * t)
+            + u7 / 2 * (t / T) ** (2 * u6)
+            + u11 / 2 * np.log(1 + t ** (2 * u12)) / np.log(1 + T ** (2 * u12))
+        )
+    np.testing.assert_allclose(basis_schedule(u, T), np.clip(mixed, 0.01, 1), rtol=1e-12)
+
+
+def test_without_growth_a_basis_schedule_falls():
+    u = np.random.default_rng(0).random((50, 12))
+    u[:, [6, 10]] = 0  # u7 and u11 are the heights of the growing functions
+    assert (np.diff(basis_schedule(u, 100), axis=-1) <= 1e-15).all()
+
+
+def test_lowest_keep_rate_selects_something_from_a_hundred_samples():
+    lowest = basis_schedule([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 50)
+    assert lowest[1:].tolist() == [MIN_KEEP_RATE] * 49
+
+
+@pytest.mark.parametrize(
+    ("u", "message"),
+    [
+        (np.ones(11), r"12 numbers in its last dimension, got \(11,\)"),
+        (0.5, "12 numbers"),
+        (np.full(12, 1.1), r"u must lie in \[0, 1\], got 1.1"),
+        (np.full(12, np.nan), r"u must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_basis_schedule_says_what_is_wrong(u, message):
+    with pytest.raises(InputError, match=message):
+        basis_schedule(u, 5)
+
+
+@pytest.mark.parametrize("n_epochs", [0, -1, 2.5, True, "3"])
+def test_epochs_are_a_positive_whole_number(n_epochs):
+    with pytest.raises(InputError, match="n_epochs must be a positive whole number"):
+        constant_schedule(n_epochs)
+
+
+@given(tau=st.floats(0, 1), t_k=st.integers(1, 300), c=st.floats(0.1, 10), n_epochs=lengths)
+def test_co_teaching_schedules_are_valid(tau, t_k, c, n_epochs):
+    rate = co_teaching_schedule(n_epochs, tau=tau, t_k=t_k, c=c)
+    assert rate[0] == 1
+    assert (np.diff(rate) <= 0).all()
+    assert ((rate >= MIN_KEEP_RATE) & (rate <= 1)).all()
+    assert rate[t_k:] == pytest.approx(max(1 - tau, MIN_KEEP_RATE))
+
+
+def test_co_teaching_schedule_is_equation_3():
+    rate = co_teaching_schedule(200, tau=0.4)
+    assert rate[[0, 1, 5, 10, 199]] == pytest.approx([1, 0.96, 0.8, 0.6, 0.6])
+    assert co_teaching_schedule(5, tau=0.4, t_k=4, c=2)[2] == pytest.approx(1 - 0.4 / 4)
+    assert co_teaching_schedule(5, tau=[0.1, 0.2]).shape == (2, 5)
+
+
+@pytest.mark.parametrize("wrong", [{"tau": 1.1}, {"tau": 0.1, "t_k": 0}, {"tau": 0.1, "c": -1}])
+def test_co_teaching_schedule_refuses_other_parameters(wrong):
+    with pytest.raises(InputError, match=f"{list(wrong)[-1]} must"):
+        co_teaching_schedule(5, **wrong)
+
+
+def test_single_power_decay_is_clipped():
+    rate = single_power_decay(200, a=1, b=10)
+    assert rate[:2] == pytest.approx([1, 1 / 11])
+    assert rate[-1] == MIN_KEEP_RATE
+
+
+# Schedule
+
+
+def test_schedule_is_a_read_only_copy():
+    given_numbers = np.array([1.0, 0.5])
+    schedule = Schedule(given_numbers, "mine", {"a": 1})
+    given_numbers[0] = 0
+    assert schedule.keep_rate.tolist() == [1, 0.5]
+    with pytest.raises(ValueError, match="read-only"):
+        schedule.keep_rate[0] = 0
+    with pytest.raises(TypeError):
+        schedule.parameters["a"] = 2
+    assert len(schedule) == 2
+
+
+def test_schedules_compare_by_content():
+    same = [Schedule([1, 0.5], "x", {"a": 1}) for _ in range(2)]
+    assert same[0] == same[1] and len(set(same)) == 1
+    assert Schedule([0.0]) == Schedule([-0.0]) and len({Schedule([0.0]), Schedule([-0.0])}) == 1
+    others = (Schedule([1, 0.4], "x", {"a": 1}), Schedule([1, 0.5], "y", {"a": 1}))
+    assert all(same[0] != other for other in (*others, Schedule([1, 0.5], "x"), [1, 0.5]))
+    assert copy.deepcopy(same[0]) == same[0] == pickle.loads(pickle.dumps(same[0]))
+
+
+@pytest.mark.parametrize(
+    ("keep_rate", "message"),
+    [
+        ([0.5] * 36 + [1.2], r"keep_rate must lie in \[0, 1\], got 1.2 at epoch 37; clip the"),
+        ([0.5, -0.1], "got -0.1 at epoch 2"),
+        ([np.nan], "got nan at epoch 1"),
+        ([np.inf], "got inf at epoch 1"),
+        ([], r"shape \(0,\)"),
+        ([[0.5]], r"shape \(1, 1\)"),
+        (0.5, r"shape \(\)"),
+        (["a"], "row of numbers"),
+        ([[1], [1, 2]], "row of numbers"),
+    ],
+)
+def test_schedule_says_what_is_wrong(keep_rate, message):
+    with pytest.raises(InputError, match=message):
+        Schedule(keep_rate)
+
+
+@settings(max_examples=25)
+@given(keep_rate=rates, value=st.floats(allow_nan=False, allow_infinity=False))
+def test_json_keeps_everything_bit_for_bit(tmp_path_factory, keep_rate, value):
+    path = tmp_path_factory.getbasetemp() / "schedule.json"
+    schedule = Schedule(keep_rate, "näme", {"tau": value})
+    schedule.save(path)
+    loaded = Schedule.load(path)
+    assert loaded == schedule
+    assert loaded.keep_rate.tobytes() == schedule.keep_rate.tobytes()
+
+
+@settings(max_examples=25)
+@given(keep_rate=rates)
+def test_csv_keeps_the_numbers_bit_for_bit(tmp_path_factory, keep_rate):
+    path = tmp_path_factory.getbasetemp() / "schedule.CSV"
+    schedule = Schedule(keep_rate, "name")
+    schedule.save(path)
+    assert Schedule.load(path).keep_rate.tobytes() == schedule.keep_rate.tobytes()
+
+
+def test_csv_counts_epochs_from_one(tmp_path: Path):
+    Schedule([1.0, 0.1]).save(tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text() == "epoch,keep_rate\n1,1.0\n2,0.1\n"
+
+
+def test_csv_from_a_spreadsheet(tmp_path: Path):
+    (tmp_path / "s.csv").write_bytes(b"\xef\xbb\xbfepoch, keep_rate\r\n1, 1\r\n2,0.5\r\n\r\n")
+    assert Schedule.load(tmp_path / "s.csv").keep_rate.tolist() == [1, 0.5]
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s", "s.json.gz"])
+def test_other_suffixes_are_refused(tmp_path: Path, name):
+    with pytest.raises(InputError, match=r"path must end in .json or .csv"):
+        Schedule([1.0]).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"path must end in .json or .csv"):
+        Schedule.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_missing_files(tmp_path: Path, suffix):
+    with pytest.raises(InputError, match="could not be read"):
+        Schedule.load(tmp_path / f"none.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.json", "{", "must be a JSON file"),
+        ("s.json", "{}", "list of numbers named keep_rate"),
+        ("s.json", json.dumps({"keep_rate": [1, "a"]}), "list of numbers"),
+        ("s.json", json.dumps({"keep_rate": [True]}), "list of numbers"),
+        ("s.json", json.dumps({"keep_rate": [1], "parameters": {"a": "b"}}), "list of numbers"),
+        ("s.json", json.dumps({"keep_rate": [1, 2]}), r"s.json: keep_rate must .* at epoch 2"),
+        ("s.csv", "", "start with the line epoch,keep_rate"),
+        ("s.csv", "1,1.0\n", "start with the line epoch,keep_rate, got '1,1.0'"),
+        ("s.csv", "epoch,keep_rate\n1,1.0\n3,0.5\n", "epoch 2, got '3,0.5'"),
+        ("s.csv", "epoch,keep_rate\n1,1.0\n2\n", "epoch 2, got '2'"),
+        ("s.csv", "epoch,keep_rate\n1,high\n", "epoch 1, got '1,high'"),
+        ("s.csv", "epoch,keep_rate\n1,nan\n", "s.csv: keep_rate must lie"),
+        ("s.csv", "epoch,keep_rate\n", "s.csv: keep_rate must be one row"),
+        ("s.csv", b"\xff\xfe\x00", "must be a text file"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, name, content, message):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        Schedule.load(tmp_path / name)
+
+
+# as_schedule
+
+
+def test_as_schedule_accepts_what_users_have():
+    schedule = Schedule([0.9, 0.8], "mine")
+    assert as_schedule(schedule, 2) is schedule
+    assert as_schedule([0.9, 0.8], 2).keep_rate.tolist() == [0.9, 0.8]
+    asked: list[int] = []
+    made = as_schedule(lambda epoch: asked.append(epoch) or 1 / epoch, 3)
+    assert asked == [1, 2, 3]
+    assert made.keep_rate == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize("value", [Schedule([1.0, 0.9]), [1.0, 0.9], np.array([1.0, 0.9])])
+def test_as_schedule_names_both_lengths(value):
+    with pytest.raises(InputError, match="each of the 3 epochs, got 2 numbers; make the schedule"):
+        as_schedule(value, 3)
+
+
+def test_as_schedule_checks_what_a_callable_returns():
+    with pytest.raises(InputError, match=r"got -1.0 at epoch 2"):
+        as_schedule(lambda epoch: 1 - 2 * (epoch == 2), 3)
