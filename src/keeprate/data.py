@@ -92,7 +92,7 @@ class Data:
                     digest.update(b"none")
                     continue
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(memoryview(np.ascontiguousarray(tensor.cpu().numpy())))
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

@@ -303,7 +303,8 @@ def _is_image(file: Path) -> bool:
 
 def _from_npz(path: Path, said: dict[str, Any]) -> dict[str, _Raw]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it opened itself and found to be damaged.
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise tables.damaged(path, error) from error

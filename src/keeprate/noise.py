@@ -255,7 +255,7 @@ class Noise:
         if kind == "matrix":
             return cls(kind, path=rest)
         if kind not in NOISES or not colon:
-            return cls(kind)  # "none", or the constructor says what is wrong
+            return cls(text.strip())  # "none", or the constructor says what is wrong
         try:
             rate = float(rest)
         except ValueError:

@@ -195,7 +195,7 @@ def choose_columns(
 
 
 def input_array(table: Table, names: Sequence[str]) -> Array:
-    """Return the input columns as one array: [N, H, W(, C)] for images, [N, D] for numbers.
+    """Return the input columns as one array: [N, C, H, W] for images, [N, D] for numbers.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def unequal_shapes(
 
 
 def _decode_images(column: Any, where: str) -> Array:
-    """Decode into one uint8 array [N, H, W, C], allocated when the first image is known."""
+    """Decode a column of images into one uint8 array [N, C, H, W]."""
     images = None
     row = -1
     for chunk in column.chunks:
@@ -292,7 +292,7 @@ def _decode_images(column: Any, where: str) -> Array:
 
 
 def read_images(paths: Sequence[Path], where: str) -> Array:
-    """Decode image files of one size into a uint8 array [N, H, W, C].
+    """Decode image files of one size into a uint8 array [N, C, H, W].
 
     Raises
     ------
@@ -306,7 +306,7 @@ def read_images(paths: Sequence[Path], where: str) -> Array:
 
 
 def _store(images: Array | None, image: Array, row: int, n_rows: int, where: str) -> Array:
-    if images is None:
+    if images is None:  # allocated when the first image is known
         images = np.empty((n_rows, *image.shape), dtype=np.uint8)
     if images.shape[1:] != image.shape:
         raise unequal_shapes(where, images.shape[1:], image.shape, row)
@@ -328,7 +328,7 @@ def _decode(content: bytes | None, path: str | None, where: str) -> Array:
                 mode = "RGBA" if "transparency" in image.info else "RGB"
             if mode in ("L", "RGB", "RGBA"):
                 pixels = np.asarray(image if mode == image.mode else image.convert(mode))
-                return pixels.reshape(*pixels.shape[:2], -1)
+                return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise damaged(where, error) from error
     received = f"mode {image.mode} in {where}"
