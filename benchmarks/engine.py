@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -178,9 +177,18 @@ def _memory_of(data: Data, device: torch.device, n_candidates: int) -> int:
         before = torch.cuda.memory_allocated()
         lockstep(data, device, 5, n_candidates)
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux forgets the peak on request; loading the data set has left a high one.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
     lockstep(data, device, 5, n_candidates)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 def _wait(device: torch.device) -> None:

@@ -3,7 +3,8 @@
     python -m experiments.main_job [--noise pairflip:0.45 symmetric:0.5] [--seeds 0 1 2]
 
 Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
-experiment goes on where it stopped, and the results file is rewritten after each run.
+experiment goes on where it stopped. The results file is rewritten after each run, and runs that
+it holds already (of the same protocol) are not repeated: delete it to start anew.
 Noise, split, initial weights and search all vary with the seed.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import keeprate
-from keeprate.files import write_json
+from keeprate.files import read_json, write_json
 from keeprate.noise import Noise
 from keeprate.records import versions
 from keeprate.training import TrainingConfig
@@ -73,7 +74,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 for what in ("test_accuracy", "label_precision")
             }
         summary[noise]["minutes"] = round(
-            sum(row["cost"]["search_seconds"] + row["cost"]["final_seconds"] for row in chosen) / 60,
+            sum(row["cost"]["search_seconds"] + row["cost"]["final_seconds"] for row in chosen)
+            / 60,
             1,
         )
     return summary
@@ -96,28 +98,33 @@ def main() -> None:
     parser.add_argument("--runs", default="runs/main_job")
     parser.add_argument("--out", default=str(RESULTS))
     arguments = parser.parse_args()
-    source = keeprate.load(arguments.data)
+    protocol = {
+        "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
+        "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay to zero from 40 %",
+        "epochs": arguments.epochs,
+        "trials": arguments.trials,
+    }
     rows: list[dict[str, Any]] = []
+    if Path(arguments.out).exists():
+        found = read_json(arguments.out)
+        rows = found["runs"] if found["protocol"] == protocol else []
+    source = keeprate.load(arguments.data)
     for seed in arguments.seeds:
         for noise in arguments.noise:
+            if any(row["noise"] == noise and row["seed"] == seed for row in rows):
+                continue
             row = run_one(source, noise, seed, arguments)
             rows.append(row)
             result = {
                 "command": " ".join(["python -m experiments.main_job", *sys.argv[1:]]),
-                "protocol": {
-                    "data": "MNIST, all 60,000 training samples; test set halved: 5,000 "
-                    "validation, 5,000 test",
-                    "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay from 40 %",
-                    "epochs": arguments.epochs,
-                    "trials": arguments.trials,
-                },
+                "protocol": protocol,
                 "versions": versions(),
                 "summary": summarise(rows),
                 "runs": rows,
             }
             write_json(arguments.out, result)
-            print(noise, seed, {k: v["last"]["test_accuracy"] for k, v in row["results"].items()})
-            sys.stdout.flush()
+            accuracies = {k: v["last"]["test_accuracy"] for k, v in row["results"].items()}
+            print(noise, seed, accuracies, flush=True)
 
 
 if __name__ == "__main__":

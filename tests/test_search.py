@@ -229,8 +229,9 @@ def test_a_killed_search_continues_to_the_same_result(run, data, tmp_path, where
 def test_bfloat16_is_as_accurate_within_noise(data):
     config = TrainingConfig(epochs=12, batch_size=64, learning_rate=3e-3)
     accuracies = [
-        train(data, schedule="co-teaching", config=replace(config, precision=precision))
-        .record["results"][0]["last"]["test_accuracy"]
+        train(data, schedule="co-teaching", config=replace(config, precision=precision)).record[
+            "results"
+        ][0]["last"]["test_accuracy"]
         for precision in ("float32", "bfloat16")
     ]
     assert abs(accuracies[0] - accuracies[1]) < 0.06
@@ -239,7 +240,12 @@ def test_bfloat16_is_as_accurate_within_noise(data):
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 def test_other_optimisers_learn(data, optimizer):
     config = TrainingConfig(
-        epochs=8, batch_size=32, optimizer=optimizer, learning_rate=1e-2 if optimizer == "sgd" else 1e-3
+        epochs=8,
+        batch_size=32,
+        optimizer=optimizer,
+        learning_rate=1e-2 if optimizer == "sgd" else 1e-3,
     )
-    result = train(data, schedule="constant", method="mentornet", config=config).record["results"][0]
+    result = train(data, schedule="constant", method="mentornet", config=config).record["results"][
+        0
+    ]
     assert result["curves"]["train_loss"][-1] < 0.8 * result["curves"]["train_loss"][0]

@@ -81,7 +81,11 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
         numbers: list[int] = metadata["numbers"]  # type: ignore[assignment]
         population.drop([n for n in population.numbers if n not in numbers])
         population.networks.load_state(
-            {n.removeprefix("networks."): t for n, t in tensors.items() if n.startswith("networks.")}
+            {
+                n.removeprefix("networks."): t
+                for n, t in tensors.items()
+                if n.startswith("networks.")
+            }
         )
         for position, parameter in enumerate(population.networks.parameters()):
             prefix = f"optimizer.{position}."

@@ -39,9 +39,7 @@ DataArgument = Annotated[
 ]
 Inputs = Annotated[
     str | None,
-    typer.Option(
-        "--inputs", help="Input column(s), separated by commas.", rich_help_panel=DATA
-    ),
+    typer.Option("--inputs", help="Input column(s), separated by commas.", rich_help_panel=DATA),
 ]
 Label = Annotated[str | None, typer.Option("--label", help="Label column.", rich_help_panel=DATA)]
 TrueLabel = Annotated[
@@ -76,14 +74,16 @@ Limit = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        "--model", help="mlp, model1, model2, model3 or package.module:factory.",
+        "--model",
+        help="mlp, model1, model2, model3 or package.module:factory.",
         rich_help_panel=TRAINING,
     ),
 ]
 MethodOption = Annotated[
     str,
     typer.Option(
-        "--method", help="co-teaching, mentornet (or, in train, standard).",
+        "--method",
+        help="co-teaching, mentornet (or, in train, standard).",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -120,9 +120,7 @@ PopulationOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
-Seed = Annotated[
-    int, typer.Option("--seed", help="Of noise, split, initial weights and search.")
-]
+Seed = Annotated[int, typer.Option("--seed", help="Of noise, split, initial weights and search.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder. The same command continues it.")]
 NoBaselines = Annotated[
     bool,
@@ -349,7 +347,13 @@ def _introduce(data: Data) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<15}"),
@@ -366,7 +370,11 @@ def _progress() -> Iterator[Any]:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, state="")
             unit = "trials" if stage == "search" else "epochs"
-            state = f"{done:.1f}/{total:.0f} {unit}" if unit == "trials" else f"{done:.0f}/{total:.0f} {unit}"
+            state = (
+                f"{done:.1f}/{total:.0f} {unit}"
+                if unit == "trials"
+                else f"{done:.0f}/{total:.0f} {unit}"
+            )
             if best is not None:
                 state += f", best validation {best:.2%}"
             bars.update(tasks[stage], completed=done, total=total, state=state)

@@ -196,9 +196,7 @@ def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: in
     return module
 
 
-def _image_shape(
-    name: str, input_shape: tuple[int, ...], *, at_least: int
-) -> tuple[int, int, int]:
+def _image_shape(name: str, input_shape: tuple[int, ...], *, at_least: int) -> tuple[int, int, int]:
     if len(input_shape) != 3 or min(input_shape[1:]) < at_least:
         raise invalid(
             f"the input of {name}",

@@ -7,6 +7,7 @@ one, with the same results. Both give logits `[K, R, B, C]`.
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -92,7 +93,11 @@ class StackedNetworks(Networks):
     """All networks in one `vmap` call over stacked parameters `[N, ...]`."""
 
     def __init__(
-        self, build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int, device: torch.device
+        self,
+        build: Callable[[], nn.Module],
+        seeds: Sequence[int],
+        n_peers: int,
+        device: torch.device,
     ) -> None:
         super().__init__(seeds, n_peers, device)
         self._parameters: dict[str, Tensor] = {}
@@ -125,7 +130,7 @@ class StackedNetworks(Networks):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         with _LockstepOperations(self._generators):
-            logits = self._forward(self._parameters, self._buffers, inputs)
+            logits: Tensor = self._forward(self._parameters, self._buffers, inputs)
         return logits.unflatten(0, (self.n_candidates, self.n_peers))
 
     def parameters(self) -> list[Tensor]:
@@ -158,7 +163,11 @@ class ModuleNetworks(Networks):
     """Ordinary modules, one after the other: for what vmap cannot take."""
 
     def __init__(
-        self, build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int, device: torch.device
+        self,
+        build: Callable[[], nn.Module],
+        seeds: Sequence[int],
+        n_peers: int,
+        device: torch.device,
     ) -> None:
         super().__init__(seeds, n_peers, device)
         self._modules = [m.to(device) for m in _initial_modules(build, seeds, n_peers)]
@@ -237,7 +246,7 @@ def build_networks(
     Networks
     """
     try:
-        trial = StackedNetworks(build, seeds[:1] * 2, n_peers, device)
+        trial = StackedNetworks(build, [seeds[0]] * 2, n_peers, device)
         trial(probe).sum().backward()
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -249,9 +258,7 @@ def build_networks(
     return StackedNetworks(build, seeds, n_peers, device)
 
 
-def _initial_modules(
-    build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int
-) -> Any:
+def _initial_modules(build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int) -> Any:
     for seed in seeds:
         for peer in range(n_peers):
             with forked_seed(derive_seed(seed, "weights", peer)):
@@ -260,8 +267,6 @@ def _initial_modules(
 
 
 def _copy_of(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    import copy
-
     with torch.no_grad():
         other = copy.deepcopy(module).to("cpu")
         for name, target in (*other.named_parameters(), *other.named_buffers()):
@@ -282,11 +287,15 @@ class _LockstepOperations(TorchFunctionMode):
         self._generators = generators
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.linear:
-            return _Linear.apply(*_linear_arguments(*args, **kwargs))
+            return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
         if func is F.dropout:
             return _dropout(self._generators, *args, **kwargs)
         return func(*args, **kwargs)
@@ -372,7 +381,8 @@ def _dropout(
         return input
     if p == 1.0:
         return input * 0.0
-    return input * _DropoutMask.apply(input.detach(), p, generators)
+    mask: Tensor = _DropoutMask.apply(input.detach(), p, generators)  # type: ignore[no-untyped-call]
+    return input * mask
 
 
 class _DropoutMask(torch.autograd.Function):

@@ -76,7 +76,8 @@ def load_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(record.get(name), kind):
             raise InputError(
                 f"{path} must hold {name!r} ({kind.__name__}), got "
-                f"{record.get(name, 'nothing')!r}; it is damaged: choose another folder or delete it."
+                f"{record.get(name, 'nothing')!r}; it is damaged: delete it or choose another "
+                "folder."
             )
     return record
 

@@ -135,9 +135,7 @@ def open_record(
         return record
     if (folder / RECORD_FILE).exists():
         found = load_record(folder)
-        changed = differences(
-            {"kind": found["kind"], **found["config"]}, {"kind": kind, **config}
-        )
+        changed = differences({"kind": found["kind"], **found["config"]}, {"kind": kind, **config})
         if changed:
             raise InputError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
@@ -267,9 +265,7 @@ def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
     if noise_rate is not None:
         own = named_schedule("co-teaching", epochs, noise_rate=noise_rate)
         plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, own))
-    plans.append(
-        Plan("standard", standard.label, standard, as_schedule(np.ones(epochs), epochs))
-    )
+    plans.append(Plan("standard", standard.label, standard, as_schedule(np.ones(epochs), epochs)))
     return plans
 
 
@@ -374,7 +370,9 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
     best = int(np.argmax(judged))
 
     def at(epoch: int) -> dict[str, float | None]:
-        return {name: None if values is None else values[epoch] for name, values in measured.items()}
+        return {
+            name: None if values is None else values[epoch] for name, values in measured.items()
+        }
 
     return {
         "name": plan.name,

@@ -265,9 +265,7 @@ def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
         trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
 
 
-def _tell(
-    study: optuna.Study, number: int, curves: Curves, epochs: int, *, failed: bool
-) -> None:
+def _tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, failed: bool) -> None:
     trial = study.get_trials(deepcopy=False)[number]
     if trial.state != TrialState.RUNNING:
         return

@@ -124,7 +124,7 @@ class TrainingConfig:
 
 def _fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device.type == "cpu" and probe is not None and bool(probe())
 
@@ -382,9 +382,7 @@ def accuracy(
     return right / len(split)
 
 
-def probabilities(
-    modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser
-) -> Tensor:
+def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:
     """Mean of the peers' class probabilities, float32 `[N, C]`."""
     pieces = []
     for start in range(0, len(inputs), EVALUATION_BATCH):
