@@ -100,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     protocol = {
         "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
-        "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay to zero from 40 %",
+        "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay from 40 %",
         "epochs": arguments.epochs,
         "trials": arguments.trials,
     }

@@ -52,6 +52,8 @@ class Data:
         else `as given`.
     validation_from : str
         Where the validation samples come from, in words.
+    input_columns : tuple of str
+        The columns that the inputs came from, where the source is a table.
     """
 
     train: Split
@@ -62,6 +64,7 @@ class Data:
     noise: str = "none"
     validation_labels: str = "as given"
     validation_from: str = "given"
+    input_columns: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -118,7 +121,7 @@ def prepare(
     inputs: str | Sequence[str] | None = None,
     label: str | None = None,
     true_label: str | None = None,
-    noise: Noise | None = None,
+    noise: Noise | str | None = None,
     seed: int = 0,
     n_validation: int | float | None = None,
     n_test: int | float | None = None,
@@ -130,8 +133,8 @@ def prepare(
     ----------
     source : Loaded or anything that `load` takes
         With `inputs`, `label` and `true_label`, which go to `load`.
-    noise : Noise, optional
-        Injected into the training labels only; what was there becomes the true labels.
+    noise : Noise or str, optional
+        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels only; what was there becomes the true labels.
     seed : int
         At least 0. The split and the noise depend on it, by independent streams.
     n_validation, n_test : int or float, optional
@@ -164,6 +167,8 @@ def prepare(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise invalid("seed", "be a whole number of at least 0", seed, "give 0, say")
+    if isinstance(noise, str):
+        noise = Noise.parse(noise)
     loaded = source
     if not isinstance(source, Loaded):
         loaded = load(source, inputs=inputs, label=label, true_label=true_label)
@@ -197,6 +202,7 @@ def prepare(
         noise=str(noise) if noise is not None else "none",
         validation_labels="clean" if clean else "as given",
         validation_from=origin,
+        input_columns=loaded.input_columns,
     )
 
 

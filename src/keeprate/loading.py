@@ -71,11 +71,14 @@ class Loaded:
         C names; label i is `class_names[i]`.
     name : str
         For records and titles.
+    input_columns : tuple of str
+        The columns that the inputs came from, where the source is a table.
     """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...]
     name: str
+    input_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Raw:
     inputs: Any
     labels: Labels
     true_labels: Labels | None = None
+    columns: tuple[str, ...] = ()
 
 
 def load(
@@ -223,6 +227,7 @@ def _from_tables(splits: Mapping[str, tables.Table], said: dict[str, Any]) -> di
             tables.input_array(table, columns.inputs),
             _column_labels(table, label),
             None if true_label is None else _column_labels(table, true_label),
+            columns.inputs,
         )
     return raw
 
@@ -424,7 +429,7 @@ def _finish(name: str, raw: dict[str, _Raw]) -> Loaded:
     if len(splits["train"].labels.unique()) < 2:
         only = class_names[int(splits["train"].labels[0])]
         raise invalid("labels", "hold two classes or more", f"only {only!r}", "check the column")
-    return Loaded(splits, class_names, name)
+    return Loaded(splits, class_names, name, raw["train"].columns)
 
 
 def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:

@@ -397,12 +397,15 @@ class Classifier:
     normaliser : Normaliser
     class_names : tuple of str
     input_shape : tuple of int
+    input_columns : tuple of str
+        Of a table, in the order that the networks expect.
     """
 
     modules: list[nn.Module]
     normaliser: Normaliser
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
+    input_columns: tuple[str, ...] = ()
 
     def predict_proba(self, inputs: Tensor) -> Tensor:
         """Class probabilities `[N, C]` of inputs `[N, *input_shape]`."""
@@ -441,6 +444,7 @@ def load_classifier(
         names: Any = description["class_names"]
         shape: Any = description["input_shape"]
         n_peers: Any = description["n_peers"]
+        columns: Any = description["input_columns"]
         normaliser = Normaliser.from_dict(description["normaliser"])  # type: ignore[arg-type]
         factory = model or get_model(str(description["model"]))
         modules = []
@@ -457,7 +461,7 @@ def load_classifier(
         raise InputError(
             f"{path} does not fit its model ({error}); it is damaged, or the model's code changed."
         ) from error
-    return Classifier(modules, normaliser, tuple(names), tuple(shape))
+    return Classifier(modules, normaliser, tuple(names), tuple(shape), tuple(columns))
 
 
 def save_outputs(
@@ -469,7 +473,11 @@ def save_outputs(
 ) -> Classifier:
     """Write what a finished run leaves behind, the record last of all."""
     classifier = Classifier(
-        modules, setup.normaliser, setup.data.class_names, setup.data.input_shape
+        modules,
+        setup.normaliser,
+        setup.data.class_names,
+        setup.data.input_shape,
+        setup.data.input_columns,
     )
     folder = setup.folder
     if folder is None:
@@ -484,6 +492,7 @@ def save_outputs(
             "n_peers": len(modules),
             "input_shape": list(classifier.input_shape),
             "class_names": list(classifier.class_names),
+            "input_columns": list(classifier.input_columns),
             "normaliser": setup.normaliser.to_dict(),
         },
     )

@@ -1,0 +1,298 @@
+"""The command: what it prints and writes, and what it says to bad input (exit code 2)."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keeprate import cli
+from keeprate.errors import InputError
+from keeprate.files import write_atomically
+
+QUICK = ["--epochs", "1", "--batch-size", "16"]
+
+
+def keeprate(*arguments, capsys=None):
+    """Run the command in this process; (exit code, what it said on the error stream)."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", ["keeprate", *map(str, arguments)])
+        cli.main()
+    said = capsys.readouterr() if capsys else None
+    return stopped.value.code or 0, said
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def flowers(n=60, labels=("rose", "tulip", "lily")):
+    rng = np.random.default_rng(0)
+    rows = [["label", "width", "height"]]
+    for i in range(n):
+        kind = i % len(labels)
+        x, y = rng.normal([3 * kind, -2 * kind], 0.3)
+        rows.append([labels[kind], f"{x:.3f}", f"{y:.3f}"])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    data = write_csv(folder / "flowers.csv", flowers())
+    out = folder / "run"
+    code, _ = keeprate(
+        "search", data, "--out", out, "--trials", 3, "--epochs", 8, "--batch-size", 12, "--lr", 0.02
+    )
+    assert code == 0
+    return data, out
+
+
+def test_search_writes_the_run_folder_and_prints_the_table(tmp_path, capsys):
+    out = tmp_path / "run"
+    code, said = keeprate(
+        "search",
+        "digits",
+        "--noise",
+        "symmetric:0.5",
+        "--trials",
+        2,
+        "--epochs",
+        2,
+        "--out",
+        out,
+        capsys=capsys,
+    )
+    assert code == 0
+    for words in ("searched R(t)", "its own R(t)", "Standard", "label", "full trainings"):
+        assert words in said.out
+    names = {path.name for path in out.iterdir()}
+    assert names >= {
+        "record.json", "schedule.csv", "model.safetensors", "label_quality.csv", "study.db",
+        "keep_rate.png", "curves.png", "label_precision.png", "report.html",
+    }  # fmt: skip
+
+
+def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
+    data, out = table_run
+    for number, schedule in enumerate(["constant", out, out / "schedule.csv"]):
+        code, _ = keeprate(
+            "train", data, "--schedule", schedule, "--out", tmp_path / str(number),
+            "--epochs", 8, "--batch-size", 12, "--no-baselines", capsys=capsys,
+        )  # fmt: skip
+        assert code == 0
+    code, said = keeprate(
+        "train", data, "--schedule", "co-teaching", "--out", tmp_path / "x", *QUICK, capsys=capsys
+    )
+    assert code == 2 and "--noise-rate" in said.err
+
+
+def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, capsys):
+    _, out = table_run
+    rows = [[height, width] for _, width, height in flowers(9)]
+    data = write_csv(tmp_path / "new.csv", rows)
+    code, said = keeprate("predict", out, data, "--out", tmp_path / "p.csv", capsys=capsys)
+    assert code == 0 and "9 predictions" in said.out
+    with open(tmp_path / "p.csv") as file:
+        found = [row["predicted_label"] for row in csv.DictReader(file)]
+    assert found == ["rose", "tulip", "lily"] * 3
+    code, said = keeprate("predict", out, table_run[0], capsys=capsys)
+    assert code == 0 and "accuracy" in said.out
+
+
+def test_a_users_own_model(tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_model.py").write_text(
+        "from torch import nn\n"
+        "def build(input_shape, n_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, _ = keeprate(
+        "search", "digits", "--model", "own_model:build", "--trials", 2, *QUICK, "--out", "run",
+        "--no-baselines", "--noise", "pairflip:0.2",
+    )  # fmt: skip
+    assert code == 0
+    assert keeprate("predict", "run", "digits")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trials", "0"], ["trials must be at least 1", "got 0"]),
+        (["--epochs", "0"], ["epochs must be at least 1"]),
+        (["--lr", "nan"], ["learning_rate must be positive"]),
+        (["--batch-size", "5000"], ["batch_size must be at most", "1079", "5000"]),
+        (["--model", "resnet"], ["model must be one of mlp", "resnet"]),
+        (["--model", "no.such:thing"], ["could not be imported"]),
+        (["--model", "model1"], ["be images", "at least 16"]),
+        (["--method", "coteach"], ["method must be one of", "coteach"]),
+        (["--method", "standard"], ["method must select samples"]),
+        (["--space", "cubic"], ["space must be one of basis"]),
+        (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
+        (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),
+        (["--noise", "gaussian:0.1"], ["noise", "symmetric", "gaussian"]),
+        (["--optimizer", "lion"], ["optimizer must be one of adam"]),
+        (["--device", "abacus"], ["device must be available"]),
+        (["--population", "many"], ["population must be 'auto' or a whole number"]),
+        (["--limit", "0"], ["limit must be at least 1"]),
+    ],
+)
+def test_bad_options(arguments, words, tmp_path, capsys):
+    code, said = keeprate("search", "digits", "--out", tmp_path / "run", *arguments, capsys=capsys)
+    assert code == 2
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in said.err
+
+
+def bad_data(name, folder):
+    """Write a bad data set; its path."""
+    good = flowers(12)
+    path = folder / f"{name}.csv"
+    if name == "missing":
+        return folder / "nothing.csv"
+    if name == "empty":
+        return write_csv(path, good[:1])
+    if name == "one class":
+        return write_csv(path, [good[0], *(["rose", *row[1:]] for row in good[1:])])
+    if name == "fractional labels":
+        return write_csv(path, [good[0], *([i / 2 + 0.25, *r[1:]] for i, r in enumerate(good[1:]))])
+    if name == "missing labels":
+        return write_csv(path, [*good, ["", 1.0, 2.0]])
+    if name == "nan inputs":
+        return write_csv(path, [*good, ["rose", "nan", 2.0]])
+    if name == "infinite inputs":
+        return write_csv(path, [*good, ["rose", "inf", 2.0]])
+    if name == "unequal rows":
+        return write_csv(path, [*good, ["rose", 1.0]])
+    if name == "truncated npz":
+        path = folder / "x.npz"
+        np.savez(path, x=np.zeros((50, 3)), y=np.arange(50) % 2)
+        path.write_bytes(path.read_bytes()[:500])
+        return path
+    if name == "truncated parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        import pyarrow as pa
+
+        path = folder / "x.parquet"
+        pq.write_table(pa.table({"a": list(range(9)), "label": [0, 1, 2] * 3}), path)
+        path.write_bytes(path.read_bytes()[:-20])
+        return path
+    raise ValueError(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing", ["neither a path nor a known name", "nothing.csv"]),
+        ("empty", ["hold samples"]),
+        ("one class", ["hold two classes or more", "rose"]),
+        ("fractional labels", ["label", "0.25"]),
+        ("missing labels", ["label", "row 12"]),
+        ("nan inputs", ["finite", "row 12"]),
+        ("infinite inputs", ["finite", "row 12"]),
+        ("unequal rows", ["could not be read", "unequal rows.csv"]),
+        ("truncated npz", ["x.npz", "could not be read"]),
+        ("truncated parquet", ["x.parquet", "could not be read"]),
+    ],
+)
+def test_bad_data(name, words, tmp_path, capsys):
+    source = bad_data(name, tmp_path)
+    code, said = keeprate("search", source, "--out", tmp_path / "run", *QUICK, capsys=capsys)
+    assert code == 2
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in said.err, said.err
+
+
+def test_a_schedule_of_the_wrong_length(table_run, tmp_path, capsys):
+    data, out = table_run
+    code, said = keeprate(
+        "train", data, "--schedule", out, "--epochs", 5, "--batch-size", 12,
+        "--out", tmp_path / "run", capsys=capsys,
+    )  # fmt: skip
+    assert code == 2 and "5" in said.err and "8" in said.err
+
+
+@pytest.mark.parametrize("name", ["record.json", "model.safetensors", "study.db"])
+def test_damaged_run_files(table_run, tmp_path, capsys, name):
+    data, out = table_run
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(whole[: len(whole) // 2])
+    if name == "study.db":  # is read only while the search goes on
+        text = (run / "record.json").read_text()
+        (run / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
+        (run / name).write_bytes(b"not a database" * 100)
+    arguments = ["predict", run, data] if name == "model.safetensors" else [
+        "search", data, "--out", run, "--trials", 3, "--epochs", 8, "--batch-size", 12, "--lr", 0.02,
+    ]  # fmt: skip
+    code, said = keeprate(*arguments, capsys=capsys)
+    assert code == 2
+    assert "Traceback" not in said.err
+    assert name in said.err
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
+    arguments = ["search", "digits", "--out", tmp_path, "--trials", 2, *QUICK, "--no-baselines"]
+    (tmp_path / "checkpoint-search.safetensors").write_bytes(b"\x00" * 40)
+    code, said = keeprate(*arguments, capsys=capsys)
+    assert code == 2
+    assert "checkpoint-search.safetensors" in said.err and "delete it" in said.err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, said = keeprate(
+        "search", "digits", "--out", tmp_path / "file" / "run", *QUICK, capsys=capsys
+    )
+    assert code == 2 and "could not be written" in said.err
+
+
+def test_another_configuration_in_the_same_folder(table_run, capsys):
+    data, out = table_run
+    code, said = keeprate(
+        "search", data, "--out", out, "--trials", 7, "--batch-size", 12, capsys=capsys
+    )
+    assert code == 2
+    assert "trials: 3 before, 7 now" in said.err and "training.epochs: 8 before, 40 now" in said.err
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "record.json"
+    write_atomically(path, "old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # Python ignores SIGXFSZ
+    try:
+        with pytest.raises(InputError, match="could not be written"):
+            write_atomically(path, "new" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_disk_that_fills_up_during_a_search(tmp_path):
+    script = (
+        "import resource, sys; from keeprate import cli\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); cli.main()"
+    )
+    command = ["search", "digits", "--out", str(tmp_path / "run"), "--trials", "2", *QUICK]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version_say_what_there_is(capsys):
+    code, said = keeprate("--version", capsys=capsys)
+    assert code == 0 and said.out.startswith("keeprate 0.")
+    code, said = keeprate("search", "--help", capsys=capsys)
+    assert code == 0 and "--noise" in said.out and "--out" in said.out
