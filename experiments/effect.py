@@ -13,8 +13,8 @@ from experiments.main_job import RESULTS
 from keeprate.files import read_json, write_atomically
 
 STYLES = {
-    "searched": ("searched R(t)", "#0072B2"),
-    "co-teaching": ("Co-teaching's own R(t)", "#E69F00"),
+    "searched": ("searched R(t)", "#D55E00"),
+    "co-teaching": ("Co-teaching's own R(t)", "#2088C7"),
     "standard": ("Standard", "#999999"),
 }
 
@@ -31,7 +31,7 @@ def draw(rows: list[dict[str, object]], title: str) -> bytes:
             epochs, 100 * curves.min(0), 100 * curves.max(0), color=colour, alpha=0.15, lw=0
         )
     found = np.array([row["keep_rate"] for row in rows])
-    rate = float(np.mean([row["noise_rate"] for row in rows]))  # type: ignore[misc]
+    rate = float(np.mean([row["noise_rate"] for row in rows]))
     own = 1 - rate * np.minimum(np.arange(found.shape[1]) / 10, 1)
     for schedule in found:
         right.plot(epochs, schedule, color=STYLES["searched"][1])

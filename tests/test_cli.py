@@ -232,9 +232,8 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
         text = (run / "record.json").read_text()
         (run / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
         (run / name).write_bytes(b"not a database" * 100)
-    arguments = ["predict", run, data] if name == "model.safetensors" else [
-        "search", data, "--out", run, "--trials", 3, "--epochs", 8, "--batch-size", 12, "--lr", 0.02,
-    ]  # fmt: skip
+    again = ["search", data, "--out", run, "--trials", 3, "--epochs", 8, "--batch-size", 12]
+    arguments = ["predict", run, data] if name == "model.safetensors" else [*again, "--lr", 0.02]
     code, said = keeprate(*arguments, capsys=capsys)
     assert code == 2
     assert "Traceback" not in said.err

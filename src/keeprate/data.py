@@ -134,7 +134,8 @@ def prepare(
     source : Loaded or anything that `load` takes
         With `inputs`, `label` and `true_label`, which go to `load`.
     noise : Noise or str, optional
-        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels only; what was there becomes the true labels.
+        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels only; what
+        was there becomes the true labels.
     seed : int
         At least 0. The split and the noise depend on it, by independent streams.
     n_validation, n_test : int or float, optional

@@ -131,7 +131,7 @@ class StackedNetworks(Networks):
     def __call__(self, inputs: Tensor) -> Tensor:
         with _LockstepOperations(self._generators):
             logits: Tensor = self._forward(self._parameters, self._buffers, inputs)
-        return logits.unflatten(0, (self.n_candidates, self.n_peers))
+        return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
 
     def parameters(self) -> list[Tensor]:
         return [p for p in self._parameters.values() if p.requires_grad]
@@ -187,7 +187,8 @@ class ModuleNetworks(Networks):
                     logits.append(module(inputs))
                 if self.training:
                     self._random_states[row] = torch.get_rng_state()
-        return torch.stack(logits).unflatten(0, (self.n_candidates, self.n_peers))
+        stacked = torch.stack(logits)
+        return stacked.view(self.n_candidates, self.n_peers, *stacked.shape[1:])
 
     def parameters(self) -> list[Tensor]:
         return [p for module in self._modules for p in module.parameters() if p.requires_grad]
