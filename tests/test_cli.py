@@ -89,6 +89,11 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
         )  # fmt: skip
         assert code == 0
     code, said = keeprate(
+        "train", "digits", "--noise", "pairflip:0.3", "--schedule", "co-teaching",
+        "--out", tmp_path / "own", *QUICK, capsys=capsys,
+    )  # fmt: skip
+    assert code == 0 and said.out.count("its own R(t)") == 1 and "Standard" in said.out
+    code, said = keeprate(
         "train", data, "--schedule", "co-teaching", "--out", tmp_path / "x", *QUICK, capsys=capsys
     )
     assert code == 2 and "--noise-rate" in said.err

@@ -347,21 +347,13 @@ def _introduce(data: Data) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:<15}"),
-        BarColumn(),
+        TextColumn("{task.description:<14}"),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns) as bars:
         tasks: dict[str, Any] = {}
@@ -370,13 +362,9 @@ def _progress() -> Iterator[Any]:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, state="")
             unit = "trials" if stage == "search" else "epochs"
-            state = (
-                f"{done:.1f}/{total:.0f} {unit}"
-                if unit == "trials"
-                else f"{done:.0f}/{total:.0f} {unit}"
-            )
+            state = f"{done:.0f}/{total:.0f} {unit}"
             if best is not None:
-                state += f", best validation {best:.2%}"
+                state += f", best {best:.2%}"
             bars.update(tasks[stage], completed=done, total=total, state=state)
 
         yield show

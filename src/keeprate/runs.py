@@ -305,6 +305,16 @@ def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Sched
     return as_schedule(Schedule.load(path), epochs)
 
 
+def _given_plan(method: Method, schedule: Schedule) -> Plan:
+    if not method.uses_schedule:
+        return Plan(method.name, method.label, method, schedule)
+    if schedule.name == method.name:
+        return Plan(method.name, f"{method.label}, its own R(t)", method, schedule)
+    names = {"constant": "every sample kept", "custom": "given R(t)", "co-teaching": "Eq. (3)"}
+    label = f"{method.label}, {names.get(schedule.name, f'{schedule.name} R(t)')}"
+    return Plan("custom", label, method, schedule)
+
+
 def train_plans(
     plans: Sequence[Plan], setup: Setup, record: dict[str, Any]
 ) -> tuple[list[nn.Module], Population]:
@@ -630,8 +640,7 @@ def train(
     done = finished_run(setup, record)
     if done is not None:
         return done
-    name = "given" if given.name in ("co-teaching", "standard") else given.name
-    plans = [Plan(name, f"{chosen.label}, {given.name} R(t)", chosen, given)]
+    plans = [_given_plan(chosen, given)]
     if baselines_too:
-        plans += baselines(setup, known_rate)
+        plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
     return finish(setup, record, plans, {"candidate_epochs": 0, "full_trainings": 0.0})
