@@ -149,6 +149,12 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch):
     assert states == ["complete", "complete", "failed", "complete", "complete"]
 
 
+def test_when_every_candidate_fails_the_user_is_told(data):
+    config = replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(keeprate.InputError, match=r"all 3 trials failed.*learning rate"):
+        search(data, trials=3, config=config, baselines_too=False)
+
+
 def test_out_of_memory_halves_the_population(data, monkeypatch):
     from keeprate import runs
 

@@ -393,7 +393,7 @@ def _conclude(run: Run) -> None:
     cost = run.record["cost"]
     if run.record["trials"]:
         typer.echo(
-            f"search: {cost['full_trainings']:.0f} full trainings, {cost['search_seconds']:.0f} s"
+            f"search: {cost['full_trainings']:.0f} full trainings, {cost['search_seconds']:.1f} s"
         )
     if run.folder is not None:
         write_plots(run.record, run.folder)

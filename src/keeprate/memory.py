@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from keeprate.seeding import forked_seed
+
 SHARE = 0.6  # of the free memory: allocators need room, and other processes live here too
 COPIES_OF_PARAMETERS = 6  # value, gradient, two moments, and room while optimisers work
 
@@ -20,15 +22,16 @@ def bytes_per_network(build: Callable[[], nn.Module], batch: Tensor) -> int:
     Counts the tensors that autograd keeps for the backward pass, each storage once, twice over
     (gradients have the same shapes), and the parameters with their optimiser state.
     """
-    module = build()
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        module(batch)
+    with forked_seed(0):
+        module = build()
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            module(batch)
     own = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     return COPIES_OF_PARAMETERS * own + 2 * sum(kept.values())
 

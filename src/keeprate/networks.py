@@ -69,7 +69,7 @@ class Networks(ABC):
         """Drop all other candidates and free their memory, optimiser state included."""
         rows = [c * self.n_peers + peer for c in candidates for peer in range(self.n_peers)]
         optimizer.zero_grad(set_to_none=True)
-        self._drop(torch.tensor(rows, device=self.device), optimizer)
+        self._drop(torch.tensor(rows, dtype=torch.long, device=self.device), optimizer)
         self._generators = [self._generators[row] for row in rows]
         self.n_candidates = len(candidates)
 

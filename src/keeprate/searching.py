@@ -215,6 +215,9 @@ def _run_trials(
         def tell(population: Population) -> None:
             for number, curves in population.curves.items():
                 _tell(study, number, curves, epochs, failed=number in population.failed)
+            if setup.progress is not None:
+                done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+                setup.progress("search", done, trials, _best_value(study))
 
         train_schedules(
             [trial.number for trial in pending],

@@ -1,0 +1,202 @@
+"""The loop: learning rates, precision, memory, and a search against a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import keeprate
+from keeprate.checkpoints import load_population, save_population
+from keeprate.data import Normaliser, epoch_order
+from keeprate.memory import bytes_per_network, fitting_candidates
+from keeprate.methods import get_method
+from keeprate.models import mlp
+from keeprate.seeding import derive_seed, forked_seed, torch_generator
+from keeprate.training import TrainingConfig, new_population, train_population
+
+CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return keeprate.prepare("digits", noise="symmetric:0.4", seed=0)
+
+
+def population(data, table, config=CONFIG, numbers=None, **options):
+    table = np.asarray(table, dtype=float)
+    return new_population(
+        range(len(table)) if numbers is None else numbers,
+        table,
+        data=data,
+        normaliser=Normaliser.fit(data.train.inputs),
+        build=lambda: mlp(data.input_shape, data.n_classes),
+        method=get_method("co-teaching"),
+        config=config,
+        seed=0,
+        stream="test",
+        **options,
+    )
+
+
+def run(data, people, config=CONFIG, **options):
+    train_population(
+        people,
+        data,
+        Normaliser.fit(data.train.inputs),
+        method=get_method("co-teaching"),
+        config=config,
+        seed=0,
+        stream="test",
+        **options,
+    )
+    return people
+
+
+def test_the_paper_s_learning_rate():
+    config = TrainingConfig(epochs=200)
+    rates = [config.learning_rate_at(epoch) for epoch in range(200)]
+    assert rates[:81] == [0.001] * 81
+    assert rates[140] == pytest.approx(0.0005)
+    assert rates[199] == pytest.approx(0.001 / 120)
+    assert np.diff(rates[80:]) == pytest.approx(-0.001 / 120)
+    cosine = TrainingConfig(epochs=10, lr_schedule="cosine")
+    assert cosine.learning_rate_at(5) == pytest.approx(0.0005)
+    constant = TrainingConfig(epochs=10, lr_schedule="constant")
+    assert constant.learning_rate_at(9) == 0.001
+
+
+def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
+    """Co-teaching, two modules, two optimisers, index selection: the same accuracies."""
+    table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    people = run(data, population(data, table))
+    normaliser, train = Normaliser.fit(data.train.inputs), data.train
+    for number in (0, 1):
+        nets, optimizers = [], []
+        for peer in range(2):
+            with forked_seed(derive_seed(derive_seed(0, "test", number), "weights", peer)):
+                nets.append(mlp(data.input_shape, data.n_classes))
+            optimizers.append(torch.optim.Adam(nets[-1].parameters()))
+        for epoch in range(3):
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_at(epoch)
+            order = epoch_order(len(train), 64, torch_generator(0, "test", "order", epoch))
+            kept, clean = 0, 0
+            for index in order:
+                x, y = normaliser(train.inputs[index]), train.labels[index]
+                outputs = [net(x) for net in nets]
+                n_keep = int(table[number, epoch] * 64 + 1e-6)
+                chosen = [
+                    F.cross_entropy(out, y, reduction="none").argsort()[:n_keep] for out in outputs
+                ]
+                for out, optimizer, other in zip(outputs, optimizers, chosen[::-1], strict=True):
+                    optimizer.zero_grad()
+                    F.cross_entropy(out[other], y[other]).backward()
+                    optimizer.step()
+                    kept += n_keep
+                    clean += int((train.true_labels[index][other] == y[other]).sum())
+            with torch.no_grad():
+                right = [
+                    (net(normaliser(data.validation.inputs)).argmax(1) == data.validation.labels)
+                    .float()
+                    .mean()
+                    for net in nets
+                ]
+            curves = people.curves[number]
+            assert curves.validation_accuracy[epoch] == pytest.approx(
+                float(sum(right)) / 2, abs=0.01
+            )
+            assert curves.label_precision[epoch] == pytest.approx(clean / kept, abs=0.01)
+
+
+def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
+    table = [[1, 0.7, 0.5], [1, 0.9, 0.8], [1, 0.6, 0.6]]
+    whole = run(data, population(data, table))
+    rungs = []
+
+    def drop(people):
+        rungs.append(list(people.numbers))
+        if people.epoch == 1:
+            people.drop([1])
+
+    fewer = run(data, population(data, table), after_epoch=drop)
+    assert rungs == [[0, 1, 2], [0, 2], [0, 2]]
+    assert len(fewer.curves[1].validation_accuracy) == 1
+    for number in (0, 2):
+        ours, theirs = whole.curves[number], fewer.curves[number]
+        assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
+
+
+def test_a_checkpoint_brings_everything_back(data, tmp_path):
+    table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
+    path = tmp_path / "population.safetensors"
+
+    def save(people):
+        if people.epoch == 2:
+            save_population(path, people)
+
+    whole = run(data, population(data, table, track_samples=True), after_epoch=save)
+    again = population(data, table, track_samples=True)
+    assert load_population(path, again) and again.epoch == 2
+    run(data, again)
+    assert torch.equal(again.given_probability, whole.given_probability)
+    for number in (0, 1):
+        assert again.curves[number].test_accuracy == whole.curves[number].test_accuracy
+        assert again.curves[number].train_loss == whole.curves[number].train_loss
+    others = population(data, table, numbers=[5, 6])
+    assert not load_population(path, others) and others.epoch == 0
+
+
+def test_tracked_probabilities_are_those_of_the_given_labels(data):
+    config = TrainingConfig(epochs=2, batch_size=64, learning_rate=1e-12)  # weights stay
+    people = run(data, population(data, [[1, 1]], config, track_samples=True), config)
+    seen = people.times_seen > 0
+    x = Normaliser.fit(data.train.inputs)(data.train.inputs)
+    people.networks.train(False)
+    expected = people.networks(x).softmax(-1)[0].mean(0)
+    expected = expected.gather(1, data.train.labels[:, None])[:, 0].detach()
+    found = people.given_probability[0] / people.times_seen.clamp_min(1)
+    assert people.times_seen.max() == 1  # one epoch of the later half
+    torch.testing.assert_close(found[seen], expected[seen], rtol=1e-3, atol=1e-5)
+
+
+def test_true_labels_change_nothing_but_label_precision(data):
+    from dataclasses import replace
+
+    table = [[1, 0.7, 0.5]]
+    blind = replace(data, train=replace(data.train, true_labels=None))
+    ours, theirs = (run(d, population(d, table)).curves[0] for d in (data, blind))
+    assert ours.test_accuracy == theirs.test_accuracy and ours.train_loss == theirs.train_loss
+    assert len(ours.label_precision) == 3 and theirs.label_precision == []
+
+
+def test_memory_grows_with_the_batch_and_fits_at_least_one():
+    def build():
+        return mlp((784,), 10)
+
+    small, large = (bytes_per_network(build, torch.zeros(n, 784)) for n in (16, 4096))
+    parameters = 4 * sum(p.numel() for p in build().parameters())
+    assert small > 4 * parameters
+    assert large - small > 4096 * 256 * 4
+    huge = torch.nn.Linear(10, 10)
+    assert (
+        fitting_candidates(lambda: huge, torch.zeros(1, 10), n_peers=2, device=torch.device("cpu"))
+        > 1000
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_trains_as_the_cpu_does(data):
+    from dataclasses import replace
+
+    table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
+    ours = run(data, population(data, table))
+    config = replace(CONFIG, device="cuda", precision="float32")
+    theirs = run(data, population(data, table, config), config)
+    for number in (0, 1):
+        assert ours.curves[number].test_accuracy == pytest.approx(
+            theirs.curves[number].test_accuracy, abs=0.02
+        )
