@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import keeprate
+from keeprate.classifier import load_classifier
 from keeprate.noise import Noise
 from keeprate.records import load_record
-from keeprate.runs import load_classifier, train
+from keeprate.runs import train
 from keeprate.searching import search
 from keeprate.training import TrainingConfig
 
@@ -156,9 +157,9 @@ def test_when_every_candidate_fails_the_user_is_told(data):
 
 
 def test_out_of_memory_halves_the_population(data, monkeypatch):
-    from keeprate import runs
+    from keeprate import lockstep
 
-    sizes, new = [], runs.new_population
+    sizes, new = [], lockstep.new_population
 
     def small(numbers, *rest, **options):
         sizes.append(len(numbers))
@@ -166,7 +167,7 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return new(numbers, *rest, **options)
 
-    monkeypatch.setattr(runs, "new_population", small)
+    monkeypatch.setattr(lockstep, "new_population", small)
     found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines_too=False)
     assert sizes[:4] == [5, 2, 2, 1]
     assert all(t["state"] == "complete" for t in found.record["trials"])

@@ -7,7 +7,6 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -105,15 +104,3 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
             f"{path} does not fit this run ({error}); it is damaged: delete it and run again."
         ) from error
     return True
-
-
-def save_model(
-    folder: Path, modules: list[torch.nn.Module], description: dict[str, object]
-) -> None:
-    """Write the peers' weights and what is needed to build them again."""
-    tensors = {
-        f"peer{peer}.{name}": tensor
-        for peer, module in enumerate(modules)
-        for name, tensor in module.state_dict().items()
-    }
-    save_tensors(folder / "model.safetensors", tensors, description)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from keeprate.classifier import Classifier, load_classifier
 from keeprate.data import input_tensor, load
 from keeprate.files import write_atomically
-from keeprate.runs import Classifier, load_classifier
 from keeprate.tables import LABEL_NAMES, input_array, label_array, read_tables
 
 

@@ -1,67 +1,26 @@
-"""Training given schedules to the end, and the folder in which a run leaves everything."""
+"""Training given schedules to the end, and what a run leaves behind."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from keeprate.checkpoints import load_population, load_tensors, save_model, save_population
-from keeprate.data import Data, Normaliser
+from keeprate.classifier import Classifier, load_classifier, save_classifier
+from keeprate.data import Data
 from keeprate.errors import InputError, invalid
 from keeprate.label_quality import write_label_quality
-from keeprate.memory import fitting_candidates, is_out_of_memory
+from keeprate.lockstep import Progress, Setup, make_setup, open_record, train_schedules
 from keeprate.methods import METHODS, Method, get_method
-from keeprate.models import ModelFactory, adapt_factory, build_model, get_model
-from keeprate.records import RECORD_FILE, differences, load_record, new_record, save_record
+from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
-from keeprate.seeding import forked_seed
-from keeprate.training import (
-    Curves,
-    Population,
-    TrainingConfig,
-    new_population,
-    probabilities,
-    train_population,
-)
-
-log = logging.getLogger(__name__)
-
-CHECKPOINT_SECONDS = 60.0
-
-
-class Progress(Protocol):
-    """Told how far a stage is: `done` of `total`, and the best validation accuracy so far."""
-
-    def __call__(self, stage: str, done: float, total: float, best: float | None) -> None: ...
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every training of a run shares."""
-
-    data: Data
-    model_name: str
-    model: ModelFactory
-    config: TrainingConfig
-    seed: int
-    folder: Path | None
-    population: int | None  # candidates in lockstep; None: as many as fit
-    normaliser: Normaliser
-    progress: Progress | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-    def build(self) -> nn.Module:
-        """One network with fresh weights."""
-        return self.model(self.data.input_shape, self.data.n_classes)
+from keeprate.training import Curves, Population, TrainingConfig, probabilities
 
 
 @dataclass(frozen=True)
@@ -72,189 +31,6 @@ class Plan:
     label: str
     method: Method
     schedule: Schedule
-
-
-def make_setup(
-    data: Data,
-    *,
-    model: str | Callable[..., nn.Module],
-    config: TrainingConfig,
-    seed: int,
-    out: str | os.PathLike[str] | None,
-    population: int | None,
-    progress: Progress | None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Setup:
-    """Check everything that can be checked before the first step is taken."""
-    if config.batch_size > len(data.train):
-        raise invalid(
-            "batch_size",
-            f"be at most the number of training samples ({len(data.train)})",
-            config.batch_size,
-            "give a smaller --batch-size",
-        )
-    if population is not None and population < 1:
-        raise invalid("population", "be at least 1", population, "leave it out to fit the memory")
-    factory = get_model(model) if isinstance(model, str) else adapt_factory(model)
-    with forked_seed(seed):
-        build_model(factory, data.input_shape, data.n_classes)
-    config.resolve_device()
-    return Setup(
-        data=data,
-        model_name=model if isinstance(model, str) else getattr(model, "__qualname__", "custom"),
-        model=factory,
-        config=config,
-        seed=seed,
-        folder=None if out is None else Path(out),
-        population=population,
-        normaliser=Normaliser.fit(data.train.inputs),
-        progress=progress,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-
-
-def open_record(
-    setup: Setup, kind: str, *, command: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    """A new record, or that of the interrupted run in the folder if the configuration is equal.
-
-    Raises
-    ------
-    InputError
-        If the folder holds a run with another configuration; the differences are named.
-    """
-    config = options | {
-        "model": setup.model_name,
-        "seed": setup.seed,
-        "training": asdict(setup.config),
-        "data_fingerprint": setup.data.fingerprint(),
-    }
-    record = new_record(kind, command=command, config=config, data=setup.data.describe())
-    folder = setup.folder
-    if folder is None:
-        return record
-    if (folder / RECORD_FILE).exists():
-        found = load_record(folder)
-        changed = differences({"kind": found["kind"], **found["config"]}, {"kind": kind, **config})
-        if changed:
-            raise InputError(
-                f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
-                "choose another --out, or repeat the first command to continue that run."
-            )
-        return found
-    save_record(folder, record)
-    return record
-
-
-def train_schedules(
-    numbers: Sequence[int],
-    schedules: Sequence[Schedule],
-    setup: Setup,
-    *,
-    method: Method,
-    stream: str,
-    data: Data,
-    track_samples: bool = False,
-    after_epoch: Callable[[Population], None] | None = None,
-    after_group: Callable[[Population], None],
-) -> None:
-    """Train candidates in lockstep, in groups that fit in memory.
-
-    A group that runs out of memory is halved and started again. `after_group` is called with
-    each finished population.
-    """
-    device = setup.config.resolve_device()
-    size = setup.population
-    if size is None:
-        batch = setup.normaliser(data.train.inputs[: setup.config.batch_size])
-        size = fitting_candidates(setup.build, batch, n_peers=method.n_networks, device=device)
-    start = 0
-    while start < len(numbers):
-        stop = min(start + size, len(numbers))
-        try:
-            population = _train_group(
-                numbers[start:stop],
-                np.stack([schedule.keep_rate for schedule in schedules[start:stop]]),
-                setup,
-                method=method,
-                stream=stream,
-                data=data,
-                track_samples=track_samples,
-                after_epoch=after_epoch,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if size == 1:
-                raise InputError(
-                    "one candidate alone does not fit in memory; give a smaller --batch-size, "
-                    "a smaller model or less data."
-                ) from error
-            size = max(1, min(size, stop - start) // 2)
-            log.warning("out of memory: going on with %d candidates at a time", size)
-            continue
-        after_group(population)
-        start = stop
-
-
-def _train_group(
-    numbers: Sequence[int],
-    keep_rates: NDArray[np.float64],
-    setup: Setup,
-    *,
-    method: Method,
-    stream: str,
-    data: Data,
-    track_samples: bool,
-    after_epoch: Callable[[Population], None] | None,
-) -> Population:
-    population = new_population(
-        numbers,
-        keep_rates,
-        data=data,
-        normaliser=setup.normaliser,
-        build=setup.build,
-        method=method,
-        config=setup.config,
-        seed=setup.seed,
-        stream=stream,
-        track_samples=track_samples,
-    )
-    path = None if setup.folder is None else setup.folder / f"checkpoint-{stream}.safetensors"
-    if path is not None and path.exists():
-        load_population(path, population)
-    saver = _Saver(path, setup.checkpoint_seconds)
-
-    def finish_epoch(population: Population) -> None:
-        if after_epoch is not None:
-            after_epoch(population)
-        saver(population, last=population.epoch == setup.config.epochs)
-
-    train_population(
-        population,
-        data,
-        setup.normaliser,
-        method=method,
-        config=setup.config,
-        seed=setup.seed,
-        stream=stream,
-        after_epoch=finish_epoch,
-    )
-    return population
-
-
-class _Saver:
-    """Saves a population every so often, and at the end of its training."""
-
-    def __init__(self, path: Path | None, every: float) -> None:
-        self._path, self._every, self._unsaved = path, every, 0.0
-        self._seen = 0.0
-
-    def __call__(self, population: Population, *, last: bool) -> None:
-        spent = sum(curves.seconds for curves in population.curves.values())
-        if self._path is not None and (spent - self._seen >= self._every or last):
-            save_population(self._path, population)
-            self._seen = spent
 
 
 def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
@@ -397,83 +173,6 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """The trained peers of a run, ready to predict; their probabilities are averaged.
-
-    Attributes
-    ----------
-    modules : list of nn.Module
-    normaliser : Normaliser
-    class_names : tuple of str
-    input_shape : tuple of int
-    input_columns : tuple of str
-        Of a table, in the order that the networks expect.
-    """
-
-    modules: list[nn.Module]
-    normaliser: Normaliser
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    input_columns: tuple[str, ...] = ()
-
-    def predict_proba(self, inputs: Tensor) -> Tensor:
-        """Class probabilities `[N, C]` of inputs `[N, *input_shape]`."""
-        if tuple(inputs.shape[1:]) != self.input_shape:
-            raise invalid(
-                "inputs",
-                f"have shape [N, {', '.join(map(str, self.input_shape))}] as in training",
-                tuple(inputs.shape),
-                "give data of the same kind",
-            )
-        return probabilities(self.modules, inputs, self.normaliser)
-
-    def predict(self, inputs: Tensor) -> Tensor:
-        """Class numbers `[N]`."""
-        return self.predict_proba(inputs).argmax(-1)
-
-
-def load_classifier(
-    folder: str | os.PathLike[str], *, model: ModelFactory | None = None
-) -> Classifier:
-    """Read the classifier of a run folder.
-
-    Parameters
-    ----------
-    model : callable, optional
-        The factory, where the run was given one that is not a name.
-    """
-    path = Path(folder) / "model.safetensors"
-    if not path.exists():
-        raise InputError(
-            f"{path} must exist to predict; the run in {folder} has not finished (repeat its "
-            "command), or this is no run folder."
-        )
-    tensors, description = load_tensors(path)
-    try:
-        names: Any = description["class_names"]
-        shape: Any = description["input_shape"]
-        n_peers: Any = description["n_peers"]
-        columns: Any = description["input_columns"]
-        normaliser = Normaliser.from_dict(description["normaliser"])  # type: ignore[arg-type]
-        factory = model or get_model(str(description["model"]))
-        modules = []
-        for peer in range(n_peers):
-            module = factory(tuple(shape), len(names)).eval()
-            prefix = f"peer{peer}."
-            module.load_state_dict(
-                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            )
-            modules.append(module)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not fit its model ({error}); it is damaged, or the model's code changed."
-        ) from error
-    return Classifier(modules, normaliser, tuple(names), tuple(shape), tuple(columns))
-
-
 def save_outputs(
     setup: Setup,
     record: dict[str, Any],
@@ -494,18 +193,7 @@ def save_outputs(
         record["finished"] = True
         return classifier
     schedule.save(folder / "schedule.csv")
-    save_model(
-        folder,
-        modules,
-        {
-            "model": setup.model_name,
-            "n_peers": len(modules),
-            "input_shape": list(classifier.input_shape),
-            "class_names": list(classifier.class_names),
-            "input_columns": list(classifier.input_columns),
-            "normaliser": setup.normaliser.to_dict(),
-        },
-    )
+    save_classifier(folder, classifier, model=setup.model_name)
     train = setup.data.train
     final = probabilities(modules, train.inputs, setup.normaliser)
     write_label_quality(

@@ -20,20 +20,16 @@ from torch import nn
 
 from keeprate.data import Data
 from keeprate.errors import InputError, invalid
-from keeprate.methods import get_method
-from keeprate.runs import (
+from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
-    Plan,
     Progress,
-    Run,
     Setup,
-    baselines,
-    finish,
-    finished_run,
     make_setup,
     open_record,
     train_schedules,
 )
+from keeprate.methods import get_method
+from keeprate.runs import Plan, Run, baselines, finish, finished_run
 from keeprate.sampler import NaturalGradientSampler
 from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
