@@ -10,6 +10,8 @@ matmul      the rate of a 2048 x 2048 float32 matrix product
 
 All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
 candidate-epoch (469 steps of two networks), medians over the rounds; ratios are within a round.
+keeprate asks glibc to keep freed memory (`mallopt`), from which the rivals gain too from the second
+round on: it holds for the whole process.
 """
 
 from __future__ import annotations

@@ -247,10 +247,13 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
 
 def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
     arguments = ["search", "digits", "--out", tmp_path, "--trials", 2, *QUICK, "--no-baselines"]
-    (tmp_path / "checkpoint-search.safetensors").write_bytes(b"\x00" * 40)
+    assert keeprate(*arguments)[0] == 0
+    text = (tmp_path / "record.json").read_text()
+    (tmp_path / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
+    (tmp_path / "checkpoint-final-co-teaching.safetensors").write_bytes(b"\x00" * 40)
     code, said = keeprate(*arguments, capsys=capsys)
     assert code == 2
-    assert "checkpoint-search.safetensors" in said.err and "delete it" in said.err
+    assert "checkpoint-final-co-teaching.safetensors" in said.err and "delete it" in said.err
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):

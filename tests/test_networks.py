@@ -91,10 +91,56 @@ def test_a_candidate_does_not_depend_on_who_shares_its_population(cls):
     alone, together = cls(Dropping, [7], 2, CPU), cls(Dropping, [3, 7], 2, CPU)
     x = torch.rand(8, 12)
     assert not torch.equal(together(x)[0], together(x)[1])
-    for networks in (alone, together):
-        networks._generators[-1].manual_seed(5)
-        networks._generators[-2].manual_seed(6)
+    alone, together = cls(Dropping, [7], 2, CPU), cls(Dropping, [3, 7], 2, CPU)
     torch.testing.assert_close(alone(x)[0], together(x)[1])
+    optimizer = torch.optim.SGD(together.parameters(), lr=0.1)
+    together.keep([1], optimizer)  # ... nor on who has left it
+    torch.testing.assert_close(alone(x)[0], together(x)[0])
+
+
+@pytest.mark.parametrize("cls", [StackedNetworks, ModuleNetworks])
+def test_mixed_precision_trains(cls):
+    networks = cls(BUILDS["mlp"][0], [1], 2, CPU)
+    before = networks.module(0, 0)
+    optimizer = torch.optim.SGD(networks.parameters(), lr=0.1)
+    x, y, rate = torch.rand(8, 1, 28, 28), torch.arange(8), torch.tensor([0.5])
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    losses, _ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
+    assert losses.dtype == torch.float32 and torch.isfinite(losses).all()
+    assert relative(networks.module(0, 0), before) > 0
+
+
+class Replacing(nn.Module):
+    """Assigns its buffer anew, which a functional call cannot see."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 10)
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return self.linear(x - self.mean)
+
+
+def test_buffers_that_are_replaced_are_trained_one_by_one():
+    networks = build_networks(Replacing, [1, 2], n_peers=1, probe=torch.rand(4, 12), device=CPU)
+    assert isinstance(networks, ModuleNetworks)
+
+
+def test_a_dropped_population_is_freed_at_once():
+    import gc
+    import weakref
+
+    gc.disable()
+    try:
+        networks = StackedNetworks(Dropping, [1], 1, CPU)
+        networks(torch.rand(2, 12))
+        gone = weakref.ref(networks)
+        del networks
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_dropout_masks_equal_stacked_and_one_by_one_and_differ_between_networks():

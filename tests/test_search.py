@@ -100,8 +100,53 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
     assert "training.epochs: 3 before, 4 now" in str(error.value)
     assert "trials: 12 before, 20 now" in str(error.value)
     other = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=1)
+    with pytest.raises(keeprate.InputError, match="seed: 0 before, 1 now"):
+        search(other, trials=12, config=CONFIG, seed=1, out=run.folder)
+    noisier = keeprate.prepare("digits", noise="symmetric:0.2", seed=0)
+    with pytest.raises(keeprate.InputError, match=r"data\.noise: pairflip:0\.45 before, sym"):
+        search(noisier, trials=12, config=CONFIG, out=run.folder)
+    brighter = replace(data, train=replace(data.train, inputs=data.train.inputs + 1))
     with pytest.raises(keeprate.InputError, match="data_fingerprint"):
-        search(other, trials=12, config=CONFIG, out=run.folder)
+        search(brighter, trials=12, config=CONFIG, out=run.folder)
+
+
+def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
+    (tmp_path / "study.db").write_bytes((run.folder / "study.db").read_bytes())
+    with pytest.raises(keeprate.InputError, match=r"study\.db without the record\.json"):
+        search(data, trials=12, config=CONFIG, out=tmp_path)
+
+
+@pytest.mark.parametrize("rate", [1.5, -0.1, float("nan")])
+def test_a_bad_noise_rate_is_refused_before_the_search(data, rate, tmp_path):
+    with pytest.raises(keeprate.InputError, match=r"noise_rate must lie in \[0, 1\)"):
+        search(data, trials=2, config=CONFIG, noise_rate=rate, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_co_teachings_own_schedule_uses_no_true_label(run, data):
+    own = run.record["results"][1]
+    assert own["parameters"] == {"tau": 0.45} and data.noise_rate != 0.45
+    unknown = replace(data, noise="none")
+    found = search(unknown, trials=1, config=CONFIG)
+    assert [r["name"] for r in found.record["results"]] == ["searched", "standard"]
+
+
+def test_tied_weights_are_saved(data, tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(64, 64)
+            self.second = torch.nn.Linear(64, 64)
+            self.second.weight = self.first.weight
+            self.last = torch.nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.last(self.second(self.first(x.flatten(1)).relu()).relu())
+
+    found = train(data, schedule="constant", model=Tied, config=CONFIG, out=tmp_path)
+    loaded = load_classifier(tmp_path, model=lambda *_: Tied())
+    x = data.test.inputs
+    assert torch.equal(loaded.predict_proba(x), found.classifier.predict_proba(x))
 
 
 def test_changing_every_test_label_changes_no_search_result(run, data):
@@ -133,7 +178,7 @@ def test_other_samplers(data, sampler):
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 11
 
 
-def test_a_candidate_with_nan_fails_alone(data, monkeypatch):
+def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
     from keeprate import training
 
     step = training.train_step
@@ -145,9 +190,12 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch):
         return step(networks, optimizer, *rest)
 
     monkeypatch.setattr(training, "train_step", poisoned)
-    found = search(data, trials=5, config=CONFIG, baselines_too=False)
+    found = search(data, trials=5, config=CONFIG, baselines_too=False, out=tmp_path)
     states = [t["state"] for t in found.record["trials"]]
     assert states == ["complete", "complete", "failed", "complete", "complete"]
+    study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{tmp_path}/study.db")
+    # Pruned for Optuna: the natural gradient counts it, as the worst of its generation.
+    assert study.trials[2].state == optuna.trial.TrialState.PRUNED
 
 
 def test_when_every_candidate_fails_the_user_is_told(data):
@@ -205,7 +253,10 @@ if where == "suggest":
     optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
 config = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
-search(data, trials=12, config=config, out=folder, progress=progress, checkpoint_seconds=0)
+options = {"sampler": sys.argv[4]} if len(sys.argv) > 4 else {}
+search(
+    data, trials=12, config=config, out=folder, progress=progress, checkpoint_seconds=0, **options
+)
 """
 
 
@@ -231,6 +282,17 @@ def test_a_killed_search_continues_to_the_same_result(run, data, tmp_path, where
     assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
     ours = run.classifier.predict_proba(data.test.inputs)
     assert torch.equal(resumed.classifier.predict_proba(data.test.inputs), ours)
+
+
+def test_a_killed_random_search_asks_the_same_again(data, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "suggest", "30", "random"]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed, whole = (
+        search(data, trials=12, config=CONFIG, sampler="random", out=out, checkpoint_seconds=0)
+        for out in (tmp_path, None)
+    )
+    assert essence(resumed.record) == essence(whole.record)
 
 
 def test_bfloat16_is_as_accurate_within_noise(data):

@@ -56,6 +56,7 @@ def save_population(path: str | os.PathLike[str], population: Population) -> Non
         if (tensor := getattr(population, name)) is not None:
             tensors[name] = tensor
     metadata = {
+        "fingerprint": population.fingerprint,
         "numbers": population.numbers,
         "epoch": population.epoch,
         "failed": population.failed,
@@ -70,12 +71,13 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
     Returns
     -------
     bool
-        False if the checkpoint belongs to other candidates (the population is left as it was).
+        False if the checkpoint belongs to other candidates or schedules (the population is left as
+        it was).
     """
     tensors, metadata = load_tensors(path)
     try:
         curves = {int(number): Curves(**value) for number, value in metadata["curves"]}  # type: ignore[attr-defined]
-        if list(curves) != list(population.curves):
+        if metadata["fingerprint"] != population.fingerprint:
             return False
         numbers: list[int] = metadata["numbers"]  # type: ignore[assignment]
         population.drop([n for n in population.numbers if n not in numbers])

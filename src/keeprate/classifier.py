@@ -98,7 +98,7 @@ def load_classifier(
 def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None:
     """Write the peers' weights, and what is needed to build them again, to one file."""
     tensors = {
-        f"peer{peer}.{name}": tensor
+        f"peer{peer}.{name}": tensor.clone()  # tied weights share memory, which files cannot
         for peer, module in enumerate(classifier.modules)
         for name, tensor in module.state_dict().items()
     }

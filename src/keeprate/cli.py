@@ -391,6 +391,9 @@ def _conclude(run: Run) -> None:
         )
     Console().print(table)
     cost = run.record["cost"]
+    names = {result["name"] for result in run.record["results"]}
+    if run.record["config"]["baselines"] and "co-teaching" not in names:
+        typer.echo("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
     if run.record["trials"]:
         typer.echo(
             f"search: {cost['full_trainings']:.0f} full trainings, {cost['search_seconds']:.1f} s"
@@ -414,7 +417,4 @@ def main() -> NoReturn:
     except InputError as error:
         typer.echo(f"keeprate: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("keeprate: stopped; the same command continues this run.", err=True)
-        sys.exit(130)
     sys.exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -116,13 +118,22 @@ def open_record(
         return record
     if (folder / RECORD_FILE).exists():
         found = load_record(folder)
-        changed = differences({"kind": found["kind"], **found["config"]}, {"kind": kind, **config})
+        before = {"kind": found["kind"], **found["config"], "data": found["data"]}
+        changed = differences(before, {"kind": kind, **config, "data": record["data"]})
+        named = [line for line in changed if not line.startswith("data_fingerprint")]
+        changed = named or changed  # a hash says little where something else says it
         if changed:
             raise InputError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
                 "choose another --out, or repeat the first command to continue that run."
             )
         return found
+    left = [path.name for path in (*folder.glob("study.db"), *folder.glob("checkpoint-*"))]
+    if left:
+        raise InputError(
+            f"{folder} holds {', '.join(sorted(left))} without the {RECORD_FILE} that says of "
+            "which run; delete them or choose another --out."
+        )
     save_record(folder, record)
     return record
 
@@ -149,7 +160,7 @@ def train_schedules(
     if size is None:
         batch = setup.normaliser(data.train.inputs[: setup.config.batch_size])
         size = fitting_candidates(setup.build, batch, n_peers=method.n_networks, device=device)
-    start = 0
+    start, out_of_memory = 0, False
     while start < len(numbers):
         stop = min(start + size, len(numbers))
         try:
@@ -172,9 +183,16 @@ def train_schedules(
                     "a smaller model or less data."
                 ) from error
             size = max(1, min(size, stop - start) // 2)
+            out_of_memory = True
             log.warning("out of memory: going on with %d candidates at a time", size)
+        if out_of_memory:  # outside the handler, whose traceback holds the population
+            out_of_memory = False
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
             continue
         after_group(population)
+        del population  # before the next group is built
         start = stop
 
 
@@ -204,7 +222,7 @@ def _train_group(
     path = None if setup.folder is None else setup.folder / f"checkpoint-{stream}.safetensors"
     if path is not None and path.exists():
         load_population(path, population)
-    saver = _Saver(path, setup.checkpoint_seconds)
+    saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
         if after_epoch is not None:
@@ -224,15 +242,18 @@ def _train_group(
     return population
 
 
+def _seconds(population: Population) -> float:
+    return sum(curves.seconds for curves in population.curves.values())
+
+
 class _Saver:
     """Saves a population every so often, and at the end of its training."""
 
-    def __init__(self, path: Path | None, every: float) -> None:
-        self._path, self._every, self._unsaved = path, every, 0.0
-        self._seen = 0.0
+    def __init__(self, path: Path | None, every: float, seen: float) -> None:
+        self._path, self._every, self._seen = path, every, seen
 
     def __call__(self, population: Population, *, last: bool) -> None:
-        spent = sum(curves.seconds for curves in population.curves.values())
+        spent = _seconds(population)
         if self._path is not None and (spent - self._seen >= self._every or last):
             save_population(self._path, population)
             self._seen = spent

@@ -121,15 +121,17 @@ class StackedNetworks(Networks):
         for name, tensor in self._parameters.items():
             tensor.requires_grad_(name in trainable)
 
+        base = self._base  # not self: a cycle would keep a dropped population in memory
+
         def forward(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor
         ) -> Any:
-            return functional_call(self._base, (parameters, buffers), (inputs,))
+            return functional_call(base, (parameters, buffers), (inputs,))
 
         self._forward = vmap(forward, in_dims=(0, 0, None), randomness="error")
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        with _LockstepOperations(self._generators):
+        with _LockstepOperations(self._generators, stacked=True):
             logits: Tensor = self._forward(self._parameters, self._buffers, inputs)
         return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
 
@@ -183,7 +185,7 @@ class ModuleNetworks(Networks):
         with torch.random.fork_rng(devices=[]):
             for row, module in enumerate(self._modules):
                 torch.set_rng_state(self._random_states[row])
-                with _LockstepOperations([self._generators[row]]):
+                with _LockstepOperations([self._generators[row]], stacked=False):
                     logits.append(module(inputs))
                 if self.training:
                     self._random_states[row] = torch.get_rng_state()
@@ -249,6 +251,13 @@ def build_networks(
     try:
         trial = StackedNetworks(build, [seeds[0]] * 2, n_peers, device)
         trial(probe).sum().backward()
+        plain = ModuleNetworks(build, seeds[:1], 1, device)
+        plain(probe)
+        updated = dict(plain.module(0, 0).named_buffers())
+        for name, buffer in trial.module(0, 0).named_buffers():
+            # functional_call drops a buffer that is assigned anew instead of changed in place.
+            if not torch.allclose(buffer.double(), updated[name].double(), rtol=1e-3, atol=1e-5):
+                raise RuntimeError(f"buffer {name} is replaced, not updated in place")
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -283,9 +292,9 @@ class _LockstepOperations(TorchFunctionMode):
     draws its mask from its own generator.
     """
 
-    def __init__(self, generators: list[torch.Generator]) -> None:
+    def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
         super().__init__()
-        self._generators = generators
+        self._generators, self._stacked = generators, stacked
 
     def __torch_function__(
         self,
@@ -295,7 +304,7 @@ class _LockstepOperations(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.linear:
+        if func is F.linear and self._stacked:
             return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
         if func is F.dropout:
             return _dropout(self._generators, *args, **kwargs)
@@ -321,20 +330,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, bias = inputs
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        (gradient,) = gradients
-        x, weight = ctx.saved_tensors
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        return (
-            gradient @ weight,
-            rows.T @ x.reshape(-1, x.shape[-1]),
-            rows.sum(0) if ctx.has_bias else None,
-        )
+        """Nothing to keep: only the vmap rule runs, and autograd follows its operations."""
 
     @staticmethod
     def vmap(

@@ -94,5 +94,10 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             found += [f"{name}.{line}" for line in differences(old, new)]
         elif old != new:
-            found.append(f"{name}: {old} before, {new} now")
+            found.append(f"{name}: {_short(old)} before, {_short(new)} now")
     return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

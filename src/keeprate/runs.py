@@ -18,6 +18,7 @@ from keeprate.errors import InputError, invalid
 from keeprate.label_quality import write_label_quality
 from keeprate.lockstep import Progress, Setup, make_setup, open_record, train_schedules
 from keeprate.methods import METHODS, Method, get_method
+from keeprate.noise import Noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.training import Curves, Population, TrainingConfig, probabilities
@@ -43,6 +44,24 @@ def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
         plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, own))
     plans.append(Plan("standard", standard.label, standard, as_schedule(np.ones(epochs), epochs)))
     return plans
+
+
+def assumed_noise_rate(data: Data, given: float | None) -> float | None:
+    """The noise rate that Co-teaching's own schedule may use.
+
+    What the user says, else the nominal rate of injected noise. Never the rate measured by
+    comparing with true labels, which must not enter a training.
+
+    Raises
+    ------
+    InputError
+        If the given one lies outside [0, 1).
+    """
+    if given is None:
+        return Noise.parse(data.noise).noise_rate
+    if not 0 <= given < 1:
+        raise invalid("noise_rate", "lie in [0, 1)", given, "give a share, 0.45 say")
+    return given
 
 
 def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Schedule:
@@ -195,7 +214,10 @@ def save_outputs(
     schedule.save(folder / "schedule.csv")
     save_classifier(folder, classifier, model=setup.model_name)
     train = setup.data.train
-    final = probabilities(modules, train.inputs, setup.normaliser)
+    device = setup.config.resolve_device()
+    final = probabilities([m.to(device) for m in modules], train.inputs, setup.normaliser)
+    for module in modules:
+        module.to("cpu")
     write_label_quality(
         folder / "label_quality.csv",
         rows=train.rows.numpy(),
@@ -206,7 +228,7 @@ def save_outputs(
     )
     record["finished"] = True
     save_record(folder, record)
-    for path in folder.glob("checkpoint-*.safetensors"):
+    for path in folder.glob("*checkpoint-*"):
         path.unlink()
     return classifier
 
@@ -250,6 +272,8 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
     """The run of a folder in which nothing is left to do."""
     if not record["finished"] or setup.folder is None:
         return None
+    for path in setup.folder.glob("*checkpoint-*"):  # killed between the record and this
+        path.unlink()
     result = record["results"][0]
     schedule = Schedule(np.array(result["keep_rate"]), result["name"], result["parameters"])
     classifier = load_classifier(setup.folder, model=setup.model)
@@ -305,7 +329,7 @@ def train(
     """
     config = config or TrainingConfig()
     chosen = get_method(method)
-    known_rate = data.noise_rate if noise_rate is None else noise_rate
+    known_rate = assumed_noise_rate(data, noise_rate)
     if isinstance(schedule, str):
         schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
     given = as_schedule(schedule, config.epochs)

@@ -29,7 +29,7 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import get_method
-from keeprate.runs import Plan, Run, baselines, finish, finished_run
+from keeprate.runs import Plan, Run, assumed_noise_rate, baselines, finish, finished_run
 from keeprate.sampler import NaturalGradientSampler
 from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
@@ -121,6 +121,7 @@ def search(
         raise invalid("sampler", f"be one of {', '.join(SAMPLERS)}", sampler, "choose one of these")
     if trials < 1:
         raise invalid("trials", "be at least 1", trials, "give a positive whole number")
+    known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
         model=model,
@@ -159,7 +160,7 @@ def search(
     found = Schedule(found.keep_rate, "searched", found.parameters)
     plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, found)]
     if baselines_too:
-        plans += baselines(setup, data.noise_rate if noise_rate is None else noise_rate)
+        plans += baselines(setup, known_rate)
     epochs = sum(len(trial["validation_accuracy"]) for trial in record["trials"])
     cost = {
         "search_seconds": sum(float(trial["seconds"]) for trial in record["trials"]),
@@ -238,23 +239,26 @@ def _ask(
     size = POPULATION_SIZE
     target = min(trials, (-(-asked // size) if running else asked // size + 1) * size)
     distributions = space.distributions(setup.config.epochs)
+
+    def complete(trial: optuna.Trial) -> None:
+        for name, distribution in distributions.items():
+            study.sampler = _sampler(sampler, setup.seed, trial.number, name)
+            _suggest(trial, name, distribution)
+
+    for trial in running:  # perhaps interrupted within one question
+        if len(trial.params) < len(distributions):
+            complete(optuna.trial.Trial(study, trial._trial_id))
     for number in range(asked, target):
-        study.sampler = _sampler(sampler, setup.seed, number)
-        study.ask(fixed_distributions=distributions)
-    for trial in running:
-        if len(trial.params) < len(distributions):  # interrupted within one question
-            study.sampler = _sampler(sampler, setup.seed, trial.number)
-            again = optuna.trial.Trial(study, trial._trial_id)
-            for name, distribution in distributions.items():
-                _suggest(again, name, distribution)
+        study.sampler = _sampler(sampler, setup.seed, number, "")
+        complete(study.ask())
     return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
 
 
-def _sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    # The natural gradient derives each trial's point from (seed, number) itself. The others
-    # keep a generator in memory: a seed for each trial makes them resume to the same result.
-    own = derive_seed(seed, "sampler", 0 if name == "natural-gradient" else number) % 2**31
-    return SAMPLERS[name](own, POPULATION_SIZE)
+def _sampler(name: str, seed: int, number: int, parameter: str) -> optuna.samplers.BaseSampler:
+    # The natural gradient derives each point from (seed, trial number) itself. The others keep a
+    # generator in memory: a seed for each parameter of each trial makes them resume to the same.
+    parts = () if name == "natural-gradient" else (number, parameter)
+    return SAMPLERS[name](derive_seed(seed, "sampler", *parts) % 2**31, POPULATION_SIZE)
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
@@ -272,7 +276,9 @@ def _tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, fail
     handle.set_user_attr("validation_accuracy", json.dumps(curves.validation_accuracy))
     handle.set_user_attr("seconds", curves.seconds)
     if failed or not math.isfinite(trial_value(curves.validation_accuracy or [math.nan], epochs)):
-        study.tell(number, state=TrialState.FAIL)
+        # Pruned, not failed: the sampler ranks it last and learns from it.
+        handle.set_user_attr("failed", True)
+        study.tell(number, state=TrialState.PRUNED)
     else:
         study.tell(number, trial_value(curves.validation_accuracy, epochs))
 
@@ -283,12 +289,11 @@ def _best_value(study: optuna.Study) -> float | None:
 
 
 def _describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
-    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
     return {
         "number": trial.number,
         "parameters": dict(trial.params),
         "keep_rate": space.schedule(trial.params, epochs).keep_rate.tolist(),
-        "state": states.get(trial.state, "failed"),
+        "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
         "value": trial.value if trial.state == TrialState.COMPLETE else None,
         "validation_accuracy": json.loads(trial.user_attrs.get("validation_accuracy", "[]")),
         "seconds": trial.user_attrs.get("seconds", 0.0),

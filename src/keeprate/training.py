@@ -6,6 +6,7 @@ Training never knows who proposed the schedules: it takes a table of keep rates 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import sys
 import time
@@ -153,6 +154,7 @@ class Population:
     networks: Networks
     optimizer: Optimizer
     curves: dict[int, Curves]
+    fingerprint: str = ""  # of numbers and schedules: a checkpoint must be this population's
     epoch: int = 0
     failed: list[int] = field(default_factory=list)
     given_probability: Tensor | None = None  # [K, n_train], summed over the later half
@@ -217,6 +219,9 @@ def new_population(
         networks=networks,
         optimizer=make_optimizer(networks.parameters(), config),
         curves={number: Curves() for number in numbers},
+        fingerprint=hashlib.sha256(
+            repr(list(numbers)).encode() + np.asarray(keep_rates, dtype=np.float64).tobytes()
+        ).hexdigest(),
         given_probability=tracked,
         times_seen=torch.zeros(len(data.train), device=device) if track_samples else None,
     )
@@ -383,13 +388,14 @@ def accuracy(
 
 
 def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:
-    """Mean of the peers' class probabilities, float32 `[N, C]`."""
+    """Mean of the peers' class probabilities, float32 `[N, C]` on the CPU."""
     pieces = []
+    device = next((p.device for p in modules[0].parameters()), torch.device("cpu"))
     for start in range(0, len(inputs), EVALUATION_BATCH):
         with torch.no_grad():
-            batch = normaliser(inputs[start : start + EVALUATION_BATCH])
+            batch = normaliser(inputs[start : start + EVALUATION_BATCH].to(device))
             stacked = torch.stack([module(batch).float().softmax(-1) for module in modules])
-            pieces.append(stacked.mean(0))
+            pieces.append(stacked.mean(0).cpu())
     return torch.cat(pieces)
 
 
@@ -402,5 +408,5 @@ def _keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return  # another C library: nothing lost but a little speed
     mmap_threshold, trim_threshold = -3, -1
-    mallopt(mmap_threshold, 2**31 - 1)
-    mallopt(trim_threshold, 2**31 - 1)
+    if mallopt(mmap_threshold, 2**31 - 1):  # old versions refuse such a size
+        mallopt(trim_threshold, 2**31 - 1)
