@@ -40,7 +40,7 @@ def draw(rows: list[dict[str, object]], title: str) -> bytes:
     right.annotate("1 - noise rate", (epochs[-1], 1 - rate), ha="right", va="bottom", fontsize=8)
     left.set(xlabel="epoch", ylabel="test accuracy, %", title=title)
     right.set(xlabel="epoch", ylabel="keep rate R(t)", ylim=(0, 1.02), title="schedules")
-    left.legend(frameon=False, loc="lower left")
+    left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.55))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
