@@ -70,11 +70,8 @@ def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> f
         OneByOne(data), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=workers
     )
     batches = iter(loader)
-    started = 0.0
-    for step in range(n_steps + 3):
-        if step == 3:  # workers are up, caches are warm
-            _wait(device)
-            started = time.perf_counter()
+
+    def step(_: int) -> None:
         images, labels, _ = next(batches)
         images, labels = images.to(device), labels.to(device)
         outputs = [first(images), second(images)]
@@ -89,8 +86,8 @@ def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> f
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    _wait(device)
-    return (time.perf_counter() - started) / n_steps
+
+    return _seconds_per_step(step, n_steps, device)
 
 
 def plain(data: Data, device: torch.device, n_steps: int) -> float:
@@ -100,12 +97,9 @@ def plain(data: Data, device: torch.device, n_steps: int) -> float:
     inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
     order = torch.randperm(len(labels), device=device)
     n_keep = int(KEEP_RATE * BATCH)
-    started = 0.0
-    for step in range(n_steps + 3):
-        if step == 3:
-            _wait(device)
-            started = time.perf_counter()
-        index = order[step * BATCH : (step + 1) * BATCH]
+
+    def step(number: int) -> None:
+        index = order[number * BATCH : (number + 1) * BATCH]
         x, y = inputs[index].float().div_(255), labels[index]
         outputs = [net(x) for net in networks]
         with torch.no_grad():
@@ -117,8 +111,8 @@ def plain(data: Data, device: torch.device, n_steps: int) -> float:
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(out[keep], y[keep]).backward()
             optimizer.step()
-    _wait(device)
-    return (time.perf_counter() - started) / n_steps
+
+    return _seconds_per_step(step, n_steps, device)
 
 
 def lockstep(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:
@@ -139,16 +133,13 @@ def lockstep(data: Data, device: torch.device, n_steps: int, n_candidates: int) 
     inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
     order = torch.randperm(len(labels), device=device)
     keep_rate = population.keep_rates[:, 0].contiguous()
-    started = 0.0
-    for step in range(n_steps + 3):
-        if step == 3:
-            _wait(device)
-            started = time.perf_counter()
-        index = order[step * BATCH : (step + 1) * BATCH]
+
+    def step(number: int) -> None:
+        index = order[number * BATCH : (number + 1) * BATCH]
         x, y = normaliser(inputs[index]), labels[index]
         train_step(population.networks, population.optimizer, method, x, y, keep_rate)
-    _wait(device)
-    return (time.perf_counter() - started) / n_steps
+
+    return _seconds_per_step(step, n_steps, device)
 
 
 def matmul_rate(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
@@ -191,6 +182,17 @@ def _status(field: str) -> int:
         if line.startswith(field):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def _seconds_per_step(step: Callable[[int], None], n_steps: int, device: torch.device) -> float:
+    for number in range(3):  # workers come up, caches get warm
+        step(number)
+    _wait(device)
+    started = time.perf_counter()
+    for number in range(3, n_steps + 3):
+        step(number)
+    _wait(device)
+    return (time.perf_counter() - started) / n_steps
 
 
 def _wait(device: torch.device) -> None:

@@ -27,7 +27,7 @@ def drawn(space: Space, n_epochs: int, seed: int) -> dict[str, float]:
     return study.ask(space.distributions(n_epochs)).params
 
 
-def check(schedule, n_epochs: int) -> None:
+def check_schedule(schedule, n_epochs: int) -> None:
     assert len(schedule) == n_epochs
     assert schedule.keep_rate[0] == 1
     assert (schedule.keep_rate >= MIN_KEEP_RATE).all()
@@ -38,7 +38,7 @@ def test_every_drawn_point_is_a_schedule_that_starts_at_one(space, n_epochs):
     for seed in range(5):
         parameters = drawn(space, n_epochs, seed)
         schedule = space.schedule(parameters, n_epochs)
-        check(schedule, n_epochs)
+        check_schedule(schedule, n_epochs)
         assert schedule.name == space.name
         assert dict(schedule.parameters) == parameters
 
@@ -46,7 +46,7 @@ def test_every_drawn_point_is_a_schedule_that_starts_at_one(space, n_epochs):
 @pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
 def test_the_edges_belong_to_the_space(space, edge):
     parameters = {name: edge(d) for name, d in space.distributions(40).items()}
-    check(space.schedule(parameters, 40), 40)
+    check_schedule(space.schedule(parameters, 40), 40)
 
 
 @pytest.mark.parametrize("n_epochs", [10, 200])

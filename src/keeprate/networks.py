@@ -288,7 +288,7 @@ class _LockstepOperations(TorchFunctionMode):
     """Replaces two operations inside the networks.
 
     Linear layers: vmap's own rule multiplies N small matrices with N copies of the shared
-    input; one large product is several times faster (benchmarks/engine). Dropout: each network
+    input; ours is one large product. Dropout: each network
     draws its mask from its own generator.
     """
 

@@ -316,7 +316,7 @@ def train(
     baselines_too : bool
         Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
     noise_rate : float, optional
-        For Co-teaching's own schedule; measured where the true labels are known.
+        For Co-teaching's own schedule; left out, the nominal rate of injected noise.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -275,7 +274,7 @@ def _tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, fail
     handle = optuna.trial.Trial(study, trial._trial_id)
     handle.set_user_attr("validation_accuracy", json.dumps(curves.validation_accuracy))
     handle.set_user_attr("seconds", curves.seconds)
-    if failed or not math.isfinite(trial_value(curves.validation_accuracy or [math.nan], epochs)):
+    if failed:
         # Pruned, not failed: the sampler ranks it last and learns from it.
         handle.set_user_attr("failed", True)
         study.tell(number, state=TrialState.PRUNED)
