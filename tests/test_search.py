@@ -170,6 +170,30 @@ def test_lockstep_groups_of_any_size_give_the_same_trials(run, data):
     assert np.allclose(ours[:10], theirs[:10], atol=0.01)
 
 
+@pytest.fixture(scope="module")
+def halved(data):
+    config = replace(CONFIG, epochs=5)
+    return search(data, trials=12, config=config, pruner="halving", baselines_too=False)
+
+
+def test_halving_stops_the_worse_half_at_each_rung(halved):
+    first = halved.record["trials"][:10]
+    curves = [t["validation_accuracy"] for t in first]
+    lengths = [len(curve) for curve in curves]
+    assert sorted(lengths) == [2] * 5 + [3] * 2 + [5] * 3
+    for rung in (2, 3):  # of so few epochs, the value is that of the rung's own epoch
+        stopped = [curve[rung - 1] for curve in curves if len(curve) == rung]
+        went_on = [curve[rung - 1] for curve in curves if len(curve) > rung]
+        assert max(stopped) <= min(went_on)
+    states = [t["state"] for t in first]
+    assert states == ["complete" if n == 5 else "pruned" for n in lengths]
+    complete = [t for t in halved.record["trials"] if t["value"] is not None]
+    best = max(complete, key=lambda t: t["value"])
+    assert np.allclose(halved.schedule.keep_rate, best["keep_rate"])
+    # 10 * 2 + 5 * 1 + 3 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
+    assert halved.record["cost"]["candidate_epochs"] == 31 + 7
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_other_samplers(data, sampler):
     found = search(
@@ -222,7 +246,7 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 import optuna, keeprate
 from keeprate.noise import Noise
 from keeprate.searching import search
@@ -252,8 +276,8 @@ if where in ("ask", "tell"):
 if where == "suggest":
     optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
-config = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
-options = {"sampler": sys.argv[4]} if len(sys.argv) > 4 else {}
+options = json.loads(sys.argv[4])
+config = TrainingConfig(epochs=options.pop("epochs", 3), batch_size=64, learning_rate=3e-3)
 search(
     data, trials=12, config=config, out=folder, progress=progress, checkpoint_seconds=0, **options
 )
@@ -273,10 +297,7 @@ search(
     ],
 )
 def test_a_killed_search_continues_to_the_same_result(run, data, tmp_path, where, at):
-    command = [sys.executable, "-c", KILLED, str(tmp_path), where, str(at)]
-    killed = subprocess.run(command, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not load_record(tmp_path)["finished"]
+    kill(tmp_path, where, at)
     resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
     assert essence(resumed.record) == essence(run.record)
     assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
@@ -284,15 +305,43 @@ def test_a_killed_search_continues_to_the_same_result(run, data, tmp_path, where
     assert torch.equal(resumed.classifier.predict_proba(data.test.inputs), ours)
 
 
-def test_a_killed_random_search_asks_the_same_again(data, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path), "suggest", "30", "random"]
+def kill(folder, where, at, **options):
+    """Search in a process of its own that kills itself; nothing but the folder is left."""
+    command = [sys.executable, "-c", KILLED, str(folder), where, str(at), json.dumps(options)]
     killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not load_record(folder)["finished"]
+
+
+def test_a_killed_random_search_asks_the_same_again(data, tmp_path):
+    kill(tmp_path, "suggest", 30, sampler="random")
     resumed, whole = (
         search(data, trials=12, config=CONFIG, sampler="random", out=out, checkpoint_seconds=0)
         for out in (tmp_path, None)
     )
     assert essence(resumed.record) == essence(whole.record)
+
+
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [
+        ("search", 7),  # between the two rungs of the first population
+        ("tell", 5),  # the untold half must not be pruned among themselves
+    ],
+)
+def test_a_killed_search_with_halving_prunes_the_same(halved, data, tmp_path, where, at):
+    kill(tmp_path, where, at, pruner="halving", epochs=5, baselines_too=False)
+    resumed = search(
+        data,
+        trials=12,
+        config=replace(CONFIG, epochs=5),
+        pruner="halving",
+        baselines_too=False,
+        out=tmp_path,
+        checkpoint_seconds=0,
+    )
+    assert essence(resumed.record)["trials"] == essence(halved.record)["trials"]
+    assert np.array_equal(resumed.schedule.keep_rate, halved.schedule.keep_rate)
 
 
 def test_bfloat16_is_as_accurate_within_noise(data):

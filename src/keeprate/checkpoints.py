@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,7 +25,7 @@ def save_tensors(
     write_atomically(path, save(contiguous, metadata={"keeprate": json.dumps(metadata)}))
 
 
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, object]]:
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
     Raises
@@ -76,10 +77,10 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
     """
     tensors, metadata = load_tensors(path)
     try:
-        curves = {int(number): Curves(**value) for number, value in metadata["curves"]}  # type: ignore[attr-defined]
+        epoch, failed, curves = _progress(metadata)
         if metadata["fingerprint"] != population.fingerprint:
             return False
-        numbers: list[int] = metadata["numbers"]  # type: ignore[assignment]
+        numbers: list[int] = metadata["numbers"]
         population.drop([n for n in population.numbers if n not in numbers])
         population.networks.load_state(
             {
@@ -98,11 +99,27 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
         for name in ("given_probability", "times_seen"):
             if (tensor := getattr(population, name)) is not None:
                 setattr(population, name, tensors[name].to(tensor.device))
-        population.curves = curves
-        population.epoch = int(metadata["epoch"])  # type: ignore[call-overload]
-        population.failed = list(metadata["failed"])  # type: ignore[call-overload]
+        population.curves, population.epoch, population.failed = curves, epoch, failed
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not fit this run ({error}); it is damaged: delete it and run again."
-        ) from error
+        raise _misfit(path, error) from error
     return True
+
+
+def load_curves(path: str | os.PathLike[str]) -> tuple[int, list[int], dict[int, Curves]]:
+    """How far a saved population is: its epoch, who failed, what was measured of each."""
+    _, metadata = load_tensors(path)
+    try:
+        return _progress(metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _misfit(path, error) from error
+
+
+def _progress(metadata: dict[str, Any]) -> tuple[int, list[int], dict[int, Curves]]:
+    curves = {int(number): Curves(**value) for number, value in metadata["curves"]}
+    return int(metadata["epoch"]), list(metadata["failed"]), curves
+
+
+def _misfit(path: str | os.PathLike[str], error: Exception) -> InputError:
+    return InputError(
+        f"{path} does not fit this run ({error}); it is damaged: delete it and run again."
+    )

@@ -142,7 +142,14 @@ def search_command(
     sampler: Annotated[
         str, typer.Option("--sampler", help="natural-gradient, random or tpe.")
     ] = "natural-gradient",
-    trials: Annotated[int, typer.Option("--trials", help="Full trainings to spend.")] = 40,
+    pruner: Annotated[
+        str,
+        typer.Option(
+            "--pruner",
+            help="none, or halving: stop the worse half after 40 % and 60 % of the epochs.",
+        ),
+    ] = "none",
+    trials: Annotated[int, typer.Option("--trials", help="Schedules to try.")] = 40,
     epochs: Epochs = 40,
     seed: Seed = 0,
     no_baselines: NoBaselines = False,
@@ -176,6 +183,7 @@ def search_command(
             method=method,
             space=space,
             sampler=sampler,
+            pruner=pruner,
             trials=trials,
             config=config,
             seed=seed,
@@ -396,7 +404,7 @@ def _conclude(run: Run) -> None:
         typer.echo("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
     if run.record["trials"]:
         typer.echo(
-            f"search: {cost['full_trainings']:.0f} full trainings, {cost['search_seconds']:.1f} s"
+            f"search: {cost['full_trainings']:.3g} full trainings, {cost['search_seconds']:.1f} s"
         )
     if run.folder is not None:
         write_plots(run.record, run.folder)

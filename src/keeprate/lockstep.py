@@ -196,6 +196,11 @@ def train_schedules(
         start = stop
 
 
+def checkpoint_path(folder: Path | None, stream: str) -> Path | None:
+    """Where the population in training is kept, if there is a run folder."""
+    return None if folder is None else folder / f"checkpoint-{stream}.safetensors"
+
+
 def _train_group(
     numbers: Sequence[int],
     keep_rates: NDArray[np.float64],
@@ -219,7 +224,7 @@ def _train_group(
         stream=stream,
         track_samples=track_samples,
     )
-    path = None if setup.folder is None else setup.folder / f"checkpoint-{stream}.safetensors"
+    path = checkpoint_path(setup.folder, stream)
     if path is not None and path.exists():
         load_population(path, population)
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))

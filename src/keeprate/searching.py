@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import InputError, invalid
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
     Setup,
+    checkpoint_path,
     make_setup,
     open_record,
     train_schedules,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STUDY_NAME = "keeprate"
+STREAM = "search"  # of seeds, and the name of the population's checkpoint
 POPULATION_SIZE = 10  # trials asked at once: a generation of the natural gradient
 
 
@@ -63,6 +67,13 @@ SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
 }
 
 
+PRUNERS: dict[str, dict[float, float]] = {
+    "none": {},
+    "halving": {0.4: 0.5, 0.6: 0.5},
+}
+"""Rungs: after this share of the epochs, this share of the candidates that train together goes on."""
+
+
 def search(
     data: Data,
     *,
@@ -70,6 +81,7 @@ def search(
     method: str = "co-teaching",
     space: str = "basis",
     sampler: str = "natural-gradient",
+    pruner: str = "none",
     trials: int = 40,
     config: TrainingConfig | None = None,
     seed: int = 0,
@@ -96,8 +108,11 @@ def search(
     space : str
         See `keeprate.spaces.SPACES`.
     sampler : {"natural-gradient", "random", "tpe"}
+    pruner : {"none", "halving"}
+        "halving" stops the worse half of each population after 40 % and again after 60 % of the
+        epochs: about 0.62 of the cost. Only trials that train to the end can win.
     trials : int
-        Full trainings to spend.
+        Schedules to try; without a pruner each costs a full training.
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
@@ -118,6 +133,8 @@ def search(
         raise invalid("method", "select samples to be searched", method, "try co-teaching")
     if sampler not in SAMPLERS:
         raise invalid("sampler", f"be one of {', '.join(SAMPLERS)}", sampler, "choose one of these")
+    if pruner not in PRUNERS:
+        raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
     if trials < 1:
         raise invalid("trials", "be at least 1", trials, "give a positive whole number")
     known_rate = assumed_noise_rate(data, noise_rate)
@@ -135,6 +152,7 @@ def search(
         "method": method,
         "space": space,
         "sampler": sampler,
+        "pruner": pruner,
         "trials": trials,
         "baselines": baselines_too,
         "noise_rate": noise_rate,
@@ -145,7 +163,9 @@ def search(
         return done
     with _storage_errors(setup.folder):
         study = _open_study(setup.folder)
-        _run_trials(study, setup, family, method=method, sampler=sampler, trials=trials)
+        _run_trials(
+            study, setup, family, method=method, sampler=sampler, pruner=pruner, trials=trials
+        )
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [_describe_trial(t, family, config.epochs) for t in finished]
     complete = [t for t in finished if t.state == TrialState.COMPLETE and t.value is not None]
@@ -193,17 +213,28 @@ def _open_study(folder: Path | None) -> optuna.Study:
 
 
 def _run_trials(
-    study: optuna.Study, setup: Setup, space: Space, *, method: str, sampler: str, trials: int
+    study: optuna.Study,
+    setup: Setup,
+    space: Space,
+    *,
+    method: str,
+    sampler: str,
+    pruner: str,
+    trials: int,
 ) -> None:
     """Train populations until all trials are finished; picks up what was interrupted."""
     epochs = setup.config.epochs
     data = replace(setup.data, test=None)  # the search never sees a test sample
+    rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
+    _tell_rest(study, setup)
     while True:
         pending = _ask(study, setup, space, sampler=sampler, trials=trials)
         if not pending:
             return
 
-        def show(population: Population, before: int = len(study.trials) - len(pending)) -> None:
+        def climb(population: Population, before: int = len(study.trials) - len(pending)) -> None:
+            if population.epoch in rungs:
+                population.drop(_losers(population, rungs[population.epoch], epochs))
             if setup.progress is not None:
                 done = before + len(population.curves) * population.epoch / epochs
                 setup.progress("search", done, trials, _best_value(study))
@@ -220,11 +251,34 @@ def _run_trials(
             [space.schedule(trial.params, epochs) for trial in pending],
             setup,
             method=get_method(method),
-            stream="search",
+            stream=STREAM,
             data=data,
-            after_epoch=show,
+            after_epoch=climb,
             after_group=tell,
         )
+
+
+def _losers(population: Population, share: float, epochs: int) -> list[int]:
+    """Those whose trial value so far is not among the best `share` (rounded up)."""
+    values = {
+        number: trial_value(population.curves[number].validation_accuracy, epochs)
+        for number in population.numbers
+    }
+    ranked = sorted(values, key=lambda number: (-values[number], number))
+    return ranked[math.ceil(share * len(ranked)) :]
+
+
+def _tell_rest(study: optuna.Study, setup: Setup) -> None:
+    """Tell what was trained but not told: who is pruned depends on all who trained together."""
+    path = checkpoint_path(setup.folder, STREAM)
+    if path is None or not path.exists():
+        return
+    epoch, failed, curves = load_curves(path)
+    if epoch < setup.config.epochs:
+        return
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for number in {trial.number for trial in running} & curves.keys():
+        _tell(study, number, curves[number], epoch, failed=number in failed)
 
 
 def _ask(
@@ -278,6 +332,11 @@ def _tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, fail
         # Pruned, not failed: the sampler ranks it last and learns from it.
         handle.set_user_attr("failed", True)
         study.tell(number, state=TrialState.PRUNED)
+    elif len(curves.validation_accuracy) < epochs:
+        reached = len(curves.validation_accuracy)
+        if reached not in trial.intermediate_values:  # else killed between report and tell
+            handle.report(trial_value(curves.validation_accuracy, epochs), reached)
+        study.tell(number, state=TrialState.PRUNED)
     else:
         study.tell(number, trial_value(curves.validation_accuracy, epochs))
 
@@ -292,7 +351,7 @@ def _describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, 
         "number": trial.number,
         "parameters": dict(trial.params),
         "keep_rate": space.schedule(trial.params, epochs).keep_rate.tolist(),
-        "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
+        "state": "failed" if "failed" in trial.user_attrs else trial.state.name.lower(),
         "value": trial.value if trial.state == TrialState.COMPLETE else None,
         "validation_accuracy": json.loads(trial.user_attrs.get("validation_accuracy", "[]")),
         "seconds": trial.user_attrs.get("seconds", 0.0),
