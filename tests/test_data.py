@@ -21,6 +21,7 @@ from torch import Tensor
 from keeprate.data import Data, Normaliser, Split, epoch_order, input_tensor, load, prepare
 from keeprate.errors import InputError
 from keeprate.noise import Noise
+from keeprate.seeding import derive_seed
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -803,6 +804,7 @@ def test_sizes_can_be_said() -> None:
         ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"noise": Noise("matrix", path="gone.csv")}, "gone.csv: could not be read"),
+        ({"noise": "asymmetric-mnist:0.4"}, "n_classes must be 10 for asymmetric-mnist, got 3"),
     ],
 )
 def test_refused_preparations(said: dict[str, Any], message: str) -> None:
@@ -823,6 +825,33 @@ def test_noise_is_in_the_training_labels_only() -> None:
         assert split is not None
         assert split.labels.tolist() == [i % 3 for i in ids(split)]
     assert y.tolist() == (np.arange(2000) % 3).tolist()  # what was given is left alone
+
+
+def test_noise_may_depend_on_the_inputs() -> None:
+    data = prepare("digits", noise="instance:0.4", seed=3)
+    assert data.noise == "instance:0.4"
+    assert data.noise_rate == pytest.approx(0.4, abs=0.075)  # 1079 samples, five deviations
+    assert data.validation_labels == "clean"
+    assert data.fingerprint() == prepare("digits", noise="instance:0.4", seed=3).fingerprint()
+    train = data.train
+    assert train.true_labels is not None
+    expected = Noise("instance", 0.4).corrupt_labels(
+        train.true_labels.numpy(),
+        train.inputs.numpy(),
+        n_classes=10,
+        rng=np.random.default_rng(derive_seed(3, "noise")),
+    )
+    assert train.labels.tolist() == expected.tolist()
+
+
+# As in version 0.1.0: a change would make old runs unrepeatable.
+@pytest.mark.parametrize(
+    ("noise", "labels"),
+    [("symmetric:0.5", "013512457003486519680648"), ("pairflip:0.45", "024012457024466789160089")],
+)
+def test_seeds_give_the_noise_that_they_always_gave(noise: str, labels: str) -> None:
+    train = prepare("digits", noise=noise, seed=0).train
+    assert "".join(map(str, train.labels[:24].tolist())) == labels
 
 
 def test_the_seed_decides_split_and_noise() -> None:

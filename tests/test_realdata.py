@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from keeprate.data import prepare
+from keeprate.data import load, prepare
 from keeprate.noise import Noise
+from keeprate.transition import empirical_transition_matrix, transition_error
 
 pytestmark = pytest.mark.realdata
 
@@ -53,3 +57,69 @@ def test_cifar_10n(folder: Path) -> None:
     torch.testing.assert_close(
         means, torch.tensor([0.4914, 0.4822, 0.4465]).double(), atol=1e-4, rtol=0
     )
+
+
+# The rates that the README of the data gives, in percent. For the aggregate the paper says 9.03;
+# the release itself holds 9.01.
+HUMAN_LABELS = {
+    "aggre_label": 9.01,
+    "random_label1": 17.23,
+    "random_label2": 18.12,
+    "random_label3": 17.64,
+    "worse_label": 40.21,
+}
+
+
+def test_human_labels_have_their_published_noise_rates(folder: Path, tmp_path: Path) -> None:
+    if not (folder / "cifar-10").is_dir():
+        pytest.skip(f"KEEPRATE_DATA={folder} has no folder cifar-10")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for split in (
+        "train",
+        "test",
+    ):  # the label columns alone: five times 60,000 images take a while
+        (source,) = (folder / "cifar-10").glob(f"{split}-*.parquet")
+        kept = [name for name in pq.read_schema(source).names if name != "image"]
+        table = pq.read_table(source, columns=kept)
+        table = table.append_column("x", pa.array(np.arange(float(len(table)))))
+        pq.write_table(table, tmp_path / f"{split}-0.parquet")
+    for column, percent in HUMAN_LABELS.items():
+        data = prepare(tmp_path, inputs="x", label=column, true_label="label")
+        assert data.noise_rate == pytest.approx(percent / 100, abs=5e-5)
+        assert data.validation_labels == "clean"
+        assert torch.bincount(data.validation.labels).tolist() == [500] * 10  # those of the test
+
+
+@pytest.mark.parametrize(("noise", "rate"), [("instance:0.4", 0.4), ("asymmetric-mnist:0.4", 0.2)])
+def test_other_noise_on_mnist(folder: Path, noise: str, rate: float) -> None:
+    data = prepare(load(folder / "mnist"), noise=noise)
+    assert data.train.true_labels is not None
+    # Of the training images 49.49 % are in the classes that asymmetric noise flips.
+    assert data.noise_rate == pytest.approx(rate, abs=0.01)
+    measured = empirical_transition_matrix(data.train.labels, data.train.true_labels, 10)
+    if noise.startswith("asymmetric"):
+        assert transition_error(measured, Noise.parse(noise).transition_matrix(10)) < 0.01
+    else:
+        np.testing.assert_allclose(np.diag(measured), 0.6, atol=0.035)
+
+
+def test_the_superclasses_of_cifar100(folder: Path) -> None:
+    path = folder / "extra" / "cifar100_fine_to_coarse.csv"
+    if not path.is_file():
+        pytest.skip(f"KEEPRATE_DATA={folder} has no {path.name}")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    members: dict[str, list[int]] = {}
+    for row in rows:
+        members.setdefault(row["coarse"], []).append(int(row["fine"]))
+    expected = np.zeros((100, 100))
+    for classes in members.values():
+        for i, fine in enumerate(sorted(classes)):
+            expected[fine, fine] = 0.7
+            expected[fine, sorted(classes)[(i + 1) % 5]] = 0.3
+    matrix = Noise.parse("asymmetric-cifar100:0.3").transition_matrix(100)
+    np.testing.assert_allclose(matrix, expected)
+    pq = pytest.importorskip("pyarrow.parquet")
+    for source in (folder / "cifar-100").glob("train-*.parquet"):  # numbered as in the data set?
+        features = json.loads(pq.read_schema(source).metadata[b"huggingface"])["info"]["features"]
+        assert features["label"]["names"] == [row["fine_name"] for row in rows]

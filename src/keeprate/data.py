@@ -14,7 +14,7 @@ from torch import Tensor
 
 from keeprate.errors import invalid
 from keeprate.loading import Loaded, Split, input_tensor, load
-from keeprate.noise import Noise, corrupt, noise_rate
+from keeprate.noise import Noise, noise_rate
 from keeprate.seeding import derive_seed
 
 __all__ = [
@@ -284,7 +284,9 @@ def _part(split: Split, chosen: IntArray) -> Split:
 
 def _corrupted(split: Split, noise: Noise, n_classes: int, seed: int) -> Split:
     rng = np.random.default_rng(derive_seed(seed, "noise"))
-    noisy = corrupt(split.labels.numpy(), noise.transition_matrix(n_classes), rng=rng)
+    noisy = noise.corrupt_labels(
+        split.labels.numpy(), split.inputs.numpy(), n_classes=n_classes, rng=rng
+    )
     return replace(split, labels=torch.from_numpy(noisy), true_labels=split.labels)
 
 

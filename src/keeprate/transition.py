@@ -1,0 +1,262 @@
+"""Transition matrices checked, measured, estimated and compared (NumPy only).
+
+A transition matrix T [C, C] holds T[i, j] = P(noisy label = j | true label = i) (Sec. 4.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keeprate.errors import invalid
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# A softmax in half precision sums to 1 only so far.
+_SUM_TOLERANCE = 5e-3
+
+
+def check_transition_matrix(
+    matrix: ArrayLike, *, n_classes: int | None = None, name: str = "transition_matrix"
+) -> FloatArray:
+    """Return `matrix` as float64 [C, C] if it is a transition matrix.
+
+    Parameters
+    ----------
+    matrix : array [C, C]
+        Probabilities; each row sums to 1 (to 1e-6).
+    n_classes : int, optional
+        The C that the data set has.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    InputError
+        If it is not square, not of the size asked, has an entry outside [0, 1], or a row that
+        does not sum to 1.
+
+    Examples
+    --------
+    >>> check_transition_matrix([[1, 0], [0.2, 0.9]])
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: transition_matrix must have rows that sum to 1, got row 1 with
+    sum 1.1; divide each row by its sum.
+    """
+    remedy = "give one row and one column per class"
+    try:
+        table = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise invalid(name, "be a square table of numbers", f"this: {error}", remedy) from error
+    if table.ndim != 2 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
+        raise invalid(name, "be square, [C, C] with C >= 2", f"shape {table.shape}", remedy)
+    if n_classes is not None and len(table) != n_classes:
+        requirement = f"be [{n_classes}, {n_classes}] as the data has {n_classes} classes"
+        raise invalid(name, requirement, f"shape {table.shape}", remedy)
+    remedy = "give probabilities; counts have to be divided by the sum of their row"
+    _check_distributions(name, table, 1e-6, remedy)
+    return table
+
+
+def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) -> IntArray:
+    """Return labels as int64 [N] if they are integers, in 0..C-1 where C is said.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+
+    Examples
+    --------
+    >>> check_classes("labels", [0, 2], 2)
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: labels must lie in 0..1, got 2 in row 1; number the classes from 0.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        received = f"shape {array.shape} of {array.dtype}"
+        raise invalid(name, "be integers, [N]", received, "number the classes from 0")
+    if n_classes is not None:
+        outside = np.flatnonzero((array < 0) | (array >= n_classes))
+        if len(outside):
+            received = f"{array[outside[0]]} in row {outside[0]}"
+            raise invalid(name, f"lie in 0..{n_classes - 1}", received, "number the classes from 0")
+    return array.astype(np.int64)
+
+
+def check_pairs(
+    noisy: ArrayLike, true: ArrayLike, n_classes: int | None = None
+) -> tuple[IntArray, IntArray]:
+    """Return noisy and true labels, both as `check_classes` does, if each sample has the two.
+
+    Raises
+    ------
+    InputError
+        If the two are not of one length, empty, or not labels.
+    """
+    noisy_labels = check_classes("noisy", noisy, n_classes)
+    true_labels = check_classes("true", true, n_classes)
+    if len(noisy_labels) != len(true_labels) or not len(true_labels):
+        received = f"{len(noisy_labels)} and {len(true_labels)} labels"
+        raise invalid(
+            "noisy and true", "be of one length, not empty", received, "give one label per sample"
+        )
+    return noisy_labels, true_labels
+
+
+def empirical_transition_matrix(noisy: ArrayLike, true: ArrayLike, n_classes: int) -> FloatArray:
+    """Share of the samples of each true class that carry each noisy label.
+
+    Parameters
+    ----------
+    noisy, true : array [N] of int
+        Labels in 0..C-1.
+    n_classes : int
+        C, at least 2.
+
+    Returns
+    -------
+    array [C, C]
+        Row i for true class i; a class without samples gets the row of the identity.
+
+    Raises
+    ------
+    InputError
+        If the two are not of one length, empty, or outside 0..C-1.
+
+    Examples
+    --------
+    >>> empirical_transition_matrix([0, 0, 1, 0], [0, 0, 0, 1], 3)
+    array([[0.66666667, 0.33333333, 0.        ],
+           [1.        , 0.        , 0.        ],
+           [0.        , 0.        , 1.        ]])
+    """
+    if n_classes < 2:
+        raise invalid("n_classes", "be at least 2", n_classes, "noise needs a class to flip to")
+    noisy_labels, true_labels = check_pairs(noisy, true, n_classes)
+    pairs = np.bincount(true_labels * n_classes + noisy_labels, minlength=n_classes**2)
+    counts = pairs.reshape(n_classes, n_classes).astype(np.float64)
+    absent = np.flatnonzero(counts.sum(axis=1) == 0)
+    counts[absent, absent] = 1.0
+    matrix: FloatArray = counts / counts.sum(axis=1, keepdims=True)
+    return matrix
+
+
+def estimate_transition_matrix(
+    probabilities: ArrayLike, *, percentile: float | None = None
+) -> FloatArray:
+    """Estimate T from what a network trained on noisy labels predicts, without true labels.
+
+    A sample x that surely is of class i, an anchor point, has P(noisy = j | x) = T[i, j]; so row
+    i is the prediction for the sample that most looks like class i (Eq. (12) and (13)):
+
+        T[i, j] = p_j(x_i),    x_i = argmax_x p_i(x).
+
+    In place of the maximum stands a percentile, as the most extreme predictions of a network are
+    overconfident outliers.
+
+    Parameters
+    ----------
+    probabilities : array [N, C]
+        Predicted probabilities, N >= C; each row sums to 1 (to 0.005: half precision will do, and
+        the result is normalised). The samples need not be labelled.
+    percentile : float, optional
+        In [0, 100]. x_i is the sample with the largest p_i that is not above this percentile of
+        the p_i of all samples; 100 is the maximum, as in Eq. (12). It has to fall among the
+        samples of class i: if that class is a share s of all, above 100 (1 - s). Left out: 97 for
+        up to 30 classes, the maximum for more, as the reference does for its 10 and 100.
+
+    Returns
+    -------
+    array [C, C]
+        The estimate; each row sums to 1.
+
+    Raises
+    ------
+    InputError
+        If a row is not a distribution, there are fewer samples than classes, or the percentile is
+        out of its range.
+
+    References
+    ----------
+    Patrini et al., Making deep neural networks robust to label noise: a loss correction approach,
+    CVPR 2017, Sec. 4.1 and 5.
+
+    Examples
+    --------
+    >>> predicted = [[0.7, 0.3], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]]
+    >>> estimate_transition_matrix(predicted, percentile=100)
+    array([[0.7, 0.3],
+           [0.1, 0.9]])
+    """
+    name, remedy = "probabilities", "give the softmax of the logits, one row per sample"
+    try:
+        table = np.asarray(probabilities, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise invalid(name, "be numbers, [N, C]", f"this: {error}", remedy) from error
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise invalid(name, "be [N, C] with C >= 2", f"shape {table.shape}", remedy)
+    n, n_classes = table.shape
+    if n < n_classes:
+        received = f"{n} samples for {n_classes} classes"
+        raise invalid(name, "hold a sample for each class", received, "predict more samples")
+    _check_distributions(name, table, _SUM_TOLERANCE, remedy)
+    if percentile is None:
+        percentile = 97.0 if n_classes <= 30 else 100.0
+    if not 0 <= percentile <= 100:
+        raise invalid("percentile", "lie in [0, 100]", percentile, "97 is usual, 100 the maximum")
+    rank = int(percentile * (n - 1) / 100)  # in ascending order; multiplied first, to stay exact
+    # The reference takes the largest p_i strictly below the percentile: the same sample, save
+    # where the rank is a whole number or samples tie (it would skip every tied anchor point).
+    # It also zeroes what it sets aside, which later rows then lack; here nothing is overwritten.
+    anchors = [int(np.argsort(column, kind="stable")[rank]) for column in table.T]
+    matrix: FloatArray = table[anchors]
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
+
+
+def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
+    """Relative L1 error of an estimate: sum |T_hat - T| / sum |T|, in [0, 2].
+
+    Parameters
+    ----------
+    estimated, true : array [C, C]
+        Transition matrices.
+
+    Raises
+    ------
+    InputError
+        If one is not a transition matrix, or their sizes differ.
+
+    References
+    ----------
+    Xia et al., Are anchor points really indispensable in label-noise learning?, NeurIPS 2019.
+
+    Examples
+    --------
+    >>> round(transition_error([[1, 0], [0, 1]], [[0.8, 0.2], [0.2, 0.8]]), 3)
+    0.4
+    """
+    estimate = check_transition_matrix(estimated, name="estimated")
+    target = check_transition_matrix(true, name="true")
+    if len(estimate) != len(target):
+        received = f"{len(estimate)} and {len(target)} classes"
+        raise invalid("estimated and true", "be of one size", received, "compare T of one data set")
+    return float(np.abs(estimate - target).sum() / np.abs(target).sum())
+
+
+def _check_distributions(name: str, table: FloatArray, tolerance: float, remedy: str) -> None:
+    """Raise an InputError unless each row lies in [0, 1] and sums to 1 (to `tolerance`)."""
+    outside = ~((table >= 0.0) & (table <= 1.0))  # also true for NaN
+    if outside.any():
+        row, column = (int(i) for i in np.argwhere(outside)[0])
+        received = f"{table[row, column]:g} in row {row}, column {column}"
+        raise invalid(name, "hold numbers in [0, 1]", received, remedy)
+    sums = table.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1.0) > tolerance)
+    if len(wrong):
+        received = f"row {wrong[0]} with sum {sums[wrong[0]]:.6g}"
+        raise invalid(name, "have rows that sum to 1", received, "divide each row by its sum")
