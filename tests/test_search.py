@@ -180,7 +180,7 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     first = halved.record["trials"][:10]
     curves = [t["validation_accuracy"] for t in first]
     lengths = [len(curve) for curve in curves]
-    assert sorted(lengths) == [2] * 5 + [3] * 2 + [5] * 3
+    assert sorted(lengths) == [2] * 6 + [3] * 2 + [5] * 2
     for rung in (2, 3):  # of so few epochs, the value is that of the rung's own epoch
         stopped = [curve[rung - 1] for curve in curves if len(curve) == rung]
         went_on = [curve[rung - 1] for curve in curves if len(curve) > rung]
@@ -190,8 +190,53 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     complete = [t for t in halved.record["trials"] if t["value"] is not None]
     best = max(complete, key=lambda t: t["value"])
     assert np.allclose(halved.schedule.keep_rate, best["keep_rate"])
-    # 10 * 2 + 5 * 1 + 3 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
-    assert halved.record["cost"]["candidate_epochs"] == 31 + 7
+    # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
+    assert halved.record["cost"]["candidate_epochs"] == 28 + 7
+
+
+SIXTEEN = {"trials": 16, "pruner": "halving", "baselines_too": False}
+
+
+@pytest.fixture(scope="module")
+def confirmed(data):
+    return search(data, config=replace(CONFIG, epochs=5), **SIXTEEN)
+
+
+def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(confirmed):
+    trials = confirmed.record["trials"]
+    explored, again = trials[:12], trials[12:]
+    complete = [t for t in explored if t["state"] == "complete"]
+    best = sorted(complete, key=lambda t: -t["value"])[:2]
+    assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
+    assert all(t["confirms"] is None for t in explored)
+    means = []
+    for one in best:
+        same = [one, *(t for t in again if t["confirms"] == one["number"])]
+        assert len({tuple(t["validation_accuracy"]) for t in same}) == 3  # other initial weights
+        assert all(t["parameters"] == one["parameters"] for t in same)
+        assert all(len(t["validation_accuracy"]) == 5 for t in same)  # none is pruned
+        means.append(np.mean([t["value"] for t in same]))
+    winner = best[int(np.argmax(means))]
+    assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
+    assert confirmed.record["chosen_trials"][0] == winner["number"]
+    assert len(confirmed.record["chosen_trials"]) == 3
+
+
+def test_nothing_is_confirmed_if_the_user_says_so(data):
+    found = search(
+        data, trials=16, confirm=False, config=replace(CONFIG, epochs=1), baselines_too=False
+    )
+    assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 16
+    assert len(found.record["chosen_trials"]) == 1
+
+
+@pytest.mark.parametrize(("where", "at"), [("search", 13.5), ("suggest", 150), ("tell", 13)])
+def test_a_killed_confirmation_goes_on_to_the_same_choice(confirmed, data, tmp_path, where, at):
+    kill(tmp_path, where, at, epochs=5, **SIXTEEN)
+    config = replace(CONFIG, epochs=5)
+    resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
+    assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
+    assert resumed.record["chosen_trials"] == confirmed.record["chosen_trials"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -278,9 +323,8 @@ if where == "suggest":
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
 options = json.loads(sys.argv[4])
 config = TrainingConfig(epochs=options.pop("epochs", 3), batch_size=64, learning_rate=3e-3)
-search(
-    data, trials=12, config=config, out=folder, progress=progress, checkpoint_seconds=0, **options
-)
+options = {"trials": 12} | options
+search(data, config=config, out=folder, progress=progress, checkpoint_seconds=0, **options)
 """
 
 

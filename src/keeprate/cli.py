@@ -55,7 +55,7 @@ NoiseOption = Annotated[
     typer.Option(
         "--noise",
         help="Noise to add to the training labels: none, symmetric:RATE, pairflip:RATE, "
-        "matrix:FILE.",
+        "asymmetric-mnist:RATE (-cifar10, -cifar100), instance:RATE, matrix:FILE.",
         rich_help_panel=DATA,
     ),
 ]
@@ -83,7 +83,8 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--method",
-        help="co-teaching, mentornet (or, in train, standard).",
+        help="co-teaching, co-teaching-plus, jocor, co-mining, mentornet or "
+        "package.module:method; in train also standard, decoupling, f-correction.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -146,10 +147,18 @@ def search_command(
         str,
         typer.Option(
             "--pruner",
-            help="none, or halving: stop the worse half after 40 % and 60 % of the epochs.",
+            help="none, or halving: stop the worse candidates after 40 % and 60 % of the epochs.",
         ),
     ] = "none",
-    trials: Annotated[int, typer.Option("--trials", help="Schedules to try.")] = 40,
+    trials: Annotated[int, typer.Option("--trials", help="Trainings to start.")] = 40,
+    no_confirm: Annotated[
+        bool,
+        typer.Option(
+            "--no-confirm",
+            help="Try new schedules to the end. Else a sixth of the trials trains the best ones "
+            "again, and the choice is by the mean.",
+        ),
+    ] = False,
     epochs: Epochs = 40,
     seed: Seed = 0,
     no_baselines: NoBaselines = False,
@@ -185,6 +194,7 @@ def search_command(
             sampler=sampler,
             pruner=pruner,
             trials=trials,
+            confirm=not no_confirm,
             config=config,
             seed=seed,
             out=out,

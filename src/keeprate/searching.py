@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from torch import nn
 
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
-from keeprate.errors import InputError, invalid
+from keeprate.errors import invalid
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
@@ -30,59 +23,40 @@ from keeprate.lockstep import (
     open_record,
     train_schedules,
 )
-from keeprate.methods import get_method
+from keeprate.methods import Method, get_method
 from keeprate.runs import Plan, Run, assumed_noise_rate, baselines, finish, finished_run
-from keeprate.sampler import NaturalGradientSampler
 from keeprate.schedules import Schedule
-from keeprate.seeding import derive_seed
-from keeprate.spaces import Space, get_space
-from keeprate.training import Curves, Population, TrainingConfig
+from keeprate.spaces import get_space
+from keeprate.training import Population, TrainingConfig
+from keeprate.trials import (
+    Proposals,
+    best_value,
+    choose,
+    describe_trial,
+    open_study,
+    storage_errors,
+    tell,
+    trial_value,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-STUDY_NAME = "keeprate"
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
-POPULATION_SIZE = 10  # trials asked at once: a generation of the natural gradient
-
-
-def _random(seed: int, population: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int, population: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def _natural_gradient(seed: int, population: int) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(seed=seed, population_size=population)
-
-
-SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
-    "natural-gradient": _natural_gradient,
-    "random": _random,
-    "tpe": _tpe,
-}
-
-
 PRUNERS: dict[str, dict[float, float]] = {
     "none": {},
-    "halving": {0.4: 0.5, 0.6: 0.5},
+    "halving": {0.4: 0.4, 0.6: 0.5},
 }
-"""Rungs: after this share of the epochs, this share of the candidates that train together goes on."""
+"""Rungs: after this share of the epochs, this share of those that train together goes on."""
 
 
 def search(
     data: Data,
     *,
     model: str | Callable[..., nn.Module] = "mlp",
-    method: str = "co-teaching",
+    method: str | Method = "co-teaching",
     space: str = "basis",
     sampler: str = "natural-gradient",
     pruner: str = "none",
     trials: int = 40,
+    confirm: bool = True,
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -109,10 +83,14 @@ def search(
         See `keeprate.spaces.SPACES`.
     sampler : {"natural-gradient", "random", "tpe"}
     pruner : {"none", "halving"}
-        "halving" stops the worse half of each population after 40 % and again after 60 % of the
-        epochs: about 0.62 of the cost. Only trials that train to the end can win.
+        "halving" stops the worse six of a population's ten after 40 % of the epochs, and half of
+        the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.
     trials : int
-        Schedules to try; without a pruner each costs a full training.
+        Trainings to start; without a pruner each is a full one.
+    confirm : bool
+        Use about a sixth of the trials (of 16 or more) to train the best schedules twice more,
+        from other initial weights, and choose by the mean: the best of many single trainings
+        was partly lucky. These trials are not pruned.
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
@@ -130,13 +108,10 @@ def search(
     config = config or TrainingConfig()
     chosen, family = get_method(method), get_space(space)
     if not chosen.uses_schedule:
-        raise invalid("method", "select samples to be searched", method, "try co-teaching")
-    if sampler not in SAMPLERS:
-        raise invalid("sampler", f"be one of {', '.join(SAMPLERS)}", sampler, "choose one of these")
+        raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
-    if trials < 1:
-        raise invalid("trials", "be at least 1", trials, "give a positive whole number")
+    proposals = Proposals(family, config.epochs, sampler, trials, confirm, seed)
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -149,11 +124,12 @@ def search(
         checkpoint_seconds=checkpoint_seconds,
     )
     options = {
-        "method": method,
+        "method": chosen.name,
         "space": space,
         "sampler": sampler,
         "pruner": pruner,
         "trials": trials,
+        "confirm": confirm,
         "baselines": baselines_too,
         "noise_rate": noise_rate,
     }
@@ -161,21 +137,14 @@ def search(
     done = finished_run(setup, record)
     if done is not None:
         return done
-    with _storage_errors(setup.folder):
-        study = _open_study(setup.folder)
-        _run_trials(
-            study, setup, family, method=method, sampler=sampler, pruner=pruner, trials=trials
-        )
+    with storage_errors(setup.folder):
+        study = open_study(setup.folder)
+        _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
         finished = study.get_trials(deepcopy=False)
-        record["trials"] = [_describe_trial(t, family, config.epochs) for t in finished]
-    complete = [t for t in finished if t.state == TrialState.COMPLETE and t.value is not None]
-    if not complete:
-        raise InputError(
-            f"all {len(finished)} trials failed: their losses were not finite; try a smaller "
-            "learning rate, or check the inputs for extreme values."
-        )
-    best = max(complete, key=lambda t: (t.value or 0.0, -t.number))
-    found = family.schedule(best.params, config.epochs)
+        record["trials"] = [describe_trial(t, family, config.epochs) for t in finished]
+    best = choose(finished)
+    record["chosen_trials"] = [trial.number for trial in best]
+    found = family.schedule(best[0].params, config.epochs)
     found = Schedule(found.keep_rate, "searched", found.parameters)
     plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, found)]
     if baselines_too:
@@ -189,72 +158,44 @@ def search(
     return finish(setup, record, plans, cost)
 
 
-def trial_value(validation_accuracy: list[float], epochs: int) -> float:
-    """Mean validation accuracy over the last tenth of the epochs (at least one).
-
-    >>> trial_value([0.1] * 18 + [0.8, 0.9], 20)
-    0.85
-    """
-    return float(np.mean(validation_accuracy[-max(1, epochs // 10) :]).round(12))
-
-
-def _open_study(folder: Path | None) -> optuna.Study:
-    storage = None
-    if folder is not None:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(
-            storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
-        )
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 def _run_trials(
-    study: optuna.Study,
-    setup: Setup,
-    space: Space,
-    *,
-    method: str,
-    sampler: str,
-    pruner: str,
-    trials: int,
+    study: optuna.Study, setup: Setup, proposals: Proposals, *, method: Method, pruner: str
 ) -> None:
     """Train populations until all trials are finished; picks up what was interrupted."""
     epochs = setup.config.epochs
     data = replace(setup.data, test=None)  # the search never sees a test sample
     rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
     _tell_rest(study, setup)
-    while True:
-        pending = _ask(study, setup, space, sampler=sampler, trials=trials)
-        if not pending:
-            return
+    while pending := proposals.ask(study):
+        exploring = pending[0].number < proposals.n_explored
 
-        def climb(population: Population, before: int = len(study.trials) - len(pending)) -> None:
-            if population.epoch in rungs:
+        def show(done: float) -> None:
+            if setup.progress is not None:
+                setup.progress("search", done, proposals.trials, best_value(study))
+
+        def climb(
+            population: Population,
+            before: int = len(study.trials) - len(pending),
+            exploring: bool = exploring,
+        ) -> None:
+            if exploring and population.epoch in rungs:
                 population.drop(_losers(population, rungs[population.epoch], epochs))
-            if setup.progress is not None:
-                done = before + len(population.curves) * population.epoch / epochs
-                setup.progress("search", done, trials, _best_value(study))
+            show(before + len(population.curves) * population.epoch / epochs)
 
-        def tell(population: Population) -> None:
+        def finish_group(population: Population) -> None:
             for number, curves in population.curves.items():
-                _tell(study, number, curves, epochs, failed=number in population.failed)
-            if setup.progress is not None:
-                done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
-                setup.progress("search", done, trials, _best_value(study))
+                tell(study, number, curves, epochs, failed=number in population.failed)
+            show(len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]))
 
         train_schedules(
             [trial.number for trial in pending],
-            [space.schedule(trial.params, epochs) for trial in pending],
+            [proposals.space.schedule(trial.params, epochs) for trial in pending],
             setup,
-            method=get_method(method),
+            method=method,
             stream=STREAM,
             data=data,
             after_epoch=climb,
-            after_group=tell,
+            after_group=finish_group,
         )
 
 
@@ -278,94 +219,4 @@ def _tell_rest(study: optuna.Study, setup: Setup) -> None:
         return
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for number in {trial.number for trial in running} & curves.keys():
-        _tell(study, number, curves[number], epoch, failed=number in failed)
-
-
-def _ask(
-    study: optuna.Study, setup: Setup, space: Space, *, sampler: str, trials: int
-) -> list[FrozenTrial]:
-    """The running trials of a population, asked for now or before an interruption."""
-    existing = study.get_trials(deepcopy=False)
-    running = [trial for trial in existing if trial.state == TrialState.RUNNING]
-    asked = len(existing)
-    # An interruption between two questions leaves a population incomplete: fill it up.
-    size = POPULATION_SIZE
-    target = min(trials, (-(-asked // size) if running else asked // size + 1) * size)
-    distributions = space.distributions(setup.config.epochs)
-
-    def complete(trial: optuna.Trial) -> None:
-        for name, distribution in distributions.items():
-            study.sampler = _sampler(sampler, setup.seed, trial.number, name)
-            _suggest(trial, name, distribution)
-
-    for trial in running:  # perhaps interrupted within one question
-        if len(trial.params) < len(distributions):
-            complete(optuna.trial.Trial(study, trial._trial_id))
-    for number in range(asked, target):
-        study.sampler = _sampler(sampler, setup.seed, number, "")
-        complete(study.ask())
-    return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-
-
-def _sampler(name: str, seed: int, number: int, parameter: str) -> optuna.samplers.BaseSampler:
-    # The natural gradient derives each point from (seed, trial number) itself. The others keep a
-    # generator in memory: a seed for each parameter of each trial makes them resume to the same.
-    parts = () if name == "natural-gradient" else (number, parameter)
-    return SAMPLERS[name](derive_seed(seed, "sampler", *parts) % 2**31, POPULATION_SIZE)
-
-
-def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
-    if isinstance(distribution, FloatDistribution):
-        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
-
-
-def _tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, failed: bool) -> None:
-    trial = study.get_trials(deepcopy=False)[number]
-    if trial.state != TrialState.RUNNING:
-        return
-    handle = optuna.trial.Trial(study, trial._trial_id)
-    handle.set_user_attr("validation_accuracy", json.dumps(curves.validation_accuracy))
-    handle.set_user_attr("seconds", curves.seconds)
-    if failed:
-        # Pruned, not failed: the sampler ranks it last and learns from it.
-        handle.set_user_attr("failed", True)
-        study.tell(number, state=TrialState.PRUNED)
-    elif len(curves.validation_accuracy) < epochs:
-        reached = len(curves.validation_accuracy)
-        if reached not in trial.intermediate_values:  # else killed between report and tell
-            handle.report(trial_value(curves.validation_accuracy, epochs), reached)
-        study.tell(number, state=TrialState.PRUNED)
-    else:
-        study.tell(number, trial_value(curves.validation_accuracy, epochs))
-
-
-def _best_value(study: optuna.Study) -> float | None:
-    values = [t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-    return max((v for v in values if v is not None), default=None)
-
-
-def _describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "parameters": dict(trial.params),
-        "keep_rate": space.schedule(trial.params, epochs).keep_rate.tolist(),
-        "state": "failed" if "failed" in trial.user_attrs else trial.state.name.lower(),
-        "value": trial.value if trial.state == TrialState.COMPLETE else None,
-        "validation_accuracy": json.loads(trial.user_attrs.get("validation_accuracy", "[]")),
-        "seconds": trial.user_attrs.get("seconds", 0.0),
-    }
-
-
-@contextmanager
-def _storage_errors(folder: Path | None) -> Iterator[None]:
-    from sqlalchemy.exc import DBAPIError
-
-    try:
-        yield
-    except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
-        raise InputError(
-            f"{folder}/study.db could not be read or written ({str(error).splitlines()[0]}); free "
-            "some space, or delete the file if it is damaged. Other files are unchanged."
-        ) from error
+        tell(study, number, curves[number], epoch, failed=number in failed)

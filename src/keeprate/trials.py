@@ -1,0 +1,261 @@
+"""The trials of a search in an Optuna study: ask a population, tell it, choose the best."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from keeprate.errors import InputError, invalid
+from keeprate.sampler import NaturalGradientSampler
+from keeprate.seeding import derive_seed
+from keeprate.spaces import Space
+from keeprate.training import Curves
+
+STUDY_NAME = "keeprate"
+POPULATION_SIZE = 10  # trials asked at once: a generation of the natural gradient
+
+
+def _random(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    with _experimental():
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _natural_gradient(seed: int) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(seed=seed, population_size=POPULATION_SIZE)
+
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "natural-gradient": _natural_gradient,
+    "random": _random,
+    "tpe": _tpe,
+}
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Which schedules a search tries, in which order.
+
+    Attributes
+    ----------
+    space : Space
+    epochs : int
+        T.
+    sampler : str
+        A key of `SAMPLERS`.
+    trials : int
+        In all.
+    confirm : bool
+        Whether about a sixth of the trials (of 16 or more) trains the best schedules twice more,
+        with other initial weights. One training may be lucky: under pairflip noise the same
+        schedule can end five points apart.
+    seed : int
+    """
+
+    space: Space
+    epochs: int
+    sampler: str
+    trials: int
+    confirm: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            known = ", ".join(SAMPLERS)
+            raise invalid("sampler", f"be one of {known}", self.sampler, "choose one of these")
+        if self.trials < 1:
+            raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
+
+    @property
+    def n_confirmed(self) -> int:
+        """Schedules that are trained again, twice each."""
+        return max(2, self.trials // 12) if self.confirm and self.trials >= 16 else 0
+
+    @property
+    def n_explored(self) -> int:
+        """Trials before the confirming ones."""
+        return self.trials - 2 * self.n_confirmed
+
+    def ask(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The running trials of a population, asked for now or before an interruption."""
+        existing = study.get_trials(deepcopy=False)
+        running = [trial for trial in existing if trial.state == TrialState.RUNNING]
+        asked, size = len(existing), POPULATION_SIZE
+        first = running[0].number if running else asked
+        # An interruption between two questions leaves a population incomplete: fill it up. What
+        # is to be confirmed is known only when all is explored.
+        full = (-(-asked // size) if running else asked // size + 1) * size
+        target = min(full, self.n_explored if first < self.n_explored else self.trials)
+        distributions = self.space.distributions(self.epochs)
+
+        def complete(trial: optuna.Trial) -> None:
+            again = self._to_confirm(trial.number, existing)
+            if again is not None:
+                trial.set_user_attr("confirms", again.number)
+            for name, distribution in distributions.items():
+                study.sampler = self._sampler(trial.number, name, again)
+                _suggest(trial, name, distribution)
+
+        for trial in running:  # perhaps interrupted within one question
+            if len(trial.params) < len(distributions):
+                complete(optuna.trial.Trial(study, trial._trial_id))
+        for number in range(asked, target):
+            study.sampler = self._sampler(number, "", None)
+            complete(study.ask())
+        return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+
+    def _to_confirm(self, number: int, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """The explored trial that trial `number` repeats, if it is one that confirms."""
+        if number < self.n_explored:
+            return None
+        complete = [t for t in _complete(trials) if t.number < self.n_explored]
+        best = sorted(complete, key=lambda t: (-_value(t), t.number))[: self.n_confirmed]
+        return best[(number - self.n_explored) % len(best)] if best else None
+
+    def _sampler(
+        self, number: int, parameter: str, again: FrozenTrial | None
+    ) -> optuna.samplers.BaseSampler:
+        # The natural gradient derives each point from (seed, trial number) itself. The others
+        # keep a generator in memory: a seed for each parameter of each trial makes them resume
+        # to the same.
+        parts = () if self.sampler == "natural-gradient" else (number, parameter)
+        sampler = SAMPLERS[self.sampler](derive_seed(self.seed, "sampler", *parts) % 2**31)
+        if again is None:
+            return sampler
+        with _experimental():
+            return optuna.samplers.PartialFixedSampler(again.params, sampler)
+
+
+def open_study(folder: Path | None) -> optuna.Study:
+    """The study of a run folder, or one in memory."""
+    storage = None
+    if folder is not None:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def trial_value(validation_accuracy: list[float], epochs: int) -> float:
+    """Mean validation accuracy over the last tenth of the epochs (at least one).
+
+    >>> trial_value([0.1] * 18 + [0.8, 0.9], 20)
+    0.85
+    """
+    return float(np.mean(validation_accuracy[-max(1, epochs // 10) :]).round(12))
+
+
+def tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, failed: bool) -> None:
+    """Tell what became of a trial, unless that is told already."""
+    trial = study.get_trials(deepcopy=False)[number]
+    if trial.state != TrialState.RUNNING:
+        return
+    handle = optuna.trial.Trial(study, trial._trial_id)
+    handle.set_user_attr("validation_accuracy", json.dumps(curves.validation_accuracy))
+    handle.set_user_attr("seconds", curves.seconds)
+    reached = len(curves.validation_accuracy)
+    if failed:
+        # Pruned, not failed: the sampler ranks it last and learns from it.
+        handle.set_user_attr("failed", True)
+        study.tell(number, state=TrialState.PRUNED)
+    elif reached < epochs:
+        if reached not in trial.intermediate_values:  # else killed between report and tell
+            handle.report(trial_value(curves.validation_accuracy, epochs), reached)
+        study.tell(number, state=TrialState.PRUNED)
+    else:
+        study.tell(number, trial_value(curves.validation_accuracy, epochs))
+
+
+def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials of the best schedule: of those trained most often, the best on average.
+
+    Raises
+    ------
+    InputError
+        If no trial has been trained to the end.
+    """
+    schedules: dict[int, list[FrozenTrial]] = {}
+    for trial in _complete(trials):
+        schedules.setdefault(trial.user_attrs.get("confirms", trial.number), []).append(trial)
+    if not schedules:
+        raise InputError(
+            f"all {len(trials)} trials failed: their losses were not finite; try a smaller "
+            "learning rate, or check the inputs for extreme values."
+        )
+    return max(
+        schedules.values(),
+        key=lambda same: (len(same), float(np.mean([_value(t) for t in same])), -same[0].number),
+    )
+
+
+def best_value(study: optuna.Study) -> float | None:
+    """The best value so far."""
+    return max((_value(t) for t in _complete(study.get_trials(deepcopy=False))), default=None)
+
+
+def describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
+    """One entry of the record's `trials`."""
+    return {
+        "number": trial.number,
+        "parameters": dict(trial.params),
+        "keep_rate": space.schedule(trial.params, epochs).keep_rate.tolist(),
+        "state": "failed" if "failed" in trial.user_attrs else trial.state.name.lower(),
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        "confirms": trial.user_attrs.get("confirms"),
+        "validation_accuracy": json.loads(trial.user_attrs.get("validation_accuracy", "[]")),
+        "seconds": trial.user_attrs.get("seconds", 0.0),
+    }
+
+
+@contextmanager
+def storage_errors(folder: Path | None) -> Iterator[None]:
+    """Say what a damaged study or a full disk means to the user."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"{folder}/study.db could not be read or written ({str(error).splitlines()[0]}); free "
+            "some space, or delete the file if it is damaged. Other files are unchanged."
+        ) from error
+
+
+def _complete(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+
+
+def _value(trial: FrozenTrial) -> float:
+    return float(trial.value or 0.0)
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
+    if isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
