@@ -17,12 +17,12 @@ SOURCE = Path(__file__).parents[1] / "src" / "keeprate"
 # A file imports only from lower floors. A new file gets its place here first.
 FLOORS = {
     0: {"errors"},
-    1: {"files", "seeding", "tables", "labels"},
+    1: {"files", "seeding", "tables", "labels", "transition"},
     2: {"noise", "schedules", "natural_gradient", "selection", "models", "records", "memory"},
     3: {"spaces", "methods", "loading", "networks"},
     4: {"data", "sampler"},
     5: {"training"},
-    6: {"checkpoints", "label_quality"},
+    6: {"checkpoints", "label_quality", "trials"},
     7: {"lockstep", "classifier", "report"},
     8: {"runs", "predict"},
     9: {"searching"},

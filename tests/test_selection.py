@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keeprate.methods import METHODS, get_method
-from keeprate.selection import normalise, per_sample_cross_entropy, small_loss
+from keeprate.selection import (
+    corrected_logits,
+    normalise,
+    per_sample_cross_entropy,
+    small_loss,
+)
 
 
 def slow_small_loss(losses: list[float], keep_rate: float) -> list[bool]:
@@ -23,24 +29,86 @@ def slow_small_loss(losses: list[float], keep_rate: float) -> list[bool]:
     return [i in ranked[:n_keep] for i in range(len(losses))]
 
 
-def slow_weights(name: str, losses: np.ndarray, keep_rate: np.ndarray) -> np.ndarray:
-    weights = np.ones_like(losses)
-    n_candidates, n_peers, _ = losses.shape
-    for k in range(n_candidates):
-        for r in range(n_peers):
-            if name == "mentornet":
-                weights[k, r] = slow_small_loss(losses[k, r].tolist(), keep_rate[k])
-            if name == "co-teaching":  # network r learns what the other one finds easy
-                weights[k, r] = slow_small_loss(losses[k, 1 - r].tolist(), keep_rate[k])
+def slow_cross_entropy(logits: np.ndarray, label: int) -> float:
+    if np.isnan(logits).any():
+        return math.nan
+    top = max(logits)
+    return math.log(sum(math.exp(z - top) for z in logits)) + top - logits[label]
+
+
+def slow_softmax(logits: np.ndarray) -> list[float]:
+    powers = [math.exp(z - max(logits)) for z in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def slow_joint_loss(first: np.ndarray, second: np.ndarray, label: int) -> float:
+    """Wei et al. 2020, Eq. (1)-(4) with lambda = 0.9, of one sample."""
+    p, q = slow_softmax(first), slow_softmax(second)
+    divergence = sum(a * math.log(a / b) + b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    supervised = slow_cross_entropy(first, label) + slow_cross_entropy(second, label)
+    return 0.1 * supervised + 0.9 * divergence
+
+
+def slow_weights(name: str, logits: np.ndarray, labels: list[int], keep_rate: float) -> np.ndarray:
+    """What each of the peers of one candidate learns from, sample by sample. [R, B]."""
+    n_peers, size, _ = logits.shape
+    losses = [
+        [slow_cross_entropy(logits[r, i], labels[i]) for i in range(size)] for r in range(n_peers)
+    ]
+    disagree = [logits[0, i].argmax() != logits[-1, i].argmax() for i in range(size)]
+    everyone = list(range(size))
+    weights = np.zeros((n_peers, size))
+
+    def smallest(values: list[float], among: list[int]) -> set[int]:
+        marks = slow_small_loss([values[i] for i in among], keep_rate)
+        return {i for i, mark in zip(among, marks, strict=True) if mark}
+
+    for r in range(n_peers):
+        own, peers = losses[r], losses[n_peers - 1 - r]
+        for i in everyone:
+            if name in ("standard", "f-correction"):
+                weights[r, i] = 1
+            elif name == "decoupling":
+                weights[r, i] = disagree[i]
+            elif name == "mentornet":
+                weights[r, i] = i in smallest(own, everyone)
+            elif name == "co-teaching":  # network r learns what the other one finds easy
+                weights[r, i] = i in smallest(peers, everyone)
+            elif name == "co-teaching-plus":
+                among = [j for j in everyone if disagree[j]] or everyone
+                weights[r, i] = i in smallest(peers, among)
+            elif name == "co-mining":
+                clean = smallest(own, everyone) | smallest(peers, everyone)
+                weights[r, i] = math.exp(-peers[i]) if i in clean else 0
+            elif name == "jocor":
+                joint = [slow_joint_loss(logits[0, j], logits[1, j], labels[j]) for j in everyone]
+                weights[r, i] = i in smallest(joint, everyone)
+            else:
+                raise AssertionError(f"{name} has no slow reference")
     return weights
 
 
-def batch(name: str, seed: int = 0, size: int = 16):
+def agrees_with_the_slow_reference(method) -> bool:
+    for seed in range(3):
+        logits, labels, losses = batch(method.name, seed, loss=method.loss)
+        keep_rate = torch.tensor([0.25, 0.5, 0.9])
+        fast = method.select(losses, logits, labels, keep_rate).numpy()
+        for k in range(3):
+            slow = slow_weights(
+                method.name, logits[k].double().numpy(), labels.tolist(), float(keep_rate[k])
+            )
+            if not np.allclose(fast[k], slow, rtol=1e-5, atol=1e-7):
+                return False
+    return True
+
+
+def batch(name: str, seed: int = 0, size: int = 16, loss=None):
+    """Logits [3, R, B, 5], labels and the method's losses."""
     generator = torch.Generator().manual_seed(seed)
-    peers = get_method(name).n_networks
-    logits = torch.randn(3, peers, size, 5, generator=generator)
+    method = get_method(name)
+    logits = torch.randn(3, method.n_networks, size, 5, generator=generator)
     labels = torch.randint(0, 5, (size,), generator=generator)
-    return logits, labels, per_sample_cross_entropy(logits, labels)
+    return logits, labels, (loss or method.loss)(logits, labels)
 
 
 def test_cross_entropy_is_pytorchs():
@@ -77,10 +145,7 @@ def test_a_count_that_floats_miss_is_kept():
 @pytest.mark.parametrize("name", METHODS)
 class TestEveryMethod:
     def test_slow_reference(self, name):
-        logits, labels, losses = batch(name)
-        keep_rate = torch.tensor([0.25, 0.5, 0.9])
-        fast = METHODS[name].select(losses, logits, labels, keep_rate)
-        assert np.array_equal(fast, slow_weights(name, losses.numpy(), keep_rate.numpy()))
+        assert agrees_with_the_slow_reference(METHODS[name])
 
     def test_leading_axes_equal_a_loop(self, name):
         logits, labels, losses = batch(name)
@@ -100,43 +165,161 @@ class TestEveryMethod:
         moved = select(losses[..., order], logits[..., order, :], labels[order], keep_rate)
         assert torch.equal(moved, select(losses, logits, labels, keep_rate)[..., order])
 
-    def test_keep_rate_one_keeps_all_and_zero_none(self, name):
+    def test_keep_rate_one_keeps_all_that_is_eligible_and_zero_none(self, name):
         logits, labels, losses = batch(name)
         method = METHODS[name]
-        assert method.select(losses, logits, labels, torch.ones(3)).all()
+        kept = method.select(losses, logits, labels, torch.ones(3)) > 0
+        eligible = torch.ones_like(kept)
+        if name in ("decoupling", "co-teaching-plus"):
+            predicted = logits.argmax(-1)
+            eligible &= (predicted[:, 0] != predicted[:, 1])[:, None]
+        assert torch.equal(kept, eligible)
         if method.uses_schedule:
             assert not method.select(losses, logits, labels, torch.zeros(3)).any()
+
+    def test_tied_samples_go_by_their_position(self, name):
+        logits, labels, _ = batch(name)
+        logits, labels = logits[..., :1, :].repeat(1, 1, 16, 1), labels[:1].repeat(16)
+        weights = METHODS[name].select(
+            METHODS[name].loss(logits, labels), logits, labels, torch.full((3,), 0.25)
+        )
+        counts = (weights > 0).sum(-1)
+        if METHODS[name].uses_schedule:
+            assert (counts == 4).all() and (weights[..., :4] > 0).all()
+        else:
+            assert ((counts == 16) | (counts == 0)).all()
 
     def test_no_gradient_flows_through_the_selection(self, name):
         logits, labels, _ = batch(name)
         logits.requires_grad_()
         losses = METHODS[name].loss(logits, labels)
-        weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
-        assert weights.unique().tolist() in ([0.0, 1.0], [1.0])
-        (normalise(weights.detach()) * losses).sum().backward()
-        chosen = weights.unsqueeze(-1).expand_as(logits) > 0
+        with torch.no_grad():  # as in train_step
+            weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
+        assert weights.min() >= 0 and weights.max() <= 1 and weights.any()
+        (normalise(weights) * losses).sum().backward()
+        chosen = (weights > 0).any(1, keepdim=True) if name == "jocor" else weights > 0
+        chosen = chosen.unsqueeze(-1).expand_as(logits)
         assert (logits.grad[~chosen] == 0).all()
         assert (logits.grad[chosen] != 0).any()
 
-    def test_gradient_equals_that_of_the_subset_mean(self, name):
+    def test_gradient_equals_that_of_the_weighted_mean_of_the_subset(self, name):
+        method = METHODS[name]
         logits, labels, losses = batch(name)
-        weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
+        weights = method.select(losses, logits, labels, torch.full((3,), 0.5))
         masked = logits.clone().requires_grad_()
-        (normalise(weights) * per_sample_cross_entropy(masked, labels)).sum().backward()
-        one = logits[2, -1].clone().requires_grad_()
-        subset = weights[2, -1] > 0
-        torch.nn.functional.cross_entropy(one[subset], labels[subset]).backward()
-        torch.testing.assert_close(masked.grad[2, -1], one.grad)
+        (normalise(weights) * method.loss(masked, labels)).sum().backward()
+        one = logits[2:].clone().requires_grad_()  # one candidate, only what it selects
+        rows = [row.nonzero()[:, 0] for row in weights[2]]
+        total = 0
+        for r, chosen in enumerate(rows):
+            part = method.loss(one[:, :, chosen], labels[chosen])[0, r]
+            total = total + (part * weights[2, r, chosen]).sum() / weights[2, r, chosen].sum()
+        total.backward()
+        torch.testing.assert_close(masked.grad[2], one.grad[0])
 
     def test_nan_in_one_candidate_stays_there(self, name):
         logits, labels, _ = batch(name)
         logits[1] = torch.nan
         logits.requires_grad_()
         losses = METHODS[name].loss(logits, labels)
-        weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
+        with torch.no_grad():
+            weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
         (normalise(weights) * losses).sum().backward()
         assert torch.isfinite(logits.grad[[0, 2]]).all()
         assert torch.isnan(logits.grad[1]).any()
+
+
+def mutated(name: str, **changes):
+    return replace(METHODS[name], **changes)
+
+
+def ascending_to_descending(losses, logits, labels, keep_rate):
+    return METHODS["mentornet"].select(-losses, logits, labels, keep_rate)
+
+
+def disagreement_inverted(losses, logits, labels, keep_rate):
+    return 1 - METHODS["decoupling"].select(losses, logits, labels, keep_rate)
+
+
+MUTANTS = {
+    "peer not swapped": mutated("co-teaching", select=METHODS["mentornet"].select),
+    "largest losses": mutated("mentornet", select=ascending_to_descending),
+    "keep 1 - R": mutated(
+        "co-teaching",
+        select=lambda losses, logits, labels, rate: METHODS["co-teaching"].select(
+            losses, logits, labels, 1 - rate
+        ),
+    ),
+    "disagreement inverted": mutated("decoupling", select=disagreement_inverted),
+    "disagreement ignored": mutated("co-teaching-plus", select=METHODS["co-teaching"].select),
+    "each peer by its own loss": mutated("jocor", loss=per_sample_cross_entropy),
+    "noisy by one network": mutated(
+        "co-mining",
+        select=lambda losses, logits, labels, rate: (
+            METHODS["co-mining"].select(losses, logits, labels, rate)
+            * METHODS["co-teaching"].select(losses, logits, labels, rate)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", MUTANTS)
+def test_the_slow_reference_catches(bug):
+    assert not agrees_with_the_slow_reference(MUTANTS[bug])
+
+
+def test_joint_loss_equals_the_slow_reference():
+    logits, labels, losses = batch("jocor")
+    for k in range(3):
+        for i, label in enumerate(labels.tolist()):
+            slow = slow_joint_loss(*logits[k, :, i].double().numpy(), label)
+            assert losses[k, :, i].sum() == pytest.approx(slow, rel=1e-5)
+
+
+def test_corrected_logits_equal_the_slow_reference_and_a_transposed_matrix_does_not():
+    """Patrini et al. 2017, Theorem 2: P(noisy = j | x) = sum over i of T[i, j] P(true = i | x)."""
+    logits, labels, _ = batch("f-correction")
+    matrices = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(3))
+    matrices /= matrices.sum(-1, keepdim=True)
+    found = per_sample_cross_entropy(corrected_logits(logits, matrices), labels)
+    transposed = per_sample_cross_entropy(corrected_logits(logits, matrices.mT), labels)
+    for k in range(3):
+        for i, label in enumerate(labels.tolist()):
+            p = slow_softmax(logits[k, 0, i].double().numpy())
+            slow = -math.log(sum(p[c] * float(matrices[k, c, label]) for c in range(5)))
+            assert found[k, 0, i] == pytest.approx(slow, rel=1e-5)
+    assert not torch.allclose(found, transposed, rtol=1e-2)
+
+
+def test_corrected_logits_are_finite_where_the_matrix_forbids_the_label():
+    logits = torch.tensor([[[[200.0, 0.0]]]], requires_grad=True)
+    losses = per_sample_cross_entropy(
+        corrected_logits(logits, torch.eye(2)[None]), torch.tensor([1])
+    )
+    losses.sum().backward()
+    assert torch.isfinite(losses).all() and torch.isfinite(logits.grad).all()
+
+
+def test_co_teaching_plus_falls_back_to_the_whole_batch():
+    logits, labels, _ = batch("co-teaching")
+    logits[0, 1] = logits[0, 0]  # the peers of candidate 0 agree on everything
+    losses = per_sample_cross_entropy(logits, labels)
+    rate = torch.full((3,), 0.5)
+    plus, plain = (
+        METHODS[name].select(losses, logits, labels, rate)
+        for name in ("co-teaching-plus", "co-teaching")
+    )
+    assert torch.equal(plus[0], plain[0]) and plus[0].sum() == 16
+    assert not torch.equal(plus[1], plain[1])
+
+
+def test_a_method_of_one_s_own():
+    own = replace(METHODS["mentornet"], name="mine")
+    assert get_method(own) is own
+    with pytest.raises(ValueError, match="method must have a name of its own, got 'mentornet'"):
+        get_method(replace(own, name="mentornet"))
+    with pytest.raises(ValueError, match=r"method must be a keeprate\.Method"):
+        get_method("keeprate.methods:METHODS")
 
 
 def test_unknown_method_lists_the_known_ones():

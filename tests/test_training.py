@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,10 @@ from keeprate.methods import get_method
 from keeprate.models import mlp
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 from keeprate.training import TrainingConfig, new_population, train_population
+from keeprate.transition import estimate_transition_matrix
 
-CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
+# float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
+CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +86,11 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_at(epoch)
             order = epoch_order(len(train), 64, torch_generator(0, "test", "order", epoch))
-            kept, clean = 0, 0
+            kept, clean, fitted = 0, 0, 0.0
             for index in order:
                 x, y = normaliser(train.inputs[index]), train.labels[index]
                 outputs = [net(x) for net in nets]
+                fitted += sum(float((out.argmax(1) == y).float().mean()) for out in outputs) / 2
                 n_keep = int(table[number, epoch] * 64 + 1e-6)
                 chosen = [
                     F.cross_entropy(out, y, reduction="none").argsort()[:n_keep] for out in outputs
@@ -108,6 +113,7 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
                 float(sum(right)) / 2, abs=0.01
             )
             assert curves.label_precision[epoch] == pytest.approx(clean / kept, abs=0.01)
+            assert curves.train_accuracy[epoch] == pytest.approx(fitted / len(order), abs=0.01)
 
 
 def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
@@ -150,7 +156,7 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
 
 
 def test_tracked_probabilities_are_those_of_the_given_labels(data):
-    config = TrainingConfig(epochs=2, batch_size=64, learning_rate=1e-12)  # weights stay
+    config = replace(CONFIG, epochs=2, learning_rate=1e-12)  # weights stay
     people = run(data, population(data, [[1, 1]], config, track_samples=True), config)
     seen = people.times_seen > 0
     x = Normaliser.fit(data.train.inputs)(data.train.inputs)
@@ -163,13 +169,75 @@ def test_tracked_probabilities_are_those_of_the_given_labels(data):
 
 
 def test_true_labels_change_nothing_but_label_precision(data):
-    from dataclasses import replace
-
     table = [[1, 0.7, 0.5]]
     blind = replace(data, train=replace(data.train, true_labels=None))
     ours, theirs = (run(d, population(d, table)).curves[0] for d in (data, blind))
     assert ours.test_accuracy == theirs.test_accuracy and ours.train_loss == theirs.train_loss
     assert len(ours.label_precision) == 3 and theirs.label_precision == []
+
+
+def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch, tmp_path):
+    """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
+    from keeprate import lockstep
+    from keeprate.noise import pairflip
+
+    data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
+    config = TrainingConfig(epochs=25, batch_size=64, learning_rate=3e-3, precision="float32")
+    true = pairflip(10, 0.45)
+
+    def last(method, matrix):
+        monkeypatch.setattr(lockstep, "estimate_transition_matrix", lambda predicted: matrix)
+        run = keeprate.train(data, schedule="constant", method=method, config=config)
+        return run.record["results"][0]
+
+    corrected, transposed = last("f-correction", true), last("f-correction", true.T)
+    standard = last("standard", true)
+    assert corrected["transition_error"] < 0.1
+    assert corrected["seconds"] > standard["seconds"]  # it trains twice
+    accuracy = [r["last"]["test_accuracy"] for r in (corrected, standard, transposed)]
+    assert accuracy[0] > accuracy[1] + 0.05 > accuracy[2]
+
+
+def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monkeypatch):
+    from keeprate import lockstep
+
+    seen = []
+
+    def spy(predicted):
+        seen.append(predicted)
+        return estimate_transition_matrix(predicted)
+
+    monkeypatch.setattr(lockstep, "estimate_transition_matrix", spy)
+    run = keeprate.train(data, schedule="constant", method="f-correction", config=CONFIG)
+    result = run.record["results"][0]
+    assert seen[0].shape == (len(data.train), 10) and len(seen) == 1
+    agreement = (seen[0].argmax(1) == data.train.labels.numpy()).mean()
+    assert agreement > 0.3  # trained on the labels as given: chance is 0.1
+    matrix = np.array(result["transition_matrix"])
+    assert matrix == pytest.approx(estimate_transition_matrix(seen[0]), abs=1e-6)
+    assert result["transition_error"] > 0
+
+
+def test_f_correction_goes_on_with_the_matrix_of_its_checkpoint(data, tmp_path, monkeypatch):
+    from keeprate import lockstep
+
+    config = TrainingConfig(epochs=3, batch_size=64)
+    options = {"schedule": "constant", "method": "f-correction", "config": config}
+    whole = keeprate.train(data, **options).record["results"][0]
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(stage, done, total, best):
+        if done == 2:
+            raise StoppedError
+
+    monkeypatch.setattr(lockstep, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(StoppedError):
+        keeprate.train(data, out=tmp_path, progress=stop, **options)
+    again = keeprate.train(data, out=tmp_path, **options).record["results"][0]
+    assert again["transition_matrix"] == whole["transition_matrix"]
+    assert again["curves"] == whole["curves"]
 
 
 def test_memory_grows_with_the_batch_and_fits_at_least_one():
@@ -190,8 +258,6 @@ def test_memory_grows_with_the_batch_and_fits_at_least_one():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_trains_as_the_cpu_does(data):
-    from dataclasses import replace
-
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
     ours = run(data, population(data, table))
     config = replace(CONFIG, device="cuda", precision="float32")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from keeprate.data import load as load
     from keeprate.data import prepare as prepare
     from keeprate.errors import InputError as InputError
+    from keeprate.methods import Method as Method
     from keeprate.runs import train as train
     from keeprate.sampler import NaturalGradientSampler as NaturalGradientSampler
     from keeprate.schedules import Schedule as Schedule
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 # `import keeprate` does not wait for PyTorch. Keep in step with the imports above.
 _HOMES = {
     "InputError": "errors",
+    "Method": "methods",
     "NaturalGradientSampler": "sampler",
     "Schedule": "schedules",
     "load": "data",

@@ -16,6 +16,8 @@ from keeprate.errors import InputError
 from keeprate.files import write_atomically
 from keeprate.training import Curves, Population
 
+OPTIONAL = ("given_probability", "times_seen", "transition_matrix")  # tensors of a population
+
 
 def save_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: object
@@ -53,7 +55,7 @@ def save_population(path: str | os.PathLike[str], population: Population) -> Non
         for name, value in population.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{position}.{name}"] = value
-    for name in ("given_probability", "times_seen"):
+    for name in OPTIONAL:
         if (tensor := getattr(population, name)) is not None:
             tensors[name] = tensor
     metadata = {
@@ -96,9 +98,9 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
                 if name.startswith(prefix):
                     # Adam's step counter stays on the CPU unless it is fused on a GPU.
                     state[name.removeprefix(prefix)] = tensor.to(parameter.device)
-        for name in ("given_probability", "times_seen"):
-            if (tensor := getattr(population, name)) is not None:
-                setattr(population, name, tensors[name].to(tensor.device))
+        for name in OPTIONAL:
+            if name in tensors:
+                setattr(population, name, tensors[name].to(population.keep_rates.device))
         population.curves, population.epoch, population.failed = curves, epoch, failed
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _misfit(path, error) from error

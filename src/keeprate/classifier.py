@@ -76,7 +76,7 @@ def load_classifier(
         shape: Any = description["input_shape"]
         n_peers: Any = description["n_peers"]
         columns: Any = description["input_columns"]
-        normaliser = Normaliser.from_dict(description["normaliser"])  # type: ignore[arg-type]
+        normaliser = Normaliser.from_dict(description["normaliser"])
         factory = model or get_model(str(description["model"]))
         modules = []
         for peer in range(n_peers):

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,19 @@ from keeprate.checkpoints import load_population, save_population
 from keeprate.data import Data, Normaliser
 from keeprate.errors import InputError, invalid
 from keeprate.memory import fitting_candidates, is_out_of_memory
-from keeprate.methods import Method
+from keeprate.methods import Method, get_method
 from keeprate.models import ModelFactory, adapt_factory, build_model, get_model
 from keeprate.records import RECORD_FILE, differences, load_record, new_record, save_record
 from keeprate.schedules import Schedule
 from keeprate.seeding import forked_seed
-from keeprate.training import Population, TrainingConfig, new_population, train_population
+from keeprate.training import (
+    Population,
+    TrainingConfig,
+    new_population,
+    probabilities,
+    train_population,
+)
+from keeprate.transition import estimate_transition_matrix
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +232,9 @@ def _train_group(
         track_samples=track_samples,
     )
     path = checkpoint_path(setup.folder, stream)
-    if path is not None and path.exists():
-        load_population(path, population)
+    resumed = path is not None and path.exists() and load_population(path, population)
+    if method.corrects_loss and not resumed:
+        _estimate_transition_matrices(population, setup, stream=stream, data=data)
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
@@ -245,6 +253,34 @@ def _train_group(
         after_epoch=finish_epoch,
     )
     return population
+
+
+def _estimate_transition_matrices(
+    population: Population, setup: Setup, *, stream: str, data: Data
+) -> None:
+    """Train a Standard network for each candidate; estimate T from what it predicts."""
+    first = _train_group(
+        population.numbers,
+        np.ones((len(population.numbers), setup.config.epochs)),
+        setup,
+        method=get_method("standard"),
+        stream=f"{stream}-first",
+        data=replace(data, test=None),
+        track_samples=False,
+        after_epoch=None,
+    )
+    for number, curves in first.curves.items():
+        population.curves[number].seconds += curves.seconds
+    population.failed += first.failed
+    population.drop(first.failed)
+    device = population.keep_rates.device
+    matrices = []
+    for row in range(len(first.numbers)):
+        module = first.networks.module(row, 0).to(device)
+        predicted = probabilities([module], data.train.inputs, setup.normaliser)
+        matrices.append(torch.from_numpy(estimate_transition_matrix(predicted.numpy())))
+    if matrices:
+        population.transition_matrix = torch.stack(matrices).float().to(device)
 
 
 def _seconds(population: Population) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from keeprate import selection
 from keeprate.errors import invalid
+from keeprate.models import import_attribute
 
 SelectionRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +35,13 @@ class Method:
         Whether the keep rate matters; if not, there is nothing to search.
     loss : callable
         (logits [K, R, B, C], labels [B]) -> losses [K, R, B].
+    warm_up : callable, optional
+        The selection rule of the first epochs, if it is another one.
+    warm_up_share : float
+        The share of the epochs that `warm_up` has, rounded to whole epochs, at least one.
+    corrects_loss : bool
+        Whether a Standard training goes before, from which the transition matrix is estimated,
+        and the loss is corrected by it (`keeprate.selection.corrected_logits`).
     """
 
     name: str
@@ -43,6 +51,21 @@ class Method:
     select: SelectionRule
     uses_schedule: bool = True
     loss: PerSampleLoss = selection.per_sample_cross_entropy
+    warm_up: SelectionRule | None = None
+    warm_up_share: float = 0.1
+    corrects_loss: bool = False
+
+    def at(self, epoch: int, epochs: int) -> Method:
+        """The method as it is at an epoch, counted from 0, of so many.
+
+        >>> METHODS["co-teaching-plus"].at(19, 200).select.__name__
+        'co_teaching'
+        >>> METHODS["co-teaching-plus"].at(20, 200).select.__name__
+        'co_teaching_plus'
+        """
+        if self.warm_up is None or epoch >= max(1, round(self.warm_up_share * epochs)):
+            return self
+        return replace(self, select=self.warm_up)
 
 
 METHODS: dict[str, Method] = {
@@ -55,6 +78,23 @@ METHODS: dict[str, Method] = {
             n_networks=1,
             select=selection.every_sample,
             uses_schedule=False,
+        ),
+        Method(
+            name="decoupling",
+            label="Decoupling",
+            source="Malach & Shalev-Shwartz 2017, Alg. 1",
+            n_networks=2,
+            select=selection.decoupling,
+            uses_schedule=False,
+        ),
+        Method(
+            name="f-correction",
+            label="F-correction",
+            source="Patrini et al. 2017, Theorem 2 and Sec. 4.1",
+            n_networks=1,
+            select=selection.every_sample,
+            uses_schedule=False,
+            corrects_loss=True,
         ),
         Method(
             name="mentornet",
@@ -70,16 +110,60 @@ METHODS: dict[str, Method] = {
             n_networks=2,
             select=selection.co_teaching,
         ),
+        Method(
+            name="co-teaching-plus",
+            label="Co-teaching+",
+            source="Yu et al. 2019, Alg. 1; warm-up as in their experiments",
+            n_networks=2,
+            select=selection.co_teaching_plus,
+            warm_up=selection.co_teaching,
+        ),
+        Method(
+            name="co-mining",
+            label="Co-Mining",
+            source="Wang et al. 2019",
+            n_networks=2,
+            select=selection.co_mining,
+        ),
+        Method(
+            name="jocor",
+            label="JoCoR",
+            source="Wei et al. 2020, Alg. 1",
+            n_networks=2,
+            select=selection.own_small_loss,  # of the joint loss: both peers select the same
+            loss=selection.joint_loss,
+        ),
     )
 }
 
 
-def get_method(name: str) -> Method:
-    """Look a method up by name.
+def get_method(method: str | Method) -> Method:
+    """A method by name, one's own as `package.module:attribute`, or a `Method` as it is.
 
+    Raises
+    ------
+    InputError
+        If there is no such method.
+
+    Examples
+    --------
     >>> get_method("co-teaching").n_networks
     2
     """
-    if name not in METHODS:
-        raise invalid("method", f"be one of {', '.join(METHODS)}", name, "choose one of these")
-    return METHODS[name]
+    if isinstance(method, Method):
+        return _own(method)
+    if method in METHODS:
+        return METHODS[method]
+    if ":" not in method:
+        known = f"{', '.join(METHODS)} or package.module:method"
+        raise invalid("method", f"be one of {known}", method, "choose one of these")
+    found = import_attribute("method", method)
+    if not isinstance(found, Method):
+        raise invalid("method", "be a keeprate.Method", type(found), "see docs/adding-a-method.md")
+    return _own(found)
+
+
+def _own(method: Method) -> Method:
+    if METHODS.get(method.name, method) is not method:  # records and seeds go by the name
+        raise invalid("method", "have a name of its own", method.name, "give it another name")
+    return method

@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -132,18 +133,28 @@ def get_model(name: str) -> ModelFactory:
             name,
             "choose a built-in name or say where your factory is",
         )
+    return adapt_factory(import_attribute("model", name))
+
+
+def import_attribute(kind: str, name: str) -> Any:
+    """What `package.module:attribute` names, imported as `python -m` does, from here too.
+
+    Raises
+    ------
+    InputError
+        If it cannot be imported; `kind` says what was looked for.
+    """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does: a factory beside the user is found
+    if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"model {name!r} could not be imported ({error}); write package.module:factory "
+            f"{kind} {name!r} could not be imported ({error}); write package.module:attribute "
             "with a module that Python finds from this folder."
         ) from error
-    return adapt_factory(factory)
 
 
 def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keeprate.classifier import Classifier, load_classifier, save_classifier
@@ -22,6 +23,7 @@ from keeprate.noise import Noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.training import Curves, Population, TrainingConfig, probabilities
+from keeprate.transition import empirical_transition_matrix, transition_error
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
 def assumed_noise_rate(data: Data, given: float | None) -> float | None:
     """The noise rate that Co-teaching's own schedule may use.
 
-    What the user says, else the nominal rate of injected noise. Never the rate measured by
-    comparing with true labels, which must not enter a training.
+    What the user says, else the rate that injected noise has by its definition. Never the rate
+    measured by comparing with true labels, which must not enter a training.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def assumed_noise_rate(data: Data, given: float | None) -> float | None:
         If the given one lies outside [0, 1).
     """
     if given is None:
-        return Noise.parse(data.noise).noise_rate
+        return Noise.parse(data.noise).expected_rate(data.n_classes)
     if not 0 <= given < 1:
         raise invalid("noise_rate", "lie in [0, 1)", given, "give a share, 0.45 say")
     return given
@@ -128,7 +130,7 @@ def train_plans(
 
     for name in dict.fromkeys(plan.method.name for plan in plans):
         numbers = [i for i, plan in enumerate(plans) if plan.method.name == name]
-        method = get_method(name)
+        method = plans[numbers[0]].method
 
         def collect(population: Population, method: Method = method) -> None:
             for number, curves in population.curves.items():
@@ -140,6 +142,10 @@ def train_plans(
                         )
                     continue
                 results[number] = describe_result(plans[number], curves)
+                if population.transition_matrix is not None:
+                    row = population.numbers.index(number)
+                    matrix = population.transition_matrix[row].double().cpu().numpy()
+                    results[number] |= describe_estimate(matrix, setup.data)
             if 0 in population.numbers:
                 row = population.numbers.index(0)
                 peers = [population.networks.module(row, r) for r in range(method.n_networks)]
@@ -161,10 +167,21 @@ def train_plans(
     return own[0]
 
 
+def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]:
+    """The estimated transition matrix, and its error where the true labels are known."""
+    true = data.train.true_labels
+    if true is None:
+        return {"transition_matrix": matrix.tolist(), "transition_error": None}
+    actual = empirical_transition_matrix(data.train.labels.numpy(), true.numpy(), len(matrix))
+    error = transition_error(matrix, actual)
+    return {"transition_matrix": matrix.tolist(), "transition_error": error}
+
+
 def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
     """One entry of the record's `results`."""
     measured = {
         "train_loss": curves.train_loss,
+        "train_accuracy": curves.train_accuracy,
         "validation_accuracy": curves.validation_accuracy,
         "test_accuracy": curves.test_accuracy or None,
         "label_precision": curves.label_precision or None,
@@ -285,7 +302,7 @@ def train(
     *,
     schedule: str | Schedule | Sequence[float] | Callable[[int], float],
     model: str | Callable[..., nn.Module] = "mlp",
-    method: str = "co-teaching",
+    method: str | Method = "co-teaching",
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -306,8 +323,8 @@ def train(
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
-    method : str
-        See `keeprate.methods.METHODS`.
+    method : str or Method
+        A name of `keeprate.methods.METHODS`, `package.module:method`, or one's own.
     config : TrainingConfig, optional
     seed : int
         Of initial weights, order of samples and dropout.
@@ -343,7 +360,7 @@ def train(
         progress=progress,
     )
     options = {
-        "method": method,
+        "method": chosen.name,
         "schedule": given.keep_rate.tolist(),
         "baselines": baselines_too,
         "noise_rate": noise_rate,

@@ -2,8 +2,12 @@
 
 A rule is a pure function of one batch. Shapes: K candidates, R peer networks, B samples,
 C classes; losses and weights are `[K, R, B]`, logits `[K, R, B, C]`, labels `[B]`, keep rates
-`[K]`. A rule returns weights (0 or 1), never indices: shapes stay static for every keep rate,
-and the gradient of the weighted mean equals that of the mean over the selected subset.
+`[K]`. A rule returns weights, 0 for what is left out and 1 for what is kept (Co-Mining: a number in
+(0, 1]), never indices: shapes stay static for every keep rate, and the gradient of the weighted
+mean is that of the mean over the selected subset. Rules run without gradients.
+
+Two methods change the loss, not only the selection: `joint_loss` (JoCoR) and `corrected_logits`
+(F-correction).
 """
 
 from __future__ import annotations
@@ -30,8 +34,7 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     torch.Size([2, 1, 3])
     """
     log_probabilities = logits.float().log_softmax(-1)
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    return -log_probabilities.gather(-1, index).squeeze(-1)
+    return -log_probabilities.gather(-1, _column(logits, labels)).squeeze(-1)
 
 
 def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -> Tensor:
@@ -84,6 +87,116 @@ def own_small_loss(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Te
 def co_teaching(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
     """Each network learns from its peer's small-loss samples (Han et al. 2018b, Alg. 1)."""
     return small_loss(losses, keep_rate[:, None]).flip(-2).float()  # [K, 2, B], peers swapped
+
+
+def disagreement(logits: Tensor) -> Tensor:
+    """Mark the samples for which two peers predict different classes: bool [K, 1, B].
+
+    Parameters
+    ----------
+    logits : Tensor [K, 2, B, C]
+
+    Examples
+    --------
+    >>> disagreement(torch.tensor([[[[0.0, 1.0], [3.0, 2.0]], [[2.0, 1.0], [9.0, 0.0]]]]))
+    tensor([[[ True, False]]])
+    """
+    predicted = logits.argmax(-1)
+    return predicted[:, :1] != predicted[:, 1:]
+
+
+def decoupling(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+    """Both learn from the samples on which they disagree (Malach & Shalev-Shwartz 2017, Alg. 1)."""
+    return disagreement(logits).expand(losses.shape).float()
+
+
+def co_teaching_plus(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+    """Each learns from its peer's small losses among disagreements (Yu et al. 2019, Alg. 1).
+
+    Where the two agree on the whole batch, which Alg. 1 leaves open, the whole batch is eligible,
+    as in Co-teaching.
+    """
+    among = disagreement(logits)
+    among = (among | ~among.any(-1, keepdim=True)).expand(losses.shape)
+    return small_loss(losses, keep_rate[:, None], among).flip(-2).float()
+
+
+def co_mining(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+    """Drop what both find hard; weigh the rest by the peer's confidence (Wang et al. 2019).
+
+    A sample is noisy if it is not among the small losses of either network. Of the others, each
+    network learns with the probability that its peer gives to the label as the weight: the clean
+    ones are exchanged, and they dominate.
+    """
+    clean = small_loss(losses, keep_rate[:, None]).any(-2, keepdim=True)  # [K, 1, B]
+    confidence = logits.float().log_softmax(-1).gather(-1, _column(logits, labels)).squeeze(-1)
+    # An underflow to 0 would turn "kept with next to no weight" into "left out".
+    weight = confidence.exp().clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(clean, weight.flip(-2), 0.0)
+
+
+def joint_loss(logits: Tensor, labels: Tensor, *, agreement: float = 0.9) -> Tensor:
+    """JoCoR's loss of two peers, half of it in the row of each (Wei et al. 2020, Eq. (1)-(4)).
+
+    (1 - agreement) (CE_1 + CE_2) + agreement (KL(p_1 || p_2) + KL(p_2 || p_1)) for each sample; the
+    small losses of this sum are selected, for both peers the same, and both learn from it.
+
+    Parameters
+    ----------
+    logits : Tensor [K, 2, B, C]
+    labels : Tensor [B], int64
+    agreement : float
+        The source's lambda; 0.9 is its value for MNIST and CIFAR-10.
+
+    Returns
+    -------
+    Tensor [K, 2, B], float32
+
+    Examples
+    --------
+    >>> joint_loss(torch.zeros(1, 2, 1, 4), torch.tensor([3]))  # equal peers: 0.1 log 4 each
+    tensor([[[0.1386],
+             [0.1386]]])
+    """
+    log_p = logits.float().log_softmax(-1)
+    cross_entropy = -log_p.gather(-1, _column(logits, labels)).squeeze(-1).sum(-2)  # [K, B]
+    first, second = log_p.unbind(-3)
+    # The two divergences in one: the sum over classes of (p_1 - p_2) (log p_1 - log p_2).
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1)
+    joint = (1 - agreement) * cross_entropy + agreement * divergence
+    return (joint / 2).unsqueeze(-2).expand(logits.shape[:-1])
+
+
+def corrected_logits(logits: Tensor, transition_matrix: Tensor) -> Tensor:
+    """Log-probabilities of the *noisy* labels, log(T^T softmax) (Patrini et al. 2017, Eq. (7)).
+
+    Their cross-entropy is the forward-corrected loss: a network that minimises it predicts the
+    true labels.
+
+    Parameters
+    ----------
+    logits : Tensor [K, R, B, C]
+        For the true labels.
+    transition_matrix : Tensor [K, C, C]
+        T[i, j] = P(noisy = j | true = i), of each candidate.
+
+    Returns
+    -------
+    Tensor [K, R, B, C], float32
+
+    Examples
+    --------
+    >>> flipped = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+    >>> corrected_logits(torch.tensor([[[[0.0, 100.0]]]]), flipped).argmax(-1)
+    tensor([[[0]]])
+    """
+    noisy = logits.float().softmax(-1) @ transition_matrix[:, None]
+    return noisy.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def _column(logits: Tensor, labels: Tensor) -> Tensor:
+    """The index [..., B, 1] with which `gather` takes the given class of each sample."""
+    return labels.expand(logits.shape[:-1]).unsqueeze(-1)
 
 
 def normalise(weights: Tensor) -> Tensor:

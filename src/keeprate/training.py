@@ -25,7 +25,7 @@ from keeprate.errors import invalid
 from keeprate.methods import Method
 from keeprate.networks import Networks, build_networks
 from keeprate.seeding import derive_seed, torch_generator
-from keeprate.selection import normalise
+from keeprate.selection import corrected_logits, normalise, per_sample_cross_entropy
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -116,9 +116,15 @@ class TrainingConfig:
             ) from error
         return device
 
+    def resolve_precision(self, device: torch.device) -> str:
+        """What "auto" stands for on a device: "float32" or "bfloat16"."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if _fast_bfloat16(device) else "float32"
+
     def autocast(self, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
         """The mixed-precision context of a forward pass."""
-        if self.precision == "bfloat16" or (self.precision == "auto" and _fast_bfloat16(device)):
+        if self.resolve_precision(device) == "bfloat16":
             return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
         return nullcontext
 
@@ -135,6 +141,7 @@ class Curves:
     """What was measured of one candidate at the end of each epoch; peers averaged."""
 
     train_loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)  # against the labels as given
     validation_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     label_precision: list[float] = field(default_factory=list)
@@ -159,6 +166,7 @@ class Population:
     failed: list[int] = field(default_factory=list)
     given_probability: Tensor | None = None  # [K, n_train], summed over the later half
     times_seen: Tensor | None = None  # [n_train], how many terms each sum has
+    transition_matrix: Tensor | None = None  # [K, C, C], where the loss is corrected by it
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Stop some candidates and free their memory."""
@@ -166,8 +174,9 @@ class Population:
         if len(left) == len(self.numbers):
             return
         self.keep_rates = self.keep_rates[left]
-        if self.given_probability is not None:
-            self.given_probability = self.given_probability[left]
+        for name in ("given_probability", "transition_matrix"):
+            if (tensor := getattr(self, name)) is not None:
+                setattr(self, name, tensor[left])
         self.networks.keep(left, self.optimizer)
         self.numbers = [self.numbers[i] for i in left]
 
@@ -247,7 +256,8 @@ def train_step(
     labels: Tensor,
     keep_rate: Tensor,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> tuple[Tensor, Tensor]:
+    transition_matrix: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
 
     Parameters
@@ -255,22 +265,28 @@ def train_step(
     inputs : float32 Tensor [B, ...]
     labels : int64 Tensor [B]
     keep_rate : Tensor [K]
+    transition_matrix : Tensor [K, C, C], optional
+        Correct the loss by it.
 
     Returns
     -------
     losses : Tensor [K, R, B]
     weights : Tensor [K, R, B]
-        Both without gradients.
+    logits : Tensor [K, R, B, C]
+        For the true labels, where the loss is corrected. All without gradients.
     """
     with autocast():
         logits = networks(inputs)  # [K, R, B, C]
-    losses = method.loss(logits, labels)  # [K, R, B]
+    learned = logits  # from the labels as given
+    if transition_matrix is not None:
+        learned = corrected_logits(logits, transition_matrix)
+    losses = method.loss(learned, labels)  # [K, R, B]
     with torch.no_grad():
-        weights = method.select(losses, logits, labels, keep_rate)
+        weights = method.select(losses, learned, labels, keep_rate)
     optimizer.zero_grad(set_to_none=True)
     (normalise(weights) * losses).sum().backward()  # a sum: candidates stay independent
     optimizer.step()
-    return losses.detach(), weights
+    return losses.detach(), weights, logits.detach()
 
 
 def train_population(
@@ -311,32 +327,38 @@ def train_population(
         order = epoch_order(len(data.train), config.batch_size, generator).to(device)
         keep_rate = population.keep_rates[:, epoch].contiguous()
         loss_sum = torch.zeros(networks.n_candidates, device=device)
+        right_sum = torch.zeros_like(loss_sum)
         kept = torch.zeros(networks.n_candidates, device=device, dtype=torch.float64)
         kept_clean = torch.zeros_like(kept)
         tracked = population.given_probability if epoch >= config.epochs // 2 else None
+        current = method.at(epoch, config.epochs)
         networks.train()
         for index in order:
-            losses, weights = train_step(
+            given = labels[index]
+            losses, weights, logits = train_step(
                 networks,
                 optimizer,
-                method,
+                current,
                 normaliser(inputs[index]),
-                labels[index],
+                given,
                 keep_rate,
                 autocast,
+                population.transition_matrix,
             )
             loss_sum += losses.mean((1, 2))
+            right_sum += (logits.argmax(-1) == given).float().mean((1, 2))
             if clean is not None:
-                kept += weights.sum((1, 2))
-                kept_clean += (weights * clean[index]).sum((1, 2))
+                selected = weights > 0
+                kept += selected.sum((1, 2))
+                kept_clean += (selected & clean[index]).sum((1, 2))
             if tracked is not None and population.times_seen is not None:
-                tracked[:, index] += losses.neg().exp().mean(1)
+                tracked[:, index] += per_sample_cross_entropy(logits, given).neg().exp().mean(1)
                 population.times_seen[index] += 1
         networks.train(False)
         accuracies = [
             accuracy(networks, split, normaliser, autocast).mean(1).tolist() for split in splits
         ]
-        mean_loss = (loss_sum / len(order)).tolist()
+        mean_loss, mean_right = ((x / len(order)).tolist() for x in (loss_sum, right_sum))
         precision = None if clean is None else (kept_clean / kept.clamp_min(1)).tolist()
         share = (time.perf_counter() - started) / len(population.numbers)
         for row, number in enumerate(population.numbers):
@@ -346,6 +368,7 @@ def train_population(
                 population.failed.append(number)
                 continue
             curves.train_loss.append(mean_loss[row])
+            curves.train_accuracy.append(mean_right[row])
             curves.validation_accuracy.append(accuracies[0][row])
             if len(accuracies) > 1:
                 curves.test_accuracy.append(accuracies[1][row])
