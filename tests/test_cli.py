@@ -112,6 +112,30 @@ def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, ca
     assert code == 0 and "accuracy" in said.out
 
 
+def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_method.py").write_text(
+        "from dataclasses import replace\n"
+        "from keeprate.methods import METHODS\n"
+        "mine = replace(METHODS['mentornet'], name='mine', label='Mine')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, said = keeprate(
+        "search", "digits", "--method", "own_method:mine", "--trials", 3, *QUICK, "--out", "run",
+        "--no-baselines", "--noise", "asymmetric-mnist:0.4", "--pruner", "halving",
+        capsys=capsys,
+    )  # fmt: skip
+    assert code == 0 and "Mine, searched R(t)" in said.out
+
+
+@pytest.mark.parametrize("method", ["jocor", "co-teaching-plus", "co-mining"])
+def test_every_selecting_method_can_be_searched(method, tmp_path, capsys):
+    code, said = keeprate(
+        "search", "digits", "--method", method, "--trials", 2, *QUICK, "--out", tmp_path,
+        "--no-baselines", "--noise", "symmetric:0.2", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0 and "searched R(t)" in said.out
+
+
 def test_a_users_own_model(tmp_path, capsys, monkeypatch):
     (tmp_path / "own_model.py").write_text(
         "from torch import nn\n"
@@ -139,6 +163,10 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--model", "model1"], ["be images", "at least 16"]),
         (["--method", "coteach"], ["method must be one of", "coteach"]),
         (["--method", "standard"], ["method must select samples"]),
+        (["--method", "no.such:thing"], ["method 'no.such:thing' could not be imported"]),
+        (["--method", "keeprate.models:mlp"], ["method must be a keeprate.Method"]),
+        (["--pruner", "hyper"], ["pruner must be one of none, halving", "hyper"]),
+        (["--noise", "asymmetric-cifar100:0.4"], ["100 classes"]),
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
         (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),
