@@ -166,7 +166,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--method", "no.such:thing"], ["method 'no.such:thing' could not be imported"]),
         (["--method", "keeprate.models:mlp"], ["method must be a keeprate.Method"]),
         (["--pruner", "hyper"], ["pruner must be one of none, halving", "hyper"]),
-        (["--noise", "asymmetric-cifar100:0.4"], ["100 classes"]),
+        (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
         (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),

@@ -105,7 +105,7 @@ def test_mixed_precision_trains(cls):
     optimizer = torch.optim.SGD(networks.parameters(), lr=0.1)
     x, y, rate = torch.rand(8, 1, 28, 28), torch.arange(8), torch.tensor([0.5])
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-    losses, _ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
+    losses, *_ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()
     assert relative(networks.module(0, 0), before) > 0
 
@@ -204,6 +204,69 @@ def test_what_vmap_cannot_take_is_trained_one_by_one():
     assert isinstance(
         build_networks(Dropping, [1, 2], n_peers=1, probe=probe, device=CPU), StackedNetworks
     )
+
+
+def plain(*layers):
+    return lambda: nn.Sequential(nn.Flatten(), *(layer() for layer in layers))
+
+
+PLAIN = {
+    "one layer": plain(partial(nn.Linear, 12, 10)),
+    "no bias, dropout first": plain(
+        partial(nn.Dropout, 0.3), partial(nn.Linear, 12, 10, bias=False)
+    ),
+    "deep": plain(
+        partial(nn.Linear, 12, 16),
+        partial(nn.LeakyReLU, 0.1),
+        partial(nn.Dropout, 0.5),
+        partial(nn.Linear, 16, 8, bias=False),
+        nn.Tanh,
+        partial(nn.Dropout, 0.0),
+        partial(nn.Linear, 8, 10),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_perceptrons_go_without_vmap_to_the_same_result(name):
+    build = lambda: PLAIN[name]().double()  # noqa: E731
+    fast, slow, alone = (
+        cls(build, [1, 2], 2, CPU) for cls in (StackedNetworks, StackedNetworks, ModuleNetworks)
+    )
+    assert fast._layers is not None
+    slow._layers = None  # by vmap
+    others = [alone] if "dropout first" in name else [alone, slow]  # vmap has no masks for inputs
+    for networks in (fast, *others):
+        steps(networks, (3, 4), 5, lr=0.1, dtype=torch.float64)
+    for candidate in range(2):
+        for peer in range(2):
+            for other in others:
+                assert relative(fast.module(candidate, peer), other.module(candidate, peer)) < 1e-12
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_what_is_not_a_plain_perceptron_goes_through_vmap():
+    hooked = nn.Linear(12, 10)
+    hooked.register_forward_hook(lambda module, args, output: output + 1)
+    shared = nn.Linear(12, 12)
+    tied = nn.Sequential(nn.Flatten(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 12))
+    tied[3].weight = tied[1].weight
+    for odd in (
+        nn.Sequential(nn.Flatten(), Doubled(12, 10)),
+        nn.Sequential(nn.Flatten(), hooked),
+        nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared),
+        nn.Sequential(nn.Flatten(2), nn.Linear(4, 10)),
+        nn.Sequential(nn.Linear(12, 10)),
+        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 10)),
+        nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(12, 10))),
+        tied,
+        Dropping(),
+    ):
+        assert StackedNetworks(lambda odd=odd: odd, [1], 1, CPU)._layers is None
 
 
 def test_linear_layers_on_sequences_and_without_bias():

@@ -122,6 +122,7 @@ class StackedNetworks(Networks):
             tensor.requires_grad_(name in trainable)
 
         base = self._base  # not self: a cycle would keep a dropped population in memory
+        self._layers = _plain_layers(base)
 
         def forward(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor
@@ -131,8 +132,11 @@ class StackedNetworks(Networks):
         self._forward = vmap(forward, in_dims=(0, 0, None), randomness="error")
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        with _LockstepOperations(self._generators, stacked=True):
-            logits: Tensor = self._forward(self._parameters, self._buffers, inputs)
+        if self._layers is not None:
+            logits = _through_layers(self._layers, self._parameters, self._generators, inputs)
+        else:
+            with _LockstepOperations(self._generators, stacked=True):
+                logits = self._forward(self._parameters, self._buffers, inputs)
         return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
 
     def parameters(self) -> list[Tensor]:
@@ -159,6 +163,57 @@ class StackedNetworks(Networks):
         for stacked in (self._parameters, self._buffers):
             for tensor in stacked.values():
                 tensor.data = tensor.data[rows]
+
+
+_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
+def _plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """The layers of a plain multilayer perceptron, which needs no vmap; None for other networks.
+
+    Exact types, no hooks: a subclass may do something else.
+    """
+    if type(module) is not nn.Sequential or _hooked(module):
+        return None
+    layers = [(name, layer) for name, layer in module._modules.items() if layer is not None]
+    for _, layer in layers:
+        if type(layer) not in (nn.Linear, nn.Flatten, nn.Dropout, *_ELEMENTWISE) or _hooked(layer):
+            return None
+        if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1):
+            return None
+    linear = [layer for _, layer in layers if type(layer) is nn.Linear]
+    flat = bool(layers) and type(layers[0][1]) is nn.Flatten
+    shared = len(list(module.parameters())) < sum(len(list(x.parameters())) for x in linear)
+    return layers if linear and flat and not shared else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _through_layers(
+    layers: list[tuple[str, nn.Module]],
+    parameters: dict[str, Tensor],
+    generators: list[torch.Generator],
+    inputs: Tensor,
+) -> Tensor:
+    """What vmap would give for these layers, without its cost at each step: `[N, B, C]`."""
+    x, stacked = inputs, False
+    for name, layer in layers:
+        if isinstance(layer, nn.Linear):
+            x = _stacked_linear(
+                x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"), stacked=stacked
+            )
+            stacked = True
+        elif isinstance(layer, nn.Flatten):
+            x = x.flatten(2 if stacked else 1)
+        elif isinstance(layer, nn.Dropout) and layer.training and 0 < layer.p < 1:
+            if not stacked:
+                x, stacked = x.expand(len(generators), *x.shape), True
+            x = x * _masks(x, layer.p, generators)
+        else:
+            x = layer(x)
+    return x
 
 
 class ModuleNetworks(Networks):
@@ -343,24 +398,28 @@ class _Linear(torch.autograd.Function):
         weight = _leading(weight, in_dims[1], info.batch_size)
         if bias is not None:
             bias = _leading(bias, in_dims[2], info.batch_size)
-        n_networks, n_out, n_in = weight.shape
-        if in_dims[0] is None:  # the same inputs for every network: one product for all
-            flat = x.reshape(-1, n_in)
-            stacked = weight.reshape(n_networks * n_out, n_in)
-            if bias is None:
-                product = stacked @ flat.T
-            else:
-                product = torch.addmm(bias.reshape(-1, 1), stacked, flat.T)
-            y = product.view(n_networks, n_out, -1).mT
-        else:
+        stacked = in_dims[0] is not None
+        if in_dims[0] is not None:
             x = x.movedim(in_dims[0], 0)
-            flat = x.reshape(n_networks, -1, n_in)
-            if bias is None:
-                y = torch.bmm(weight, flat.mT).mT
-            else:
-                y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
-        shape = x.shape[:-1] if in_dims[0] is None else x.shape[1:-1]
-        return y.unflatten(1, shape) if len(shape) != 1 else y, 0
+        return _stacked_linear(x, weight, bias, stacked=stacked), 0
+
+
+def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
+    """N linear layers at once: x `[B, ..., in]`, or `[N, B, ..., in]` if stacked."""
+    n_networks, n_out, n_in = weight.shape
+    if not stacked:  # the same inputs for every network: one product for all
+        flat = x.reshape(-1, n_in)
+        rows = weight.reshape(n_networks * n_out, n_in)
+        product = rows @ flat.T if bias is None else torch.addmm(bias.view(-1, 1), rows, flat.T)
+        y = product.view(n_networks, n_out, -1).mT
+    else:
+        flat = x.reshape(n_networks, -1, n_in)
+        if bias is None:
+            y = torch.bmm(weight, flat.mT).mT
+        else:
+            y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
+    shape = x.shape[1:-1] if stacked else x.shape[:-1]
+    return y.unflatten(1, shape) if len(shape) != 1 else y
 
 
 def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -406,8 +465,12 @@ class _DropoutMask(torch.autograd.Function):
         p: float,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, int]:
-        x = _leading(x, in_dims[0], info.batch_size)
-        mask = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for row, generator in zip(mask, generators, strict=True):
-            row.bernoulli_(1 - p, generator=generator)
-        return mask.div_(1 - p), 0
+        return _masks(_leading(x, in_dims[0], info.batch_size), p, generators), 0
+
+
+def _masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
+    """A dropout mask for each of the stacked networks, `[N, ...]`."""
+    mask = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for row, generator in zip(mask, generators, strict=True):
+        row.bernoulli_(1 - p, generator=generator)
+    return mask.div_(1 - p)

@@ -283,7 +283,8 @@ def train_step(
     losses = method.loss(learned, labels)  # [K, R, B]
     with torch.no_grad():
         weights = method.select(losses, learned, labels, keep_rate)
-    optimizer.zero_grad(set_to_none=True)
+    for parameter in networks.parameters():  # zero_grad, without its wrappers
+        parameter.grad = None
     (normalise(weights) * losses).sum().backward()  # a sum: candidates stay independent
     optimizer.step()
     return losses.detach(), weights, logits.detach()
