@@ -1,0 +1,300 @@
+"""What the paper claims in words, judged from the rows by rules that stand here.
+
+A claim over several noises or settings holds if it holds for each; a single one that contradicts
+it settles it. Means are compared as they are: with few seeds, "held" is not a test of significance.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from experiments import fig1
+from experiments.common import NOISES, Row
+from experiments.comparison import of, percent
+from keeprate.noise import Noise
+
+HELD, FAILED, UNKNOWN = "held", "did not hold", "not yet measured"
+IN_PART = "not yet measured in full"
+MOST_EVIDENCE = 5  # of more parts, only those that contradict are told one by one
+
+Finding = tuple[bool, str]  # whether it holds, and the numbers
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of one results file; `noises` and `names` are those it is meant to have."""
+
+    title: str
+    kind: str  # "methods", "spaces" or "memorisation"
+    rows: Sequence[Row] = ()
+    noises: Sequence[str] = tuple(NOISES)
+    names: Sequence[str] = ()
+    memorisation: fig1.Protocol | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    source: str
+    verdict: str
+    evidence: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`judge` gives (what was looked at, finding) for each part; the finding is None if unknown."""
+
+    text: str
+    rule: str
+    kind: str
+    judge: Callable[[Source], Iterator[tuple[str, Finding | None]]]
+
+    def verdict(self, source: Source) -> Verdict:
+        parts = list(self.judge(source))
+        known = [(words, finding) for words, finding in parts if finding is not None]
+        evidence = [
+            f"{words}: {numbers}" + ("" if holds else " (no)")
+            for words, (holds, numbers) in known
+            if len(known) <= MOST_EVIDENCE or not holds
+        ]
+        if len(known) > MOST_EVIDENCE:
+            evidence.insert(0, f"{sum(found[0] for _, found in known)} of {len(known)} settings")
+        if not known:
+            verdict = UNKNOWN
+        elif not all(holds for _, (holds, _) in known):
+            verdict = FAILED
+        else:
+            verdict = HELD if len(known) == len(parts) else IN_PART
+        return Verdict(source.title, verdict, evidence)
+
+
+def _mean(rows: Sequence[Row], when: str, what: str) -> float:
+    return statistics.fmean(percent(rows, when, what))
+
+
+# Methods ---------------------------------------------------------------------------------------
+
+
+def proposed_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for noise in source.noises:
+        found = {name: of(source.rows, noise, name) for name in source.names}
+        means = {n: _mean(rows, "last", "test_accuracy") for n, rows in found.items() if rows}
+        own = means.pop("proposed", None)
+        finding = None
+        if own is not None and means:
+            rival = max(means, key=lambda name: means[name])
+            # One that is better settles it; that it is the best is known only when all are there.
+            if own <= means[rival] or all(found.values()):
+                numbers = f"{own:.2f} %, the best other {means[rival]:.2f} % ({rival})"
+                finding = own > means[rival], numbers
+        yield NOISES[noise], finding
+
+
+def ends_below_the_clean_share(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for noise in source.noises:
+        rows = of(source.rows, noise, "proposed")
+        finding = None
+        if rows:
+            share = 1 - (Noise.parse(noise).noise_rate or 0.0)
+            ends = [row["keep_rate"][-1] for row in rows]
+            below = sum(end < share for end in ends)
+            numbers = f"mean R(T) {statistics.fmean(ends):.2f}, below {share:.2f} for {below}"
+            finding = below == len(ends), f"{numbers} of {len(ends)} seeds"
+        yield NOISES[noise], finding
+
+
+def cleaner_than_co_teaching(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for noise in source.noises:
+        own, rival = (of(source.rows, noise, name) for name in ("proposed", "co-teaching"))
+        finding = None
+        if own and rival:
+            a, b = (_mean(rows, "last", "label_precision") for rows in (own, rival))
+            finding = a > b, f"{a:.2f} % against {b:.2f} %"
+        yield NOISES[noise], finding
+
+
+def f_correction_fails(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    noise = "pairflip:0.45"
+    own, rival = (of(source.rows, noise, name) for name in ("f-correction", "standard"))
+    finding = None
+    if own and rival:
+        a, b = (_mean(rows, "best", "test_accuracy") for rows in (own, rival))
+        finding = a < b, f"best epoch {a:.2f} %, Standard {b:.2f} %"
+    yield NOISES[noise], finding
+
+
+# Spaces ----------------------------------------------------------------------------------------
+
+
+def basis_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for noise in source.noises:
+        names = ("basis", "co-teaching", "power-decay")
+        found = [of(source.rows, noise, name) for name in names]
+        finding = None
+        if all(found):
+            own, *others = (_mean(rows, "best", "test_accuracy") for rows in found)
+            numbers = f"{own:.2f} %, Co-teaching's {others[0]:.2f} %, power decay {others[1]:.2f} %"
+            finding = own > max(others), numbers
+        yield NOISES[noise], finding
+
+
+# Memorisation ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where a test-accuracy curve peaks and how far it falls; accuracies in percent."""
+
+    epoch: float
+    height: float
+    drop: float  # to the mean of the last tenth of the epochs
+    noise: float  # the deviation that a difference of two accuracies may have by chance
+    epochs: int
+    train_gain: float | None  # of training accuracy from the peak to the last epoch
+
+    @property
+    def falls(self) -> bool:
+        return self.epoch < self.epochs and self.drop > 2 * self.noise
+
+
+def peak_of(rows: Sequence[Row]) -> Peak:
+    """Mean over seeds; the noise is that of the test sample, or of seeds if that is larger."""
+    epochs, heights, drops, chances, gains = [], [], [], [], []
+    for row in rows:
+        curve = row["curves"]["test_accuracy"]
+        tail = statistics.fmean(curve[-max(1, len(curve) // 10) :])
+        height = max(curve)
+        best = curve.index(height)
+        epochs.append(best + 1)
+        heights.append(100 * height)
+        drops.append(100 * (height - tail))
+        chances.append(100 * math.sqrt(2 * height * (1 - height) / row["n_test"]))
+        training = row["curves"].get("train_accuracy")
+        if training:
+            gains.append(100 * (training[-1] - training[best]))
+    between = statistics.stdev(drops) if len(drops) > 1 else 0.0
+    return Peak(
+        statistics.fmean(epochs),
+        statistics.fmean(heights),
+        statistics.fmean(drops),
+        max(between, statistics.fmean(chances)),
+        len(rows[0]["curves"]["test_accuracy"]),
+        statistics.fmean(gains) if gains else None,
+    )
+
+
+def peaks(source: Source) -> Iterator[tuple[str, str, Peak | None]]:
+    """(factor, label, peak) of every value of a factor; None if it has not been run."""
+    if source.memorisation is None:
+        return
+    for factor, group in source.memorisation.factors.items():
+        for label, setting in group.items():
+            rows = fig1.rows_of(list(source.rows), setting)
+            yield factor, label, peak_of(rows) if rows else None
+
+
+def _settings(source: Source) -> Iterator[tuple[str, Peak | None]]:
+    """Each setting once, though the base is a value of every factor."""
+    if source.memorisation is None:
+        return
+    base = source.memorisation.base
+    settings = {base: "base"}
+    for factor, group in source.memorisation.factors.items():
+        for label, setting in group.items():
+            settings.setdefault(setting, f"{factor} {label}")
+    for setting, words in settings.items():
+        rows = fig1.rows_of(list(source.rows), setting)
+        yield words, peak_of(rows) if rows else None
+
+
+def rises_then_falls(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for words, peak in _settings(source):
+        finding = None
+        if peak is not None:
+            numbers = f"peak at epoch {peak.epoch:g} of {peak.epochs}, drop {peak.drop:.1f}"
+            finding = peak.falls, numbers
+        yield words, finding
+
+
+def training_goes_on_rising(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    for words, peak in _settings(source):
+        finding = None
+        if peak is not None and peak.train_gain is not None:
+            finding = peak.train_gain > 0, f"{peak.train_gain:+.1f} points after the peak"
+        yield words, finding
+
+
+def every_factor_matters(source: Source) -> Iterator[tuple[str, Finding | None]]:
+    by_factor: dict[str, list[Peak | None]] = {}
+    for factor, _, peak in peaks(source):
+        by_factor.setdefault(factor, []).append(peak)
+    for factor, found in by_factor.items():
+        known = [peak for peak in found if peak is not None]
+        finding = None
+        if len(known) == len(found):
+            drops, at = [peak.drop for peak in known], [peak.epoch for peak in known]
+            chance = math.sqrt(2) * max(peak.noise for peak in known)
+            spread = max(drops) - min(drops)
+            numbers = (
+                f"peak at {min(at):g} to {max(at):g}, drop {min(drops):.1f} to {max(drops):.1f}"
+            )
+            finding = spread > 2 * chance and min(at) < max(at), numbers
+        yield factor, finding
+
+
+CLAIMS = (
+    Claim(
+        "Test accuracy first rises, then falls (Sec. 3.1, Fig. 1)",
+        "the peak lies before the last epoch, and from it to the mean of the last tenth of the "
+        "epochs accuracy falls by more than 2 standard deviations (of the test sample, or over "
+        "seeds if that is larger), in every setting; an untrained network is at chance, so that "
+        "every curve rises at first",
+        "memorisation",
+        rises_then_falls,
+    ),
+    Claim(
+        "Training accuracy goes on rising meanwhile (Fig. 1 a)",
+        "it is higher at the last epoch than at the peak of test accuracy, in every setting",
+        "memorisation",
+        training_goes_on_rising,
+    ),
+    Claim(
+        "When the peak comes and how far accuracy falls depend on each factor (Sec. 3.1, Fig. 1)",
+        "among the values of a factor the peak's epoch differs, and the drop by more than 2 "
+        "standard deviations, for every factor",
+        "memorisation",
+        every_factor_matters,
+    ),
+    Claim(
+        "The proposed method is more accurate than every other (Sec. 4.2.1, Fig. 4)",
+        "highest mean test accuracy at the last epoch, under every noise",
+        "methods",
+        proposed_is_best,
+    ),
+    Claim(
+        "The searched R(t) finally drops more than the noise rate (Sec. 4.2.2, Fig. 5)",
+        "R(T) is below 1 - noise rate, for every seed and noise",
+        "methods",
+        ends_below_the_clean_share,
+    ),
+    Claim(
+        "Label precision is higher than Co-teaching's (App. B.3, Fig. 7)",
+        "mean at the last epoch, under every noise",
+        "methods",
+        cleaner_than_co_teaching,
+    ),
+    Claim(
+        "F-correction fails on pairflip 45 % (Tables 4 to 6)",
+        "its best epoch is below Standard's best, in the mean",
+        "methods",
+        f_correction_fails,
+    ),
+    Claim(
+        "The basis space is better than Co-teaching's and than a power decay (App. B.2, Table 7)",
+        "highest mean test accuracy at the best epoch, under every noise",
+        "spaces",
+        basis_is_best,
+    ),
+)

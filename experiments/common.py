@@ -1,0 +1,296 @@
+"""What the experiments share: protocols, rows of results that outlive a kill, means over seeds.
+
+A results file is `results/{item}-{protocol}.json`. It holds the protocol with every number that a
+result depends on, and one row for each finished run; it is rewritten, whole, after each of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import keeprate
+from keeprate import InputError
+from keeprate.data import Loaded
+from keeprate.files import read_json, write_json
+from keeprate.records import differences, versions
+from keeprate.runs import Run
+from keeprate.training import TrainingConfig
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAPER_NUMBERS = HERE / "paper_numbers"
+IMAGES = HERE.parent / "docs" / "images" / "results"
+
+NOISES = {
+    "symmetric:0.2": "symmetric 20 %",
+    "symmetric:0.5": "symmetric 50 %",
+    "pairflip:0.45": "pairflip 45 %",
+}
+DATA_SETS = {"mnist": "MNIST", "cifar-10": "CIFAR-10", "cifar-100": "CIFAR-100"}
+PROTOCOLS = ("desk", "paper")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is run, and with what.
+
+    Attributes
+    ----------
+    name : str
+        "paper", or "desk" for what two CPU cores can do.
+    data : str
+        A folder below --data.
+    seeds : int
+        How many are meant to be run. Noise, split, initial weights and search vary with the seed.
+    trials, pruner, confirm
+        Of the search, as `keeprate.search` takes them; the paper neither stops trials nor
+        confirms the best.
+    limit : int, optional
+        At most so many training samples.
+    """
+
+    name: str
+    data: str
+    model: str
+    epochs: int
+    seeds: int
+    trials: int
+    pruner: str = "none"
+    confirm: bool = False
+    limit: int | None = None
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    lr_schedule: str = "linear-decay"
+
+    def config(self) -> TrainingConfig:
+        return TrainingConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            lr_schedule=self.lr_schedule,
+        )
+
+
+@functools.cache
+def load_data(folder: str, name: str) -> Loaded:
+    """A data set below the folder, read once."""
+    if name == "digits":  # scikit-learn has it; the tests use it
+        return keeprate.load(name)
+    path = Path(folder) / name
+    if not path.is_dir():
+        raise InputError(
+            f"--data must be a folder that holds {name}/, got {folder}; give the folder, or name "
+            "it in the environment variable KEEPRATE_DATA."
+        )
+    # CIFAR-10 has further label columns, those of CIFAR-10N.
+    return keeprate.load(path, label="label")
+
+
+# Rows ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done: `key` tells its row from the others, `train` gives the rest of it."""
+
+    key: Row
+    train: Callable[[], Row]
+
+
+def results_path(item: str, protocol: str, results: Path = RESULTS) -> Path:
+    return results / f"{item}-{protocol}.json"
+
+
+def command_of(item: str, protocol: str) -> str:
+    return f"python -m experiments {item} --protocol {protocol}"
+
+
+def read_results(item: str, protocol: str, results: Path = RESULTS) -> dict[str, Any] | None:
+    """What has been found so far; None if nothing has."""
+    path = results_path(item, protocol, results)
+    return read_json(path) if path.exists() else None
+
+
+def row_of(rows: Sequence[Row], key: Row) -> Row | None:
+    return next((row for row in rows if all(row.get(k) == v for k, v in key.items())), None)
+
+
+def run_missing(
+    item: str,
+    name: str,
+    protocol: Row,
+    jobs: Sequence[Job],
+    *,
+    at_once: int = 1,
+    results: Path = RESULTS,
+) -> list[Row]:
+    """Do the jobs that have no row yet, and write each row as it is found.
+
+    Raises
+    ------
+    InputError
+        If the results file was made under another protocol: rows of two are never mixed.
+    """
+    path = results_path(item, name, results)
+    protocol = json.loads(json.dumps(protocol))  # as it will be read again
+    found = read_results(item, name, results)
+    if found is not None and found["protocol"] != protocol:
+        raise InputError(
+            f"{path} holds rows of another protocol "
+            f"({'; '.join(differences(found['protocol'], protocol))}); move it away to start anew."
+        )
+    rows: list[Row] = [] if found is None else found["rows"]
+    missing = [job for job in jobs if row_of(rows, job.key) is None]
+    print(f"{item}, {name}: {len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
+    for job, result in _done(missing, at_once):
+        rows.append(job.key | result)
+        write_json(
+            path,
+            {
+                "command": command_of(item, name),
+                "protocol": protocol,
+                "versions": versions(),
+                "rows": rows,
+            },
+        )
+        words = ", ".join(str(value) for value in job.key.values())
+        print(f"{words}: {100 * result['last']['test_accuracy']:.2f} % at the end", flush=True)
+    return rows
+
+
+def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:
+    """Each job with what it gave, as they are finished."""
+    if at_once == 1:
+        for job in jobs:
+            yield job, job.train()
+        return
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    with ProcessPoolExecutor(
+        at_once, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        futures = {pool.submit(job.train): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:  # one that fails must not keep us here until all others are done
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def describe_run(run: Run, config: TrainingConfig) -> Row:
+    """What a row keeps of a run: its own training's results, and the cost."""
+    record, result = run.record, run.record["results"][0]
+    row = {
+        "noise_rate": record["data"]["noise_rate"],
+        "n_train": record["data"]["n_train"],
+        "n_test": record["data"]["n_test"],
+        "last": result["last"],
+        "best": result["best"],
+        "curves": {
+            name: result["curves"].get(name)
+            for name in ("test_accuracy", "train_accuracy", "label_precision")
+        },
+        "keep_rate": result["keep_rate"],
+        "precision": config.resolve_precision(config.resolve_device()),
+        "seconds": result["seconds"],
+        "cost": record["cost"],
+    }
+    if "transition_error" in result:
+        row["transition_error"] = result["transition_error"]
+    rounded: Row = _rounded(row)
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """Six decimals are finer than one test sample, and keep the committed files small."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return value
+
+
+def hours(rows: Sequence[Row]) -> float:
+    """Time of search and training that the rows took."""
+    cost = [row["cost"] for row in rows]
+    return float(sum(c.get("search_seconds", 0.0) + c["final_seconds"] for c in cost)) / 3600
+
+
+def main_job_rows(results: Path = RESULTS) -> tuple[dict[str, Any] | None, list[Row]]:
+    """The main job's file, and its runs as rows like those of the tables."""
+    path = results / "main_job.json"
+    if not path.exists():
+        return None, []
+    found = read_json(path)
+    rows = [
+        {
+            "noise": run["noise"],
+            "seed": run["seed"],
+            "name": "proposed" if name == "searched" else name,
+            "noise_rate": run["noise_rate"],
+            "last": result["last"],
+            "best": result["best"],
+            "keep_rate": run["keep_rate"] if name == "searched" else None,
+        }
+        for run in found["runs"]
+        for name, result in run["results"].items()
+    ]
+    return found, rows
+
+
+# Numbers ---------------------------------------------------------------------------------------
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation, which one value does not have.
+
+    >>> mean_std([1.0, 3.0])
+    (2.0, 1.4142135623730951)
+    >>> mean_std([1.0])
+    (1.0, None)
+    """
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def in_words(mean: float, std: float | None) -> str:
+    """As the tables print it, in percent.
+
+    >>> in_words(97.156, 0.2)
+    '97.16 ± 0.20'
+    """
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def paper_numbers(file: str, data: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """The paper's means and deviations in percent, by (noise, method or space).
+
+    >>> paper_numbers("table4-6_early_stop_accuracy.csv", "mnist")["pairflip:0.45", "Proposed"]
+    (95.94, 0.7)
+    """
+    numbers = {}
+    with open(PAPER_NUMBERS / file, newline="", encoding="utf-8") as content:
+        for line in csv.DictReader(content):
+            if line["dataset"] == data.replace("-", ""):
+                kind, percent = line["noise"].split("-")
+                noise = f"{kind}:{int(percent) / 100:g}"
+                name = line.get("method") or line["space"]
+                numbers[noise, name] = (float(line["mean"]), float(line["std"]))
+    return numbers

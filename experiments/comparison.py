@@ -1,0 +1,202 @@
+"""Tables 4 to 7: several trainings under the three noises, best and last epoch, over seeds.
+
+Tables 4 to 6 compare methods, Table 7 search spaces; each is a declaration of this class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import keeprate
+from experiments.common import (
+    NOISES,
+    RESULTS,
+    Job,
+    Protocol,
+    Row,
+    command_of,
+    describe_run,
+    load_data,
+    read_results,
+    run_missing,
+)
+from keeprate import InputError
+from keeprate.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a table.
+
+    Attributes
+    ----------
+    name : str
+        In the rows of the results file.
+    label : str
+        As printed.
+    method : str
+        Of `keeprate.methods.METHODS`.
+    space : str, optional
+        Search R(t) in it; left out, the schedule is Co-teaching's own.
+    paper : str
+        What the paper's table calls it; empty where the paper does not have it.
+    """
+
+    name: str
+    label: str
+    method: str
+    space: str | None = None
+    paper: str = ""
+
+
+def _method(name: str, *, in_paper: bool = True) -> Arm:
+    label = METHODS[name].label
+    return Arm(name, label, name, paper=label if in_paper else "")
+
+
+METHOD_ARMS = (
+    _method("standard"),
+    _method("decoupling"),
+    _method("f-correction"),
+    _method("mentornet"),
+    _method("co-teaching"),
+    _method("co-teaching-plus"),
+    _method("co-mining", in_paper=False),
+    _method("jocor", in_paper=False),
+    Arm("proposed", "Proposed", "co-teaching", space="basis", paper="Proposed"),
+)
+
+SPACE_ARMS = (
+    Arm("co-teaching", "Co-teaching's space", "co-teaching", "co-teaching", "co-teaching"),
+    Arm("power-decay", "power decay", "co-teaching", "power-decay", "power-decay"),
+    Arm("basis", "basis (proposed)", "co-teaching", "basis", "basis"),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of the paper.
+
+    Attributes
+    ----------
+    paper : str
+        The file of `paper_numbers/` with the paper's numbers.
+    noises : tuple of str
+        As `keeprate.prepare` takes them; all of `NOISES`.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    protocols: tuple[Protocol, ...]
+    paper: str = "table4-6_early_stop_accuracy.csv"
+    noises: tuple[str, ...] = tuple(NOISES)
+
+    def protocol(self, name: str) -> Protocol:
+        return next(protocol for protocol in self.protocols if protocol.name == name)
+
+    def run(
+        self,
+        protocol: Protocol,
+        *,
+        data: str,
+        runs: str,
+        seeds: int | None = None,
+        at_once: int = 1,
+        results: Path = RESULTS,
+    ) -> list[Row]:
+        """Train what the results file does not have yet; `data` is the folder of data sets."""
+        jobs = [
+            Job(
+                {"noise": noise, "seed": seed, "name": arm.name},
+                partial(self._train, protocol, noise, seed, arm, data, runs),
+            )
+            for seed in range(protocol.seeds if seeds is None else seeds)
+            for noise in self.noises
+            for arm in self.arms
+        ]
+        return run_missing(
+            self.name, protocol.name, asdict(protocol), jobs, at_once=at_once, results=results
+        )
+
+    def _train(
+        self, protocol: Protocol, noise: str, seed: int, arm: Arm, data: str, runs: str
+    ) -> Row:
+        prepared = keeprate.prepare(
+            load_data(data, protocol.data), noise=noise, seed=seed, limit=protocol.limit
+        )
+        # The table is not in the name: Table 7's search of the basis space is that of Table 4.
+        words = [noise.replace(":", "-"), f"seed{seed}", arm.method, arm.space or "own"]
+        folder = Path(runs) / f"{protocol.data}-{protocol.name}" / "-".join(words)
+        command = command_of(self.name, protocol.name)
+        if arm.space is not None:
+            run = keeprate.search(
+                prepared,
+                method=arm.method,
+                space=arm.space,
+                model=protocol.model,
+                trials=protocol.trials,
+                pruner=protocol.pruner,
+                confirm=protocol.confirm,
+                config=protocol.config(),
+                seed=seed,
+                baselines_too=False,  # they are arms of their own
+                out=folder,
+                command=command,
+            )
+        else:
+            # The noise rate that Co-teaching's schedule takes is the nominal one.
+            selects = METHODS[arm.method].uses_schedule
+            run = keeprate.train(
+                prepared,
+                method=arm.method,
+                schedule="co-teaching" if selects else "constant",
+                model=protocol.model,
+                config=protocol.config(),
+                seed=seed,
+                out=folder,
+                command=command,
+            )
+        return {"method": arm.method, "space": arm.space} | describe_run(run, protocol.config())
+
+
+def of(rows: Sequence[Row], noise: str, name: str) -> list[Row]:
+    """The rows of one noise and one arm, by seed."""
+    found = [row for row in rows if row["noise"] == noise and row["name"] == name]
+    return sorted(found, key=lambda row: int(row["seed"]))
+
+
+def percent(rows: Sequence[Row], when: str, what: str) -> list[float]:
+    """A number of each row's last or best epoch, in percent."""
+    return [100 * row[when][what] for row in rows]
+
+
+def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Iterator[str]:
+    """What the protocol asks for and the rows do not have, in words."""
+    for noise in table.noises:
+        lacking: dict[str, list[str]] = {}  # the seeds, in words -> the arms that lack them
+        for arm in table.arms:
+            there = {row["seed"] for row in of(rows, noise, arm.name)}
+            left = [str(seed) for seed in range(protocol.seeds) if seed not in there]
+            if left:
+                plural = "s" if len(left) > 1 else ""
+                seeds = f"seed{plural} {', '.join(left)}" if there else "all seeds"
+                lacking.setdefault(seeds, []).append(arm.label)
+        for seeds, labels in lacking.items():
+            who = "every line" if len(labels) == len(table.arms) else ", ".join(labels)
+            yield f"{NOISES[noise]}: {who} ({seeds})"
+
+
+def some_rows(tables: Sequence[Comparison], protocol: str, results: Path = RESULTS) -> list[Row]:
+    """All rows of some tables; an error if there are none."""
+    found = [read_results(table.name, protocol, results) for table in tables]
+    rows = [row for one in found if one is not None for row in one["rows"]]
+    if not rows:
+        raise InputError(
+            f"there are no results of the {protocol} protocol to draw; run "
+            f"`{command_of(tables[0].name, protocol)}` first."
+        )
+    return rows

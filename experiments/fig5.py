@@ -1,0 +1,38 @@
+"""Fig. 5: the searched R(t) beside Co-teaching's own, from the rows of Tables 4 to 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments.common import IMAGES, RESULTS, Row
+from experiments.drawing import LOOKS, band, grid
+from keeprate.noise import Noise
+
+NAME = "fig5"
+SUMMARY = "the searched R(t) beside Co-teaching's own (draws the rows of Tables 4 to 6)"
+LABELS = {"co-teaching": "Co-teaching's own R(t)", "proposed": "searched R(t), mean and each seed"}
+
+
+def panel(axes: Axes, rows: Sequence[Row], noise: str) -> None:
+    right = 1 - (Noise.parse(noise).noise_rate or 0.0)
+    axes.axhline(right, color="#777777", lw=0.9, ls=(0, (1, 2)), label="1 - noise rate")
+    for name in ("co-teaching", "proposed"):
+        schedules = np.array([row["keep_rate"] for row in rows if row["name"] == name])
+        if len(schedules) == 0:
+            continue
+        band(axes, schedules, replace(LOOKS[name], label=LABELS[name]))
+        if name == "proposed":  # a mean of schedules is not one that was searched: show each
+            epochs = np.arange(1, schedules.shape[1] + 1)
+            for schedule in schedules:
+                axes.plot(epochs, schedule, color=LOOKS[name].color, lw=0.7, alpha=0.6)
+    axes.set_ylim(0, 1.03)
+
+
+def draw(protocol: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
+    """Write the picture as PNG and SVG."""
+    return grid(NAME, protocol, "keep rate R(t)", panel, results=results, images=images)

@@ -1,0 +1,363 @@
+"""docs/results.md, written from the committed results files alone."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import claims, fig1, fig4, fig5, fig7, table7
+from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
+from experiments.common import (
+    DATA_SETS,
+    HERE,
+    IMAGES,
+    NOISES,
+    PROTOCOLS,
+    RESULTS,
+    Row,
+    command_of,
+    hours,
+    in_words,
+    main_job_rows,
+    mean_std,
+    paper_numbers,
+    read_results,
+)
+from experiments.comparison import Arm, Comparison, missing, of, percent
+from experiments.drawing import TABLES
+from keeprate import InputError
+from keeprate.files import write_atomically
+
+NAME = "results"
+SUMMARY = "draws all figures and writes docs/results.md; --check says whether it is current"
+PAGE = HERE.parent / "docs" / "results.md"
+FIGURES = (
+    (fig4, "Figure 4: test accuracy of all methods"),
+    (fig5, "Figure 5: the searched R(t)"),
+    (fig7, "Figure 7: label precision"),
+)
+COMPARISONS = (*TABLES, table7.TABLE)
+MAIN_JOB_NOISES = ("symmetric:0.5", "pairflip:0.45")
+MAIN_JOB_ARMS = (
+    Arm("standard", "Standard", "standard"),
+    Arm("co-teaching", "Co-teaching, its own R(t)", "co-teaching"),
+    Arm("proposed", "Co-teaching, searched R(t)", "co-teaching"),
+)
+COLUMNS = (
+    ("last epoch", "last", "test_accuracy"),
+    ("best epoch", "best", "test_accuracy"),
+    ("label precision, last epoch", "last", "label_precision"),
+)
+
+
+def write(*, results: Path = RESULTS, page: Path = PAGE, images: Path = IMAGES) -> None:
+    """Draw the figures that have rows, then write the page."""
+    for protocol in PROTOCOLS:
+        if read_results(fig1.NAME, protocol, results) is not None:
+            fig1.draw(protocol, results=results, images=images)
+        if _has_tables(protocol, results):
+            for module, _ in FIGURES:
+                module.draw(protocol, results=results, images=images)
+    write_atomically(page, text(results))
+
+
+def check(*, results: Path = RESULTS, page: Path = PAGE) -> None:
+    """Compare the page with what would be written now.
+
+    Raises
+    ------
+    InputError
+        If it differs, or links a figure that is not there.
+    """
+    remedy = "run `python -m experiments results` and commit what it writes."
+    there = page.read_text(encoding="utf-8") if page.exists() else None
+    if there != text(results):
+        raise InputError(f"{page.name} is not current with the results files; {remedy}")
+    for linked in re.findall(r"\]\((images/[^)]+)\)", there):
+        if not (page.parent / linked).exists():
+            raise InputError(f"{page.name} links {linked}, which is not there; {remedy}")
+
+
+def text(results: Path = RESULTS) -> str:
+    """The page, the same from the same results files."""
+    parts = [
+        _INTRODUCTION,
+        "\n".join(_claims(results)),
+        "\n".join(_main_job(results)),
+        *("\n".join(_comparison(table, results)) for table in COMPARISONS),
+        "\n".join(_memorisation(results)),
+        *("\n".join(_figure(module.NAME, title, results)) for module, title in FIGURES),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """\
+# Results
+
+Written by `python -m experiments results` from the files in
+[experiments/results](../experiments/results); do not edit it by hand. Accuracies and label
+precisions are in %, as mean ± sample standard deviation over seeds (one seed: the number alone).
+Noise, split and initial weights vary with the seed. In every setting half of the 10,000 test images
+validate and the other half test; no search sees a test label. "Best epoch" is chosen on the test
+set, as in the paper's tables: an optimistic number. The protocol *paper* has the paper's epochs,
+trials and seeds; *desk* is smaller, so that it differs from the paper in more than the code. Hours
+are what the runs took, added up, on whatever machine they ran."""
+
+
+# Pieces ----------------------------------------------------------------------------------------
+
+
+def _wrapped(words: str, indent: str = "") -> str:
+    """A paragraph, or with an indent the item of a list, in lines of the house's length."""
+    return textwrap.fill(
+        words, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    rows = [header, ["---"] * len(header), *lines]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _bold_best(columns: list[list[str]], values: list[list[float | None]]) -> None:
+    """Mark the highest mean of each column, if it has rivals."""
+    for column, numbers in zip(columns, values, strict=True):
+        known = [number for number in numbers if number is not None]
+        if len(known) > 1:
+            column[numbers.index(max(known))] = f"**{column[numbers.index(max(known))]}**"
+
+
+def _lines(
+    arms: Sequence[Arm], rows: Sequence[Row], noise: str, paper: dict[tuple[str, str], Any]
+) -> list[list[str]]:
+    """A line for each arm under one noise: its numbers, the paper's, the seeds it has."""
+    columns: list[list[str]] = []
+    values: list[list[float | None]] = []
+    for _, when, what in COLUMNS:
+        column: list[str] = []
+        means: list[float | None] = []
+        for arm in arms:
+            found = percent(of(rows, noise, arm.name), when, what)
+            column.append(in_words(*mean_std(found)) if found else "–")
+            means.append(mean_std(found)[0] if found else None)
+        columns.append(column)
+        values.append(means)
+    _bold_best(columns, values)
+    if paper:
+        theirs = [paper.get((noise, arm.paper)) for arm in arms]
+        columns.insert(2, ["–" if number is None else in_words(*number) for number in theirs])
+    columns.append([str(len(of(rows, noise, arm.name))) for arm in arms])
+    return [
+        [arm.label, *cells] for arm, cells in zip(arms, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _header(*, paper: bool) -> list[str]:
+    names = [name for name, _, _ in COLUMNS]
+    if paper:
+        names.insert(2, "best epoch, paper")
+    return ["", *names, "seeds"]
+
+
+def _protocol_in_words(p: dict[str, Any]) -> str:
+    size = "all training samples" if p["limit"] is None else f"{p['limit']:,} training samples"
+    return (
+        f"{DATA_SETS.get(p['data'], p['data'])}, {size}; {p['model']}, {p['epochs']} epochs, "
+        f"batch {p['batch_size']}, {p['optimizer']} {p['learning_rate']:g}, {p['lr_schedule']}; "
+        f"searches of {p['trials']} trials, {_pruner_in_words(p['pruner'])}; {p['seeds']} seeds."
+    )
+
+
+def _pruner_in_words(name: str) -> str:
+    return "all trained to the end" if name == "none" else f"pruner {name}"
+
+
+def _missing_in_words(left: list[str]) -> str:
+    return f"Missing: {'; '.join(left)}." if left else "Complete."
+
+
+# Sections --------------------------------------------------------------------------------------
+
+
+def _sources(results: Path) -> Iterator[Source]:
+    """Everything that a claim may be judged by, with results or without."""
+    _, rows = main_job_rows(results)
+    names = [arm.name for arm in MAIN_JOB_ARMS]
+    yield Source("main job (three methods)", "methods", rows, MAIN_JOB_NOISES, names)
+    for table in COMPARISONS:
+        kind = "spaces" if table is table7.TABLE else "methods"
+        for protocol in PROTOCOLS:
+            found = read_results(table.name, protocol, results)
+            title = f"{table.title.replace(': ', ', ')}, {protocol}"
+            names = [arm.name for arm in table.arms]
+            yield Source(title, kind, [] if found is None else found["rows"], table.noises, names)
+    for protocol in PROTOCOLS:
+        found = read_results(fig1.NAME, protocol, results)
+        yield Source(
+            f"Figure 1, {protocol}",
+            "memorisation",
+            [] if found is None else found["rows"],
+            memorisation=fig1.protocol_named(protocol),
+        )
+
+
+def _claims(results: Path) -> Iterator[str]:
+    yield "## What the paper claims, and what we found"
+    yield ""
+    yield _wrapped(
+        "Judged by the rules in [experiments/claims.py](../experiments/claims.py) from the rows "
+        "there are. A single noise or setting that contradicts a claim settles it; means are "
+        "compared as they are, whatever the number of seeds."
+    )
+    sources = list(_sources(results))
+    for claim in CLAIMS:
+        verdicts = [claim.verdict(source) for source in sources if source.kind == claim.kind]
+        yield ""
+        yield _wrapped(f"**{claim.text}.** Rule: {claim.rule}.")
+        yield ""
+        yield from _verdicts(verdicts)
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    for one in verdicts:
+        if one.verdict != UNKNOWN:
+            numbers = "; ".join(one.evidence)
+            yield _wrapped(f"- {one.source}: **{one.verdict}** ({numbers}).", "  ")
+    unknown = [one.source for one in verdicts if one.verdict == UNKNOWN]
+    if unknown:
+        yield _wrapped(f"- {UNKNOWN}: {'; '.join(unknown)}.", "  ")
+
+
+def _main_job(results: Path) -> Iterator[str]:
+    found, rows = main_job_rows(results)
+    yield "## The main job: MNIST"
+    yield ""
+    if found is None:
+        yield "Not run yet: `python -m experiments.main_job`."
+        return
+    protocol = found["protocol"]
+    pruner = protocol.get("pruner", "none")
+    yield _wrapped(
+        f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
+        f"{protocol['trials']} trials, {_pruner_in_words(pruner)}. "
+        f"`python -m experiments.main_job`, {hours(found['runs']):.1f} hours."
+    )
+    for noise in MAIN_JOB_NOISES:
+        yield ""
+        if not any(row["noise"] == noise for row in rows):
+            yield f"{NOISES[noise].capitalize()}: not run yet."
+            continue
+        yield f"{NOISES[noise].capitalize()}:"
+        yield ""
+        yield from _table(_header(paper=False), _lines(MAIN_JOB_ARMS, rows, noise, {}))
+
+
+def _comparison(table: Comparison, results: Path) -> Iterator[str]:
+    yield f"## {table.title}"
+    yield ""
+    if table is not table7.TABLE:
+        yield _wrapped(
+            "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; "
+            "Proposed is Co-teaching with the searched one. The paper has neither Co-Mining nor "
+            "JoCoR here."
+        )
+    else:
+        yield "Co-teaching, R(t) searched in three spaces."
+    for name in PROTOCOLS:
+        protocol = table.protocol(name)
+        found = read_results(table.name, name, results)
+        yield ""
+        yield f"### {table.title.split(':')[0]}, {name} protocol"
+        yield ""
+        command = command_of(table.name, name)
+        if found is None:
+            yield f"Not run yet: `{command}`."
+            continue
+        rows: list[Row] = found["rows"]
+        left = list(missing(table, protocol, rows))
+        yield _wrapped(
+            f"{_protocol_in_words(found['protocol'])} `{command}`, {hours(rows):.1f} hours. "
+            f"{_missing_in_words(left)}"
+        )
+        paper = paper_numbers(table.paper, protocol.data)
+        for noise in table.noises:
+            if any(row["noise"] == noise for row in rows):
+                yield ""
+                yield f"{NOISES[noise].capitalize()}:"
+                yield ""
+                yield from _table(_header(paper=True), _lines(table.arms, rows, noise, paper))
+                yield from _transition_errors(rows, noise)
+
+
+def _transition_errors(rows: Sequence[Row], noise: str) -> Iterator[str]:
+    found = [row["transition_error"] for row in of(rows, noise, "f-correction")]
+    known = [100 * error for error in found if error is not None]
+    if known:
+        yield ""
+        yield _wrapped(
+            "F-correction's estimated transition matrix: relative L1 error "
+            f"{in_words(*mean_std(known))} %."
+        )
+
+
+def _memorisation(results: Path) -> Iterator[str]:
+    yield "## Figure 1: memorisation"
+    yield ""
+    yield _wrapped(
+        "Standard training; from a base setting one factor is changed at a time. The drop is from "
+        "the peak of test accuracy to the mean of the last tenth of the epochs."
+    )
+    for name in PROTOCOLS:
+        found = read_results(fig1.NAME, name, results)
+        yield ""
+        yield f"### Figure 1, {name} protocol"
+        yield ""
+        command = command_of(fig1.NAME, name)
+        if found is None:
+            yield f"Not run yet: `{command}`."
+            continue
+        protocol, rows = fig1.protocol_named(name), found["rows"]
+        base = protocol.base
+        seeds = sorted({row["seed"] for row in rows})
+        source = Source("", "memorisation", rows, memorisation=protocol)
+        peaks = list(claims.peaks(source))
+        lines = []
+        for factor, label, peak in peaks:
+            if peak is not None:
+                place = f"{peak.epoch:g} of {peak.epochs}"
+                lines.append([factor, label, place, f"{peak.height:.2f}", f"{peak.drop:.2f}"])
+        left = [f"{factor} {label}" for factor, label, peak in peaks if peak is None]
+        yield _wrapped(
+            f"Base: {DATA_SETS[base.data]}, {NOISES[base.noise]}, {base.model}, "
+            f"{base.epochs} epochs, batch {base.batch_size}, {base.optimizer} "
+            f"{base.learning_rate:g}, {base.lr_schedule}. {len(seeds)} of {protocol.seeds} seeds. "
+            f"`{command}`, {hours(rows):.1f} hours. {_missing_in_words(left)}"
+        )
+        yield ""
+        yield from _table(["factor", "value", "peak at epoch", "peak", "drop"], lines)
+        yield ""
+        yield _image(f"{fig1.NAME}-{name}", f"memorisation, {name} protocol")
+
+
+def _figure(name: str, title: str, results: Path) -> Iterator[str]:
+    yield f"## {title}"
+    yield ""
+    yield "Lines are means over seeds; the bands are their range."
+    for protocol in PROTOCOLS:
+        yield ""
+        if _has_tables(protocol, results):
+            yield _image(f"{name}-{protocol}", f"{title}, {protocol} protocol")
+        else:
+            yield f"Protocol {protocol}: no rows of Tables 4 to 6 yet."
+
+
+def _has_tables(protocol: str, results: Path) -> bool:
+    return any(read_results(table.name, protocol, results) is not None for table in TABLES)
+
+
+def _image(stem: str, words: str) -> str:
+    path = f"images/results/{stem}"
+    return f"![{words}]({path}.png)\n\n([as SVG]({path}.svg))"

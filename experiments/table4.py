@@ -1,0 +1,18 @@
+"""Table 4: test accuracy on MNIST."""
+
+from __future__ import annotations
+
+from experiments.common import Protocol
+from experiments.comparison import METHOD_ARMS, Comparison
+
+TABLE = Comparison(
+    "table4",
+    "Table 4: MNIST",
+    METHOD_ARMS,
+    (
+        Protocol(
+            "desk", "mnist", "mlp", epochs=50, seeds=3, trials=20, pruner="halving", confirm=True
+        ),
+        Protocol("paper", "mnist", "mlp", epochs=200, seeds=5, trials=100),
+    ),
+)

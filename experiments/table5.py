@@ -1,0 +1,27 @@
+"""Table 5: test accuracy on CIFAR-10, Model 1."""
+
+from __future__ import annotations
+
+from experiments.common import Protocol
+from experiments.comparison import METHOD_ARMS, Comparison
+
+TABLE = Comparison(
+    "table5",
+    "Table 5: CIFAR-10",
+    METHOD_ARMS,
+    (
+        Protocol(
+            "desk",
+            "cifar-10",
+            "model1",
+            epochs=30,
+            seeds=3,
+            trials=10,
+            pruner="halving",
+            confirm=True,
+            limit=10_000,
+        ),
+        # 5 iterations of 10 samples, half of what the other data sets have (App. A.2).
+        Protocol("paper", "cifar-10", "model1", epochs=200, seeds=5, trials=50),
+    ),
+)

@@ -1,0 +1,428 @@
+"""The experiments on digits: rows, resumption, tables against numbers by hand, page and figures."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import math
+import os
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keeprate
+from experiments import __main__ as command
+from experiments import claims, common, comparison, fig1, fig4, fig5, fig7, results, table4, table7
+from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, UNKNOWN, Source
+from experiments.common import NOISES, Protocol, load_data, paper_numbers, read_results
+from experiments.comparison import METHOD_ARMS, Comparison
+from experiments.drawing import TABLES
+from keeprate.errors import InputError
+
+TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
+SMALL = replace(
+    table4.TABLE,
+    arms=tuple(a for a in METHOD_ARMS if a.name in ("standard", "f-correction", "proposed")),
+    protocols=(TINY,),
+    noises=("pairflip:0.45",),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results and the runs of the tiny table."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder)
+    return folder
+
+
+def run(folder: Path, **options: object) -> list[dict]:
+    return SMALL.run(TINY, data="", runs=str(folder / "runs"), results=folder, **options)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("nothing is left to train")
+
+
+def made_up(seed: int, noise: str, name: str, epochs: int = 30, forgets: float = 0.2) -> dict:
+    """A row whose accuracy rises, then falls by `forgets`."""
+    rng = np.random.default_rng([seed, len(noise), len(name)])
+    t = np.arange(epochs) / epochs
+    test = 0.95 - 0.5 * np.exp(-20 * t) - forgets * t + rng.normal(0, 0.004, epochs)
+    train = 0.5 + 0.4 * t
+    precision = 0.98 - 0.4 * np.exp(-9 * t) - 0.5 * forgets * t
+    best = int(test.argmax())
+    rate = float(noise.split(":")[1])
+    keep_rate = 1 - (rate + (0.15 if name == "proposed" else 0.0)) * np.minimum(4 * t, 1)
+    curves = {"test_accuracy": test, "train_accuracy": train, "label_precision": precision}
+    return {
+        "noise": noise,
+        "seed": seed,
+        "name": name,
+        "noise_rate": rate,
+        "n_test": 5000,
+        "last": {key: float(curve[-1]) for key, curve in curves.items()},
+        "best": {"epoch": best + 1} | {key: float(curve[best]) for key, curve in curves.items()},
+        "curves": {key: curve.tolist() for key, curve in curves.items()},
+        "keep_rate": keep_rate.tolist(),
+        "transition_error": 0.1 if name == "f-correction" else None,
+        "seconds": 36.0,
+        "cost": {"search_seconds": 324.0, "final_seconds": 36.0},
+    }
+
+
+FORGETS = {"proposed": 0.0, "co-mining": 0.03, "co-teaching": 0.05, "f-correction": 0.5}
+
+
+def write_made_up(
+    folder: Path, *, seeds: int = 3, tables: Sequence[Comparison] = (*TABLES, table7.TABLE)
+) -> None:
+    """Results of Fig. 1 and of the tables, of the desk protocol."""
+    for table in tables:
+        rows = [
+            made_up(seed, noise, arm.name, forgets=FORGETS.get(arm.name, 0.25))
+            for seed in range(seeds)
+            for noise in NOISES
+            for arm in table.arms
+        ]
+        write_rows(folder, table.name, asdict(table.protocol("desk")), rows)
+    protocol = fig1.protocol_named("desk")
+    rows = []
+    for number, setting in enumerate(protocol.settings()):
+        row = made_up(0, setting.noise, "standard", setting.epochs, forgets=0.1 + 0.05 * number)
+        rows.append(row | asdict(setting) | {"seed": 0})
+    write_rows(folder, fig1.NAME, protocol.as_row(), rows)
+
+
+def write_rows(folder: Path, item: str, protocol: dict, rows: list[dict]) -> None:
+    found = {"command": "", "protocol": protocol, "versions": {}, "rows": rows}
+    common.results_path(item, "desk", folder).write_text(json.dumps(found))
+
+
+# Running ---------------------------------------------------------------------------------------
+
+
+def test_rows_are_written(trained: Path) -> None:
+    found = read_results("table4", "tiny", trained)
+    assert found is not None
+    assert found["command"] == "python -m experiments table4 --protocol tiny"
+    assert found["protocol"] == asdict(TINY)
+    keys = [(row["noise"], row["seed"], row["name"]) for row in found["rows"]]
+    names = ("standard", "f-correction", "proposed")
+    assert keys == [("pairflip:0.45", seed, name) for seed in (0, 1) for name in names]
+    for row in found["rows"]:
+        assert len(row["curves"]["test_accuracy"]) == 2
+        assert row["last"]["test_accuracy"] == row["curves"]["test_accuracy"][-1]
+        assert row["best"]["test_accuracy"] == max(row["curves"]["test_accuracy"])
+        assert row["n_test"] == 359
+        assert len(row["keep_rate"]) == 2
+        assert row["cost"]["final_seconds"] > 0
+        assert ("transition_error" in row) == (row["name"] == "f-correction")
+    searched = [row for row in found["rows"] if row["name"] == "proposed"]
+    assert all(row["cost"]["candidate_epochs"] == 4 for row in searched)
+    first, second = (row["curves"]["test_accuracy"] for row in searched)
+    assert first != second  # the seeds differ in noise, split and weights
+
+
+def test_what_is_there_is_not_trained_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeprate, "train", refuse)
+    monkeypatch.setattr(keeprate, "search", refuse)
+    before = common.results_path("table4", "tiny", trained).stat().st_mtime_ns
+    assert len(run(trained)) == 6
+    assert common.results_path("table4", "tiny", trained).stat().st_mtime_ns == before
+
+
+def test_a_killed_experiment_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, trained = keeprate.train, []
+
+    def killed_at_the_second(*given: object, **options: object) -> object:
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(options["out"])
+        return train(*given, **options)
+
+    monkeypatch.setattr(keeprate, "train", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, seeds=1)
+    found = read_results("table4", "tiny", tmp_path)
+    assert found is not None and [row["name"] for row in found["rows"]] == ["standard"]
+
+    def count(*given: object, **options: object) -> object:
+        trained.append(options["out"])
+        return train(*given, **options)
+
+    monkeypatch.setattr(keeprate, "train", count)
+    assert len(run(tmp_path, seeds=1)) == 3
+    assert len(trained) == len(set(trained)) == 2  # the third arm is a search
+
+
+def test_runs_resume_from_their_folders(trained: Path, tmp_path: Path) -> None:
+    records = sorted(trained.glob("runs/*/*/record.json"))
+    assert len(records) == 6
+    before = [path.stat().st_mtime_ns for path in records]
+    again = SMALL.run(TINY, data="", runs=str(trained / "runs"), results=tmp_path)
+    assert again == read_results("table4", "tiny", trained)["rows"]
+    assert [path.stat().st_mtime_ns for path in records] == before
+
+
+def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(keeprate, "train", refuse)
+    basis = tuple(arm for arm in table7.TABLE.arms if arm.name == "basis")
+    table = replace(table7.TABLE, arms=basis, protocols=(TINY,), noises=SMALL.noises)
+    records = sorted(trained.glob("runs/*/*/record.json"))
+    rows = table.run(TINY, data="", runs=str(trained / "runs"), results=tmp_path)
+    assert len(rows) == 2
+    assert sorted(trained.glob("runs/*/*/record.json")) == records
+
+
+@pytest.mark.slow
+def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
+    table = replace(SMALL, arms=SMALL.arms[:1])
+    rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
+    ours = {row["seed"]: row["curves"] for row in rows}
+    found = [row for row in read_results("table4", "tiny", trained)["rows"]]
+    assert ours == {r["seed"]: r["curves"] for r in found if r["name"] == "standard"}
+
+
+def test_protocols_are_never_mixed(trained: Path) -> None:
+    other = replace(TINY, epochs=3)
+    with pytest.raises(InputError, match="epochs: 2 before, 3 now"):
+        SMALL.run(other, data="", runs=str(trained / "runs"), results=trained)
+
+
+def test_figure_1_trains_each_setting_once(tmp_path: Path, monkeypatch) -> None:
+    base = fig1.Setting("digits", "symmetric:0.5", "mlp", epochs=1)
+    factors = {
+        "noise": {"half": base, "pairs": replace(base, noise="pairflip:0.45")},
+        "optimiser": {"adam": base, "sgd": replace(base, optimizer="sgd", learning_rate=0.1)},
+    }
+    tiny = fig1.Protocol("tiny", 1, base, factors)
+    rows = fig1.run(tiny, data="", runs=str(tmp_path / "runs"), results=tmp_path)
+    assert len(rows) == 3
+    assert [row["optimizer"] for row in rows] == ["adam", "adam", "sgd"]
+    monkeypatch.setattr(keeprate, "train", refuse)
+    assert fig1.run(tiny, data="", runs=str(tmp_path / "runs"), results=tmp_path) == rows
+    assert fig1.rows_of(rows, base) == rows[:1]
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--data must be a folder that holds mnist/"):
+        load_data(str(tmp_path), "mnist")
+
+
+@pytest.mark.parametrize("protocol", ["desk", "paper"])
+def test_protocols_ask_for_known_things(protocol: str) -> None:
+    for table in (*TABLES, table7.TABLE):
+        found = table.protocol(protocol)
+        assert found.config().epochs == found.epochs
+        assert found.data in common.DATA_SETS
+        for arm in table.arms:
+            assert not arm.paper or ("pairflip:0.45", arm.paper) in paper_numbers(
+                table.paper, found.data
+            )
+    for group in fig1.protocol_named(protocol).factors.values():
+        assert fig1.protocol_named(protocol).base in group.values()
+
+
+# Numbers ---------------------------------------------------------------------------------------
+
+
+def test_the_examples_in_docstrings() -> None:
+    tried = doctest.testmod(common)
+    assert tried.attempted and not tried.failed
+
+
+def test_the_papers_numbers() -> None:
+    file = "table4-6_early_stop_accuracy.csv"
+    assert paper_numbers(file, "mnist")["pairflip:0.45", "F-correction"] == (9.50, 1.55)
+    assert paper_numbers(file, "cifar-10")["symmetric:0.2", "Co-teaching+"] == (59.70, 1.07)
+    assert paper_numbers(file, "cifar-100")["symmetric:0.5", "Proposed"] == (42.90, 0.40)
+    spaces = paper_numbers("table7_search_space_ablation.csv", "mnist")
+    assert spaces["pairflip:0.45", "power-decay"] == (94.99, 0.03)
+    assert len(spaces) == 9
+
+
+def test_tables_equal_what_the_rows_give_by_hand(tmp_path: Path) -> None:
+    write_made_up(tmp_path)
+    found = read_results("table4", "desk", tmp_path)
+    assert found is not None
+    own = [r for r in found["rows"] if (r["noise"], r["name"]) == ("pairflip:0.45", "standard")]
+    cells = []
+    for when, what in (("last", "test_accuracy"), ("best", "test_accuracy")):
+        values = [100 * row[when][what] for row in own]
+        mean = sum(values) / 3
+        std = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
+        cells.append(f"{mean:.2f} ± {std:.2f}")
+    assert f"| Standard | {cells[0]} | {cells[1]} | 68.86 ± 5.20 |" in results.text(tmp_path)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert common.in_words(*common.mean_std([93.684])) == "93.68"
+    mean, std = common.mean_std([1.0, 2.0, 4.0])
+    assert (mean, std) == (pytest.approx(7 / 3), pytest.approx(statistics.stdev([1, 2, 4])))
+
+
+def test_missing_runs_are_said() -> None:
+    table = replace(SMALL, noises=("symmetric:0.5", "pairflip:0.45"))
+    rows = [
+        {"noise": "symmetric:0.5", "seed": 0, "name": "standard"},
+        *(
+            {"noise": "pairflip:0.45", "seed": s, "name": arm.name}
+            for s in (0, 1)
+            for arm in SMALL.arms
+        ),
+    ]
+    assert list(comparison.missing(table, TINY, rows)) == [
+        "symmetric 50 %: Standard (seed 1)",
+        "symmetric 50 %: F-correction, Proposed (all seeds)",
+    ]
+    assert list(comparison.missing(table, TINY, [])) == [
+        "symmetric 50 %: every line (all seeds)",
+        "pairflip 45 %: every line (all seeds)",
+    ]
+
+
+# Claims ----------------------------------------------------------------------------------------
+
+
+def verdicts(source: Source) -> dict[str, str]:
+    return {c.judge.__name__: c.verdict(source).verdict for c in CLAIMS if c.kind == source.kind}
+
+
+def test_claims_that_hold_and_claims_that_do_not() -> None:
+    arms = ("proposed", "co-teaching", "standard", "f-correction")
+    rows = [
+        made_up(0, noise, name, forgets=FORGETS.get(name, 0.2)) for noise in NOISES for name in arms
+    ]
+    for row in rows:
+        if row["name"] == "f-correction":
+            row["best"]["test_accuracy"] = 0.1
+    source = Source("made up", "methods", rows, tuple(NOISES), arms)
+    assert set(verdicts(source).values()) == {HELD}
+    for row in rows:
+        if row["name"] == "f-correction":
+            row["best"]["test_accuracy"] = 0.99
+        if row["name"] == "proposed" and row["noise"] == "symmetric:0.5":
+            row["keep_rate"][-1] = 0.51
+            row["last"] |= {"test_accuracy": 0.3, "label_precision": 0.3}
+    assert set(verdicts(source).values()) == {FAILED}
+
+
+def test_claims_are_not_settled_by_a_part() -> None:
+    names = ("proposed", "co-teaching")
+    rows = [made_up(0, "pairflip:0.45", name, forgets=FORGETS[name]) for name in names]
+    source = Source("a part", "methods", rows, tuple(NOISES), names)
+    found = verdicts(source)
+    assert found["cleaner_than_co_teaching"] == found["proposed_is_best"] == IN_PART
+    assert found["f_correction_fails"] == UNKNOWN
+    # That it is the best is not known before every rival is there, that it is not, is.
+    source = replace(source, names=(*names, "jocor"))
+    assert verdicts(source)["proposed_is_best"] == UNKNOWN
+    rows[0]["last"]["test_accuracy"] = 0.1
+    assert verdicts(source)["proposed_is_best"] == FAILED
+    assert set(verdicts(Source("nothing", "methods")).values()) == {UNKNOWN}
+
+
+def test_a_peak_is_told_from_noise() -> None:
+    falling, steady = (made_up(0, "symmetric:0.5", "standard", forgets=f) for f in (0.2, 0.0))
+    peak = claims.peak_of([falling])
+    curve = falling["curves"]["test_accuracy"]
+    assert peak.epoch == curve.index(max(curve)) + 1
+    assert peak.drop == pytest.approx(100 * (max(curve) - statistics.fmean(curve[-3:])))
+    assert peak.falls
+    assert not claims.peak_of([steady]).falls
+    assert peak.train_gain is not None and peak.train_gain > 0
+    falling["curves"]["train_accuracy"] = None
+    assert claims.peak_of([falling]).train_gain is None
+
+
+def test_claims_about_memorisation(tmp_path: Path) -> None:
+    write_made_up(tmp_path)
+    found = read_results(fig1.NAME, "desk", tmp_path)
+    assert found is not None
+    source = Source("f", "memorisation", found["rows"], memorisation=fig1.protocol_named("desk"))
+    assert verdicts(source)["rises_then_falls"] == HELD
+    assert verdicts(replace(source, rows=found["rows"][:1]))["rises_then_falls"] == IN_PART
+    for row in found["rows"]:
+        row["curves"] = found["rows"][0]["curves"]
+    assert verdicts(source)["every_factor_matters"] == FAILED
+
+
+# Page and figures ------------------------------------------------------------------------------
+
+
+def test_the_page_is_written_and_found_stale(tmp_path: Path) -> None:
+    write_made_up(tmp_path, tables=TABLES[:1])
+    page = tmp_path / "docs" / "results.md"
+    where = {"results": tmp_path, "page": page}
+    results.write(**where, images=page.parent / "images" / "results")
+    results.check(**where)
+    written = page.read_text()
+    assert results.text(tmp_path) == written
+    assert "Not run yet: `python -m experiments.main_job`." in written
+    assert "Not run yet: `python -m experiments table4 --protocol paper`." in written
+    (page.parent / "images" / "results" / "fig4-desk.svg").unlink()
+    with pytest.raises(InputError, match=r"links images/results/fig4-desk\.svg"):
+        results.check(**where)
+    write_made_up(tmp_path, tables=TABLES[:1], seeds=2)
+    with pytest.raises(InputError, match=r"results\.md is not current"):
+        results.check(**where)
+
+
+def test_check_exits_with_1(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(
+        results.check, "__kwdefaults__", {"results": tmp_path, "page": tmp_path / "results.md"}
+    )
+    assert command.main(["results", "--check"]) == 1
+    assert "run `python -m experiments results`" in capsys.readouterr().err
+    (tmp_path / "results.md").write_text(results.text(tmp_path))
+    assert command.main(["results", "--check"]) == 0
+
+
+def test_nothing_to_draw_exits_with_2(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(fig4.draw, "__kwdefaults__", {"results": tmp_path, "images": tmp_path})
+    assert command.main(["fig4", "--protocol", "paper"]) == 2
+    assert "run `python -m experiments table4 --protocol paper` first" in capsys.readouterr().err
+
+
+def test_without_a_name_the_items_are_listed(capsys) -> None:
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ["fig1", "table4", "table5", "table6", "table7", "fig4", "fig5", "fig7", "results"]
+    assert [line.split()[0] for line in lines[:9]] == names
+
+
+@pytest.mark.parametrize("module", [fig1, fig4, fig5, fig7], ids=lambda module: module.NAME)
+def test_figures_are_png_and_svg(tmp_path: Path, module) -> None:
+    write_made_up(tmp_path, tables=TABLES[:1])
+    png, svg = module.draw("desk", results=tmp_path, images=tmp_path / "images")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert ET.parse(svg).getroot().tag.endswith("svg")
+    first = svg.read_bytes()
+    module.draw("desk", results=tmp_path, images=tmp_path / "images")
+    assert svg.read_bytes() == first
+
+
+# Real data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+def test_protocols_find_their_data() -> None:
+    folder = os.environ.get("KEEPRATE_DATA")
+    if not folder:
+        pytest.skip("KEEPRATE_DATA is not set: it names the folder with mnist and cifar-10")
+    for table, n_train in ((TABLES[0], 60_000), (TABLES[1], 10_000)):
+        protocol = table.protocol("desk")
+        if not (Path(folder) / protocol.data).is_dir():
+            pytest.skip(f"KEEPRATE_DATA={folder} has no folder {protocol.data}")
+        data = keeprate.prepare(
+            load_data(folder, protocol.data), noise="symmetric:0.2", limit=protocol.limit
+        )
+        assert data.test is not None
+        assert (len(data.train), len(data.validation), len(data.test)) == (n_train, 5_000, 5_000)
+        assert data.noise_rate == pytest.approx(0.2, abs=0.015)
