@@ -29,11 +29,12 @@ demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table an
 test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-data ones)
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-check: $(READY) ## Lint, formatting, types and the import floors
+check: $(READY) ## Lint, formatting, types, import floors, and docs/results.md is current
 	$(BIN)/ruff check src $(EXTRA_SOURCES)
 	$(BIN)/ruff format --check src $(EXTRA_SOURCES)
 	$(BIN)/mypy src $(TYPED_EXTRAS)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m experiments results --check
 
 bench: $(READY) ## Measure the training engine; prints JSON
 	$(BIN)/python -m benchmarks.engine

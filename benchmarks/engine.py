@@ -6,8 +6,9 @@ reference   the loop as this literature's releases have it: a `Dataset` that mak
             then a tensor of each sample, a `DataLoader`, two modules, two optimisers, argsort
 plain       a good in-memory PyTorch loop: uint8 tensors, two modules, fused Adam, index selection
 keeprate    `train_step` on K stacked candidates, as `keeprate search` runs it
-matmul      the rate of a 2048 x 2048 float32 matrix product
+matmul      the rate of a 2048 x 2048 matrix product
 
+Everything in float32; where "auto" trains in bfloat16, keeprate in that too, beside its rate.
 All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
 candidate-epoch (469 steps of two networks), medians over the rounds; ratios are within a round.
 keeprate asks glibc to keep freed memory (`mallopt`), from which the rivals gain too from the second
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,12 @@ def plain(data: Data, device: torch.device, n_steps: int) -> float:
     return _seconds_per_step(step, n_steps, device)
 
 
-def lockstep(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:
+def lockstep(
+    data: Data, device: torch.device, n_steps: int, n_candidates: int, precision: str = "float32"
+) -> float:
     """Seconds per step of keeprate with K candidates."""
-    config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision="float32")
+    config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision=precision)
+    autocast = config.autocast(device)
     normaliser, method = Normaliser.fit(data.train.inputs), get_method(METHOD)
     population = new_population(
         range(n_candidates),
@@ -137,14 +142,16 @@ def lockstep(data: Data, device: torch.device, n_steps: int, n_candidates: int) 
     def step(number: int) -> None:
         index = order[number * BATCH : (number + 1) * BATCH]
         x, y = normaliser(inputs[index]), labels[index]
-        train_step(population.networks, population.optimizer, method, x, y, keep_rate)
+        train_step(population.networks, population.optimizer, method, x, y, keep_rate, autocast)
 
     return _seconds_per_step(step, n_steps, device)
 
 
-def matmul_rate(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of a square float32 matrix product, the median of some repeats."""
-    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+def matmul_rate(
+    device: torch.device, precision: str = "float32", size: int = 2048, repeats: int = 5
+) -> float:
+    """FLOP/s of a square matrix product, the median of some repeats."""
+    a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
     rates = []
     for _ in range(repeats + 1):
         _wait(device)
@@ -203,31 +210,32 @@ def _wait(device: torch.device) -> None:
 def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[str, Any]:
     """All contestants, `rounds` times in turns."""
     candidates = [1, 10, 40] + ([100, 200] if device.type == "cuda" else [])
+    own = TrainingConfig().resolve_precision(device)
+    precisions = list(dict.fromkeys(["float32", own]))
     contestants: dict[str, tuple[int, Callable[[], float]]] = {
         "reference, in process": (1, lambda: reference(data, device, 40, 0)),
         "reference, 2 workers": (1, lambda: reference(data, device, 40, 2)),
         "plain": (1, lambda: plain(data, device, 150)),
     }
-    for k in candidates:
-        n_steps = max(12, 200 // k)
-        contestants[f"keeprate, K = {k}"] = (
-            k,
-            lambda k=k, n_steps=n_steps: lockstep(data, device, n_steps, k),  # type: ignore[misc]
-        )
+    for precision in precisions:
+        for k in candidates:
+            run = partial(lockstep, data, device, max(12, 200 // k), k, precision)
+            contestants[_ours(k, precision)] = (k, run)
     steps = len(data.train) // BATCH
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    rates = []
+    rates: dict[str, list[float]] = {precision: [] for precision in precisions}
     for _ in range(rounds):
-        for name, (k, run) in contestants.items():
-            rates.append(matmul_rate(device))
-            seconds[name].append(run() * steps / k)
+        for name, (k, run_one) in contestants.items():
+            for precision in precisions:
+                rates[precision].append(matmul_rate(device, precision))
+            seconds[name].append(run_one() * steps / k)
     fastest_reference = [
         min(a, b)
         for a, b in zip(
             seconds["reference, in process"], seconds["reference, 2 workers"], strict=True
         )
     ]
-    rate = statistics.median(rates)
+    rate = {precision: statistics.median(found) for precision, found in rates.items()}
     flops = 2 * BATCH * FLOPS_PER_SAMPLE * steps  # one candidate-epoch: two networks
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -235,7 +243,7 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
         "cores": os.cpu_count(),
         "versions": versions(),
         "rounds": rounds,
-        "matmul_gflops": round(rate / 1e9, 1),
+        "matmul_gflops": {precision: round(r / 1e9, 1) for precision, r in rate.items()},
         "flops_per_candidate_epoch": flops,
         "seconds_per_candidate_epoch": {
             name: {"median": round(statistics.median(s), 4), "all": [round(x, 4) for x in s]}
@@ -243,15 +251,25 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
         },
         "ratios": {},
     }
-    for k in candidates:
-        ours = seconds[f"keeprate, K = {k}"]
-        result["ratios"][f"K = {k}"] = {
-            "reference / keeprate": round(_ratio(fastest_reference, ours), 2),
-            "plain / keeprate": round(_ratio(seconds["plain"], ours), 2),
-            "fraction of the matmul rate": round(flops / statistics.median(ours) / rate, 3),
-            "peak MiB per candidate": round(peak_memory(source, device, k) / k / 2**20, 1),
-        }
+    for precision in precisions:
+        for k in candidates:
+            ours = seconds[_ours(k, precision)]
+            found = {
+                "reference / keeprate": round(_ratio(fastest_reference, ours), 2),
+                "plain / keeprate": round(_ratio(seconds["plain"], ours), 2),
+                "fraction of the matmul rate": round(
+                    flops / statistics.median(ours) / rate[precision], 3
+                ),
+            }
+            if precision == "float32":
+                memory = peak_memory(source, device, k) / k / 2**20
+                found["peak MiB per candidate"] = round(memory, 1)
+            result["ratios"][_ours(k, precision)] = found
     return result
+
+
+def _ours(k: int, precision: str) -> str:
+    return f"keeprate, K = {k}" + ("" if precision == "float32" else f", {precision}")
 
 
 def _ratio(a: list[float], b: list[float]) -> float:

@@ -193,7 +193,7 @@ def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:
             raise
 
 
-def describe_run(run: Run, config: TrainingConfig) -> Row:
+def describe_run(run: Run) -> Row:
     """What a row keeps of a run: its own training's results, and the cost."""
     record, result = run.record, run.record["results"][0]
     row = {
@@ -207,7 +207,7 @@ def describe_run(run: Run, config: TrainingConfig) -> Row:
             for name in ("test_accuracy", "train_accuracy", "label_precision")
         },
         "keep_rate": result["keep_rate"],
-        "precision": config.resolve_precision(config.resolve_device()),
+        "precision": record["config"]["training"]["precision"],
         "seconds": result["seconds"],
         "cost": record["cost"],
     }

@@ -160,7 +160,7 @@ class Comparison:
                 out=folder,
                 command=command,
             )
-        return {"method": arm.method, "space": arm.space} | describe_run(run, protocol.config())
+        return {"method": arm.method, "space": arm.space} | describe_run(run)
 
 
 def of(rows: Sequence[Row], noise: str, name: str) -> list[Row]:

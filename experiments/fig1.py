@@ -169,7 +169,7 @@ def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> 
         out=folder,
         command=command_of(NAME, protocol),
     )
-    return describe_run(done, config)
+    return describe_run(done)
 
 
 def rows_of(rows: list[Row], setting: Setting) -> list[Row]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,9 +23,10 @@ from typing import Any
 import torch
 
 import keeprate
+from experiments.common import mean_std
 from keeprate.files import read_json, write_json
 from keeprate.noise import Noise
-from keeprate.records import versions
+from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
 PRUNER = "halving"
@@ -38,13 +38,12 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     started = time.perf_counter()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
     data = keeprate.prepare(arguments.data, noise=Noise.parse(noise), seed=seed)
-    config = TrainingConfig(epochs=arguments.epochs)
     folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-seed{seed}"
     run = keeprate.search(
         data,
         trials=arguments.trials,
         pruner=PRUNER,
-        config=config,
+        config=TrainingConfig(epochs=arguments.epochs),
         seed=seed,
         out=folder,
         command=f"python -m experiments.main_job --noise {noise} --seeds {seed}",
@@ -70,7 +69,8 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
             for t in record["trials"]
         ],
         "chosen_trials": record["chosen_trials"],
-        "precision": config.resolve_precision(config.resolve_device()),
+        "precision": record["config"]["training"]["precision"],
+        # Of this start: a run that goes on after a kill was longer than that.
         "cost": record["cost"] | {"wall_seconds": time.perf_counter() - started},
     }
 
@@ -95,9 +95,9 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def _mean_and_deviation(values: list[float]) -> list[float]:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return [round(statistics.fmean(values), 2), round(deviation, 2)]
+def _mean_and_deviation(values: list[float]) -> list[float | None]:
+    mean, deviation = mean_std(values)
+    return [round(mean, 2), None if deviation is None else round(deviation, 2)]
 
 
 def main() -> None:
@@ -124,7 +124,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     if Path(arguments.out).exists():
         found = read_json(arguments.out)
-        rows = found["runs"] if found["protocol"] == protocol else []
+        if found["protocol"] != protocol:
+            changed = "; ".join(differences(found["protocol"], protocol))
+            sys.exit(f"{arguments.out} holds runs of another protocol ({changed}); move it away.")
+        rows = found["runs"]
     done = {(row["noise"], row["seed"]) for row in rows}
     wanted = [(noise, seed) for seed in arguments.seeds for noise in arguments.noise]
     started = time.perf_counter()

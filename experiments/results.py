@@ -30,6 +30,8 @@ from experiments.comparison import Arm, Comparison, missing, of, percent
 from experiments.drawing import TABLES
 from keeprate import InputError
 from keeprate.files import write_atomically
+from keeprate.spaces import get_space
+from keeprate.trials import POPULATION_SIZE, Proposals
 
 NAME = "results"
 SUMMARY = "draws all figures and writes docs/results.md; --check says whether it is current"
@@ -40,6 +42,7 @@ FIGURES = (
     (fig7, "Figure 7: label precision"),
 )
 COMPARISONS = (*TABLES, table7.TABLE)
+MAIN_JOB_SEEDS = 3
 MAIN_JOB_NOISES = ("symmetric:0.5", "pairflip:0.45")
 MAIN_JOB_ARMS = (
     Arm("standard", "Standard", "standard"),
@@ -167,8 +170,16 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
     return (
         f"{DATA_SETS.get(p['data'], p['data'])}, {size}; {p['model']}, {p['epochs']} epochs, "
         f"batch {p['batch_size']}, {p['optimizer']} {p['learning_rate']:g}, {p['lr_schedule']}; "
-        f"searches of {p['trials']} trials, {_pruner_in_words(p['pruner'])}; {p['seeds']} seeds."
+        f"searches of {_trials_in_words(p)}, {_pruner_in_words(p['pruner'])}; {p['seeds']} seeds."
     )
+
+
+def _trials_in_words(p: dict[str, Any]) -> str:
+    explored = Proposals(get_space("basis"), p["epochs"], "random", p["trials"], p["confirm"], 0)
+    n, again = explored.n_explored, p["trials"] - explored.n_explored
+    updates = (n - 1) // POPULATION_SIZE
+    words = f"{p['trials']} trials ({updates} update" + ("" if updates == 1 else "s")
+    return words + (f", {again} trials confirm)" if again else ")")
 
 
 def _pruner_in_words(name: str) -> str:
@@ -186,22 +197,24 @@ def _sources(results: Path) -> Iterator[Source]:
     """Everything that a claim may be judged by, with results or without."""
     _, rows = main_job_rows(results)
     names = [arm.name for arm in MAIN_JOB_ARMS]
-    yield Source("main job (three methods)", "methods", rows, MAIN_JOB_NOISES, names)
+    whole = len(rows) == MAIN_JOB_SEEDS * len(MAIN_JOB_NOISES) * len(names)
+    yield Source("main job (three methods)", "methods", rows, MAIN_JOB_NOISES, names, whole)
     for table in COMPARISONS:
         kind = "spaces" if table is table7.TABLE else "methods"
         for protocol in PROTOCOLS:
             found = read_results(table.name, protocol, results)
             title = f"{table.title.replace(': ', ', ')}, {protocol}"
             names = [arm.name for arm in table.arms]
-            yield Source(title, kind, [] if found is None else found["rows"], table.noises, names)
+            rows = [] if found is None else found["rows"]
+            whole = not list(missing(table, table.protocol(protocol), rows))
+            yield Source(title, kind, rows, table.noises, names, whole)
     for protocol in PROTOCOLS:
         found = read_results(fig1.NAME, protocol, results)
-        yield Source(
-            f"Figure 1, {protocol}",
-            "memorisation",
-            [] if found is None else found["rows"],
-            memorisation=fig1.protocol_named(protocol),
-        )
+        rows = [] if found is None else found["rows"]
+        asked = fig1.protocol_named(protocol)
+        whole = len(rows) == asked.seeds * len(asked.settings())
+        title = f"Figure 1, {protocol}"
+        yield Source(title, "memorisation", rows, complete=whole, memorisation=asked)
 
 
 def _claims(results: Path) -> Iterator[str]:

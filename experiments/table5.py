@@ -16,7 +16,7 @@ TABLE = Comparison(
             "model1",
             epochs=30,
             seeds=3,
-            trials=10,
+            trials=20,
             pruner="halving",
             confirm=True,
             limit=10_000,

@@ -24,9 +24,10 @@ FLOORS = {
     5: {"training"},
     6: {"checkpoints", "label_quality", "trials"},
     7: {"lockstep", "classifier", "report"},
-    8: {"runs", "predict"},
-    9: {"searching"},
-    10: {"cli"},
+    8: {"finals", "predict"},
+    9: {"runs"},
+    10: {"searching"},
+    11: {"cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))

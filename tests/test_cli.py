@@ -156,6 +156,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
     [
         (["--trials", "0"], ["trials must be at least 1", "got 0"]),
         (["--epochs", "0"], ["epochs must be at least 1"]),
+        (["--restarts", "0"], ["restarts must be at least 1", "got 0"]),
         (["--lr", "nan"], ["learning_rate must be positive"]),
         (["--batch-size", "5000"], ["batch_size must be at most", "1079", "5000"]),
         (["--model", "resnet"], ["model must be one of mlp", "resnet"]),

@@ -184,9 +184,16 @@ def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path,
 def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
     table = replace(SMALL, arms=SMALL.arms[:1])
     rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
-    ours = {row["seed"]: row["curves"] for row in rows}
-    found = [row for row in read_results("table4", "tiny", trained)["rows"]]
-    assert ours == {r["seed"]: r["curves"] for r in found if r["name"] == "standard"}
+    found = read_results("table4", "tiny", trained)["rows"]
+    for row in rows:
+        same = common.row_of(found, {"seed": row["seed"], "name": "standard"})
+        assert same is not None
+        # Other numbers of threads may round differently: a few samples of 359.
+        for ours, theirs in zip(
+            row["curves"]["test_accuracy"], same["curves"]["test_accuracy"], strict=True
+        ):
+            assert ours == pytest.approx(theirs, abs=0.03)
+    assert sorted(row["seed"] for row in rows) == [0, 1]
 
 
 def test_protocols_are_never_mixed(trained: Path) -> None:
@@ -332,13 +339,38 @@ def test_a_peak_is_told_from_noise() -> None:
     falling, steady = (made_up(0, "symmetric:0.5", "standard", forgets=f) for f in (0.2, 0.0))
     peak = claims.peak_of([falling])
     curve = falling["curves"]["test_accuracy"]
-    assert peak.epoch == curve.index(max(curve)) + 1
-    assert peak.drop == pytest.approx(100 * (max(curve) - statistics.fmean(curve[-3:])))
+    smooth = np.convolve(curve, np.ones(3) / 3, "valid")  # all but the first and the last epoch
+    assert peak.epoch == smooth.argmax() + 2
+    assert peak.drop == pytest.approx(100 * (smooth.max() - statistics.fmean(curve[-3:])))
     assert peak.falls
     assert not claims.peak_of([steady]).falls
     assert peak.train_gain is not None and peak.train_gain > 0
     falling["curves"]["train_accuracy"] = None
     assert claims.peak_of([falling]).train_gain is None
+
+
+def test_fluctuation_is_no_fall() -> None:
+    rng, row = np.random.default_rng(0), made_up(0, "symmetric:0.5", "standard")
+    falls = 0
+    for _ in range(50):
+        row["curves"]["test_accuracy"] = rng.normal(0.9, 0.01, 30).tolist()
+        falls += claims.peak_of([row]).falls
+    assert falls <= 5
+
+
+def test_a_claim_needs_every_seed_and_compares_the_same_ones() -> None:
+    names = ("proposed", "co-teaching")
+    rows = [
+        made_up(seed, noise, name, forgets=FORGETS[name])
+        for seed in (0, 1)
+        for noise in NOISES
+        for name in names
+    ]
+    rows[-1]["last"]["label_precision"] = 1.0  # Co-teaching's second seed is cleaner than both
+    source = Source("two seeds", "methods", rows, tuple(NOISES), names, complete=False)
+    assert verdicts(source)["proposed_is_best"] == IN_PART
+    without = [row for row in rows if (row["seed"], row["name"]) != (1, "proposed")]
+    assert verdicts(replace(source, rows=without))["cleaner_than_co_teaching"] == IN_PART
 
 
 def test_claims_about_memorisation(tmp_path: Path) -> None:

@@ -184,6 +184,44 @@ def test_state_round_trip_includes_dropout_generators():
     assert torch.equal(networks(x), first)
 
 
+def dropping_perceptron():
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(16, 10)
+    )
+
+
+def test_a_perceptron_with_dropout_keeps_its_masks_whoever_leaves_and_after_a_reload():
+    alone, together = (
+        StackedNetworks(dropping_perceptron, seeds, 2, CPU) for seeds in ([7], [3, 7])
+    )
+    assert alone._layers is not None
+    x = torch.rand(8, 12)
+    torch.testing.assert_close(alone(x)[0], together(x)[1])
+    together.keep([1], torch.optim.SGD(together.parameters(), lr=0.1))
+    saved = {name: tensor.clone() for name, tensor in together.state().items()}
+    first = together(x)
+    torch.testing.assert_close(alone(x)[0], first[0])
+    together.load_state(saved)
+    assert torch.equal(together(x), first)
+    together.train(False)
+    assert torch.equal(together(x), together(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert together(x).dtype == torch.bfloat16
+
+
+def test_a_shared_bias_stays_stacked():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(10, 12))
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight, torch.arange(10.0))
+
+    networks = build_networks(Constant, [1, 2], n_peers=1, probe=torch.rand(4, 12), device=CPU)
+    assert isinstance(networks, StackedNetworks)
+
+
 class Branching(nn.Module):
     """Control flow on data: vmap cannot take it."""
 

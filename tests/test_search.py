@@ -209,17 +209,59 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(confirmed):
     best = sorted(complete, key=lambda t: -t["value"])[:2]
     assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
     assert all(t["confirms"] is None for t in explored)
-    means = []
+    at_the_rung = []  # after epoch 2 the schedule with the better mean of two goes on
     for one in best:
-        same = [one, *(t for t in again if t["confirms"] == one["number"])]
-        assert len({tuple(t["validation_accuracy"]) for t in same}) == 3  # other initial weights
+        same = [t for t in again if t["confirms"] == one["number"]]
+        curves = [t["validation_accuracy"] for t in (one, *same)]
+        assert len({tuple(curve[:2]) for curve in curves}) == 3  # other initial weights
         assert all(t["parameters"] == one["parameters"] for t in same)
-        assert all(len(t["validation_accuracy"]) == 5 for t in same)  # none is pruned
-        means.append(np.mean([t["value"] for t in same]))
-    winner = best[int(np.argmax(means))]
+        at_the_rung.append(np.mean([curve[1] for curve in curves[1:]]))
+    winner = best[int(np.argmax(at_the_rung))]
+    for t in again:
+        assert t["state"] == ("complete" if t["confirms"] == winner["number"] else "pruned")
     assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
-    assert confirmed.record["chosen_trials"][0] == winner["number"]
-    assert len(confirmed.record["chosen_trials"]) == 3
+    chosen = confirmed.record["chosen_trials"]
+    assert chosen == [
+        t["number"] for t in trials if winner["number"] in (t["number"], t["confirms"])
+    ]
+
+
+def test_the_choice_is_by_the_mean_of_all_trainings_of_a_schedule():
+    from keeprate.trials import choose
+
+    def trial(number, value, confirms=None):
+        attributes = {} if confirms is None else {"confirms": confirms}
+        return optuna.trial.create_trial(value=value, user_attrs=attributes), number
+
+    made = [
+        trial(0, 0.9), trial(1, 0.99), trial(2, 0.95),  # the best of all is not confirmed
+        trial(3, 0.90, 0), trial(4, 0.80, 2), trial(5, 0.92, 0), trial(6, 0.85, 2),
+    ]  # fmt: skip
+    trials = []
+    for one, number in made:
+        one.number = number
+        trials.append(one)
+    assert [t.number for t in choose(trials)] == [0, 3, 5]
+    assert [t.number for t in choose(trials[:3])] == [1]
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
+    config = replace(CONFIG, epochs=5)
+    run = train(
+        data, schedule="constant", config=config, restarts=restarts, out=tmp_path,
+        baselines_too=True,
+    )  # fmt: skip
+    for result in run.record["results"]:
+        tried = result["restarts"]
+        assert sorted(one["epochs"] for one in tried) == [2] * (restarts - 1) + [5]
+        at_the_rung = [one["validation_accuracy"] for one in tried if one["epochs"] == 2]
+        assert all(value <= result["curves"]["validation_accuracy"][1] for value in at_the_rung)
+        assert len(result["curves"]["test_accuracy"]) == 5
+        assert result["seconds"] == pytest.approx(sum(one["seconds"] for one in tried))
+    accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
+    reported = run.record["results"][0]["last"]["test_accuracy"]  # mean of the two peers
+    assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
 def test_nothing_is_confirmed_if_the_user_says_so(data):
@@ -269,7 +311,7 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
 
 def test_when_every_candidate_fails_the_user_is_told(data):
     config = replace(CONFIG, learning_rate=1e30)
-    with pytest.raises(keeprate.InputError, match=r"all 3 trials failed.*learning rate"):
+    with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
         search(data, trials=3, config=config, baselines_too=False)
 
 
@@ -357,10 +399,11 @@ def kill(folder, where, at, **options):
     assert not load_record(folder)["finished"]
 
 
-def test_a_killed_random_search_asks_the_same_again(data, tmp_path):
-    kill(tmp_path, "suggest", 30, sampler="random")
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_another_sampler_asks_the_same_again_after_a_kill(data, tmp_path, sampler):
+    kill(tmp_path, "suggest", 30, sampler=sampler)
     resumed, whole = (
-        search(data, trials=12, config=CONFIG, sampler="random", out=out, checkpoint_seconds=0)
+        search(data, trials=12, config=CONFIG, sampler=sampler, out=out, checkpoint_seconds=0)
         for out in (tmp_path, None)
     )
     assert essence(resumed.record) == essence(whole.record)
@@ -369,7 +412,8 @@ def test_a_killed_random_search_asks_the_same_again(data, tmp_path):
 @pytest.mark.parametrize(
     ("where", "at"),
     [
-        ("search", 7),  # between the two rungs of the first population
+        ("search", 5),  # between the two rungs of the first population
+        ("search", 9),  # behind both
         ("tell", 5),  # the untold half must not be pruned among themselves
     ],
 )

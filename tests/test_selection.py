@@ -316,6 +316,16 @@ def test_co_teaching_plus_falls_back_to_the_whole_batch():
 def test_a_method_of_one_s_own():
     own = replace(METHODS["mentornet"], name="mine")
     assert get_method(own) is own
+    assert METHODS["mentornet"].fingerprint() is None
+    assert own.fingerprint() == replace(own).fingerprint()
+    changed = replace(own, select=METHODS["decoupling"].select)
+    assert (
+        len({own.fingerprint(), changed.fingerprint(), replace(own, n_networks=2).fingerprint()})
+        == 3
+    )
+    for wrong in ({"name": "a/b"}, {"n_networks": 0}, {"warm_up_share": 1.5}):
+        with pytest.raises(ValueError, match="must"):
+            replace(own, **wrong)
     with pytest.raises(ValueError, match="method must have a name of its own, got 'mentornet'"):
         get_method(replace(own, name="mentornet"))
     with pytest.raises(ValueError, match=r"method must be a keeprate\.Method"):

@@ -193,7 +193,6 @@ def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch,
     corrected, transposed = last("f-correction", true), last("f-correction", true.T)
     standard = last("standard", true)
     assert corrected["transition_error"] < 0.1
-    assert corrected["seconds"] > standard["seconds"]  # it trains twice
     accuracy = [r["last"]["test_accuracy"] for r in (corrected, standard, transposed)]
     assert accuracy[0] > accuracy[1] + 0.05 > accuracy[2]
 
@@ -218,26 +217,63 @@ def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monk
     assert result["transition_error"] > 0
 
 
-def test_f_correction_goes_on_with_the_matrix_of_its_checkpoint(data, tmp_path, monkeypatch):
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4])  # within the first training; within the second
+def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after):
     from keeprate import lockstep
 
-    config = TrainingConfig(epochs=3, batch_size=64)
+    config = replace(CONFIG, epochs=3)
     options = {"schedule": "constant", "method": "f-correction", "config": config}
     whole = keeprate.train(data, **options).record["results"][0]
+    saved = []
 
-    class StoppedError(Exception):
-        pass
-
-    def stop(stage, done, total, best):
-        if done == 2:
+    def save(path, population):
+        save_population(path, population)
+        saved.append(path.name)
+        if len(saved) == after:
             raise StoppedError
 
-    monkeypatch.setattr(lockstep, "CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(StoppedError):
-        keeprate.train(data, out=tmp_path, progress=stop, **options)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(lockstep, "save_population", save)
+        keeprate.train(data, out=tmp_path, checkpoint_seconds=0, **options)
+    second = after > 3
+    assert saved[-1] == f"checkpoint-final-f-correction{'' if second else '-first'}.safetensors"
+    if second:  # the matrix is not estimated anew
+        monkeypatch.setattr(lockstep, "estimate_transition_matrix", None)
     again = keeprate.train(data, out=tmp_path, **options).record["results"][0]
     assert again["transition_matrix"] == whole["transition_matrix"]
     assert again["curves"] == whole["curves"]
+
+
+def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
+    people = population(data, [[1, 1, 1]] * 3)
+    people.transition_matrix = torch.rand(3, 10, 10)
+    kept = people.transition_matrix[[0, 2]].clone()
+    people.drop([1])
+    assert torch.equal(people.transition_matrix, kept)
+    save_population(tmp_path / "p.safetensors", people)
+    again = population(data, [[1, 1, 1]] * 3)
+    assert load_population(tmp_path / "p.safetensors", again)
+    assert torch.equal(again.transition_matrix, kept) and again.numbers == [0, 2]
+
+
+def test_each_epoch_has_the_rule_of_its_time(data, monkeypatch):
+    from keeprate import training
+
+    used, step = [], training.train_step
+
+    def spy(networks, optimizer, method, *rest):
+        used.append(method.select.__name__)
+        return step(networks, optimizer, method, *rest)
+
+    monkeypatch.setattr(training, "train_step", spy)
+    keeprate.train(data, schedule="constant", method="co-teaching-plus", config=CONFIG)
+    per_epoch = len(used) // 3
+    assert used[:per_epoch] == ["co_teaching"] * per_epoch  # 10 % of 3 epochs: at least one
+    assert used[per_epoch:] == ["co_teaching_plus"] * 2 * per_epoch
 
 
 def test_memory_grows_with_the_batch_and_fits_at_least_one():

@@ -79,10 +79,9 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
     """
     tensors, metadata = load_tensors(path)
     try:
-        epoch, failed, curves = _progress(metadata)
+        epoch, numbers, failed, curves = _progress(metadata)
         if metadata["fingerprint"] != population.fingerprint:
             return False
-        numbers: list[int] = metadata["numbers"]
         population.drop([n for n in population.numbers if n not in numbers])
         population.networks.load_state(
             {
@@ -99,7 +98,7 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
                     # Adam's step counter stays on the CPU unless it is fused on a GPU.
                     state[name.removeprefix(prefix)] = tensor.to(parameter.device)
         for name in OPTIONAL:
-            if name in tensors:
+            if name in tensors or getattr(population, name) is not None:
                 setattr(population, name, tensors[name].to(population.keep_rates.device))
         population.curves, population.epoch, population.failed = curves, epoch, failed
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -107,8 +106,10 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
     return True
 
 
-def load_curves(path: str | os.PathLike[str]) -> tuple[int, list[int], dict[int, Curves]]:
-    """How far a saved population is: its epoch, who failed, what was measured of each."""
+def load_curves(
+    path: str | os.PathLike[str],
+) -> tuple[int, list[int], list[int], dict[int, Curves]]:
+    """How far a saved population is: its epoch, who is left, who failed, everyone's curves."""
     _, metadata = load_tensors(path)
     try:
         return _progress(metadata)
@@ -116,9 +117,9 @@ def load_curves(path: str | os.PathLike[str]) -> tuple[int, list[int], dict[int,
         raise _misfit(path, error) from error
 
 
-def _progress(metadata: dict[str, Any]) -> tuple[int, list[int], dict[int, Curves]]:
+def _progress(metadata: dict[str, Any]) -> tuple[int, list[int], list[int], dict[int, Curves]]:
     curves = {int(number): Curves(**value) for number, value in metadata["curves"]}
-    return int(metadata["epoch"]), list(metadata["failed"]), curves
+    return int(metadata["epoch"]), list(metadata["numbers"]), list(metadata["failed"]), curves
 
 
 def _misfit(path: str | os.PathLike[str], error: Exception) -> InputError:

@@ -129,6 +129,17 @@ NoBaselines = Annotated[
 ]
 
 
+Restarts = Annotated[
+    int,
+    typer.Option(
+        "--restarts",
+        help="Initial weights to begin each final training from; after 40 % of the epochs the "
+        "best on the validation samples goes on.",
+        rich_help_panel=TRAINING,
+    ),
+]
+
+
 @app.command("search")
 def search_command(
     data: DataArgument,
@@ -155,13 +166,14 @@ def search_command(
         bool,
         typer.Option(
             "--no-confirm",
-            help="Try new schedules to the end. Else a sixth of the trials trains the best ones "
-            "again, and the choice is by the mean.",
+            help="Try new schedules to the end. Else about a quarter of the trials (of 16 or more) "
+            "trains the best ones again, and the choice is by the mean.",
         ),
     ] = False,
     epochs: Epochs = 40,
     seed: Seed = 0,
     no_baselines: NoBaselines = False,
+    restarts: Restarts = 3,
     inputs: Inputs = None,
     label: Label = None,
     true_label: TrueLabel = None,
@@ -199,6 +211,7 @@ def search_command(
             seed=seed,
             out=out,
             baselines_too=not no_baselines,
+            restarts=restarts,
             noise_rate=noise_rate,
             population=_population(population),
             command=_command(),
@@ -223,6 +236,7 @@ def train_command(
     epochs: Epochs = 40,
     seed: Seed = 0,
     no_baselines: NoBaselines = False,
+    restarts: Restarts = 1,
     inputs: Inputs = None,
     label: Label = None,
     true_label: TrueLabel = None,
@@ -254,6 +268,7 @@ def train_command(
             seed=seed,
             out=out,
             baselines_too=not no_baselines,
+            restarts=restarts,
             noise_rate=noise_rate,
             population=_population(population),
             command=_command(),
@@ -414,7 +429,7 @@ def _conclude(run: Run) -> None:
         typer.echo("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
     if run.record["trials"]:
         typer.echo(
-            f"search: {cost['full_trainings']:.3g} full trainings, {cost['search_seconds']:.1f} s"
+            f"search: {cost['full_trainings']:.4g} full trainings, {cost['search_seconds']:.1f} s"
         )
     if run.folder is not None:
         write_plots(run.record, run.folder)

@@ -36,6 +36,7 @@ from keeprate.transition import estimate_transition_matrix
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
+MACHINE = ("training.device", "training.precision")  # parts of a configuration
 
 
 class Progress(Protocol):
@@ -113,10 +114,13 @@ def open_record(
     InputError
         If the folder holds a run with another configuration; the differences are named.
     """
+    device = setup.config.resolve_device()
+    # What "auto" stands for here: a run must not go on with other arithmetic than it began with.
+    resolved = {"device": device.type, "precision": setup.config.resolve_precision(device)}
     config = options | {
         "model": setup.model_name,
         "seed": setup.seed,
-        "training": asdict(setup.config),
+        "training": asdict(setup.config) | resolved,
         "data_fingerprint": setup.data.fingerprint(),
     }
     record = new_record(kind, command=command, config=config, data=setup.data.describe())
@@ -127,6 +131,8 @@ def open_record(
         found = load_record(folder)
         before = {"kind": found["kind"], **found["config"], "data": found["data"]}
         changed = differences(before, {"kind": kind, **config, "data": record["data"]})
+        if found["finished"]:  # nothing goes on: any machine may read it
+            changed = [line for line in changed if not line.startswith(MACHINE)]
         named = [line for line in changed if not line.startswith("data_fingerprint")]
         changed = named or changed  # a hash says little where something else says it
         if changed:
@@ -240,7 +246,8 @@ def _train_group(
     def finish_epoch(population: Population) -> None:
         if after_epoch is not None:
             after_epoch(population)
-        saver(population, last=population.epoch == setup.config.epochs)
+        over = population.epoch == setup.config.epochs or not population.numbers
+        saver(population, last=over)
 
     train_population(
         population,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
@@ -22,7 +25,7 @@ class Method:
     Attributes
     ----------
     name : str
-        As typed on the command line.
+        As typed on the command line: letters, digits, hyphens and underscores.
     label : str
         As printed.
     source : str
@@ -54,6 +57,36 @@ class Method:
     warm_up: SelectionRule | None = None
     warm_up_share: float = 0.1
     corrects_loss: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name):  # it names files
+            requirement = "hold letters, digits, hyphens and underscores only"
+            raise invalid("the name of a method", requirement, self.name, "choose another")
+        if self.n_networks < 1:
+            raise invalid(
+                "n_networks", "be at least 1", self.n_networks, "most methods have 1 or 2"
+            )
+        if not 0 <= self.warm_up_share <= 1:
+            raise invalid("warm_up_share", "lie in [0, 1]", self.warm_up_share, "give a share")
+
+    def fingerprint(self) -> str | None:
+        """A hash of the fields and the source code of a method of one's own.
+
+        A run folder must not go on with other code than it began with. None for the methods
+        that ship: their code changes with keeprate's version.
+        """
+        if METHODS.get(self.name) is self:
+            return None
+        digest = hashlib.sha256()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if callable(value):
+                try:
+                    value = inspect.getsource(value)
+                except (OSError, TypeError):  # typed in, or a callable object
+                    value = getattr(value, "__qualname__", type(value).__qualname__)
+            digest.update(f"{field.name}={value}\n".encode())
+        return digest.hexdigest()
 
     def at(self, epoch: int, epochs: int) -> Method:
         """The method as it is at an epoch, counted from 0, of so many.

@@ -1,8 +1,9 @@
 """K candidates x R peer networks behind one interface.
 
 `StackedNetworks` runs them all in one call: `torch.func.vmap` over parameters stacked along a
-first axis of N = K * R. `ModuleNetworks` takes modules that vmap cannot take and runs them one by
-one, with the same results. Both give logits `[K, R, B, C]`.
+first axis of N = K * R, or for plain perceptrons the stacked layers one after the other.
+`ModuleNetworks` takes modules that vmap cannot take and runs them one by one, with the same
+results. Both give logits `[K, R, B, C]`.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Networks(ABC):
 
 
 class StackedNetworks(Networks):
-    """All networks in one `vmap` call over stacked parameters `[N, ...]`."""
+    """All networks in one call over stacked parameters `[N, ...]`."""
 
     def __init__(
         self,
@@ -188,7 +189,8 @@ def _plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(module) or any(getattr(module, name) for name in hooks)
 
 
 def _through_layers(
@@ -410,7 +412,7 @@ def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: 
     if not stacked:  # the same inputs for every network: one product for all
         flat = x.reshape(-1, n_in)
         rows = weight.reshape(n_networks * n_out, n_in)
-        product = rows @ flat.T if bias is None else torch.addmm(bias.view(-1, 1), rows, flat.T)
+        product = rows @ flat.T if bias is None else torch.addmm(bias.reshape(-1, 1), rows, flat.T)
         y = product.view(n_networks, n_out, -1).mT
     else:
         flat = x.reshape(n_networks, -1, n_in)

@@ -76,6 +76,8 @@ _STYLE: dict[Any, Any] = {
 
 _BEST_EPOCH = "best epoch on the test set, an optimistic number, as the literature reports it"
 
+_CHOSEN_BY = "accuracy on the validation samples, which chose the schedule,"
+
 
 def write_plots(record: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `keep_rate.png`, `curves.png`, `label_precision.png` and `report.html`.
@@ -479,7 +481,7 @@ def _finding(record: Record) -> str:
             f"{_percent(best['value'])} validation accuracy."
         )
     key = "test_accuracy" if _known(record, "test_accuracy") else "validation_accuracy"
-    words = "test accuracy" if key == "test_accuracy" else "validation accuracy"
+    words = "test accuracy" if key == "test_accuracy" else _CHOSEN_BY
 
     def last(name: str) -> float | None:
         value: float | None = _part(results.get(name, {}), "last").get(key)

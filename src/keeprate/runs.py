@@ -10,30 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keeprate.classifier import Classifier, load_classifier, save_classifier
 from keeprate.data import Data
-from keeprate.errors import InputError, invalid
+from keeprate.errors import invalid
+from keeprate.finals import Plan, Trained, train_plans
 from keeprate.label_quality import write_label_quality
-from keeprate.lockstep import Progress, Setup, make_setup, open_record, train_schedules
+from keeprate.lockstep import (
+    CHECKPOINT_SECONDS,
+    Progress,
+    Setup,
+    make_setup,
+    open_record,
+)
 from keeprate.methods import METHODS, Method, get_method
 from keeprate.noise import Noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
-from keeprate.training import Curves, Population, TrainingConfig, probabilities
-from keeprate.transition import empirical_transition_matrix, transition_error
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One training of the final stage."""
-
-    name: str
-    label: str
-    method: Method
-    schedule: Schedule
+from keeprate.training import TrainingConfig, probabilities
 
 
 def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
@@ -64,6 +59,19 @@ def assumed_noise_rate(data: Data, given: float | None) -> float | None:
     if not 0 <= given < 1:
         raise invalid("noise_rate", "lie in [0, 1)", given, "give a share, 0.45 say")
     return given
+
+
+def check_restarts(restarts: int) -> int:
+    """At least 1.
+
+    Raises
+    ------
+    InputError
+        If it is less.
+    """
+    if restarts < 1:
+        raise invalid("restarts", "be at least 1", restarts, "give 1 for a single training")
+    return restarts
 
 
 def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Schedule:
@@ -112,111 +120,14 @@ def _given_plan(method: Method, schedule: Schedule) -> Plan:
     return Plan("custom", label, method, schedule)
 
 
-def train_plans(
-    plans: Sequence[Plan], setup: Setup, record: dict[str, Any]
-) -> tuple[list[nn.Module], Population]:
-    """Train the plans (those of one method in lockstep) and put their results in the record.
-
-    The first plan is the run's own: its networks and its training samples' scores are returned.
-    """
-    total = setup.config.epochs * len({plan.method.name for plan in plans})
-    results: dict[int, dict[str, Any]] = {}
-    own: list[tuple[list[nn.Module], Population]] = []
-    trained = 0
-
-    def show(population: Population) -> None:
-        if setup.progress is not None:
-            setup.progress("final training", trained + population.epoch, total, None)
-
-    for name in dict.fromkeys(plan.method.name for plan in plans):
-        numbers = [i for i, plan in enumerate(plans) if plan.method.name == name]
-        method = plans[numbers[0]].method
-
-        def collect(population: Population, method: Method = method) -> None:
-            for number, curves in population.curves.items():
-                if number in population.failed:
-                    if number == 0:
-                        raise InputError(
-                            f"the loss of {plans[0].label} was not finite; try a smaller "
-                            "learning rate or check the inputs for extreme values."
-                        )
-                    continue
-                results[number] = describe_result(plans[number], curves)
-                if population.transition_matrix is not None:
-                    row = population.numbers.index(number)
-                    matrix = population.transition_matrix[row].double().cpu().numpy()
-                    results[number] |= describe_estimate(matrix, setup.data)
-            if 0 in population.numbers:
-                row = population.numbers.index(0)
-                peers = [population.networks.module(row, r) for r in range(method.n_networks)]
-                own.append((peers, population))
-
-        train_schedules(
-            numbers,
-            [plans[i].schedule for i in numbers],
-            setup,
-            method=method,
-            stream=f"final-{name}",
-            data=setup.data,
-            track_samples=0 in numbers,
-            after_epoch=show,
-            after_group=collect,
-        )
-        trained += setup.config.epochs
-    record["results"] = [results[number] for number in sorted(results)]
-    return own[0]
-
-
-def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]:
-    """The estimated transition matrix, and its error where the true labels are known."""
-    true = data.train.true_labels
-    if true is None:
-        return {"transition_matrix": matrix.tolist(), "transition_error": None}
-    actual = empirical_transition_matrix(data.train.labels.numpy(), true.numpy(), len(matrix))
-    error = transition_error(matrix, actual)
-    return {"transition_matrix": matrix.tolist(), "transition_error": error}
-
-
-def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
-    """One entry of the record's `results`."""
-    measured = {
-        "train_loss": curves.train_loss,
-        "train_accuracy": curves.train_accuracy,
-        "validation_accuracy": curves.validation_accuracy,
-        "test_accuracy": curves.test_accuracy or None,
-        "label_precision": curves.label_precision or None,
-    }
-    # As the paper's early-stop tables do: the best epoch is that of the test set where there
-    # is one. Optimistic, and named so wherever it is shown.
-    judged = curves.test_accuracy or curves.validation_accuracy
-    best = int(np.argmax(judged))
-
-    def at(epoch: int) -> dict[str, float | None]:
-        return {
-            name: None if values is None else values[epoch] for name, values in measured.items()
-        }
-
-    return {
-        "name": plan.name,
-        "label": plan.label,
-        "method": plan.method.name,
-        "keep_rate": plan.schedule.keep_rate.tolist(),
-        "parameters": dict(plan.schedule.parameters),
-        "curves": measured,
-        "last": at(-1),
-        "best": {"epoch": best + 1, **at(best)},
-        "seconds": curves.seconds,
-    }
-
-
 def save_outputs(
     setup: Setup,
     record: dict[str, Any],
     schedule: Schedule,
-    modules: list[nn.Module],
-    population: Population,
+    trained: Trained,
 ) -> Classifier:
     """Write what a finished run leaves behind, the record last of all."""
+    modules = trained.modules
     classifier = Classifier(
         modules,
         setup.normaliser,
@@ -240,7 +151,7 @@ def save_outputs(
         rows=train.rows.numpy(),
         given=train.labels.numpy(),
         predicted=final.argmax(-1).numpy(),
-        scores=sample_scores(population, final, train.labels).numpy(),
+        scores=sample_scores(trained, final, train.labels).numpy(),
         class_names=classifier.class_names,
     )
     record["finished"] = True
@@ -250,18 +161,16 @@ def save_outputs(
     return classifier
 
 
-def sample_scores(population: Population, final: Tensor, labels: Tensor) -> Tensor:
+def sample_scores(trained: Trained, final: Tensor, labels: Tensor) -> Tensor:
     """Mean probability of each training sample's label over the later half, `[n_train]`.
 
     A sample that no batch of that half held has the final networks' probability.
     """
-    summed, seen = population.given_probability, population.times_seen
+    summed, seen = trained.given_probability, trained.times_seen
     fallback = final.gather(1, labels.unsqueeze(1)).squeeze(1)
     if summed is None or seen is None:
         return fallback
-    row = summed[population.numbers.index(0)].cpu()
-    counts = seen.cpu()
-    return torch.where(counts > 0, row / counts.clamp_min(1), fallback).clamp(0, 1)
+    return torch.where(seen > 0, summed / seen.clamp_min(1), fallback).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -275,13 +184,18 @@ class Run:
 
 
 def finish(
-    setup: Setup, record: dict[str, Any], plans: Sequence[Plan], cost: dict[str, float]
+    setup: Setup,
+    record: dict[str, Any],
+    plans: Sequence[Plan],
+    cost: dict[str, float],
+    *,
+    restarts: int,
 ) -> Run:
     """Train the plans, write all outputs."""
-    modules, population = train_plans(plans, setup, record)
+    trained = train_plans(plans, setup, record, restarts=restarts)
     seconds = sum(result["seconds"] for result in record["results"])
     record["cost"] = cost | {"final_seconds": seconds}
-    classifier = save_outputs(setup, record, plans[0].schedule, modules, population)
+    classifier = save_outputs(setup, record, plans[0].schedule, trained)
     return Run(record, plans[0].schedule, classifier, setup.folder)
 
 
@@ -307,10 +221,12 @@ def train(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     baselines_too: bool = False,
+    restarts: int = 1,
     noise_rate: float | None = None,
     population: int | None = None,
     command: str = "",
     progress: Progress | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Run:
     """Train with a given schedule.
 
@@ -332,6 +248,9 @@ def train(
         The run folder; an interrupted run in it is continued.
     baselines_too : bool
         Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
+    restarts : int
+        Begin each training from so many initial weights, and after 40 % of the epochs go on with
+        the one of the best validation accuracy.
     noise_rate : float, optional
         For Co-teaching's own schedule; left out, the nominal rate of injected noise.
 
@@ -358,11 +277,14 @@ def train(
         out=out,
         population=population,
         progress=progress,
+        checkpoint_seconds=checkpoint_seconds,
     )
     options = {
         "method": chosen.name,
+        "method_fingerprint": chosen.fingerprint(),
         "schedule": given.keep_rate.tolist(),
         "baselines": baselines_too,
+        "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "train", command=command, options=options)
@@ -372,4 +294,5 @@ def train(
     plans = [_given_plan(chosen, given)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
-    return finish(setup, record, plans, {"candidate_epochs": 0, "full_trainings": 0.0})
+    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
+    return finish(setup, record, plans, cost, restarts=restarts)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import invalid
+from keeprate.finals import Plan
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
@@ -24,7 +26,14 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import Method, get_method
-from keeprate.runs import Plan, Run, assumed_noise_rate, baselines, finish, finished_run
+from keeprate.runs import (
+    Run,
+    assumed_noise_rate,
+    baselines,
+    check_restarts,
+    finish,
+    finished_run,
+)
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
 from keeprate.training import Population, TrainingConfig
@@ -61,6 +70,7 @@ def search(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     baselines_too: bool = True,
+    restarts: int = 3,
     noise_rate: float | None = None,
     population: int | None = None,
     command: str = "",
@@ -85,16 +95,21 @@ def search(
     pruner : {"none", "halving"}
         "halving" stops the worse six of a population's ten after 40 % of the epochs, and half of
         the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.
+        Candidates compete with those that train with them: where memory holds few at a time,
+        fewer are stopped, and one alone never is.
     trials : int
         Trainings to start; without a pruner each is a full one.
     confirm : bool
-        Use about a sixth of the trials (of 16 or more) to train the best schedules twice more,
-        from other initial weights, and choose by the mean: the best of many single trainings
-        was partly lucky. These trials are not pruned.
+        Use about a quarter of the trials (none of fewer than 16) to train the best schedules
+        twice more, from other initial weights, and choose by the mean: the best of many single
+        trainings was partly lucky. A pruner stops both trainings of a schedule or neither, by
+        their mean, and here at its first rung only.
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
         Also train Standard and Co-teaching's own schedule, for the table.
+    restarts : int
+        Of the final trainings, the baselines' too: as in `keeprate.train`.
 
     Returns
     -------
@@ -125,12 +140,14 @@ def search(
     )
     options = {
         "method": chosen.name,
+        "method_fingerprint": chosen.fingerprint(),
         "space": space,
         "sampler": sampler,
         "pruner": pruner,
         "trials": trials,
         "confirm": confirm,
         "baselines": baselines_too,
+        "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "search", command=command, options=options)
@@ -155,7 +172,7 @@ def search(
         "candidate_epochs": epochs,
         "full_trainings": epochs / config.epochs,
     }
-    return finish(setup, record, plans, cost)
+    return finish(setup, record, plans, cost, restarts=restarts)
 
 
 def _run_trials(
@@ -167,7 +184,10 @@ def _run_trials(
     rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
     _tell_rest(study, setup)
     while pending := proposals.ask(study):
+        # What explores is a schedule of its own; what confirms has the number of another trial.
+        schedule_of = {t.number: t.user_attrs.get("confirms", t.number) for t in pending}
         exploring = pending[0].number < proposals.n_explored
+        current = rungs if exploring else dict([*rungs.items()][:1])
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -176,10 +196,12 @@ def _run_trials(
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            exploring: bool = exploring,
+            schedule_of: dict[int, int] = schedule_of,
+            current: dict[int, float] = current,
         ) -> None:
-            if exploring and population.epoch in rungs:
-                population.drop(_losers(population, rungs[population.epoch], epochs))
+            if population.epoch in current:
+                share = current[population.epoch]
+                population.drop(_losers(population, schedule_of, share, epochs))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:
@@ -199,14 +221,20 @@ def _run_trials(
         )
 
 
-def _losers(population: Population, share: float, epochs: int) -> list[int]:
-    """Those whose trial value so far is not among the best `share` (rounded up)."""
-    values = {
-        number: trial_value(population.curves[number].validation_accuracy, epochs)
-        for number in population.numbers
-    }
-    ranked = sorted(values, key=lambda number: (-values[number], number))
-    return ranked[math.ceil(share * len(ranked)) :]
+def _losers(
+    population: Population, schedule_of: dict[int, int], share: float, epochs: int
+) -> list[int]:
+    """The candidates of the schedules whose value so far is not among the best `share` of them.
+
+    The share is rounded up; several trainings of one schedule count by their mean.
+    """
+    values: dict[int, list[float]] = {}
+    for number in population.numbers:
+        value = trial_value(population.curves[number].validation_accuracy, epochs)
+        values.setdefault(schedule_of[number], []).append(value)
+    ranked = sorted(values, key=lambda schedule: (-float(np.mean(values[schedule])), schedule))
+    losers = ranked[math.ceil(share * len(ranked)) :]
+    return [number for number in population.numbers if schedule_of[number] in losers]
 
 
 def _tell_rest(study: optuna.Study, setup: Setup) -> None:
@@ -214,9 +242,9 @@ def _tell_rest(study: optuna.Study, setup: Setup) -> None:
     path = checkpoint_path(setup.folder, STREAM)
     if path is None or not path.exists():
         return
-    epoch, failed, curves = load_curves(path)
-    if epoch < setup.config.epochs:
+    epoch, left, failed, curves = load_curves(path)
+    if epoch < setup.config.epochs and left:
         return
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for number in {trial.number for trial in running} & curves.keys():
-        tell(study, number, curves[number], epoch, failed=number in failed)
+        tell(study, number, curves[number], setup.config.epochs, failed=number in failed)

@@ -1,0 +1,175 @@
+"""The final trainings: each plan from several initial weights, the best by validation kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from keeprate.data import Data
+from keeprate.errors import InputError
+from keeprate.lockstep import Setup, train_schedules
+from keeprate.methods import Method
+from keeprate.schedules import Schedule
+from keeprate.training import Curves, Population
+from keeprate.transition import empirical_transition_matrix, transition_error
+from keeprate.trials import trial_value
+
+RUNG = 0.4  # of the epochs: then only the best restart of each plan goes on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training of the final stage."""
+
+    name: str
+    label: str
+    method: Method
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a plan, and what they said of the training samples while they learned."""
+
+    modules: list[nn.Module]
+    given_probability: Tensor | None  # [n_train], summed over the later half of the epochs
+    times_seen: Tensor | None  # [n_train], how many terms each sum has
+
+
+def train_plans(
+    plans: Sequence[Plan], setup: Setup, record: dict[str, Any], *, restarts: int
+) -> Trained:
+    """Train the plans (those of one method in lockstep) and put their results in the record.
+
+    Each plan is begun from `restarts` initial weights; after 40 % of the epochs the one with the
+    best validation accuracy goes on. All plans are treated alike, and no test label chooses. The
+    first plan is the run's own: its networks are returned.
+    """
+    epochs = setup.config.epochs
+    total = epochs * len({plan.method.name for plan in plans})
+    rung = max(1, round(RUNG * epochs))
+    found: dict[int, dict[str, Any]] = {}
+    values: dict[int, float] = {}
+    tried: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(plans))}
+    own: list[Trained] = []
+    trained = 0
+
+    def plan_of(number: int) -> int:
+        return number % len(plans)
+
+    def value(population: Population, number: int) -> float:
+        return trial_value(population.curves[number].validation_accuracy, epochs)
+
+    def keep_the_best(population: Population) -> None:
+        if population.epoch == rung and restarts > 1:
+            ranked = sorted(population.numbers, key=lambda n: (-value(population, n), n))
+            best = {plan_of(number): number for number in reversed(ranked)}
+            population.drop([n for n in population.numbers if n not in best.values()])
+        if setup.progress is not None:
+            setup.progress("final training", trained + population.epoch, total, None)
+
+    for name in dict.fromkeys(plan.method.name for plan in plans):
+        mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
+        numbers = [i + restart * len(plans) for restart in range(restarts) for i in mine]
+        method = plans[mine[0]].method
+
+        def collect(population: Population) -> None:
+            for number, curves in population.curves.items():
+                i, failed = plan_of(number), number in population.failed
+                reached = None if failed else value(population, number)
+                tried[i].append(
+                    {
+                        "epochs": len(curves.validation_accuracy),
+                        "validation_accuracy": reached,
+                        "seconds": curves.seconds,
+                    }
+                )
+                ended = number in population.numbers
+                if reached is None or not ended or reached <= values.get(i, -1.0):
+                    continue
+                values[i], found[i] = reached, describe_result(plans[i], curves)
+                row = population.numbers.index(number)
+                if population.transition_matrix is not None:
+                    matrix = population.transition_matrix[row].double().cpu().numpy()
+                    found[i] |= describe_estimate(matrix, setup.data)
+                if i == 0:
+                    own[:] = [_trained(population, row)]
+
+        train_schedules(
+            numbers,
+            [plans[plan_of(number)].schedule for number in numbers],
+            setup,
+            method=method,
+            stream=f"final-{name}",
+            data=setup.data,
+            track_samples=0 in mine,
+            after_epoch=keep_the_best,
+            after_group=collect,
+        )
+        trained += epochs
+    if 0 not in found:
+        raise InputError(
+            f"the loss of {plans[0].label} was not finite; try a smaller learning rate or check "
+            "the inputs for extreme values."
+        )
+    for i, result in found.items():
+        result["restarts"] = tried[i]
+        result["seconds"] = sum(one["seconds"] for one in tried[i])
+    record["results"] = [found[i] for i in sorted(found)]
+    return own[0]
+
+
+def _trained(population: Population, row: int) -> Trained:
+    networks, given = population.networks, population.given_probability
+    return Trained(
+        [networks.module(row, peer) for peer in range(networks.n_peers)],
+        None if given is None else given[row].cpu().clone(),
+        None if population.times_seen is None else population.times_seen.cpu().clone(),
+    )
+
+
+def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]:
+    """The estimated transition matrix, and its error where the true labels are known."""
+    true = data.train.true_labels
+    if true is None:
+        return {"transition_matrix": matrix.tolist(), "transition_error": None}
+    actual = empirical_transition_matrix(data.train.labels.numpy(), true.numpy(), len(matrix))
+    error = transition_error(matrix, actual)
+    return {"transition_matrix": matrix.tolist(), "transition_error": error}
+
+
+def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
+    """One entry of the record's `results`."""
+    measured = {
+        "train_loss": curves.train_loss,
+        "train_accuracy": curves.train_accuracy,
+        "validation_accuracy": curves.validation_accuracy,
+        "test_accuracy": curves.test_accuracy or None,
+        "label_precision": curves.label_precision or None,
+    }
+    # As the paper's early-stop tables do: the best epoch is that of the test set where there
+    # is one. Optimistic, and named so wherever it is shown.
+    judged = curves.test_accuracy or curves.validation_accuracy
+    best = int(np.argmax(judged))
+
+    def at(epoch: int) -> dict[str, float | None]:
+        return {
+            name: None if values is None else values[epoch] for name, values in measured.items()
+        }
+
+    return {
+        "name": plan.name,
+        "label": plan.label,
+        "method": plan.method.name,
+        "keep_rate": plan.schedule.keep_rate.tolist(),
+        "parameters": dict(plan.schedule.parameters),
+        "curves": measured,
+        "last": at(-1),
+        "best": {"epoch": best + 1, **at(best)},
+        "seconds": curves.seconds,
+    }
