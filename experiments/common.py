@@ -59,6 +59,8 @@ class Protocol:
     trials, pruner, confirm
         Of the search, as `keeprate.search` takes them; the paper neither stops trials nor
         confirms the best.
+    restarts : int
+        Of every final training, whatever the method.
     limit : int, optional
         At most so many training samples.
     """
@@ -71,6 +73,7 @@ class Protocol:
     trials: int
     pruner: str = "none"
     confirm: bool = False
+    restarts: int = 1
     limit: int | None = None
     batch_size: int = 128
     optimizer: str = "adam"

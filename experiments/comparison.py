@@ -141,6 +141,7 @@ class Comparison:
                 trials=protocol.trials,
                 pruner=protocol.pruner,
                 confirm=protocol.confirm,
+                restarts=protocol.restarts,
                 config=protocol.config(),
                 seed=seed,
                 baselines_too=False,  # they are arms of their own
@@ -154,6 +155,7 @@ class Comparison:
                 prepared,
                 method=arm.method,
                 schedule="co-teaching" if selects else "constant",
+                restarts=protocol.restarts,
                 model=protocol.model,
                 config=protocol.config(),
                 seed=seed,

@@ -29,7 +29,7 @@ from keeprate.noise import Noise
 from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
-PRUNER = "halving"
+PRUNER, RESTARTS = "halving", 3
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 
 
@@ -43,6 +43,7 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
         data,
         trials=arguments.trials,
         pruner=PRUNER,
+        restarts=RESTARTS,
         config=TrainingConfig(epochs=arguments.epochs),
         seed=seed,
         out=folder,
@@ -119,6 +120,7 @@ def main() -> None:
         "epochs": arguments.epochs,
         "trials": arguments.trials,
         "pruner": PRUNER,
+        "restarts": RESTARTS,
         "jobs": arguments.jobs,
     }
     rows: list[dict[str, Any]] = []

@@ -85,7 +85,7 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
         for epoch in range(3):
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_at(epoch)
-            order = epoch_order(len(train), 64, torch_generator(0, "test", "order", epoch))
+            order = epoch_order(len(train), 64, torch_generator(0, "test", "order", 0, epoch))
             kept, clean, fitted = 0, 0, 0.0
             for index in order:
                 x, y = normaliser(train.inputs[index]), train.labels[index]

@@ -133,8 +133,8 @@ Restarts = Annotated[
     int,
     typer.Option(
         "--restarts",
-        help="Initial weights to begin each final training from; after 40 % of the epochs the "
-        "best on the validation samples goes on.",
+        help="Times that each final training is done, with other weights and batches; the best "
+        "on the validation samples is kept.",
         rich_help_panel=TRAINING,
     ),
 ]

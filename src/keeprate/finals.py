@@ -1,4 +1,4 @@
-"""The final trainings: each plan from several initial weights, the best by validation kept."""
+"""The final trainings: each plan several times, the best by validation kept."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from keeprate.schedules import Schedule
 from keeprate.training import Curves, Population
 from keeprate.transition import empirical_transition_matrix, transition_error
 from keeprate.trials import trial_value
-
-RUNG = 0.4  # of the epochs: then only the best restart of each plan goes on
 
 
 @dataclass(frozen=True)
@@ -46,72 +44,57 @@ def train_plans(
 ) -> Trained:
     """Train the plans (those of one method in lockstep) and put their results in the record.
 
-    Each plan is begun from `restarts` initial weights; after 40 % of the epochs the one with the
-    best validation accuracy goes on. All plans are treated alike, and no test label chooses. The
-    first plan is the run's own: its networks are returned.
+    Each plan is trained `restarts` times, from other initial weights and in another order of the
+    samples, and the one with the best validation accuracy at the end is kept. All plans are
+    treated alike, and no test label chooses. The first plan is the run's own: its networks are
+    returned.
     """
     epochs = setup.config.epochs
-    total = epochs * len({plan.method.name for plan in plans})
-    rung = max(1, round(RUNG * epochs))
+    names = list(dict.fromkeys(plan.method.name for plan in plans))
+    total = epochs * len(names) * restarts
     found: dict[int, dict[str, Any]] = {}
     values: dict[int, float] = {}
     tried: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(plans))}
     own: list[Trained] = []
     trained = 0
 
-    def plan_of(number: int) -> int:
-        return number % len(plans)
-
-    def value(population: Population, number: int) -> float:
-        return trial_value(population.curves[number].validation_accuracy, epochs)
-
-    def keep_the_best(population: Population) -> None:
-        if population.epoch == rung and restarts > 1:
-            ranked = sorted(population.numbers, key=lambda n: (-value(population, n), n))
-            best = {plan_of(number): number for number in reversed(ranked)}
-            population.drop([n for n in population.numbers if n not in best.values()])
+    def show(population: Population) -> None:
         if setup.progress is not None:
             setup.progress("final training", trained + population.epoch, total, None)
 
-    for name in dict.fromkeys(plan.method.name for plan in plans):
-        mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
-        numbers = [i + restart * len(plans) for restart in range(restarts) for i in mine]
-        method = plans[mine[0]].method
+    def collect(population: Population) -> None:
+        for number, curves in population.curves.items():
+            i = number % len(plans)
+            value = None
+            if number not in population.failed:
+                value = trial_value(curves.validation_accuracy, epochs)
+            tried[i].append({"validation_accuracy": value, "seconds": curves.seconds})
+            if value is None or value <= values.get(i, -1.0):
+                continue
+            values[i], found[i] = value, describe_result(plans[i], curves)
+            row = population.numbers.index(number)
+            if population.transition_matrix is not None:
+                matrix = population.transition_matrix[row].double().cpu().numpy()
+                found[i] |= describe_estimate(matrix, setup.data)
+            if i == 0:
+                own[:] = [_trained(population, row)]
 
-        def collect(population: Population) -> None:
-            for number, curves in population.curves.items():
-                i, failed = plan_of(number), number in population.failed
-                reached = None if failed else value(population, number)
-                tried[i].append(
-                    {
-                        "epochs": len(curves.validation_accuracy),
-                        "validation_accuracy": reached,
-                        "seconds": curves.seconds,
-                    }
-                )
-                ended = number in population.numbers
-                if reached is None or not ended or reached <= values.get(i, -1.0):
-                    continue
-                values[i], found[i] = reached, describe_result(plans[i], curves)
-                row = population.numbers.index(number)
-                if population.transition_matrix is not None:
-                    matrix = population.transition_matrix[row].double().cpu().numpy()
-                    found[i] |= describe_estimate(matrix, setup.data)
-                if i == 0:
-                    own[:] = [_trained(population, row)]
-
-        train_schedules(
-            numbers,
-            [plans[plan_of(number)].schedule for number in numbers],
-            setup,
-            method=method,
-            stream=f"final-{name}",
-            data=setup.data,
-            track_samples=0 in mine,
-            after_epoch=keep_the_best,
-            after_group=collect,
-        )
-        trained += epochs
+    for restart in range(restarts):
+        for name in names:
+            mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
+            train_schedules(
+                [i + restart * len(plans) for i in mine],
+                [plans[i].schedule for i in mine],
+                setup,
+                method=plans[mine[0]].method,
+                stream=f"final-{name}",
+                order=restart,
+                data=setup.data,
+                track_samples=0 in mine,
+                after_epoch=show,
+                after_group=collect,
+            )
+            trained += epochs
     if 0 not in found:
         raise InputError(
             f"the loss of {plans[0].label} was not finite; try a smaller learning rate or check "

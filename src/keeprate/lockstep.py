@@ -159,14 +159,15 @@ def train_schedules(
     method: Method,
     stream: str,
     data: Data,
+    order: int = 0,
     track_samples: bool = False,
     after_epoch: Callable[[Population], None] | None = None,
     after_group: Callable[[Population], None],
 ) -> None:
     """Train candidates in lockstep, in groups that fit in memory.
 
-    A group that runs out of memory is halved and started again. `after_group` is called with
-    each finished population.
+    All see the batches of one `order`. A group that runs out of memory is halved and started
+    again. `after_group` is called with each finished population.
     """
     device = setup.config.resolve_device()
     size = setup.population
@@ -184,6 +185,7 @@ def train_schedules(
                 method=method,
                 stream=stream,
                 data=data,
+                order=order,
                 track_samples=track_samples,
                 after_epoch=after_epoch,
             )
@@ -222,6 +224,7 @@ def _train_group(
     method: Method,
     stream: str,
     data: Data,
+    order: int,
     track_samples: bool,
     after_epoch: Callable[[Population], None] | None,
 ) -> Population:
@@ -240,7 +243,7 @@ def _train_group(
     path = checkpoint_path(setup.folder, stream)
     resumed = path is not None and path.exists() and load_population(path, population)
     if method.corrects_loss and not resumed:
-        _estimate_transition_matrices(population, setup, stream=stream, data=data)
+        _estimate_transition_matrices(population, setup, stream=stream, data=data, order=order)
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
@@ -257,13 +260,14 @@ def _train_group(
         config=setup.config,
         seed=setup.seed,
         stream=stream,
+        order=order,
         after_epoch=finish_epoch,
     )
     return population
 
 
 def _estimate_transition_matrices(
-    population: Population, setup: Setup, *, stream: str, data: Data
+    population: Population, setup: Setup, *, stream: str, data: Data, order: int
 ) -> None:
     """Train a Standard network for each candidate; estimate T from what it predicts."""
     first = _train_group(
@@ -273,6 +277,7 @@ def _estimate_transition_matrices(
         method=get_method("standard"),
         stream=f"{stream}-first",
         data=replace(data, test=None),
+        order=order,
         track_samples=False,
         after_epoch=None,
     )

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 from torch import nn
@@ -101,9 +100,8 @@ def search(
         Trainings to start; without a pruner each is a full one.
     confirm : bool
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
-        twice more, from other initial weights, and choose by the mean: the best of many single
-        trainings was partly lucky. A pruner stops both trainings of a schedule or neither, by
-        their mean, and here at its first rung only.
+        twice more, from other initial weights and in another order of the samples, and choose by
+        the mean: the best of many single trainings was partly lucky. These trials are not pruned.
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
@@ -184,10 +182,7 @@ def _run_trials(
     rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
     _tell_rest(study, setup)
     while pending := proposals.ask(study):
-        # What explores is a schedule of its own; what confirms has the number of another trial.
-        schedule_of = {t.number: t.user_attrs.get("confirms", t.number) for t in pending}
         exploring = pending[0].number < proposals.n_explored
-        current = rungs if exploring else dict([*rungs.items()][:1])
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -196,12 +191,10 @@ def _run_trials(
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            schedule_of: dict[int, int] = schedule_of,
-            current: dict[int, float] = current,
+            exploring: bool = exploring,
         ) -> None:
-            if population.epoch in current:
-                share = current[population.epoch]
-                population.drop(_losers(population, schedule_of, share, epochs))
+            if exploring and population.epoch in rungs:
+                population.drop(_losers(population, rungs[population.epoch], epochs))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:
@@ -216,25 +209,21 @@ def _run_trials(
             method=method,
             stream=STREAM,
             data=data,
+            # Other batches for each population: else the search would fit R(t) to one sequence.
+            order=proposals.population_of(pending[0].number).start,
             after_epoch=climb,
             after_group=finish_group,
         )
 
 
-def _losers(
-    population: Population, schedule_of: dict[int, int], share: float, epochs: int
-) -> list[int]:
-    """The candidates of the schedules whose value so far is not among the best `share` of them.
-
-    The share is rounded up; several trainings of one schedule count by their mean.
-    """
-    values: dict[int, list[float]] = {}
-    for number in population.numbers:
-        value = trial_value(population.curves[number].validation_accuracy, epochs)
-        values.setdefault(schedule_of[number], []).append(value)
-    ranked = sorted(values, key=lambda schedule: (-float(np.mean(values[schedule])), schedule))
-    losers = ranked[math.ceil(share * len(ranked)) :]
-    return [number for number in population.numbers if schedule_of[number] in losers]
+def _losers(population: Population, share: float, epochs: int) -> list[int]:
+    """Those whose trial value so far is not among the best `share` (rounded up)."""
+    values = {
+        number: trial_value(population.curves[number].validation_accuracy, epochs)
+        for number in population.numbers
+    }
+    ranked = sorted(values, key=lambda number: (-values[number], number))
+    return ranked[math.ceil(share * len(ranked)) :]
 
 
 def _tell_rest(study: optuna.Study, setup: Setup) -> None:

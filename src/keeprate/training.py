@@ -299,15 +299,18 @@ def train_population(
     config: TrainingConfig,
     seed: int,
     stream: str,
+    order: int = 0,
     after_epoch: Callable[[Population], None] | None = None,
 ) -> None:
     """Train to the last epoch, from wherever the population stands.
 
-    The order of the samples is drawn from (seed, stream, epoch): all candidates see the same
-    batches, and a resumed run sees what the interrupted one would have seen.
+    The order of the samples is drawn from (seed, stream, order, epoch): all candidates see the
+    same batches, and a resumed run sees what the interrupted one would have seen.
 
     Parameters
     ----------
+    order : int
+        Which of many sequences of batches; populations of different orders are independent.
     after_epoch : callable, optional
         Called with the population at the end of each epoch; may drop candidates, save a
         checkpoint, show progress.
@@ -324,8 +327,8 @@ def train_population(
         epoch, started = population.epoch, time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(epoch)
-        generator = torch_generator(seed, stream, "order", epoch)
-        order = epoch_order(len(data.train), config.batch_size, generator).to(device)
+        generator = torch_generator(seed, stream, "order", order, epoch)
+        batches = epoch_order(len(data.train), config.batch_size, generator).to(device)
         keep_rate = population.keep_rates[:, epoch].contiguous()
         loss_sum = torch.zeros(networks.n_candidates, device=device)
         right_sum = torch.zeros_like(loss_sum)
@@ -334,7 +337,7 @@ def train_population(
         tracked = population.given_probability if epoch >= config.epochs // 2 else None
         current = method.at(epoch, config.epochs)
         networks.train()
-        for index in order:
+        for index in batches:
             given = labels[index]
             losses, weights, logits = train_step(
                 networks,
@@ -359,7 +362,7 @@ def train_population(
         accuracies = [
             accuracy(networks, split, normaliser, autocast).mean(1).tolist() for split in splits
         ]
-        mean_loss, mean_right = ((x / len(order)).tolist() for x in (loss_sum, right_sum))
+        mean_loss, mean_right = ((x / len(batches)).tolist() for x in (loss_sum, right_sum))
         precision = None if clean is None else (kept_clean / kept.clamp_min(1)).tolist()
         share = (time.perf_counter() - started) / len(population.numbers)
         for row, number in enumerate(population.numbers):

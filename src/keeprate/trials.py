@@ -23,7 +23,7 @@ from keeprate.training import Curves
 
 STUDY_NAME = "keeprate"
 POPULATION_SIZE = DEFAULT_POPULATION_SIZE  # trials asked at once: a generation
-CONFIRMING = 2  # trainings more of each of the best schedules
+CONFIRMING = 2  # rounds, each a training more of each of the best schedules
 
 
 def _random(seed: int) -> optuna.samplers.BaseSampler:
@@ -61,8 +61,8 @@ class Proposals:
         In all.
     confirm : bool
         Whether about a quarter of the trials (none of fewer than 16) trains the best schedules
-        twice more, with other initial weights. One training may be lucky: under pairflip noise
-        the same schedule can end ten points apart.
+        twice more, with other initial weights and other batches. One training may be lucky: under
+        pairflip noise the same schedule can end ten points apart.
     seed : int
     """
 
@@ -94,12 +94,9 @@ class Proposals:
         """The running trials of a population, asked for now or before an interruption."""
         existing = study.get_trials(deepcopy=False)
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
-        asked, size = len(existing), POPULATION_SIZE
-        first = running[0].number if running else asked
-        # An interruption between two questions leaves a population incomplete: fill it up. What
-        # is to be confirmed is known only when all is explored.
-        full = (-(-asked // size) if running else asked // size + 1) * size
-        target = min(full, self.n_explored if first < self.n_explored else self.trials)
+        asked = len(existing)
+        # An interruption between two questions leaves a population incomplete: fill it up.
+        target = self.population_of(running[0].number if running else asked).stop
         distributions = self.space.distributions(self.epochs)
 
         def complete(trial: optuna.Trial) -> None:
@@ -117,6 +114,21 @@ class Proposals:
             study.sampler = self._sampler(number, "", None)
             complete(study.ask())
         return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+
+    def population_of(self, number: int) -> range:
+        """The trials that are asked for, and trained, together with trial `number`.
+
+        >>> from keeprate.spaces import get_space
+        >>> proposals = Proposals(get_space("basis"), 40, "random", 40, True, 0)
+        >>> [proposals.population_of(n) for n in (9, 25, 30, 39)]
+        [range(0, 10), range(20, 30), range(30, 35), range(35, 40)]
+        """
+        # What is to be confirmed is known only when all is explored.
+        exploring = number < self.n_explored
+        begin, end = (0, self.n_explored) if exploring else (self.n_explored, self.trials)
+        size = POPULATION_SIZE if exploring or not self.n_confirmed else self.n_confirmed
+        start = begin + (number - begin) // size * size
+        return range(start, min(start + size, end))
 
     def _to_confirm(self, number: int, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """The explored trial that trial `number` repeats, if it is one that confirms."""
