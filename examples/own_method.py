@@ -38,4 +38,4 @@ if __name__ == "__main__":
         data, schedule="constant", method=method, config=config, baselines_too=True
     )
     for row in run.record["results"]:
-        print(f"{row['label']:28} {row['last']['test_accuracy']:.1%} at the last epoch")
+        print(f"{row['label']:28} test accuracy {row['last']['test_accuracy']:.1%} at the end")
