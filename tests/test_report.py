@@ -122,6 +122,14 @@ def test_a_full_record(page: str) -> None:
     assert "$" not in page
 
 
+def test_trials_that_confirm_are_told_from_new_schedules(page: str, tmp_path: Path) -> None:
+    assert "the best ones again" not in page
+    record = make_record()
+    for trial in record["trials"][-10:]:
+        trial["confirms"] = 4
+    assert "of which 10 trained the best ones again" in write(record, tmp_path / "run")
+
+
 def test_the_page_loads_nothing_and_repeats_no_id(page: str) -> None:
     assert not re.search(r"https?:|src=|@import|<link|<script", page)
     assert set(re.findall(r"href=\"(.)", page)) <= {"#"}

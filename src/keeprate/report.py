@@ -505,6 +505,8 @@ def _trials_in_words(record: Record) -> str:
         return ""
     states = [str(trial.get("state")) for trial in trials]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+    again = sum(trial.get("confirms") is not None for trial in trials)
+    counts += f", of which {again} trained the best ones again" if again else ""
     shown = " (a sample of them is drawn)" if len(trials) > _MOST_TRIALS_SHOWN else ""
     return f"Thin lines: the schedules tried{shown}; {counts}."
 
