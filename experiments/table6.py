@@ -6,6 +6,9 @@ cores.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from experiments import table5
 from experiments.common import Protocol
 from experiments.comparison import METHOD_ARMS, Comparison
 
@@ -14,17 +17,7 @@ TABLE = Comparison(
     "Table 6: CIFAR-100",
     METHOD_ARMS,
     (
-        Protocol(
-            "desk",
-            "cifar-100",
-            "model1",
-            epochs=30,
-            seeds=3,
-            trials=20,
-            pruner="halving",
-            confirm=True,
-            limit=10_000,
-        ),
+        replace(table5.TABLE.protocol("desk"), data="cifar-100"),
         Protocol("paper", "cifar-100", "model2", epochs=200, seeds=5, trials=100),
     ),
 )

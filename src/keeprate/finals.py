@@ -127,7 +127,7 @@ def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]
 
 
 def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
-    """One entry of the record's `results`."""
+    """One entry of the record's `results`, but for what all restarts have in common."""
     measured = {
         "train_loss": curves.train_loss,
         "train_accuracy": curves.train_accuracy,
@@ -154,5 +154,4 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
         "curves": measured,
         "last": at(-1),
         "best": {"epoch": best + 1, **at(best)},
-        "seconds": curves.seconds,
     }
