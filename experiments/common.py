@@ -56,9 +56,9 @@ class Protocol:
         A folder below --data.
     seeds : int
         How many are meant to be run. Noise, split, initial weights and search vary with the seed.
-    trials, pruner, confirm
-        Of the search, as `keeprate.search` takes them; the paper neither stops trials nor
-        confirms the best.
+    trials, pruner, confirm, warm_start
+        Of the search, as `keeprate.search` takes them; the paper's has no given schedules, stops
+        no trial and confirms none.
     restarts : int
         Of every final training, whatever the method.
     limit : int, optional
@@ -73,6 +73,7 @@ class Protocol:
     trials: int
     pruner: str = "none"
     confirm: bool = False
+    warm_start: bool = False
     restarts: int = 1
     limit: int | None = None
     batch_size: int = 128

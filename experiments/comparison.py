@@ -141,6 +141,7 @@ class Comparison:
                 trials=protocol.trials,
                 pruner=protocol.pruner,
                 confirm=protocol.confirm,
+                warm_start=protocol.warm_start,
                 restarts=protocol.restarts,
                 config=protocol.config(),
                 seed=seed,

@@ -29,7 +29,7 @@ from keeprate.noise import Noise
 from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
-PRUNER, RESTARTS = "halving", 3
+PRUNER, RESTARTS = "halving", 1
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 
 
@@ -120,6 +120,7 @@ def main() -> None:
         "epochs": arguments.epochs,
         "trials": arguments.trials,
         "pruner": PRUNER,
+        "warm_start": True,
         "restarts": RESTARTS,
         "jobs": arguments.jobs,
     }

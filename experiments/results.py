@@ -179,6 +179,7 @@ def _trials_in_words(p: dict[str, Any]) -> str:
     n, again = explored.n_explored, p["trials"] - explored.n_explored
     updates = (n - 1) // POPULATION_SIZE
     words = f"{p['trials']} trials ({updates} update" + ("" if updates == 1 else "s")
+    words += ", warm start" if p.get("warm_start") else ""
     return words + (f", {again} trials confirm)" if again else ")")
 
 
@@ -255,7 +256,8 @@ def _main_job(results: Path) -> Iterator[str]:
     pruner = protocol.get("pruner", "none")
     yield _wrapped(
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
-        f"{protocol['trials']} trials, {_pruner_in_words(pruner)}. "
+        f"{protocol['trials']} trials, {_pruner_in_words(pruner)}"
+        f"{', warm start' if protocol.get('warm_start') else ''}. "
         f"`python -m experiments.main_job`, {hours(found['runs']):.1f} hours."
     )
     for noise in MAIN_JOB_NOISES:

@@ -11,7 +11,15 @@ TABLE = Comparison(
     METHOD_ARMS,
     (
         Protocol(
-            "desk", "mnist", "mlp", epochs=50, seeds=3, trials=20, pruner="halving", confirm=True
+            "desk",
+            "mnist",
+            "mlp",
+            epochs=50,
+            seeds=3,
+            trials=20,
+            pruner="halving",
+            confirm=True,
+            warm_start=True,
         ),
         Protocol("paper", "mnist", "mlp", epochs=200, seeds=5, trials=100),
     ),

@@ -19,6 +19,7 @@ TABLE = Comparison(
             trials=20,
             pruner="halving",
             confirm=True,
+            warm_start=True,
             limit=10_000,
         ),
         # 5 iterations of 10 samples, half of what the other data sets have (App. A.2).

@@ -202,11 +202,12 @@ def confirmed(data):
     return search(data, config=replace(CONFIG, epochs=5), **SIXTEEN)
 
 
-def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(confirmed):
+def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
+    config = replace(CONFIG, epochs=5)
+    confirmed = search(data, trials=16, config=config, baselines_too=False)
     trials = confirmed.record["trials"]
     explored, again = trials[:12], trials[12:]
-    complete = [t for t in explored if t["state"] == "complete"]
-    best = sorted(complete, key=lambda t: -t["value"])[:2]
+    best = sorted(explored, key=lambda t: -t["value"])[:2]
     assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
     assert all(t["confirms"] is None for t in explored)
     means = []
@@ -220,6 +221,39 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(confirmed):
     assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
     chosen = [t["number"] for t in trials if winner["number"] in (t["number"], t["confirms"])]
     assert confirmed.record["chosen_trials"] == chosen and len(chosen) == 3
+
+
+def test_with_rungs_all_explored_stop_and_the_furthest_are_confirmed(confirmed):
+    trials = confirmed.record["trials"]
+    explored, again = trials[:12], trials[12:]
+    # 10 and 2 begin; 4 and 1 of them pass the first rung, none the second.
+    reached = [len(t["validation_accuracy"]) for t in explored]
+    assert sorted(reached) == [2] * 7 + [3] * 5
+    assert all(t["state"] == "pruned" for t in explored)
+    furthest = [t for t in explored if len(t["validation_accuracy"]) == 3]
+    best = sorted(furthest, key=lambda t: -t["validation_accuracy"][-1])[:2]
+    assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
+    assert all(len(t["validation_accuracy"]) == 5 and t["value"] for t in again)
+    means = [np.mean([t["value"] for t in again[i::2]]) for i in (0, 1)]
+    winner = again[int(np.argmax(means))]
+    assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
+    assert confirmed.record["chosen_trials"] == [winner["number"], winner["number"] + 2]
+
+
+@pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
+def test_a_warm_start_begins_with_plain_decays(data, sampler):
+    options = {"trials": 16, "sampler": sampler, "config": replace(CONFIG, epochs=10)}
+    options |= {"confirm": False, "baselines_too": False}
+    warm = search(data, **options).record["trials"]
+    cold = search(data, warm_start=False, **options).record["trials"]
+    given = np.array([t["keep_rate"] for t in warm[:8]])  # [8, 10]
+    assert np.allclose(given[:, -1], np.arange(0.15, 0.9, 0.1), atol=0.06)
+    assert (np.diff(given[:, :8]) < 0.03).all()  # falling, nearly everywhere
+    # The first population's other trials know nothing of them, the next one does.
+    assert [t["parameters"] for t in warm[8:10]] == [t["parameters"] for t in cold[8:10]]
+    assert all(a["parameters"] != b["parameters"] for a, b in zip(warm[:8], cold[:8], strict=True))
+    if sampler == "natural-gradient":
+        assert warm[10]["parameters"] != cold[10]["parameters"]
 
 
 def test_each_population_and_each_restart_has_its_own_batches(data, monkeypatch):

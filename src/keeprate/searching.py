@@ -65,6 +65,7 @@ def search(
     pruner: str = "none",
     trials: int = 40,
     confirm: bool = True,
+    warm_start: bool = True,
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -102,6 +103,9 @@ def search(
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
         twice more, from other initial weights and in another order of the samples, and choose by
         the mean: the best of many single trainings was partly lucky. These trials are not pruned.
+    warm_start : bool
+        Begin (16 trials or more) with eight plain decays, to 0.15 up to 0.85, as near as the space
+        comes to them; otherwise with what the sampler draws without knowing anything.
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
@@ -124,7 +128,7 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
-    proposals = Proposals(family, config.epochs, sampler, trials, confirm, seed)
+    proposals = Proposals(family, config.epochs, sampler, trials, confirm, seed, warm_start)
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -144,6 +148,7 @@ def search(
         "pruner": pruner,
         "trials": trials,
         "confirm": confirm,
+        "warm_start": warm_start,
         "baselines": baselines_too,
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
@@ -180,6 +185,8 @@ def _run_trials(
     epochs = setup.config.epochs
     data = replace(setup.data, test=None)  # the search never sees a test sample
     rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
+    if rungs and proposals.n_confirmed:
+        rungs[max(rungs)] = 0.0  # the best of all populations go on, as those that confirm
     _tell_rest(study, setup)
     while pending := proposals.ask(study):
         exploring = pending[0].number < proposals.n_explored

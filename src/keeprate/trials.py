@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError, invalid
-from keeprate.sampler import DEFAULT_POPULATION_SIZE, NaturalGradientSampler
+from keeprate.sampler import DEFAULT_POPULATION_SIZE, NaturalGradientSampler, from_unit
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
@@ -24,6 +25,9 @@ from keeprate.training import Curves
 STUDY_NAME = "keeprate"
 POPULATION_SIZE = DEFAULT_POPULATION_SIZE  # trials asked at once: a generation
 CONFIRMING = 2  # rounds, each a training more of each of the best schedules
+MANY = 16  # trials from which on there is room for given schedules and for confirming
+START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
+"""Where the given schedules of a warm start end: for little noise and for much."""
 
 
 def _random(seed: int) -> optuna.samplers.BaseSampler:
@@ -64,6 +68,8 @@ class Proposals:
         twice more, with other initial weights and other batches. One training may be lucky: under
         pairflip noise the same schedule can end ten points apart.
     seed : int
+    warm_start : bool
+        Whether the first trials (of 16 or more) are given schedules: plain decays to eight levels.
     """
 
     space: Space
@@ -72,6 +78,7 @@ class Proposals:
     trials: int
     confirm: bool
     seed: int
+    warm_start: bool = True
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -83,7 +90,7 @@ class Proposals:
     @property
     def n_confirmed(self) -> int:
         """Schedules that are trained again, twice each."""
-        return self.trials // 8 if self.confirm and self.trials >= 16 else 0
+        return self.trials // 8 if self.confirm and self.trials >= MANY else 0
 
     @property
     def n_explored(self) -> int:
@@ -98,13 +105,18 @@ class Proposals:
         # An interruption between two questions leaves a population incomplete: fill it up.
         target = self.population_of(running[0].number if running else asked).stop
         distributions = self.space.distributions(self.epochs)
+        given: list[dict[str, float]] = []
+        if self.warm_start and self.trials >= MANY and target <= POPULATION_SIZE:
+            given = starting_points(self.space, self.epochs)
 
         def complete(trial: optuna.Trial) -> None:
+            fixed = given[trial.number] if trial.number < len(given) else None
             again = self._to_confirm(trial.number, existing)
             if again is not None:
                 trial.set_user_attr("confirms", again.number)
+                fixed = again.params
             for name, distribution in distributions.items():
-                study.sampler = self._sampler(trial.number, name, again)
+                study.sampler = self._sampler(trial.number, name, fixed)
                 _suggest(trial, name, distribution)
 
         for trial in running:  # perhaps interrupted within one question
@@ -134,22 +146,59 @@ class Proposals:
         """The explored trial that trial `number` repeats, if it is one that confirms."""
         if number < self.n_explored:
             return None
-        complete = [t for t in _complete(trials) if t.number < self.n_explored]
-        best = sorted(complete, key=lambda t: (-_value(t), t.number))[: self.n_confirmed]
+        explored = [t for t in trials if t.number < self.n_explored and _standing(t) is not None]
+        # Those that got furthest, among them those with the best value.
+        explored.sort(key=lambda t: (_standing(t) or (0.0, 0.0), -t.number), reverse=True)
+        best = explored[: self.n_confirmed]
         return best[(number - self.n_explored) % len(best)] if best else None
 
     def _sampler(
-        self, number: int, parameter: str, again: FrozenTrial | None
+        self, number: int, parameter: str, fixed: Mapping[str, Any] | None
     ) -> optuna.samplers.BaseSampler:
         # The natural gradient derives each point from (seed, trial number) itself. The others
         # keep a generator in memory: a seed for each parameter of each trial makes them resume
         # to the same.
         parts = () if self.sampler == "natural-gradient" else (number, parameter)
         sampler = SAMPLERS[self.sampler](derive_seed(self.seed, "sampler", *parts) % 2**31)
-        if again is None:
+        if fixed is None:
             return sampler
         with _experimental():
-            return optuna.samplers.PartialFixedSampler(again.params, sampler)
+            return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
+
+
+def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
+    """Parameters of the given schedules of a warm start, as near as the space comes to them.
+
+    They fall as ``(1 + 20 t / T)^-a`` to each of `START_LEVELS`: fast at first, never rising.
+
+    >>> from keeprate.spaces import get_space
+    >>> space = get_space("basis")
+    >>> given = [space.schedule(p, 40).keep_rate[-1] for p in starting_points(space, 40)]
+    >>> bool(np.allclose(given, START_LEVELS, atol=0.05))
+    True
+    """
+    from scipy.optimize import least_squares
+
+    names = space.distributions(epochs)
+    t = np.arange(epochs) / max(1, epochs - 1)
+
+    def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
+        return {n: from_unit(float(v), d) for v, (n, d) in zip(u, names.items(), strict=True)}
+
+    middle = np.full(len(names), 0.5)
+    points = []
+    for level in START_LEVELS:
+        target = (1 + 20 * t) ** (np.log(level) / np.log(21))
+
+        def error(
+            u: npt.NDArray[np.float64], target: npt.NDArray[np.float64] = target
+        ) -> npt.NDArray[np.float64]:
+            return space.schedule(parameters(u), epochs).keep_rate - target
+
+        # Not at the edges of the cube, where a Beta density has no finite logarithm.
+        fitted = least_squares(error, middle, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
+        points.append(parameters(fitted.x))
+    return points
 
 
 def open_study(folder: Path | None) -> optuna.Study:
@@ -227,8 +276,10 @@ def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def best_value(study: optuna.Study) -> float | None:
-    """The best value so far."""
-    return max((_value(t) for t in _complete(study.get_trials(deepcopy=False))), default=None)
+    """The best value so far, of those that were trained longest."""
+    standings = [_standing(trial) for trial in study.get_trials(deepcopy=False)]
+    known = [standing for standing in standings if standing is not None]
+    return max(known)[1] if known else None
 
 
 def describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
@@ -261,6 +312,16 @@ def storage_errors(folder: Path | None) -> Iterator[None]:
 
 def _complete(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+
+
+def _standing(trial: FrozenTrial) -> tuple[float, float] | None:
+    """Epochs reached (infinite: all) and the value there; None of a trial without a value."""
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return float("inf"), trial.value
+    if trial.state != TrialState.PRUNED or not trial.intermediate_values:
+        return None
+    step = max(trial.intermediate_values)
+    return float(step), trial.intermediate_values[step]
 
 
 def _value(trial: FrozenTrial) -> float:
