@@ -19,7 +19,7 @@ FLOORS = {
     0: {"errors"},
     1: {"files", "seeding", "tables", "labels", "transition"},
     2: {"noise", "schedules", "natural_gradient", "selection", "models", "records", "memory"},
-    3: {"spaces", "methods", "loading", "networks"},
+    3: {"spaces", "methods", "loading", "networks", "screening"},
     4: {"data", "sampler"},
     5: {"training"},
     6: {"checkpoints", "label_quality", "trials"},

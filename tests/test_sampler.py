@@ -47,13 +47,16 @@ def quiet() -> Iterator[None]:
 class TestOptunaSuites(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     """Optuna's own tests, with few trials per generation so that updates take place in them."""
 
-    @pytest.fixture(params=["default", "small", "raw"])
+    @pytest.fixture(params=["default", "small", "raw", "screened"])
     def sampler(self, request) -> Callable[[], BaseSampler]:
         return {
             "default": NaturalGradientSampler,
             "small": lambda: NaturalGradientSampler(population_size=3, seed=0),
             "raw": lambda: NaturalGradientSampler(
                 population_size=3, utilities="raw", fisher="monte-carlo"
+            ),
+            "screened": lambda: NaturalGradientSampler(
+                population_size=3, seed=0, features=lambda parameters: [*parameters.values()]
             ),
         }[request.param]
 
@@ -230,9 +233,10 @@ def test_a_fresh_sampler_for_every_trial_is_the_same(options):
     assert points(one) == points(fresh)
 
 
-def test_minimising_is_maximising_the_negative():
-    down = study_with(make(), direction="minimize")
-    up = study_with(make(), direction="maximize")
+@pytest.mark.parametrize("features", [None, lambda parameters: [*parameters.values()]])
+def test_minimising_is_maximising_the_negative(features):
+    down = study_with(make(features=features), direction="minimize")
+    up = study_with(make(features=features), direction="maximize")
     run(down, 14)
     run(up, 14, sign=-1.0)
     assert points(down) == points(up)
@@ -486,6 +490,48 @@ def test_better_than_random_search_on_a_schedule():
     ours = np.median([best(NaturalGradientSampler(seed=seed)) for seed in range(8)])
     random = np.median([best(RandomSampler(seed=seed)) for seed in range(8)])
     assert ours < 0.9 * random
+
+    def features(parameters: dict[str, float]) -> np.ndarray:
+        return space.schedule(parameters, T).keep_rate
+
+    screened = [best(NaturalGradientSampler(seed=seed, features=features)) for seed in range(2)]
+    assert max(screened) < 0.6 * ours
+
+
+# Screening by what the parameters stand for
+
+
+def spread(parameters: dict[str, float]) -> list[float]:
+    return [parameters["x"], parameters["y"], parameters["x"] * parameters["y"]]
+
+
+def test_screening_begins_with_the_second_generation():
+    plain, screened = study_with(make()), study_with(make(features=spread))
+    run(plain, 8)
+    run(screened, 8)
+    assert points(screened)[:4] == points(plain)[:4]
+    assert all(a != b for a, b in zip(points(screened)[4:], points(plain)[4:], strict=True))
+    assert len({(p["x"], p["y"]) for p in points(screened)}) == 8  # each trial draws for itself
+
+
+def test_screened_trials_avoid_what_pruned_ones_stand_for():
+    def left_half(state: TrialState) -> float:
+        study = study_with(make(size=20, features=lambda p: [p["x"]]))
+        rng = np.random.default_rng(0)
+        for x, y in rng.random((20, 2)):
+            pruned = state == TrialState.PRUNED and x < 0.5
+            options = {"intermediate_values": {1: 0.0}, "state": state} if pruned else {}
+            study.add_trial(finished(x, y, None if pruned else 1.0, **options))
+        return float(np.mean([study.ask(SQUARE).params["x"] < 0.5 for _ in range(20)]))
+
+    assert left_half(TrialState.PRUNED) < 0.2
+    assert left_half(TrialState.COMPLETE) > 0.2  # where all are equal, anywhere
+
+
+def test_features_that_do_not_vary_are_no_error():
+    study = study_with(make(features=lambda parameters: [1.0]))
+    run(study, 10)
+    assert len({(p["x"], p["y"]) for p in points(study)}) == 10
 
 
 def test_whole_and_logarithmic_parameters_are_found():

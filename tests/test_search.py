@@ -202,42 +202,49 @@ def confirmed(data):
     return search(data, config=replace(CONFIG, epochs=5), **SIXTEEN)
 
 
+def ranked_by_mean(numbers, trials):
+    """Schedules, by the trial that had each first, the best mean of complete trainings first."""
+
+    def mean(number):
+        same = [t["value"] for t in trials if number in (t["number"], t["confirms"]) and t["value"]]
+        return float(np.mean(same))
+
+    return sorted(numbers, key=mean, reverse=True)
+
+
 def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
-    config = replace(CONFIG, epochs=5)
-    confirmed = search(data, trials=16, config=config, baselines_too=False)
-    trials = confirmed.record["trials"]
-    explored, again = trials[:12], trials[12:]
-    best = sorted(explored, key=lambda t: -t["value"])[:2]
-    assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
-    assert all(t["confirms"] is None for t in explored)
-    means = []
-    for one in best:
-        same = [one, *(t for t in again if t["confirms"] == one["number"])]
-        assert len({tuple(t["validation_accuracy"]) for t in same}) == 3
-        assert all(t["parameters"] == one["parameters"] for t in same)
-        assert all(len(t["validation_accuracy"]) == 5 for t in same)  # none is pruned
-        means.append(np.mean([t["value"] for t in same]))
-    winner = best[int(np.argmax(means))]
-    assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
-    chosen = [t["number"] for t in trials if winner["number"] in (t["number"], t["confirms"])]
-    assert confirmed.record["chosen_trials"] == chosen and len(chosen) == 3
+    found = search(data, trials=40, config=replace(CONFIG, epochs=2), baselines_too=False)
+    trials = found.record["trials"]
+    explored, first, second = trials[:30], trials[30:37], trials[37:]
+    best = sorted(explored, key=lambda t: -t["value"])[:7]
+    assert [t["confirms"] for t in explored] == [None] * 30
+    assert [t["confirms"] for t in first] == [t["number"] for t in best]
+    finalists = ranked_by_mean([t["number"] for t in best], trials[:37])[:3]
+    assert [t["confirms"] for t in second] == finalists
+    winner = ranked_by_mean(finalists, trials)[0]
+    same = [t for t in trials if winner in (t["number"], t["confirms"])]
+    assert found.record["chosen_trials"] == [t["number"] for t in same] and len(same) == 3
+    assert all(t["parameters"] == trials[winner]["parameters"] for t in same)
+    assert len({tuple(t["validation_accuracy"]) for t in same}) == 3  # other weights and batches
+    assert np.allclose(found.schedule.keep_rate, trials[winner]["keep_rate"])
 
 
 def test_with_rungs_all_explored_stop_and_the_furthest_are_confirmed(confirmed):
     trials = confirmed.record["trials"]
-    explored, again = trials[:12], trials[12:]
+    explored, first, second = trials[:12], trials[12:14], trials[14:]
     # 10 and 2 begin; 4 and 1 of them pass the first rung, none the second.
     reached = [len(t["validation_accuracy"]) for t in explored]
     assert sorted(reached) == [2] * 7 + [3] * 5
     assert all(t["state"] == "pruned" for t in explored)
     furthest = [t for t in explored if len(t["validation_accuracy"]) == 3]
     best = sorted(furthest, key=lambda t: -t["validation_accuracy"][-1])[:2]
-    assert [t["confirms"] for t in again] == [best[0]["number"], best[1]["number"]] * 2
-    assert all(len(t["validation_accuracy"]) == 5 and t["value"] for t in again)
-    means = [np.mean([t["value"] for t in again[i::2]]) for i in (0, 1)]
-    winner = again[int(np.argmax(means))]
-    assert np.allclose(confirmed.schedule.keep_rate, winner["keep_rate"])
-    assert confirmed.record["chosen_trials"] == [winner["number"], winner["number"] + 2]
+    assert [t["confirms"] for t in first] == [t["number"] for t in best]
+    ranked = ranked_by_mean([t["number"] for t in best], trials[:14])
+    assert [t["confirms"] for t in second] == ranked
+    assert all(len(t["validation_accuracy"]) == 5 for t in trials[12:])  # none is pruned
+    winner = ranked_by_mean(ranked, trials)[0]
+    assert np.allclose(confirmed.schedule.keep_rate, trials[winner]["keep_rate"])
+    assert [trials[n]["confirms"] for n in confirmed.record["chosen_trials"]] == [winner] * 2
 
 
 @pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
@@ -314,7 +321,7 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
 
 def test_nothing_is_confirmed_if_the_user_says_so(data):
     found = search(
-        data, trials=16, confirm=False, config=replace(CONFIG, epochs=1), baselines_too=False
+        data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines_too=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 16
     assert len(found.record["chosen_trials"]) == 1

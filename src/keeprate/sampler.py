@@ -25,10 +25,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from optuna.distributions import (
     BaseDistribution,
     FloatDistribution,
@@ -48,15 +49,20 @@ from keeprate.natural_gradient import (
     Utilities,
     check_options,
 )
+from keeprate.screening import most_promising, propose
 
 ATTRIBUTE = "keeprate:ng:generation"
 """System attribute of every trial drawn here: {"generation": g} or, on the trial that opened
 generation g, {"generation": g, "claims": [trial numbers]}."""
 
+SCREENING = zlib.crc32(b"keeprate:screening")  # a stream of random numbers of its own
+
 DEFAULT_POPULATION_SIZE = 10  # the paper's, Sec. 4
 
 Numerical: TypeAlias = FloatDistribution | IntDistribution
 NumericalSpace: TypeAlias = Mapping[str, Numerical]
+Features: TypeAlias = Callable[[dict[str, Any]], npt.ArrayLike]
+"""Parameters of a trial -> what they stand for, f numbers."""
 
 
 class NaturalGradientSampler(BaseSampler):
@@ -79,6 +85,12 @@ class NaturalGradientSampler(BaseSampler):
     fisher, utilities, step_size
         As in `keeprate.natural_gradient.NaturalGradient`. For raw utilities a pruned trial has
         its last value, but at most the worst complete one of its generation.
+    features : callable, optional
+        Parameters of a trial -> what they stand for, a row of f numbers. From the second
+        generation on each trial is then the most promising of several hundred proposals, as
+        judged by a Gaussian process over these rows (`keeprate.screening`). Worth it where the
+        rows say more than the parameters, as a schedule does; `None` draws from the search
+        distribution itself, as the paper does.
     independent_sampler : optuna.samplers.BaseSampler, optional
         For parameters outside the common search space; uniform, seeded by trial, if None.
 
@@ -105,6 +117,7 @@ class NaturalGradientSampler(BaseSampler):
         fisher: Fisher = "closed-form",
         utilities: Utilities = "rank",
         step_size: float | None = None,
+        features: Features | None = None,
         independent_sampler: BaseSampler | None = None,
     ) -> None:
         check_options(fisher, utilities, step_size)
@@ -119,6 +132,7 @@ class NaturalGradientSampler(BaseSampler):
         self._fisher: Fisher = fisher
         self._utilities: Utilities = utilities
         self._step_size = step_size
+        self._features = features
         self._independent_sampler = independent_sampler
         # Updates already made, each with what it was made from; speed only.
         self._replayed: tuple[tuple[Array, Array, NaturalGradient], ...] = ()
@@ -169,6 +183,13 @@ class NaturalGradientSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         generations = self._generations(study, trial, trials, numerical)
         state = self._replay(study.direction, trials, generations, numerical)
+        if self._features is not None and self._replayed:
+            claimed = {n for numbers in generations for n in numbers}
+            seen = [t for t in trials if t.number in claimed and _is_usable(t, numerical)]
+            rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
+            sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+            distribution = state.distribution
+            return _screened(self._features, seen, sign, distribution, numerical, rng) | others
         x, y = state.distribution.x, state.distribution.y
         drawn = {
             name: from_unit(
@@ -288,6 +309,31 @@ class NaturalGradientSampler(BaseSampler):
             replayed.append((points, values, state))
         self._replayed = tuple(replayed)
         return state
+
+
+def _screened(
+    features: Features,
+    seen: Sequence[FrozenTrial],
+    sign: float,
+    distribution: ProductBeta,
+    space: NumericalSpace,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """The most promising of many proposals, by what their parameters stand for."""
+    place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
+    order = place.reshape(-1).astype(np.float64)
+    points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
+    proposed = [
+        {name: from_unit(u, space[name]) for name, u in zip(space, row, strict=True)}
+        for row in propose(distribution, points, order, rng).tolist()
+    ]
+    chosen = most_promising(
+        np.array([features({name: t.params[name] for name in space}) for t in seen]),
+        order,
+        np.array([features(one) for one in proposed]),
+        rng,
+    )
+    return proposed[chosen]
 
 
 def _fresh_seed() -> int:

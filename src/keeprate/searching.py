@@ -101,8 +101,9 @@ def search(
         Trainings to start; without a pruner each is a full one.
     confirm : bool
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
-        twice more, from other initial weights and in another order of the samples, and choose by
-        the mean: the best of many single trainings was partly lucky. These trials are not pruned.
+        again, from other initial weights and in another order of the samples, the best of these
+        once more, and choose by the mean: the best of many single trainings was partly lucky.
+        These trials are not pruned.
     warm_start : bool
         Begin (16 trials or more) with eight plain decays, to 0.15 up to 0.85, as near as the space
         comes to them; otherwise with what the sampler draws without knowing anything.
@@ -185,7 +186,7 @@ def _run_trials(
     epochs = setup.config.epochs
     data = replace(setup.data, test=None)  # the search never sees a test sample
     rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
-    if rungs and proposals.n_confirmed:
+    if rungs and proposals.rounds:
         rungs[max(rungs)] = 0.0  # the best of all populations go on, as those that confirm
     _tell_rest(study, setup)
     while pending := proposals.ask(study):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +17,37 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError, invalid
-from keeprate.sampler import DEFAULT_POPULATION_SIZE, NaturalGradientSampler, from_unit
+from keeprate.sampler import (
+    DEFAULT_POPULATION_SIZE,
+    Features,
+    NaturalGradientSampler,
+    from_unit,
+)
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
 
 STUDY_NAME = "keeprate"
 POPULATION_SIZE = DEFAULT_POPULATION_SIZE  # trials asked at once: a generation
-CONFIRMING = 2  # rounds, each a training more of each of the best schedules
 MANY = 16  # trials from which on there is room for given schedules and for confirming
 START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 """Where the given schedules of a warm start end: for little noise and for much."""
 
 
-def _random(seed: int) -> optuna.samplers.BaseSampler:
+def _random(seed: int, features: Features) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+def _tpe(seed: int, features: Features) -> optuna.samplers.BaseSampler:
     with _experimental():
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _natural_gradient(seed: int) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(seed=seed, population_size=POPULATION_SIZE)
+def _natural_gradient(seed: int, features: Features) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(seed=seed, population_size=POPULATION_SIZE, features=features)
 
 
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[int, Features], optuna.samplers.BaseSampler]] = {
     "natural-gradient": _natural_gradient,
     "random": _random,
     "tpe": _tpe,
@@ -65,8 +69,8 @@ class Proposals:
         In all.
     confirm : bool
         Whether about a quarter of the trials (none of fewer than 16) trains the best schedules
-        twice more, with other initial weights and other batches. One training may be lucky: under
-        pairflip noise the same schedule can end ten points apart.
+        again, with other initial weights and other batches, and the best of these once more. One
+        training may be lucky: under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
         Whether the first trials (of 16 or more) are given schedules: plain decays to eight levels.
@@ -88,14 +92,23 @@ class Proposals:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
 
     @property
-    def n_confirmed(self) -> int:
-        """Schedules that are trained again, twice each."""
-        return self.trials // 8 if self.confirm and self.trials >= MANY else 0
+    def rounds(self) -> tuple[int, ...]:
+        """How many schedules are trained again, and how many of these once more.
+
+        >>> from keeprate.spaces import get_space
+        >>> [Proposals(get_space("full"), 9, "tpe", n, True, 0).rounds for n in (40, 20, 15)]
+        [(7, 3), (2, 2), ()]
+        """
+        if not self.confirm or self.trials < MANY:
+            return ()
+        together = 2 * (self.trials // 8)
+        last = max(2, together * 3 // 10)
+        return together - last, last
 
     @property
     def n_explored(self) -> int:
         """Trials before the confirming ones."""
-        return self.trials - CONFIRMING * self.n_confirmed
+        return self.trials - sum(self.rounds)
 
     def ask(self, study: optuna.Study) -> list[FrozenTrial]:
         """The running trials of a population, asked for now or before an interruption."""
@@ -133,24 +146,35 @@ class Proposals:
         >>> from keeprate.spaces import get_space
         >>> proposals = Proposals(get_space("basis"), 40, "random", 40, True, 0)
         >>> [proposals.population_of(n) for n in (9, 25, 30, 39)]
-        [range(0, 10), range(20, 30), range(30, 35), range(35, 40)]
+        [range(0, 10), range(20, 30), range(30, 37), range(37, 40)]
         """
         # What is to be confirmed is known only when all is explored.
-        exploring = number < self.n_explored
-        begin, end = (0, self.n_explored) if exploring else (self.n_explored, self.trials)
-        size = POPULATION_SIZE if exploring or not self.n_confirmed else self.n_confirmed
-        start = begin + (number - begin) // size * size
-        return range(start, min(start + size, end))
+        if number < self.n_explored:
+            start = number // POPULATION_SIZE * POPULATION_SIZE
+            return range(start, min(start + POPULATION_SIZE, self.n_explored))
+        start = self.n_explored
+        for size in self.rounds:
+            if number < start + size:
+                return range(start, start + size)
+            start += size
+        return range(self.trials, self.trials)
 
     def _to_confirm(self, number: int, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """The explored trial that trial `number` repeats, if it is one that confirms."""
         if number < self.n_explored:
             return None
-        explored = [t for t in trials if t.number < self.n_explored and _standing(t) is not None]
-        # Those that got furthest, among them those with the best value.
-        explored.sort(key=lambda t: (_standing(t) or (0.0, 0.0), -t.number), reverse=True)
-        best = explored[: self.n_confirmed]
-        return best[(number - self.n_explored) % len(best)] if best else None
+        first = self.n_explored + self.rounds[0]
+        if number < first:
+            # Those that got furthest, among them those with the best value.
+            known = [(_standing(t), -t.number) for t in trials if t.number < self.n_explored]
+            ranked = sorted(((s, n) for s, n in known if s is not None), reverse=True)
+            best, place = [-n for _, n in ranked[: self.rounds[0]]], number - self.n_explored
+        else:
+            same = _by_schedule(t for t in trials if t.number < first)
+            twice = [one for one in same if any(t.number >= self.n_explored for t in same[one])]
+            best = sorted(twice, key=lambda one: (-_mean(same[one]), one))[: self.rounds[1]]
+            place = number - first
+        return trials[best[place % len(best)]] if best else None
 
     def _sampler(
         self, number: int, parameter: str, fixed: Mapping[str, Any] | None
@@ -159,11 +183,15 @@ class Proposals:
         # keep a generator in memory: a seed for each parameter of each trial makes them resume
         # to the same.
         parts = () if self.sampler == "natural-gradient" else (number, parameter)
-        sampler = SAMPLERS[self.sampler](derive_seed(self.seed, "sampler", *parts) % 2**31)
+        seed = derive_seed(self.seed, "sampler", *parts) % 2**31
+        sampler = SAMPLERS[self.sampler](seed, self._keep_rate)
         if fixed is None:
             return sampler
         with _experimental():
             return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
+
+    def _keep_rate(self, parameters: dict[str, Any]) -> npt.NDArray[np.float64]:
+        return self.space.schedule(parameters, self.epochs).keep_rate
 
 
 def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
@@ -179,13 +207,20 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
     """
     from scipy.optimize import least_squares
 
-    names = space.distributions(epochs)
+    numerical = {
+        name: distribution
+        for name, distribution in space.distributions(epochs).items()
+        if isinstance(distribution, FloatDistribution | IntDistribution)
+    }
     t = np.arange(epochs) / max(1, epochs - 1)
 
     def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
-        return {n: from_unit(float(v), d) for v, (n, d) in zip(u, names.items(), strict=True)}
+        pairs = zip(numerical.items(), u.tolist(), strict=True)
+        return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
 
-    middle = np.full(len(names), 0.5)
+    # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
+    tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
+    schedules = np.array([space.schedule(parameters(u), epochs).keep_rate for u in tried])
     points = []
     for level in START_LEVELS:
         target = (1 + 20 * t) ** (np.log(level) / np.log(21))
@@ -195,8 +230,9 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
         ) -> npt.NDArray[np.float64]:
             return space.schedule(parameters(u), epochs).keep_rate - target
 
+        nearest = tried[np.square(schedules - target).sum(1).argmin()]
         # Not at the edges of the cube, where a Beta density has no finite logarithm.
-        fitted = least_squares(error, middle, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
+        fitted = least_squares(error, nearest, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
         points.append(parameters(fitted.x))
     return points
 
@@ -247,7 +283,7 @@ def tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, faile
 
 
 def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the best schedule: of those that were confirmed, the best on average.
+    """The trials of the best schedule: of those trained most often, the best on average.
 
     The average includes the training that put the schedule among the best. It was partly lucky,
     but so was that of each rival, and three numbers say more than two.
@@ -257,9 +293,7 @@ def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     InputError
         If no trial has been trained to the end.
     """
-    schedules: dict[int, list[FrozenTrial]] = {}
-    for trial in _complete(trials):
-        schedules.setdefault(trial.user_attrs.get("confirms", trial.number), []).append(trial)
+    schedules = _by_schedule(trials)
     if not schedules:
         raise InputError(
             f"none of the {len(trials)} trials reached the last epoch: losses were not finite; try "
@@ -267,11 +301,7 @@ def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
         )
     return max(
         schedules.values(),
-        key=lambda same: (
-            min(len(same), 1 + CONFIRMING),  # few complete ones are confirmed more often
-            float(np.mean([_value(t) for t in same])),
-            -same[0].number,
-        ),
+        key=lambda same: (len(same), _mean(same), -same[0].number),
     )
 
 
@@ -310,8 +340,17 @@ def storage_errors(folder: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _complete(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+def _by_schedule(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """The complete trainings of each schedule, by the number of the trial that had it first."""
+    same: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            same.setdefault(trial.user_attrs.get("confirms", trial.number), []).append(trial)
+    return same
+
+
+def _mean(trials: list[FrozenTrial]) -> float:
+    return float(np.mean([_value(t) for t in trials]))
 
 
 def _standing(trial: FrozenTrial) -> tuple[float, float] | None:

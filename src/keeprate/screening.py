@@ -1,0 +1,106 @@
+"""Which of many proposals to evaluate: Thompson sampling from a Gaussian process.
+
+The natural gradient learns where good points lie, coordinate by coordinate. With a few dozen
+evaluations it pays to learn more from each: a Gaussian process over what the points *stand for* (a
+schedule's keep rates, say, of which many parameter vectors give nearly the same) predicts which of
+the proposals are worth an evaluation.
+
+References
+----------
+Thompson 1933, Biometrika 25. Russo et al. 2018, A tutorial on Thompson sampling.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from keeprate.natural_gradient import EDGE, Array, ProductBeta
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+MOST = 300  # evaluations, the newest, that the process is fitted to: it costs their cube
+FROM_DISTRIBUTION, FROM_ANYWHERE, NEAR_THE_BEST = 300, 100, 200  # proposals of each kind
+BEST, MOVED, DEVIATION = 5, 0.3, 0.15  # near the best 5: in 30 % of the coordinates, by so much
+
+
+def propose(
+    distribution: ProductBeta, points: Array, order: Array, rng: np.random.Generator
+) -> Array:
+    """Draw proposals [m, d]: from the search distribution, from anywhere, and near the best.
+
+    Parameters
+    ----------
+    points : ndarray [n, d]
+        Evaluated ones.
+    order : ndarray [n]
+        Larger is better.
+    """
+    n_dims = points.shape[1]
+    best = points[np.argsort(-order, kind="stable")[:BEST]]
+    near = best[rng.integers(len(best), size=NEAR_THE_BEST)]
+    moved = rng.random(near.shape) < MOVED
+    moved[np.arange(len(near)), rng.integers(n_dims, size=len(near))] = True  # at least one
+    near = near + moved * rng.normal(0.0, DEVIATION, near.shape)
+    anywhere = rng.random((FROM_ANYWHERE, n_dims))
+    drawn = distribution.sample(FROM_DISTRIBUTION, rng)
+    return np.asarray(np.clip(np.concatenate([drawn, anywhere, near]), EDGE, 1 - EDGE))
+
+
+def most_promising(
+    features: npt.ArrayLike, order: npt.ArrayLike, proposed: npt.ArrayLike, rng: np.random.Generator
+) -> int:
+    """Return the index of the proposal that is best in one draw from the posterior.
+
+    Parameters
+    ----------
+    features : array_like [n, f]
+        What the evaluated points stand for.
+    order : array_like [n]
+        Larger is better; only the ranks count, so that one failed training does not drown the
+        differences between good ones.
+    proposed : array_like [m, f]
+        What the proposals stand for.
+
+    Examples
+    --------
+    >>> seen = np.linspace(0, 1, 20)[:, None]
+    >>> new = np.array([[0.05], [0.52], [0.95]])
+    >>> most_promising(seen, -abs(seen[:, 0] - 0.5), new, np.random.default_rng(0))
+    1
+    """
+    seen, values = np.asarray(features, dtype=np.float64), np.asarray(order, dtype=np.float64)
+    new = np.asarray(proposed, dtype=np.float64)
+    process = _fitted(seen[-MOST:], _normal_scores(values[-MOST:]))
+    mean, covariance = process.predict(new, return_cov=True)
+    # The diagonal holds the noise of an evaluation too, which is no reason to try a point.
+    noise = float(np.exp(process.kernel_.theta[-1]))
+    covariance = covariance - (noise - 1e-6) * np.eye(len(new))
+    values, vectors = np.linalg.eigh(covariance)
+    draw = mean + vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(new)))
+    return int(np.argmax(draw))
+
+
+def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    spread = float(np.sqrt(2 * features.var(0).sum())) or 1.0  # of a typical distance
+    kernel = ConstantKernel(1.0, (0.1, 10.0)) * RBF(
+        spread, (0.1 * spread, 10.0 * spread)
+    ) + WhiteKernel(0.1, (1e-4, 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is fine
+        return GaussianProcessRegressor(kernel, alpha=1e-8).fit(features, scores)
+
+
+def _normal_scores(order: Array) -> Array:
+    """Normal quantiles of the ranks; equal values share theirs."""
+    return np.asarray(ndtri((rankdata(order) - 0.5) / len(order)))
