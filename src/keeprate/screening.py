@@ -12,7 +12,6 @@ Thompson 1933, Biometrika 25. Russo et al. 2018, A tutorial on Thompson sampling
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +87,7 @@ def most_promising(
 
 
 def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:
-    from sklearn.exceptions import ConvergenceWarning
+    from scipy.optimize import minimize
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -96,9 +95,18 @@ def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (0.1, 10.0)) * RBF(
         spread, (0.1 * spread, 10.0 * spread)
     ) + WhiteKernel(0.1, (1e-4, 1.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is fine
-        return GaussianProcessRegressor(kernel, alpha=1e-8).fit(features, scores)
+    # Its own optimiser warns of parameters at their bounds, which are fine here, and warnings
+    # cannot be silenced in one thread alone.
+    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None).fit(features, scores)
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True)
+        return -likelihood, -gradient
+
+    found = minimize(loss, kernel.theta, jac=True, bounds=kernel.bounds, method="L-BFGS-B")
+    return GaussianProcessRegressor(
+        kernel.clone_with_theta(found.x), alpha=1e-8, optimizer=None
+    ).fit(features, scores)
 
 
 def _normal_scores(order: Array) -> Array:
