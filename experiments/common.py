@@ -91,6 +91,22 @@ class Protocol:
         )
 
 
+def desk(data: str, model: str, *, epochs: int, limit: int | None = None) -> Protocol:
+    """What the desk protocols have in common: a search that two CPU cores can do."""
+    return Protocol(
+        "desk",
+        data,
+        model,
+        epochs=epochs,
+        seeds=3,
+        trials=20,
+        pruner="halving",
+        confirm=True,
+        warm_start=True,
+        limit=limit,
+    )
+
+
 @functools.cache
 def load_data(folder: str, name: str) -> Loaded:
     """A data set below the folder, read once."""

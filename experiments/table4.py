@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.common import Protocol
+from experiments.common import Protocol, desk
 from experiments.comparison import METHOD_ARMS, Comparison
 
 TABLE = Comparison(
@@ -10,17 +10,7 @@ TABLE = Comparison(
     "Table 4: MNIST",
     METHOD_ARMS,
     (
-        Protocol(
-            "desk",
-            "mnist",
-            "mlp",
-            epochs=50,
-            seeds=3,
-            trials=20,
-            pruner="halving",
-            confirm=True,
-            warm_start=True,
-        ),
+        desk("mnist", "mlp", epochs=50),
         Protocol("paper", "mnist", "mlp", epochs=200, seeds=5, trials=100),
     ),
 )

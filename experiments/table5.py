@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.common import Protocol
+from experiments.common import Protocol, desk
 from experiments.comparison import METHOD_ARMS, Comparison
 
 TABLE = Comparison(
@@ -10,18 +10,7 @@ TABLE = Comparison(
     "Table 5: CIFAR-10",
     METHOD_ARMS,
     (
-        Protocol(
-            "desk",
-            "cifar-10",
-            "model1",
-            epochs=30,
-            seeds=3,
-            trials=20,
-            pruner="halving",
-            confirm=True,
-            warm_start=True,
-            limit=10_000,
-        ),
+        desk("cifar-10", "model1", epochs=30, limit=10_000),
         # 5 iterations of 10 samples, half of what the other data sets have (App. A.2).
         Protocol("paper", "cifar-10", "model1", epochs=200, seeds=5, trials=50),
     ),

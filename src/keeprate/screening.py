@@ -79,10 +79,9 @@ def most_promising(
     process = _fitted(seen[-MOST:], _normal_scores(values[-MOST:]))
     mean, covariance = process.predict(new, return_cov=True)
     # The diagonal holds the noise of an evaluation too, which is no reason to try a point.
-    noise = float(np.exp(process.kernel_.theta[-1]))
-    covariance = covariance - (noise - 1e-6) * np.eye(len(new))
-    values, vectors = np.linalg.eigh(covariance)
-    draw = mean + vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(new)))
+    covariance = covariance - (process.kernel_.k2.noise_level - 1e-6) * np.eye(len(new))
+    variances, axes = np.linalg.eigh(covariance)
+    draw = mean + axes @ (np.sqrt(np.maximum(variances, 0.0)) * rng.standard_normal(len(new)))
     return int(np.argmax(draw))
 
 

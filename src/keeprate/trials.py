@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from keeprate.sampler import (
     Features,
     NaturalGradientSampler,
     from_unit,
+    keys,
 )
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
@@ -118,12 +120,11 @@ class Proposals:
         # An interruption between two questions leaves a population incomplete: fill it up.
         target = self.population_of(running[0].number if running else asked).stop
         distributions = self.space.distributions(self.epochs)
-        given: list[dict[str, float]] = []
-        if self.warm_start and self.trials >= MANY and target <= POPULATION_SIZE:
-            given = starting_points(self.space, self.epochs)
 
         def complete(trial: optuna.Trial) -> None:
-            fixed = given[trial.number] if trial.number < len(given) else None
+            fixed = None
+            if self.warm_start and self.trials >= MANY and trial.number < len(START_LEVELS):
+                fixed = self._given[trial.number]
             again = self._to_confirm(trial.number, existing)
             if again is not None:
                 trial.set_user_attr("confirms", again.number)
@@ -189,6 +190,10 @@ class Proposals:
             return sampler
         with _experimental():
             return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
+
+    @cached_property
+    def _given(self) -> list[dict[str, float]]:
+        return starting_points(self.space, self.epochs)
 
     def _keep_rate(self, parameters: dict[str, Any]) -> npt.NDArray[np.float64]:
         return self.space.schedule(parameters, self.epochs).keep_rate
@@ -309,7 +314,7 @@ def best_value(study: optuna.Study) -> float | None:
     """The best value so far, of those that were trained longest."""
     standings = [_standing(trial) for trial in study.get_trials(deepcopy=False)]
     known = [standing for standing in standings if standing is not None]
-    return max(known)[1] if known else None
+    return max(known)[-1] if known else None
 
 
 def describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
@@ -353,14 +358,12 @@ def _mean(trials: list[FrozenTrial]) -> float:
     return float(np.mean([_value(t) for t in trials]))
 
 
-def _standing(trial: FrozenTrial) -> tuple[float, float] | None:
-    """Epochs reached (infinite: all) and the value there; None of a trial without a value."""
-    if trial.state == TrialState.COMPLETE and trial.value is not None:
-        return float("inf"), trial.value
-    if trial.state != TrialState.PRUNED or not trial.intermediate_values:
+def _standing(trial: FrozenTrial) -> tuple[float, ...] | None:
+    """What the sampler ranks it by, its value last; None of a trial without a value."""
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return None
-    step = max(trial.intermediate_values)
-    return float(step), trial.intermediate_values[step]
+    standing = tuple(keys([trial], 1.0)[0].tolist())
+    return standing if np.isfinite(standing[-1]) else None
 
 
 def _value(trial: FrozenTrial) -> float:
