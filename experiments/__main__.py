@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig4, fig5, fig7, results
+from experiments import fig1, fig3, fig4, fig5, fig7, results
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
@@ -28,6 +28,10 @@ def main(words: list[str] | None = None) -> int:
             protocol = fig1.protocol_named(options.protocol)
             fig1.run(protocol, **_of_training(options))
             print(*fig1.draw(options.protocol), sep="\n")
+        elif options.item == fig3.NAME:
+            seeds = {} if options.seeds is None else {"seeds": options.seeds}
+            fig3.run(at_once=options.jobs, **seeds)
+            print(*fig3.draw(), sep="\n")
         elif drawn := next((one for one in DRAWN if options.item == one.NAME), None):
             print(*drawn.draw(options.protocol), sep="\n")
         else:
@@ -52,7 +56,7 @@ def _of_training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _summaries() -> dict[str, str]:
-    found = {fig1.NAME: fig1.SUMMARY}
+    found = {module.NAME: module.SUMMARY for module in (fig1, fig3)}
     found |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     found |= {module.NAME: module.SUMMARY for module in DRAWN}
     return found | {results.NAME: results.SUMMARY}
@@ -68,11 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         if name == results.NAME:
             item.add_argument("--check", action="store_true", help="exit 1 if it is not current")
             continue
-        item.add_argument("--protocol", choices=PROTOCOLS, default="desk")
-        if name not in {module.NAME for module in DRAWN}:
+        if name != fig3.NAME:
+            item.add_argument("--protocol", choices=PROTOCOLS, default="desk")
+        if name in {module.NAME for module in DRAWN}:
+            continue
+        item.add_argument("--seeds", type=_positive, help="run only so many of the protocol's")
+        item.add_argument("--jobs", type=_positive, default=1, help="runs at the same time")
+        if name != fig3.NAME:
             folder = os.environ.get("KEEPRATE_DATA", "../shared/data")
-            item.add_argument("--seeds", type=_positive, help="run only so many of the protocol's")
-            item.add_argument("--jobs", type=_positive, default=1, help="runs at the same time")
             item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
             item.add_argument("--runs", default="runs/experiments", help="where the runs are kept")
     return parser

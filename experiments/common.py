@@ -1,7 +1,8 @@
 """What the experiments share: protocols, rows of results that outlive a kill, means over seeds.
 
-A results file is `results/{item}-{protocol}.json`. It holds the protocol with every number that a
-result depends on, and one row for each finished run; it is rewritten, whole, after each of them.
+A results file is `results/{item}-{protocol}.json` (`results/{item}.json` where the one protocol has
+no name). It holds the protocol with every number that a result depends on, and one row for each
+finished run; it is rewritten, whole, after each of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 import keeprate
 from keeprate import InputError
@@ -56,7 +58,7 @@ class Protocol:
         A folder below --data.
     seeds : int
         How many are meant to be run. Noise, split, initial weights and search vary with the seed.
-    trials, pruner, confirm, warm_start
+    trials, sampler, pruner, confirm, warm_start
         Of the search, as `keeprate.search` takes them; the paper's has no given schedules, stops
         no trial and confirms none.
     restarts : int
@@ -71,6 +73,7 @@ class Protocol:
     epochs: int
     seeds: int
     trials: int
+    sampler: str = "natural-gradient"
     pruner: str = "none"
     confirm: bool = False
     warm_start: bool = False
@@ -134,11 +137,11 @@ class Job:
 
 
 def results_path(item: str, protocol: str, results: Path = RESULTS) -> Path:
-    return results / f"{item}-{protocol}.json"
+    return results / f"{'-'.join(filter(None, (item, protocol)))}.json"
 
 
 def command_of(item: str, protocol: str) -> str:
-    return f"python -m experiments {item} --protocol {protocol}"
+    return f"python -m experiments {item}" + (f" --protocol {protocol}" if protocol else "")
 
 
 def read_results(item: str, protocol: str, results: Path = RESULTS) -> dict[str, Any] | None:
@@ -151,6 +154,10 @@ def row_of(rows: Sequence[Row], key: Row) -> Row | None:
     return next((row for row in rows if all(row.get(k) == v for k, v in key.items())), None)
 
 
+def _accuracy_in_words(row: Row) -> str:
+    return f"{100 * row['last']['test_accuracy']:.2f} % at the end"
+
+
 def run_missing(
     item: str,
     name: str,
@@ -159,8 +166,11 @@ def run_missing(
     *,
     at_once: int = 1,
     results: Path = RESULTS,
+    words: Callable[[Row], str] = _accuracy_in_words,
 ) -> list[Row]:
     """Do the jobs that have no row yet, and write each row as it is found.
+
+    `words` says of a new row what is printed.
 
     Raises
     ------
@@ -177,7 +187,7 @@ def run_missing(
         )
     rows: list[Row] = [] if found is None else found["rows"]
     missing = [job for job in jobs if row_of(rows, job.key) is None]
-    print(f"{item}, {name}: {len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
+    print(f"{path.stem}: {len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
     for job, result in _done(missing, at_once):
         rows.append(job.key | result)
         write_json(
@@ -189,8 +199,8 @@ def run_missing(
                 "rows": rows,
             },
         )
-        words = ", ".join(str(value) for value in job.key.values())
-        print(f"{words}: {100 * result['last']['test_accuracy']:.2f} % at the end", flush=True)
+        which = ", ".join(str(value) for value in job.key.values())
+        print(f"{which}: {words(result)}", flush=True)
     return rows
 
 
@@ -201,9 +211,7 @@ def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:
             yield job, job.train()
         return
     threads = max(1, (os.cpu_count() or 1) // at_once)
-    with ProcessPoolExecutor(
-        at_once, get_context("spawn"), torch.set_num_threads, (threads,)
-    ) as pool:
+    with ProcessPoolExecutor(at_once, get_context("spawn"), _limit_threads, (threads,)) as pool:
         futures = {pool.submit(job.train): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -211,6 +219,11 @@ def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:
         except BaseException:  # one that fails must not keep us here until all others are done
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _limit_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)  # NumPy's and SciPy's
 
 
 def describe_run(run: Run) -> Row:

@@ -139,6 +139,7 @@ class Comparison:
                 space=arm.space,
                 model=protocol.model,
                 trials=protocol.trials,
+                sampler=protocol.sampler,
                 pruner=protocol.pruner,
                 confirm=protocol.confirm,
                 warm_start=protocol.warm_start,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, fig1, fig4, fig5, fig7, table7
+from experiments import claims, fig1, fig3, fig4, fig5, fig7, table7
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
 from experiments.common import (
     DATA_SETS,
@@ -58,6 +58,8 @@ COLUMNS = (
 
 def write(*, results: Path = RESULTS, page: Path = PAGE, images: Path = IMAGES) -> None:
     """Draw the figures that have rows, then write the page."""
+    if read_results(fig3.NAME, fig3.PROTOCOL, results) is not None:
+        fig3.draw(results=results, images=images)
     for protocol in PROTOCOLS:
         if read_results(fig1.NAME, protocol, results) is not None:
             fig1.draw(protocol, results=results, images=images)
@@ -92,6 +94,7 @@ def text(results: Path = RESULTS) -> str:
         "\n".join(_main_job(results)),
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
+        "\n".join(_synthetic(results)),
         *("\n".join(_figure(module.NAME, title, results)) for module, title in FIGURES),
     ]
     return "\n\n".join(parts) + "\n"
@@ -355,6 +358,55 @@ def _memorisation(results: Path) -> Iterator[str]:
         yield from _table(["factor", "value", "peak at epoch", "peak", "drop"], lines)
         yield ""
         yield _image(f"{fig1.NAME}-{name}", f"memorisation, {name} protocol")
+
+
+def _synthetic(results: Path) -> Iterator[str]:
+    yield "## Figure 3: search spaces and search algorithms on known schedules"
+    yield ""
+    found = read_results(fig3.NAME, fig3.PROTOCOL, results)
+    command = command_of(fig3.NAME, fig3.PROTOCOL)
+    if found is None:
+        yield f"Not run yet: `{command}`."
+        return
+    rows, protocol = found["rows"], found["protocol"]
+    n_seeds = len({row["seed"] for row in rows})
+    complete = len(rows) == n_seeds * len(fig3.TARGETS) * len(fig3.arms())
+    yield _wrapped(
+        "Sec. 4.1: the value of a trial is the root mean square error of its R(t), "
+        f"{protocol['epochs']} epochs, to a schedule drawn by hand; trials are asked for in tens. "
+        f"Medians over {n_seeds} seeds, best so far, with the quartiles in brackets; lower is "
+        f"better. No sampler is given schedules to start from. `{command}`"
+        + ("." if complete else "; not finished: the seeds differ in number.")
+    )
+    for title, arms, all_marks in (
+        ("(b) Random search in three spaces", fig3.SPACES, fig3.MARKS[1:]),
+        ("(c) Samplers in the basis space", fig3.SAMPLERS, fig3.MARKS),
+    ):
+        for mark in (m for m in all_marks if m <= protocol["evaluations"]):
+            yield ""
+            yield f"{title}, {mark} evaluations:"
+            yield ""
+            yield from _table(["", *fig3.TARGETS], _medians(rows, arms, mark))
+    yield ""
+    times = (f"{arm.label} {fig3.seconds(rows, arm.name):.1f}" for arm in fig3.SAMPLERS)
+    yield _wrapped(
+        f"Seconds that the sampler itself took for {protocol['evaluations']} evaluations (median): "
+        f"{'; '.join(times)}."
+    )
+    yield ""
+    yield _image(fig3.NAME, "search spaces and samplers on known schedules")
+
+
+def _medians(rows: Sequence[Row], arms: Sequence[fig3.Arm], mark: int) -> list[list[str]]:
+    columns, values = [], []
+    for target in fig3.TARGETS:
+        found = [fig3.quartiles(rows, arm.name, target, mark) for arm in arms]
+        values.append([None if one is None else -one[1] for one in found])  # lower is better
+        columns.append(["–" if q is None else f"{q[1]:.4f} ({q[0]:.4f}–{q[2]:.4f})" for q in found])
+    _bold_best(columns, values)
+    return [
+        [arm.label, *cells] for arm, cells in zip(arms, zip(*columns, strict=True), strict=True)
+    ]
 
 
 def _figure(name: str, title: str, results: Path) -> Iterator[str]:

@@ -174,6 +174,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
+        (["--sampler", "paper"], ["sampler must have a positive step size", "try paper:20"]),
         (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),
         (["--noise", "gaussian:0.1"], ["noise", "symmetric", "gaussian"]),
         (["--optimizer", "lion"], ["optimizer must be one of adam"]),

@@ -17,7 +17,19 @@ import pytest
 
 import keeprate
 from experiments import __main__ as command
-from experiments import claims, common, comparison, fig1, fig4, fig5, fig7, results, table4, table7
+from experiments import (
+    claims,
+    common,
+    comparison,
+    fig1,
+    fig3,
+    fig4,
+    fig5,
+    fig7,
+    results,
+    table4,
+    table7,
+)
 from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, UNKNOWN, Source
 from experiments.common import NOISES, Protocol, load_data, paper_numbers, read_results
 from experiments.comparison import METHOD_ARMS, Comparison
@@ -385,6 +397,79 @@ def test_claims_about_memorisation(tmp_path: Path) -> None:
     assert verdicts(source)["every_factor_matters"] == FAILED
 
 
+# The synthetic study -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """Two seeds of every sampler, twenty evaluations each."""
+    folder = tmp_path_factory.mktemp("fig3")
+    return folder, fig3.run(seeds=2, evaluations=20, results=folder)
+
+
+def test_the_targets_are_schedules_that_differ() -> None:
+    shapes = np.array(list(fig3.TARGETS.values()))
+    assert shapes.shape == (4, fig3.T)
+    assert (shapes[:, 0] == 1).all() and (shapes > 0).all() and (shapes <= 1).all()
+    rises = [bool((np.diff(shape) > 1e-9).any()) for shape in shapes]
+    assert rises == [True, False, False, True]
+
+
+def test_the_error_is_that_of_the_best_schedule_found(searched) -> None:
+    _, rows = searched
+    assert len(rows) == 2 * len(fig3.TARGETS) * len(fig3.arms())
+    space = keeprate.spaces.get_space("basis")
+    for row in rows:
+        first, last = row["rmse"]
+        assert 0 < last <= first
+        if row["arm"].startswith("random-"):
+            continue
+        parameters = dict(zip(space.distributions(fig3.T), row["parameters"], strict=True))
+        found = space.schedule(parameters, fig3.T).keep_rate
+        error = math.sqrt(statistics.fmean((found - fig3.TARGETS[row["target"]]) ** 2))
+        assert last == pytest.approx(error, abs=1e-5)
+
+
+def test_samplers_start_alike_and_learn(searched) -> None:
+    """Those of one family draw the same first batch; only a told sampler can tell them apart."""
+    _, rows = searched
+    of = {(r["arm"], r["target"], r["seed"]): r["rmse"] for r in rows}
+    family = ("ng-paper", "ng-ranks", "ng-parameters", "ng")
+    for target in fig3.TARGETS:
+        assert len({of[arm, target, 0][0] for arm in family}) == 1
+    for other in family[:-1]:
+        assert any(of[other, t, s] != of["ng", t, s] for t in fig3.TARGETS for s in (0, 1))
+
+
+def test_finished_searches_are_not_repeated(searched, monkeypatch) -> None:
+    folder, rows = searched
+    monkeypatch.setattr(fig3, "search_known", refuse)
+    assert fig3.run(seeds=2, evaluations=20, results=folder) == rows
+    with pytest.raises(InputError, match="another protocol"):
+        fig3.run(seeds=2, evaluations=30, results=folder)
+
+
+def test_medians_by_hand(searched) -> None:
+    _, rows = searched
+    two = [r["rmse"][0] for r in rows if r["arm"] == "gp" and r["target"] == "plain drop"]
+    _, median, _ = fig3.quartiles(rows, "gp", "plain drop", 10)
+    assert len(two) == 2 and median == pytest.approx(sum(two) / 2)
+    assert fig3.quartiles(rows, "no such", "plain drop", 10) is None
+
+
+def test_figure_3_and_its_part_of_the_page(searched, tmp_path: Path) -> None:
+    folder, rows = searched
+    png, svg = fig3.draw(results=folder, images=tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    drawn = svg.read_text()
+    assert all(arm.label in drawn for arm in fig3.arms())
+    page = results.text(folder)
+    assert "Medians over 2 seeds" in page and "(c) Samplers in the basis space, 10" in page
+    assert "100 evaluations" not in page  # which these searches did not reach
+    best = min(fig3.quartiles(rows, a.name, "late rise", 10)[1] for a in fig3.SAMPLERS)
+    assert f"**{best:.4f} (" in page
+
+
 # Page and figures ------------------------------------------------------------------------------
 
 
@@ -425,8 +510,9 @@ def test_nothing_to_draw_exits_with_2(tmp_path: Path, monkeypatch, capsys) -> No
 def test_without_a_name_the_items_are_listed(capsys) -> None:
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = ["fig1", "table4", "table5", "table6", "table7", "fig4", "fig5", "fig7", "results"]
-    assert [line.split()[0] for line in lines[:9]] == names
+    tables = ["table4", "table5", "table6", "table7"]
+    names = ["fig1", "fig3", *tables, "fig4", "fig5", "fig7", "results"]
+    assert [line.split()[0] for line in lines[:10]] == names
 
 
 @pytest.mark.parametrize("module", [fig1, fig4, fig5, fig7], ids=lambda module: module.NAME)

@@ -56,7 +56,7 @@ class TestOptunaSuites(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnly
                 population_size=3, utilities="raw", fisher="monte-carlo"
             ),
             "screened": lambda: NaturalGradientSampler(
-                population_size=3, seed=0, features=lambda parameters: [*parameters.values()]
+                population_size=3, seed=0, features=lambda p: np.stack([*p.values()], -1)
             ),
         }[request.param]
 
@@ -233,7 +233,7 @@ def test_a_fresh_sampler_for_every_trial_is_the_same(options):
     assert points(one) == points(fresh)
 
 
-@pytest.mark.parametrize("features", [None, lambda parameters: [*parameters.values()]])
+@pytest.mark.parametrize("features", [None, lambda p: np.stack([*p.values()], -1)])
 def test_minimising_is_maximising_the_negative(features):
     down = study_with(make(features=features), direction="minimize")
     up = study_with(make(features=features), direction="maximize")
@@ -491,8 +491,8 @@ def test_better_than_random_search_on_a_schedule():
     random = np.median([best(RandomSampler(seed=seed)) for seed in range(8)])
     assert ours < 0.9 * random
 
-    def features(parameters: dict[str, float]) -> np.ndarray:
-        return space.schedule(parameters, T).keep_rate
+    def features(parameters: dict[str, np.ndarray]) -> np.ndarray:
+        return space.keep_rates(parameters, T)
 
     screened = [best(NaturalGradientSampler(seed=seed, features=features)) for seed in range(2)]
     assert max(screened) < 0.6 * ours
@@ -501,8 +501,9 @@ def test_better_than_random_search_on_a_schedule():
 # Screening by what the parameters stand for
 
 
-def spread(parameters: dict[str, float]) -> list[float]:
-    return [parameters["x"], parameters["y"], parameters["x"] * parameters["y"]]
+def spread(parameters: dict[str, np.ndarray]) -> np.ndarray:
+    x, y = parameters["x"], parameters["y"]
+    return np.stack([x, y, x * y], -1)
 
 
 def test_screening_begins_with_the_second_generation():
@@ -516,7 +517,7 @@ def test_screening_begins_with_the_second_generation():
 
 def test_screened_trials_avoid_what_pruned_ones_stand_for():
     def left_half(state: TrialState) -> float:
-        study = study_with(make(size=20, features=lambda p: [p["x"]]))
+        study = study_with(make(size=20, features=lambda p: p["x"][:, None]))
         rng = np.random.default_rng(0)
         for x, y in rng.random((20, 2)):
             pruned = state == TrialState.PRUNED and x < 0.5
@@ -529,7 +530,7 @@ def test_screened_trials_avoid_what_pruned_ones_stand_for():
 
 
 def test_features_that_do_not_vary_are_no_error():
-    study = study_with(make(features=lambda parameters: [1.0]))
+    study = study_with(make(features=lambda p: np.ones((len(p["x"]), 1))))
     run(study, 10)
     assert len({(p["x"], p["y"]) for p in points(study)}) == 10
 

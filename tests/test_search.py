@@ -336,12 +336,22 @@ def test_a_killed_confirmation_goes_on_to_the_same_choice(confirmed, data, tmp_p
     assert resumed.record["chosen_trials"] == confirmed.record["chosen_trials"]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_other_samplers(data, sampler):
     found = search(
         data, trials=11, config=replace(CONFIG, epochs=1), sampler=sampler, baselines_too=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 11
+
+
+def test_the_papers_form_takes_its_step(data):
+    options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines_too": False}
+    far, near = (
+        [t["parameters"] for t in search(data, sampler=f"paper:{step}", **options).record["trials"]]
+        for step in (20, 0.001)
+    )
+    assert far[:10] == near[:10]  # drawn before anything is known
+    assert far[10] != near[10]
 
 
 def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
@@ -454,7 +464,7 @@ def kill(folder, where, at, **options):
     assert not load_record(folder)["finished"]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_another_sampler_asks_the_same_again_after_a_kill(data, tmp_path, sampler):
     kill(tmp_path, "suggest", 30, sampler=sampler)
     resumed, whole = (

@@ -5,6 +5,7 @@ import optuna
 import pytest
 
 from keeprate.errors import InputError
+from keeprate.sampler import from_unit
 from keeprate.schedules import (
     MIN_KEEP_RATE,
     basis_schedule,
@@ -115,3 +116,23 @@ def test_get_space():
     assert all(get_space(name).name == name for name in SPACES)
     with pytest.raises(InputError, match="one of basis, co-teaching, power-decay, full, got 'bas'"):
         get_space("bas")
+
+
+@pytest.mark.parametrize("name", list(SPACES))
+def test_many_schedules_at_once_are_those_one_by_one(name: str) -> None:
+    space, rng = get_space(name), np.random.default_rng(0)
+    columns = {
+        key: np.array([from_unit(u, distribution) for u in rng.random(7)])
+        for key, distribution in space.distributions(9).items()
+    }
+    table = space.keep_rates(columns, 9)
+    assert table.shape == (7, 9)
+    for i, row in enumerate(table):
+        one = {key: values[i].item() for key, values in columns.items()}
+        assert np.array_equal(row, space.schedule(one, 9).keep_rate)
+
+
+def test_one_value_of_many_outside_its_range_is_refused() -> None:
+    columns = {"a": [0.2, 1.2], "b": [1.0, 1.0]}
+    with pytest.raises(InputError, match=r"a must lie in \[0.0, 1.0\]"):
+        get_space("power-decay").keep_rates(columns, 9)

@@ -49,7 +49,7 @@ from keeprate.natural_gradient import (
     Utilities,
     check_options,
 )
-from keeprate.screening import most_promising, propose
+from keeprate.screening import Surrogate, propose
 
 ATTRIBUTE = "keeprate:ng:generation"
 """System attribute of every trial drawn here: {"generation": g} or, on the trial that opened
@@ -61,8 +61,8 @@ DEFAULT_POPULATION_SIZE = 10  # the paper's, Sec. 4
 
 Numerical: TypeAlias = FloatDistribution | IntDistribution
 NumericalSpace: TypeAlias = Mapping[str, Numerical]
-Features: TypeAlias = Callable[[dict[str, Any]], npt.ArrayLike]
-"""Parameters of a trial -> what they stand for, f numbers."""
+Features: TypeAlias = Callable[[dict[str, npt.NDArray[Any]]], npt.ArrayLike]
+"""The parameters of n trials, [n] values of each -> what they stand for, [n, f]."""
 
 
 class NaturalGradientSampler(BaseSampler):
@@ -86,8 +86,8 @@ class NaturalGradientSampler(BaseSampler):
         As in `keeprate.natural_gradient.NaturalGradient`. For raw utilities a pruned trial has
         its last value, but at most the worst complete one of its generation.
     features : callable, optional
-        Parameters of a trial -> what they stand for, a row of f numbers. From the second
-        generation on each trial is then the most promising of several hundred proposals, as
+        The parameters of n trials, an array [n] of each -> what they stand for, [n, f]. From the
+        second generation on each trial is then the most promising of several hundred proposals, as
         judged by a Gaussian process over these rows (`keeprate.screening`). Worth it where the
         rows say more than the parameters, as a schedule does; `None` draws from the search
         distribution itself, as the paper does.
@@ -136,6 +136,7 @@ class NaturalGradientSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         # Updates already made, each with what it was made from; speed only.
         self._replayed: tuple[tuple[Array, Array, NaturalGradient], ...] = ()
+        self._fitted: tuple[Array, Array, Surrogate] | None = None  # with what it was fitted to
 
     def reseed_rng(self) -> None:
         """Draw a new seed unless one was given (trial numbers keep parallel draws apart)."""
@@ -188,8 +189,8 @@ class NaturalGradientSampler(BaseSampler):
             seen = [t for t in trials if t.number in claimed and _is_usable(t, numerical)]
             rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
             sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-            distribution = state.distribution
-            return _screened(self._features, seen, sign, distribution, numerical, rng) | others
+            chosen = self._screened(self._features, seen, sign, state.distribution, numerical, rng)
+            return chosen | others
         x, y = state.distribution.x, state.distribution.y
         drawn = {
             name: from_unit(
@@ -264,6 +265,33 @@ class NaturalGradientSampler(BaseSampler):
         study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, record)
         return generations
 
+    def _screened(
+        self,
+        features: Features,
+        seen: Sequence[FrozenTrial],
+        sign: float,
+        distribution: ProductBeta,
+        space: NumericalSpace,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """The most promising of many proposals, by what their parameters stand for."""
+        place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
+        order = place.reshape(-1).astype(np.float64)
+        points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
+        known = self._fitted
+        if known is None or not (
+            np.array_equal(known[0], points) and np.array_equal(known[1], order)
+        ):
+            columns = {name: np.array([t.params[name] for t in seen]) for name in space}
+            known = self._fitted = points, order, Surrogate.fit(features(columns), order)
+        proposed = propose(distribution, points, order, rng).T.tolist()
+        columns = {
+            name: np.array([from_unit(u, distribution) for u in column])
+            for column, (name, distribution) in zip(proposed, space.items(), strict=True)
+        }
+        chosen = known[2].most_promising(features(columns), rng)
+        return {name: values[chosen].item() for name, values in columns.items()}
+
     def _replay(
         self,
         direction: StudyDirection,
@@ -309,31 +337,6 @@ class NaturalGradientSampler(BaseSampler):
             replayed.append((points, values, state))
         self._replayed = tuple(replayed)
         return state
-
-
-def _screened(
-    features: Features,
-    seen: Sequence[FrozenTrial],
-    sign: float,
-    distribution: ProductBeta,
-    space: NumericalSpace,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    """The most promising of many proposals, by what their parameters stand for."""
-    place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
-    order = place.reshape(-1).astype(np.float64)
-    points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
-    proposed = [
-        {name: from_unit(u, space[name]) for name, u in zip(space, row, strict=True)}
-        for row in propose(distribution, points, order, rng).tolist()
-    ]
-    chosen = most_promising(
-        np.array([features({name: t.params[name] for name in space}) for t in seen]),
-        order,
-        np.array([features(one) for one in proposed]),
-        rng,
-    )
-    return proposed[chosen]
 
 
 def _fresh_seed() -> int:

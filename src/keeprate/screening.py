@@ -12,6 +12,7 @@ Thompson 1933, Biometrika 25. Russo et al. 2018, A tutorial on Thompson sampling
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST = 300  # evaluations, the newest, that the process is fitted to: it costs their cube
 FROM_DISTRIBUTION, FROM_ANYWHERE, NEAR_THE_BEST = 300, 100, 200  # proposals of each kind
+JITTER = 1e-6  # of a posterior variance; scores have a variance of about 1
 BEST, MOVED, DEVIATION = 5, 0.3, 0.15  # near the best 5: in 30 % of the coordinates, by so much
 
 
@@ -52,37 +54,43 @@ def propose(
     return np.asarray(np.clip(np.concatenate([drawn, anywhere, near]), EDGE, 1 - EDGE))
 
 
-def most_promising(
-    features: npt.ArrayLike, order: npt.ArrayLike, proposed: npt.ArrayLike, rng: np.random.Generator
-) -> int:
-    """Return the index of the proposal that is best in one draw from the posterior.
-
-    Parameters
-    ----------
-    features : array_like [n, f]
-        What the evaluated points stand for.
-    order : array_like [n]
-        Larger is better; only the ranks count, so that one failed training does not drown the
-        differences between good ones.
-    proposed : array_like [m, f]
-        What the proposals stand for.
+@dataclass(frozen=True)
+class Surrogate:
+    """A Gaussian process over what evaluated points stand for.
 
     Examples
     --------
     >>> seen = np.linspace(0, 1, 20)[:, None]
-    >>> new = np.array([[0.05], [0.52], [0.95]])
-    >>> most_promising(seen, -abs(seen[:, 0] - 0.5), new, np.random.default_rng(0))
+    >>> surrogate = Surrogate.fit(seen, -abs(seen[:, 0] - 0.5))
+    >>> surrogate.most_promising([[0.05], [0.52], [0.95]], np.random.default_rng(0))
     1
     """
-    seen, values = np.asarray(features, dtype=np.float64), np.asarray(order, dtype=np.float64)
-    new = np.asarray(proposed, dtype=np.float64)
-    process = _fitted(seen[-MOST:], _normal_scores(values[-MOST:]))
-    mean, covariance = process.predict(new, return_cov=True)
-    # The diagonal holds the noise of an evaluation too, which is no reason to try a point.
-    covariance = covariance - (process.kernel_.k2.noise_level - 1e-6) * np.eye(len(new))
-    variances, axes = np.linalg.eigh(covariance)
-    draw = mean + axes @ (np.sqrt(np.maximum(variances, 0.0)) * rng.standard_normal(len(new)))
-    return int(np.argmax(draw))
+
+    process: GaussianProcessRegressor
+
+    @classmethod
+    def fit(cls, features: npt.ArrayLike, order: npt.ArrayLike) -> Surrogate:
+        """Fit to evaluated points, the newest `MOST` of them.
+
+        Parameters
+        ----------
+        features : array_like [n, f]
+            What the points stand for.
+        order : array_like [n]
+            Larger is better; only the ranks count, so that one failed training does not drown the
+            differences between good ones.
+        """
+        seen, values = np.asarray(features, np.float64), np.asarray(order, np.float64)
+        return cls(_fitted(seen[-MOST:], _normal_scores(values[-MOST:])))
+
+    def most_promising(self, proposed: npt.ArrayLike, rng: np.random.Generator) -> int:
+        """Return the index of the proposal [m, f] that is best in one draw from the posterior."""
+        mean, covariance = self.process.predict(np.asarray(proposed, np.float64), return_cov=True)
+        # The diagonal holds the noise of an evaluation too, which is no reason to try a point;
+        # a little of it stays, or proposals that are nearly alike have no Cholesky factor.
+        covariance[np.diag_indices(len(mean))] += JITTER - self.process.kernel_.k2.noise_level
+        draw = mean + np.linalg.cholesky(covariance) @ rng.standard_normal(len(mean))
+        return int(np.argmax(draw))
 
 
 def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:

@@ -91,7 +91,8 @@ def search(
         As in `keeprate.train`.
     space : str
         See `keeprate.spaces.SPACES`.
-    sampler : {"natural-gradient", "random", "tpe"}
+    sampler : {"natural-gradient", "random", "tpe", "paper:STEP"}
+        The last one is the paper's natural gradient with that step size, in five iterations.
     pruner : {"none", "halving"}
         "halving" stops the worse six of a population's ten after 40 % of the epochs, and half of
         the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from keeprate.errors import invalid
@@ -37,7 +39,7 @@ class Space:
     describe : callable
         T -> the Optuna distribution of every parameter.
     build : callable
-        (parameters in the order of `describe`, T) -> keep rates [T].
+        (parameters in the order of `describe`, each a number or [...], T) -> keep rates [..., T].
 
     Examples
     --------
@@ -51,7 +53,7 @@ class Space:
     name: str
     summary: str
     describe: Callable[[int], dict[str, BaseDistribution]] = field(repr=False)
-    build: Callable[[Mapping[str, float], int], Array] = field(repr=False)
+    build: Callable[[Mapping[str, Any], int], Array] = field(repr=False)
 
     def distributions(self, n_epochs: int) -> dict[str, BaseDistribution]:
         """Return the distribution of each parameter, for `Study.ask` or `Trial.suggest_...`."""
@@ -73,7 +75,32 @@ class Space:
         InputError
             If a parameter is missing or outside its range.
         """
-        own: dict[str, float] = {}
+        own = self._own(parameters, n_epochs)
+        return Schedule(self.build(own, n_epochs), self.name, own)
+
+    def keep_rates(self, parameters: Mapping[str, npt.ArrayLike], n_epochs: int) -> Array:
+        """Return the keep rates of many schedules at once.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array_like [n]
+            As `schedule` takes them, n values of each.
+        n_epochs : int
+            T.
+
+        Returns
+        -------
+        ndarray of float64 [n, T]
+
+        Raises
+        ------
+        InputError
+            If a parameter is missing or a value outside its range.
+        """
+        return self.build(self._own(parameters, n_epochs), n_epochs)
+
+    def _own(self, parameters: Mapping[str, Any], n_epochs: int) -> dict[str, Any]:
+        own = {}
         for name, distribution in self.distributions(n_epochs).items():
             if name not in parameters:
                 raise invalid(
@@ -86,14 +113,17 @@ class Space:
             if not _contains(distribution, value):
                 raise invalid(name, f"lie in {_range(distribution)}", value, "stay in the range")
             own[name] = value
-        return Schedule(self.build(own, n_epochs), self.name, own)
+        return own
 
 
-def _contains(distribution: BaseDistribution, value: float) -> bool:
+def _contains(distribution: BaseDistribution, value: npt.ArrayLike) -> bool:
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         return True  # pragma: no cover - the spaces below have no other
-    whole = isinstance(distribution, FloatDistribution) or float(value).is_integer()
-    return distribution.low <= value <= distribution.high and whole
+    values = np.asarray(value, dtype=np.float64)
+    inside = (distribution.low <= values) & (values <= distribution.high)
+    if isinstance(distribution, IntDistribution):
+        inside &= values == np.round(values)
+    return bool(inside.all())
 
 
 def _range(distribution: BaseDistribution) -> str:
@@ -105,8 +135,13 @@ def _units(first: int, last: int, letter: str) -> dict[str, BaseDistribution]:
     return {f"{letter}{i}": FloatDistribution(0.0, 1.0) for i in range(first, last + 1)}
 
 
-def _build_full(parameters: Mapping[str, float], n_epochs: int) -> Array:
-    rates = np.array([1.0, *parameters.values()])
+def _stacked(parameters: Mapping[str, Any]) -> Array:
+    return np.stack([np.asarray(value, dtype=np.float64) for value in parameters.values()], -1)
+
+
+def _build_full(parameters: Mapping[str, Any], n_epochs: int) -> Array:
+    later = _stacked(parameters) if parameters else np.ones(0)  # one epoch has none
+    rates = np.concatenate([np.ones((*later.shape[:-1], 1)), later], -1)
     clipped: Array = np.maximum(rates, MIN_KEEP_RATE)
     return clipped
 
@@ -118,7 +153,7 @@ SPACES: dict[str, Space] = {
             "basis",
             "Eq. (1): a mix of five basis functions, 12 numbers in [0, 1]",
             lambda n_epochs: _units(1, N_BASIS_PARAMETERS, "u"),
-            lambda p, n_epochs: basis_schedule(list(p.values()), n_epochs),
+            lambda p, n_epochs: basis_schedule(_stacked(p), n_epochs),
         ),
         Space(
             "co-teaching",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from optuna.trial import FrozenTrial, TrialState
 from keeprate.errors import InputError, invalid
 from keeprate.sampler import (
     DEFAULT_POPULATION_SIZE,
-    Features,
     NaturalGradientSampler,
     from_unit,
     keys,
@@ -31,29 +31,10 @@ from keeprate.training import Curves
 
 STUDY_NAME = "keeprate"
 POPULATION_SIZE = DEFAULT_POPULATION_SIZE  # trials asked at once: a generation
+PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MANY = 16  # trials from which on there is room for given schedules and for confirming
 START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 """Where the given schedules of a warm start end: for little noise and for much."""
-
-
-def _random(seed: int, features: Features) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int, features: Features) -> optuna.samplers.BaseSampler:
-    with _experimental():
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def _natural_gradient(seed: int, features: Features) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(seed=seed, population_size=POPULATION_SIZE, features=features)
-
-
-SAMPLERS: dict[str, Callable[[int, Features], optuna.samplers.BaseSampler]] = {
-    "natural-gradient": _natural_gradient,
-    "random": _random,
-    "tpe": _tpe,
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,7 @@ class Proposals:
     epochs : int
         T.
     sampler : str
-        A key of `SAMPLERS`.
+        A key of `SAMPLERS`; "paper:20" for the paper's natural gradient with a step size of 20.
     trials : int
         In all.
     confirm : bool
@@ -87,9 +68,15 @@ class Proposals:
     warm_start: bool = True
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
+        name, _, step = self.sampler.partition(":")
+        if name not in SAMPLERS or (bool(step) and name != "paper"):
             known = ", ".join(SAMPLERS)
             raise invalid("sampler", f"be one of {known}", self.sampler, "choose one of these")
+        if name == "paper" and not _is_positive(step):
+            requirement = "have a positive step size after paper"
+            raise invalid(
+                "sampler", requirement, self.sampler, "try paper:20, the paper's on MNIST"
+            )
         if self.trials < 1:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
 
@@ -183,20 +170,62 @@ class Proposals:
         # The natural gradient derives each point from (seed, trial number) itself. The others
         # keep a generator in memory: a seed for each parameter of each trial makes them resume
         # to the same.
-        parts = () if self.sampler == "natural-gradient" else (number, parameter)
-        seed = derive_seed(self.seed, "sampler", *parts) % 2**31
-        sampler = SAMPLERS[self.sampler](seed, self._keep_rate)
+        if self.sampler.partition(":")[0] in ("natural-gradient", "paper"):
+            sampler = self._natural_gradient
+        else:
+            seed = derive_seed(self.seed, "sampler", number, parameter) % 2**31
+            sampler = SAMPLERS[self.sampler](seed, self)
         if fixed is None:
             return sampler
         with _experimental():
             return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
 
     @cached_property
+    def _natural_gradient(self) -> optuna.samplers.BaseSampler:
+        """One for all trials: it remembers, for speed, what it has computed."""
+        name = self.sampler.partition(":")[0]
+        return SAMPLERS[name](derive_seed(self.seed, "sampler") % 2**31, self)
+
+    @cached_property
     def _given(self) -> list[dict[str, float]]:
         return starting_points(self.space, self.epochs)
 
-    def _keep_rate(self, parameters: dict[str, Any]) -> npt.NDArray[np.float64]:
-        return self.space.schedule(parameters, self.epochs).keep_rate
+    def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """The schedules [n, T] that the parameters of n trials stand for."""
+        return self.space.keep_rates(parameters, self.epochs)
+
+
+def _random(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    with _experimental():
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _natural_gradient(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(
+        seed=seed, population_size=POPULATION_SIZE, features=proposals.keep_rates
+    )
+
+
+def _paper(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(
+        seed=seed,
+        population_size=max(2, proposals.trials // PAPER_ITERATIONS),
+        fisher="monte-carlo",
+        utilities="raw",
+        step_size=float(proposals.sampler.partition(":")[2]),
+    )
+
+
+SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
+    "natural-gradient": _natural_gradient,
+    "random": _random,
+    "tpe": _tpe,
+    "paper": _paper,
+}
 
 
 def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
@@ -368,6 +397,13 @@ def _standing(trial: FrozenTrial) -> tuple[float, ...] | None:
 
 def _value(trial: FrozenTrial) -> float:
     return float(trial.value or 0.0)
+
+
+def _is_positive(number: str) -> bool:
+    try:
+        return 0 < float(number) < math.inf
+    except ValueError:
+        return False
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:

@@ -1,0 +1,308 @@
+"""Fig. 3 (Sec. 4.1): search spaces and search algorithms on four schedules that are known.
+
+A trial's value is the root mean square error to a target R(t), so that nothing is trained and
+hundreds of searches take minutes. The paper has one target and does not print its numbers; those
+here are drawn by hand from pieces that no space has, so that none fits them exactly.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from experiments.common import IMAGES, RESULTS, Job, Row, read_results, run_missing
+from experiments.drawing import STYLE, Look, new_figure, save
+from keeprate import InputError, NaturalGradientSampler
+from keeprate.spaces import get_space
+
+NAME = "fig3"
+SUMMARY = "the synthetic study: search spaces and samplers on known schedules (searches and draws)"
+PROTOCOL = ""  # there is only this one
+
+T = 200  # Sec. 4.1.1
+BATCH = 10
+PAPER_STEP = 80.0  # App. A.2, on synthetic data
+MARKS = (10, 100, 200)  # evaluations at which the tables give numbers
+
+
+def _targets() -> dict[str, NDArray[np.float64]]:
+    t = np.arange(T)
+    return {
+        "drop, then rise": np.where(
+            t < 40, 1 - 0.6 * np.sqrt(t / 40), 0.4 + 0.25 * np.maximum(0, t - 40) / 160
+        ),
+        "plain drop": (1 + 20 * t / (T - 1)) ** (np.log(0.15) / np.log(21)),
+        "drop and plateau": 1 - 0.45 * np.minimum(t / 20, 1),
+        "late rise": np.where(
+            t < 30, 1 - 0.7 * t / 30, 0.3 + 0.5 * np.clip((t - 120) / 80, 0, 1) ** 1.5
+        ),
+    }
+
+
+TARGETS = _targets()
+Sampler = Callable[[int], optuna.samplers.BaseSampler]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A sampler in a space.
+
+    Attributes
+    ----------
+    name, label : str
+        In the rows of the results file; as printed.
+    sampler : callable
+        Seed -> Optuna sampler.
+    space : str
+    look : Look
+    """
+
+    name: str
+    label: str
+    sampler: Sampler
+    look: Look
+    space: str = "basis"
+
+
+def _keep_rates(parameters: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    return get_space("basis").keep_rates(parameters, T)
+
+
+def _parameters(parameters: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    return np.stack(list(parameters.values()), -1)
+
+
+def _random(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    # Ten trials are asked for before one is told: the constant liar is made for that.
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _cma_es(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.CmaEsSampler(seed=seed, popsize=BATCH)
+
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
+
+
+def _natural_gradient(seed: int, **options: Any) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(seed=seed, population_size=BATCH, **options)
+
+
+_RANDOM = Arm("random", "random search", _random, Look("", "#777777", width=1.8))
+
+SPACES = (
+    replace(_RANDOM, name="random-full", label="full space", space="full"),
+    replace(_RANDOM, name="random-co-teaching", label="Co-teaching's space", space="co-teaching"),
+    replace(_RANDOM, label="basis space"),
+)
+"""Fig. 3 (b): random search in each."""
+
+SAMPLERS = (
+    _RANDOM,
+    Arm("tpe", "TPE", _tpe, Look("", "#0a9373", (0, (4, 1.5)))),
+    Arm("cma-es", "CMA-ES", _cma_es, Look("", "#B98500", (0, (1, 1.2)))),
+    Arm("gp", "GP", _gp, Look("", "#2088C7", width=1.8)),
+    Arm(
+        "ng-paper",
+        "natural gradient, the paper's form",
+        partial(_natural_gradient, fisher="monte-carlo", utilities="raw", step_size=PAPER_STEP),
+        Look("", "#CC79A7", (0, (4, 1.2, 1, 1.2))),
+    ),
+    Arm(
+        "ng-ranks",
+        "natural gradient: ranks, bounded step",
+        _natural_gradient,
+        Look("", "#8a63b0", (0, (4, 1.5))),
+    ),
+    Arm(
+        "ng-parameters",
+        "… + process over the parameters",
+        partial(_natural_gradient, features=_parameters),
+        Look("", "#56B4E9", (0, (1, 1.2))),
+    ),
+    Arm(
+        "ng",
+        "… + process over the schedules: keeprate's",
+        partial(_natural_gradient, features=_keep_rates),
+        Look("", "#D55E00", width=2.4),
+    ),
+)
+"""Fig. 3 (c): on the basis space. The last four are an ablation."""
+
+
+def arms() -> tuple[Arm, ...]:
+    """Every arm once: random search in the basis space is in both parts."""
+    return tuple({arm.name: arm for arm in (*SPACES, *SAMPLERS)}.values())
+
+
+def search_known(arm: Arm, target: str, seed: int, evaluations: int) -> Row:
+    """One search, `BATCH` trials at a time.
+
+    Returns
+    -------
+    dict
+        `rmse` after each batch, the best so far; `parameters` of the best; `seconds` that asking
+        and telling took.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space, wanted = get_space(arm.space), TARGETS[target]
+    distributions = space.distributions(T)
+    seconds, rmse = 0.0, []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(sampler=arm.sampler(seed))
+        for _ in range(evaluations // BATCH):
+            started = time.perf_counter()
+            trials = [study.ask(distributions) for _ in range(BATCH)]
+            seconds += time.perf_counter() - started
+            for trial in trials:
+                found = space.schedule(trial.params, T).keep_rate
+                value = float(np.sqrt(np.square(found - wanted).mean()))  # Sec. 4.1.1
+                started = time.perf_counter()
+                study.tell(trial, value)
+                seconds += time.perf_counter() - started
+            rmse.append(study.best_value)
+    best = [round(value, 6) for value in study.best_params.values()]
+    return {
+        "rmse": [round(value, 6) for value in rmse],
+        "parameters": best if arm.space == "basis" else None,  # all that is drawn
+        "seconds": round(seconds, 3),
+    }
+
+
+def run(
+    *, seeds: int = 20, evaluations: int = 200, at_once: int = 1, results: Path = RESULTS
+) -> list[Row]:
+    """Search what the results file does not have yet."""
+    jobs = [
+        Job(
+            {"target": target, "arm": arm.name, "seed": seed},
+            partial(search_known, arm, target, seed, evaluations),
+        )
+        for seed in range(seeds)
+        for target in TARGETS
+        for arm in arms()
+    ]
+    protocol = {"epochs": T, "evaluations": evaluations, "batch": BATCH}
+    return run_missing(
+        NAME,
+        PROTOCOL,
+        protocol,
+        jobs,
+        at_once=at_once,
+        results=results,
+        words=lambda row: f"RMSE {row['rmse'][-1]:.4f}",
+    )
+
+
+# What the rows say -------------------------------------------------------------------------------
+
+
+def curves(rows: Sequence[Row], arm: str, target: str) -> NDArray[np.float64]:
+    """Best RMSE so far of every seed after each batch [seeds, batches]."""
+    return np.array([r["rmse"] for r in rows if r["arm"] == arm and r["target"] == target])
+
+
+def quartiles(
+    rows: Sequence[Row], arm: str, target: str, evaluations: int
+) -> tuple[float, ...] | None:
+    """First quartile, median and third quartile over seeds after so many evaluations."""
+    found = curves(rows, arm, target)
+    if not len(found):
+        return None
+    reached = found[:, evaluations // BATCH - 1]
+    return tuple(float(q) for q in np.quantile(reached, (0.25, 0.5, 0.75)))
+
+
+def seconds(rows: Sequence[Row], arm: str) -> float:
+    """Median time of a whole search that is the sampler's."""
+    return float(np.median([row["seconds"] for row in rows if row["arm"] == arm] or [np.nan]))
+
+
+# The picture -------------------------------------------------------------------------------------
+
+
+def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
+    """A column for each target: the target and what was found, spaces, samplers.
+
+    Returns
+    -------
+    list of Path
+        A PNG and an SVG.
+    """
+    found = read_results(NAME, PROTOCOL, results)
+    if found is None:
+        raise InputError(f"there are no results of {NAME}; run `python -m experiments {NAME}`.")
+    rows = found["rows"]
+    with matplotlib.rc_context(STYLE):
+        figure, panels = new_figure(3, len(TARGETS))
+        for column, target in zip(panels.T, TARGETS, strict=True):
+            _schedules(column[0], rows, target)
+            _progress(column[1], rows, target, SPACES, _SPACE_LOOKS)
+            _progress(column[2], rows, target, SAMPLERS, {a.name: a.look for a in SAMPLERS})
+            column[0].set_title(target)
+        panels[0, 0].set_ylabel("R(t)")
+        panels[1, 0].set_ylabel("RMSE, random search")
+        panels[2, 0].set_ylabel("RMSE, basis space")
+        for line in panels:
+            line[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=3)
+        return save(figure, NAME, images)
+
+
+_SPACE_LOOKS: Mapping[str, Look] = {
+    "random-full": Look("", "#999999"),
+    "random-co-teaching": Look("", "#2088C7", (0, (4, 1.5)), width=1.8),
+    "random": Look("", "#D55E00", width=2.0),
+}
+
+
+def _schedules(axes: Axes, rows: Sequence[Row], target: str) -> None:
+    epochs = np.arange(1, T + 1)
+    axes.plot(epochs, TARGETS[target], color="#222222", lw=3, alpha=0.35, label="target")
+    space = get_space("basis")
+    for arm in (SAMPLERS[-1], _RANDOM):
+        seeds = [r for r in rows if r["arm"] == arm.name and r["target"] == target]
+        if seeds:
+            middle = sorted(seeds, key=lambda r: float(r["rmse"][-1]))[len(seeds) // 2]
+            names = space.distributions(T)
+            found = space.schedule(dict(zip(names, middle["parameters"], strict=True)), T)
+            words = "keeprate's, median seed" if arm is not _RANDOM else "random, median seed"
+            look = arm.look
+            axes.plot(
+                epochs, found.keep_rate, color=look.color, ls=look.dashes, lw=1.4, label=words
+            )
+    axes.set(ylim=(0, 1.03), xlabel="epoch")
+
+
+def _progress(
+    axes: Axes, rows: Sequence[Row], target: str, arms: Sequence[Arm], looks: Mapping[str, Look]
+) -> None:
+    """Median over seeds with its quartiles."""
+    for arm in arms:
+        found = curves(rows, arm.name, target)
+        if not len(found):
+            continue
+        low, middle, high = np.quantile(found, (0.25, 0.5, 0.75), axis=0)
+        evaluations = BATCH * np.arange(1, found.shape[1] + 1)
+        look = looks[arm.name]
+        axes.plot(
+            evaluations, middle, color=look.color, ls=look.dashes, lw=look.width, label=arm.label
+        )
+        axes.fill_between(evaluations, low, high, color=look.color, alpha=0.12, lw=0)
+    axes.set(yscale="log", xlabel="evaluations")
