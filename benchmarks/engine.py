@@ -7,6 +7,8 @@ reference   the loop as this literature's releases have it: a `Dataset` that mak
 plain       a good in-memory PyTorch loop: uint8 tensors, two modules, fused Adam, index selection
 keeprate    `train_step` on K stacked candidates, as `keeprate search` runs it
 matmul      the rate of a 2048 x 2048 matrix product
+adam        the optimiser's step alone, which is bound by memory; products at that rate and this are
+            the floor, what a train step takes at least
 
 Everything in float32; where "auto" trains in bfloat16, keeprate in that too, beside its rate.
 All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
@@ -41,7 +43,7 @@ from keeprate.methods import get_method
 from keeprate.models import mlp
 from keeprate.noise import Noise
 from keeprate.records import versions
-from keeprate.training import TrainingConfig, new_population, train_step
+from keeprate.training import Population, TrainingConfig, new_population, train_step
 
 BATCH, KEEP_RATE, METHOD = 128, 0.6, "co-teaching"
 FLOPS_PER_SAMPLE = 2 * (2 * 784 * 256) + 3 * (2 * 256 * 10)
@@ -124,17 +126,7 @@ def lockstep(
     config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision=precision)
     autocast = config.autocast(device)
     normaliser, method = Normaliser.fit(data.train.inputs), get_method(METHOD)
-    population = new_population(
-        range(n_candidates),
-        np.full((n_candidates, 1), KEEP_RATE),
-        data=data,
-        normaliser=normaliser,
-        build=lambda: mlp(data.input_shape, 10),
-        method=method,
-        config=config,
-        seed=0,
-        stream="benchmark",
-    )
+    population = _population(data, config, n_candidates)
     inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
     order = torch.randperm(len(labels), device=device)
     keep_rate = population.keep_rates[:, 0].contiguous()
@@ -145,6 +137,29 @@ def lockstep(
         train_step(population.networks, population.optimizer, method, x, y, keep_rate, autocast)
 
     return _seconds_per_step(step, n_steps, device)
+
+
+def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Population:
+    return new_population(
+        range(n_candidates),
+        np.full((n_candidates, 1), KEEP_RATE),
+        data=data,
+        normaliser=Normaliser.fit(data.train.inputs),
+        build=lambda: mlp(data.input_shape, 10),
+        method=get_method(METHOD),
+        config=config,
+        seed=0,
+        stream="benchmark",
+    )
+
+
+def optimizer_step(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:
+    """Seconds of Adam's step alone: it reads four and writes three numbers for each weight."""
+    config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device))
+    population = _population(data, config, n_candidates)
+    for parameter in population.networks.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    return _seconds_per_step(lambda _: population.optimizer.step(), n_steps, device)
 
 
 def matmul_rate(
@@ -221,6 +236,8 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
         for k in candidates:
             run = partial(lockstep, data, device, max(12, 200 // k), k, precision)
             contestants[_ours(k, precision)] = (k, run)
+    for k in candidates:
+        contestants[_adam(k)] = (k, partial(optimizer_step, data, device, max(12, 200 // k), k))
     steps = len(data.train) // BATCH
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     rates: dict[str, list[float]] = {precision: [] for precision in precisions}
@@ -254,12 +271,13 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
     for precision in precisions:
         for k in candidates:
             ours = seconds[_ours(k, precision)]
+            products = flops / rate[precision]
+            floor = products + statistics.median(seconds[_adam(k)])
             found = {
                 "reference / keeprate": round(_ratio(fastest_reference, ours), 2),
                 "plain / keeprate": round(_ratio(seconds["plain"], ours), 2),
-                "fraction of the matmul rate": round(
-                    flops / statistics.median(ours) / rate[precision], 3
-                ),
+                "fraction of the matmul rate": round(products / statistics.median(ours), 3),
+                "fraction of the floor": round(floor / statistics.median(ours), 3),
             }
             if precision == "float32":
                 memory = peak_memory(source, device, k) / k / 2**20
@@ -270,6 +288,10 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
 
 def _ours(k: int, precision: str) -> str:
     return f"keeprate, K = {k}" + ("" if precision == "float32" else f", {precision}")
+
+
+def _adam(k: int) -> str:
+    return f"Adam's step alone, K = {k}"
 
 
 def _ratio(a: list[float], b: list[float]) -> float:

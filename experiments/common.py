@@ -58,9 +58,9 @@ class Protocol:
         A folder below --data.
     seeds : int
         How many are meant to be run. Noise, split, initial weights and search vary with the seed.
-    trials, sampler, pruner, confirm, warm_start
-        Of the search, as `keeprate.search` takes them; the paper's has no given schedules, stops
-        no trial and confirms none.
+    trials, sampler, fidelity, confirm, warm_start
+        Of the search, as `keeprate.search` takes them; the paper's trains all trials fully, has no
+        given schedules and confirms none.
     restarts : int
         Of every final training, whatever the method.
     limit : int, optional
@@ -74,7 +74,7 @@ class Protocol:
     seeds: int
     trials: int
     sampler: str = "natural-gradient"
-    pruner: str = "none"
+    fidelity: float = 1.0
     confirm: bool = False
     warm_start: bool = False
     restarts: int = 1
@@ -103,7 +103,7 @@ def desk(data: str, model: str, *, epochs: int, limit: int | None = None) -> Pro
         epochs=epochs,
         seeds=3,
         trials=20,
-        pruner="halving",
+        fidelity=0.4,
         confirm=True,
         warm_start=True,
         limit=limit,

@@ -140,7 +140,7 @@ class Comparison:
                 model=protocol.model,
                 trials=protocol.trials,
                 sampler=protocol.sampler,
-                pruner=protocol.pruner,
+                fidelity=protocol.fidelity,
                 confirm=protocol.confirm,
                 warm_start=protocol.warm_start,
                 restarts=protocol.restarts,

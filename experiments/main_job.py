@@ -29,7 +29,7 @@ from keeprate.noise import Noise
 from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
-PRUNER, RESTARTS = "halving", 1
+FIDELITY, RESTARTS = 0.4, 3
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 
 
@@ -42,7 +42,7 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     run = keeprate.search(
         data,
         trials=arguments.trials,
-        pruner=PRUNER,
+        fidelity=FIDELITY,
         restarts=RESTARTS,
         config=TrainingConfig(epochs=arguments.epochs),
         seed=seed,
@@ -119,7 +119,9 @@ def main() -> None:
         "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay from 40 %",
         "epochs": arguments.epochs,
         "trials": arguments.trials,
-        "pruner": PRUNER,
+        "sampler": "natural-gradient",
+        "fidelity": FIDELITY,
+        "confirm": True,
         "warm_start": True,
         "restarts": RESTARTS,
         "jobs": arguments.jobs,

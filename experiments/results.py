@@ -31,7 +31,7 @@ from experiments.drawing import TABLES
 from keeprate import InputError
 from keeprate.files import write_atomically
 from keeprate.spaces import get_space
-from keeprate.trials import POPULATION_SIZE, Proposals
+from keeprate.trials import Proposals
 
 NAME = "results"
 SUMMARY = "draws all figures and writes docs/results.md; --check says whether it is current"
@@ -173,21 +173,21 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
     return (
         f"{DATA_SETS.get(p['data'], p['data'])}, {size}; {p['model']}, {p['epochs']} epochs, "
         f"batch {p['batch_size']}, {p['optimizer']} {p['learning_rate']:g}, {p['lr_schedule']}; "
-        f"searches of {_trials_in_words(p)}, {_pruner_in_words(p['pruner'])}; {p['seeds']} seeds."
+        f"searches of {_trials_in_words(p)}; {p['seeds']} seeds."
     )
 
 
 def _trials_in_words(p: dict[str, Any]) -> str:
-    explored = Proposals(get_space("basis"), p["epochs"], "random", p["trials"], p["confirm"], 0)
-    n, again = explored.n_explored, p["trials"] - explored.n_explored
-    updates = (n - 1) // POPULATION_SIZE
+    plan = Proposals(
+        get_space("basis"), p["epochs"], p["sampler"], p["trials"], p["confirm"], 0, p["warm_start"]
+    )
+    n, again = plan.n_explored, p["trials"] - plan.n_explored
+    updates = (n - 1) // plan.population_size
     words = f"{p['trials']} trials ({updates} update" + ("" if updates == 1 else "s")
-    words += ", warm start" if p.get("warm_start") else ""
+    words += ", warm start" if p["warm_start"] else ""
+    if p["fidelity"] < 1:
+        words += f", new schedules in {round(p['fidelity'] * p['epochs'])} epochs"
     return words + (f", {again} trials confirm)" if again else ")")
-
-
-def _pruner_in_words(name: str) -> str:
-    return "all trained to the end" if name == "none" else f"pruner {name}"
 
 
 def _missing_in_words(left: list[str]) -> str:
@@ -256,12 +256,10 @@ def _main_job(results: Path) -> Iterator[str]:
         yield "Not run yet: `python -m experiments.main_job`."
         return
     protocol = found["protocol"]
-    pruner = protocol.get("pruner", "none")
     yield _wrapped(
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
-        f"{protocol['trials']} trials, {_pruner_in_words(pruner)}"
-        f"{', warm start' if protocol.get('warm_start') else ''}. "
-        f"`python -m experiments.main_job`, {hours(found['runs']):.1f} hours."
+        f"{_trials_in_words(protocol)}; each final training the best of {protocol['restarts']} by "
+        f"validation. `python -m experiments.main_job`, {hours(found['runs']):.1f} hours."
     )
     for noise in MAIN_JOB_NOISES:
         yield ""

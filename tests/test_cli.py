@@ -174,6 +174,8 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
+        (["--fidelity", "0"], ["fidelity must lie in (0, 1]", "0.0"]),
+        (["--fidelity", "0.5", "--trials", "9"], ["fidelity must be 1 where no trial confirms"]),
         (["--sampler", "paper"], ["sampler must have a positive step size", "try paper:20"]),
         (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),
         (["--noise", "gaussian:0.1"], ["noise", "symmetric", "gaussian"]),
@@ -284,10 +286,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
     assert keeprate(*arguments)[0] == 0
     text = (tmp_path / "record.json").read_text()
     (tmp_path / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
-    (tmp_path / "checkpoint-final-co-teaching.safetensors").write_bytes(b"\x00" * 40)
+    (tmp_path / "checkpoint-final-co-teaching-0.safetensors").write_bytes(b"\x00" * 40)
     code, said = keeprate(*arguments, capsys=capsys)
     assert code == 2
-    assert "checkpoint-final-co-teaching.safetensors" in said.err and "delete it" in said.err
+    assert "checkpoint-final-co-teaching-0.safetensors" in said.err and "delete it" in said.err
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):

@@ -59,7 +59,8 @@ def make_record() -> dict[str, Any]:
                 "parameters": {"a": a, "b": b},
                 "keep_rate": table.tolist(),
                 "state": state,
-                "value": None if state == "failed" else value,
+                "value": value if state == "complete" else None,
+                "reached": None if state == "failed" else value,
                 "validation_accuracy": [value] * (EPOCHS // (1 + (state == "pruned"))),
             }
         )

@@ -221,8 +221,18 @@ def test_a_trial_interrupted_before_its_first_parameter_gets_the_same_point(numb
     assert drawn == trial.params == straight.trials[number].params
 
 
+def both(parameters: dict[str, np.ndarray]) -> np.ndarray:
+    return np.stack([parameters["x"], parameters["y"]], -1)
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"fisher": "monte-carlo"}, {"utilities": "raw", "step_size": 2.0}]
+    "options",
+    [
+        {},
+        {"fisher": "monte-carlo"},
+        {"utilities": "raw", "step_size": 2.0},
+        {"features": both},
+    ],
 )
 def test_a_fresh_sampler_for_every_trial_is_the_same(options):
     one, fresh = study_with(make(**options)), study_with(make())
@@ -233,7 +243,7 @@ def test_a_fresh_sampler_for_every_trial_is_the_same(options):
     assert points(one) == points(fresh)
 
 
-@pytest.mark.parametrize("features", [None, lambda p: np.stack([*p.values()], -1)])
+@pytest.mark.parametrize("features", [None, both])
 def test_minimising_is_maximising_the_negative(features):
     down = study_with(make(features=features), direction="minimize")
     up = study_with(make(features=features), direction="maximize")
@@ -242,15 +252,52 @@ def test_minimising_is_maximising_the_negative(features):
     assert points(down) == points(up)
 
 
-def test_one_sampler_serves_several_studies():
-    sampler = make()
+@pytest.mark.parametrize("features", [None, both])
+def test_one_sampler_serves_several_studies(features):
+    sampler = make(features=features)
     first, second = study_with(sampler), study_with(sampler)
     run(first, 9)
     run(second, 9, sign=-1.0)
-    alone = study_with(make())
+    alone = study_with(make(features=features))
     run(alone, 9, sign=-1.0)
     assert points(second) == points(alone)
     assert points(first)[4:] != points(second)[4:]
+
+
+def test_one_sampler_serves_studies_of_other_ranges():
+    """The same places in the unit cube and the same ranks, but they stand for something else."""
+
+    def next_point(sampler: BaseSampler, high: float) -> float:
+        study = study_with(sampler)
+        space = {"x": FloatDistribution(0.0, high)}
+        for i in range(4):
+            trial = optuna.trial.create_trial(
+                params={"x": high * i / 4}, distributions=space, value=float(i)
+            )
+            study.add_trial(trial)
+        return float(study.ask(space).params["x"]) / high
+
+    def wave(parameters: dict[str, np.ndarray]) -> np.ndarray:
+        return np.sin(3 * parameters["x"])[:, None]
+
+    sampler = make(features=wave)
+    next_point(sampler, 1.0)
+    assert next_point(sampler, 2.0) == next_point(make(features=wave), 2.0)
+
+
+def test_features_get_the_parameters_that_have_one_value_only():
+    seen = []
+
+    def features(parameters: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append({name: len(values) for name, values in parameters.items()})
+        return both(parameters) + parameters["k"][:, None]
+
+    study = study_with(make(features=features))
+    space = SQUARE | {"k": IntDistribution(3, 3)}
+    for _ in range(5):
+        trial = study.ask(space)
+        study.tell(trial, bowl(trial.params))
+    assert seen[0] == {"k": 4, "x": 4, "y": 4} and seen[1]["k"] == seen[1]["x"] > 100
 
 
 def test_equal_second_generations_after_different_first_ones():
@@ -386,6 +433,10 @@ def test_raw_values_are_finite_and_pruned_trials_not_above_complete_ones():
     assert raw_values(trials, 1.0).tolist() == [0.9, 0.2, 0.9, 0.2, 0.2, 0.1, 0.2]
     assert raw_values(trials, -1.0).tolist() == [-0.9, -0.2, -0.9, -0.2, -0.9, -0.9, -0.9]
     assert raw_values([pruned({})], 1.0).tolist() == [0]
+    # Where none is complete they are compared with one another.
+    some = [pruned({3: 0.8}), pruned({3: 0.1}), pruned({})]
+    assert raw_values(some, 1.0).tolist() == [0.8, 0.1, 0.1]
+    assert raw_values(some, -1.0).tolist() == [-0.8, -0.1, -0.8]
 
 
 def test_the_search_moves_away_from_pruned_trials_whatever_they_reported():

@@ -194,12 +194,12 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     assert halved.record["cost"]["candidate_epochs"] == 28 + 7
 
 
-SIXTEEN = {"trials": 16, "pruner": "halving", "baselines_too": False}
+SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
 
 
 @pytest.fixture(scope="module")
 def confirmed(data):
-    return search(data, config=replace(CONFIG, epochs=5), **SIXTEEN)
+    return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)
 
 
 def ranked_by_mean(numbers, trials):
@@ -209,7 +209,7 @@ def ranked_by_mean(numbers, trials):
         same = [t["value"] for t in trials if number in (t["number"], t["confirms"]) and t["value"]]
         return float(np.mean(same))
 
-    return sorted(numbers, key=mean, reverse=True)
+    return sorted(numbers, key=lambda number: (-mean(number), number))
 
 
 def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
@@ -229,22 +229,48 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
     assert np.allclose(found.schedule.keep_rate, trials[winner]["keep_rate"])
 
 
-def test_with_rungs_all_explored_stop_and_the_furthest_are_confirmed(confirmed):
+def test_short_trials_explore_and_only_full_ones_win(confirmed):
     trials = confirmed.record["trials"]
     explored, first, second = trials[:12], trials[12:14], trials[14:]
-    # 10 and 2 begin; 4 and 1 of them pass the first rung, none the second.
-    reached = [len(t["validation_accuracy"]) for t in explored]
-    assert sorted(reached) == [2] * 7 + [3] * 5
-    assert all(t["state"] == "pruned" for t in explored)
-    furthest = [t for t in explored if len(t["validation_accuracy"]) == 3]
-    best = sorted(furthest, key=lambda t: -t["validation_accuracy"][-1])[:2]
+    assert [len(t["validation_accuracy"]) for t in trials] == [3] * 12 + [6] * 4
+    assert [t["state"] for t in trials] == ["short"] * 12 + ["complete"] * 4
+    best = sorted(explored, key=lambda t: -t["validation_accuracy"][-1])[:2]
     assert [t["confirms"] for t in first] == [t["number"] for t in best]
     ranked = ranked_by_mean([t["number"] for t in best], trials[:14])
     assert [t["confirms"] for t in second] == ranked
-    assert all(len(t["validation_accuracy"]) == 5 for t in trials[12:])  # none is pruned
     winner = ranked_by_mean(ranked, trials)[0]
     assert np.allclose(confirmed.schedule.keep_rate, trials[winner]["keep_rate"])
     assert [trials[n]["confirms"] for n in confirmed.record["chosen_trials"]] == [winner] * 2
+    assert confirmed.record["cost"]["full_trainings"] == pytest.approx(12 * 0.5 + 4)
+
+
+def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
+    from keeprate import searching
+
+    seen = []
+
+    def spy(numbers, schedules, setup, **options):
+        seen.append((len(numbers), setup.config, np.array([s.keep_rate for s in schedules])))
+        return train(numbers, schedules, setup, **options)
+
+    train = searching.train_schedules
+    monkeypatch.setattr(searching, "train_schedules", spy)
+    config = replace(CONFIG, epochs=6)
+    found = search(data, config=config, **SIXTEEN)
+    whole = np.array([t["keep_rate"] for t in found.record["trials"]])
+    assert [(n, c.epochs) for n, c, _ in seen] == [(10, 3), (2, 3), (2, 6), (2, 6)]
+    # Epochs 1, 3.5 and 6 of six.
+    middle = (whole[:10, 2] + whole[:10, 3]) / 2
+    assert np.allclose(seen[0][2], np.stack([whole[:10, 0], middle, whole[:10, -1]], 1))
+    assert np.array_equal(seen[2][2], whole[12:14])
+    assert seen[0][1].learning_rate_at(2) < config.learning_rate_at(2)  # decays within three
+
+
+def test_rungs_are_shares_of_a_short_training(data):
+    found = search(data, config=replace(CONFIG, epochs=10), pruner="halving", **SIXTEEN)
+    lengths = [len(t["validation_accuracy"]) for t in found.record["trials"]]
+    assert sorted(lengths[:10]) == [2] * 6 + [3] * 2 + [5] * 2
+    assert lengths[12:] == [10] * 4  # what confirms is not pruned
 
 
 @pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
@@ -300,6 +326,11 @@ def test_the_choice_is_by_the_mean_of_all_trainings_of_a_schedule():
         trials.append(one)
     assert [t.number for t in choose(trials)] == [0, 3, 5]
     assert [t.number for t in choose(trials[:3])] == [1]
+    # Where few have a value some are trained a fourth time: no merit.
+    more = [trial(7, 0.99, 1), trial(8, 0.99, 1), trial(9, 0.1, 0)]
+    for one, number in more:
+        one.number = number
+    assert [t.number for t in choose(trials + [one for one, _ in more])] == [1, 7, 8]
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -327,10 +358,22 @@ def test_nothing_is_confirmed_if_the_user_says_so(data):
     assert len(found.record["chosen_trials"]) == 1
 
 
-@pytest.mark.parametrize(("where", "at"), [("search", 13.5), ("suggest", 150), ("tell", 13)])
-def test_a_killed_confirmation_goes_on_to_the_same_choice(confirmed, data, tmp_path, where, at):
-    kill(tmp_path, where, at, epochs=5, **SIXTEEN)
-    config = replace(CONFIG, epochs=5)
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [
+        ("search", 5),  # within a short population
+        ("tell", 5),  # one that is trained but not told
+        ("search", 13),  # within a confirming one
+        ("suggest", 130),  # within a question that is screened
+        ("suggest", 150),
+        ("tell", 13),
+    ],
+)
+def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
+    confirmed, data, tmp_path, where, at
+):
+    kill(tmp_path, where, at, epochs=6, **SIXTEEN)
+    config = replace(CONFIG, epochs=6)
     resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
     assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
     assert resumed.record["chosen_trials"] == confirmed.record["chosen_trials"]
@@ -344,14 +387,35 @@ def test_other_samplers(data, sampler):
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 11
 
 
+@pytest.mark.parametrize("space", ["co-teaching", "power-decay", "full"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_every_space_is_searched(data, space, epochs):
+    if (space, epochs) == ("full", 1):
+        return  # nothing to search
+    found = search(
+        data, space=space, trials=12, config=replace(CONFIG, epochs=epochs), baselines_too=False
+    )
+    assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 12
+
+
+def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
+    from keeprate.spaces import get_space
+    from keeprate.trials import Proposals
+
+    plan = Proposals(get_space("basis"), 40, "paper:20", 100, False, 0, warm_start=False)
+    assert [plan.population_of(n) for n in (0, 19, 20, 99)] == [
+        range(0, 20), range(0, 20), range(20, 40), range(80, 100),
+    ]  # fmt: skip
+
+
 def test_the_papers_form_takes_its_step(data):
     options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines_too": False}
     far, near = (
         [t["parameters"] for t in search(data, sampler=f"paper:{step}", **options).record["trials"]]
         for step in (20, 0.001)
     )
-    assert far[:10] == near[:10]  # drawn before anything is known
-    assert far[10] != near[10]
+    assert far[:2] == near[:2]  # drawn before anything is known
+    assert all(a != b for a, b in zip(far[2:], near[2:], strict=True))
 
 
 def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
@@ -462,6 +526,24 @@ def kill(folder, where, at, **options):
     killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not load_record(folder)["finished"]
+
+
+def test_finished_restarts_are_not_trained_again(data, tmp_path):
+    options = {"trials": 2, "restarts": 3, "baselines_too": False}
+    kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
+    seen = []
+
+    def progress(stage, done, total, best):
+        if stage == "final training":
+            seen.append(done)
+
+    resumed, whole = (
+        search(data, config=CONFIG, out=out, progress=look, checkpoint_seconds=0, **options)
+        for out, look in ((tmp_path, progress), (None, None))
+    )
+    assert seen == [8, 9]  # the epoch in which it was killed was not saved
+    assert essence(resumed.record) == essence(whole.record)
+    assert not list(tmp_path.glob("*checkpoint*"))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])

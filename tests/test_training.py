@@ -240,7 +240,7 @@ def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after
         patch.setattr(lockstep, "save_population", save)
         keeprate.train(data, out=tmp_path, checkpoint_seconds=0, **options)
     second = after > 3
-    assert saved[-1] == f"checkpoint-final-f-correction{'' if second else '-first'}.safetensors"
+    assert saved[-1] == f"checkpoint-final-f-correction-0{'' if second else '-first'}.safetensors"
     if second:  # the matrix is not estimated anew
         monkeypatch.setattr(lockstep, "estimate_transition_matrix", None)
     again = keeprate.train(data, out=tmp_path, **options).record["results"][0]

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from keeprate.data import load as load
     from keeprate.data import prepare as prepare
     from keeprate.errors import InputError as InputError
+    from keeprate.estimator import NoisyLabelClassifier as NoisyLabelClassifier
     from keeprate.methods import Method as Method
     from keeprate.runs import train as train
     from keeprate.sampler import NaturalGradientSampler as NaturalGradientSampler
@@ -23,6 +24,7 @@ _HOMES = {
     "InputError": "errors",
     "Method": "methods",
     "NaturalGradientSampler": "sampler",
+    "NoisyLabelClassifier": "estimator",
     "Schedule": "schedules",
     "load": "data",
     "prepare": "data",

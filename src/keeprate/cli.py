@@ -152,7 +152,7 @@ def search_command(
         typer.Option("--space", help="basis, co-teaching, power-decay or full."),
     ] = "basis",
     sampler: Annotated[
-        str, typer.Option("--sampler", help="natural-gradient, random or tpe.")
+        str, typer.Option("--sampler", help="natural-gradient, random, tpe, or paper:STEP.")
     ] = "natural-gradient",
     pruner: Annotated[
         str,
@@ -162,6 +162,14 @@ def search_command(
         ),
     ] = "none",
     trials: Annotated[int, typer.Option("--trials", help="Trainings to start.")] = 40,
+    fidelity: Annotated[
+        float,
+        typer.Option(
+            "--fidelity",
+            help="Try new schedules in this share of the epochs, all of R(t) in fewer; below 1 "
+            "those that confirm train fully.",
+        ),
+    ] = 1.0,
     no_confirm: Annotated[
         bool,
         typer.Option(
@@ -206,6 +214,7 @@ def search_command(
             sampler=sampler,
             pruner=pruner,
             trials=trials,
+            fidelity=fidelity,
             confirm=not no_confirm,
             config=config,
             seed=seed,

@@ -89,6 +89,7 @@ def train_plans(
                 method=plans[mine[0]].method,
                 stream=f"final-{name}",
                 order=restart,
+                checkpoint=f"final-{name}-{restart}",
                 data=setup.data,
                 track_samples=0 in mine,
                 after_epoch=show,

@@ -160,6 +160,7 @@ def train_schedules(
     stream: str,
     data: Data,
     order: int = 0,
+    checkpoint: str | None = None,
     track_samples: bool = False,
     after_epoch: Callable[[Population], None] | None = None,
     after_group: Callable[[Population], None],
@@ -167,7 +168,8 @@ def train_schedules(
     """Train candidates in lockstep, in groups that fit in memory.
 
     All see the batches of one `order`. A group that runs out of memory is halved and started
-    again. `after_group` is called with each finished population.
+    again. `after_group` is called with each finished population. Where nothing but the checkpoint
+    keeps a finished population, `checkpoint` gives it a file of its own; else `stream` names it.
     """
     device = setup.config.resolve_device()
     size = setup.population
@@ -186,6 +188,7 @@ def train_schedules(
                 stream=stream,
                 data=data,
                 order=order,
+                checkpoint=checkpoint or stream,
                 track_samples=track_samples,
                 after_epoch=after_epoch,
             )
@@ -211,9 +214,9 @@ def train_schedules(
         start = stop
 
 
-def checkpoint_path(folder: Path | None, stream: str) -> Path | None:
+def checkpoint_path(folder: Path | None, name: str) -> Path | None:
     """Where the population in training is kept, if there is a run folder."""
-    return None if folder is None else folder / f"checkpoint-{stream}.safetensors"
+    return None if folder is None else folder / f"checkpoint-{name}.safetensors"
 
 
 def _train_group(
@@ -225,6 +228,7 @@ def _train_group(
     stream: str,
     data: Data,
     order: int,
+    checkpoint: str,
     track_samples: bool,
     after_epoch: Callable[[Population], None] | None,
 ) -> Population:
@@ -240,10 +244,12 @@ def _train_group(
         stream=stream,
         track_samples=track_samples,
     )
-    path = checkpoint_path(setup.folder, stream)
+    path = checkpoint_path(setup.folder, checkpoint)
     resumed = path is not None and path.exists() and load_population(path, population)
     if method.corrects_loss and not resumed:
-        _estimate_transition_matrices(population, setup, stream=stream, data=data, order=order)
+        _estimate_transition_matrices(
+            population, setup, stream=stream, data=data, order=order, checkpoint=checkpoint
+        )
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
@@ -267,7 +273,13 @@ def _train_group(
 
 
 def _estimate_transition_matrices(
-    population: Population, setup: Setup, *, stream: str, data: Data, order: int
+    population: Population,
+    setup: Setup,
+    *,
+    stream: str,
+    data: Data,
+    order: int,
+    checkpoint: str,
 ) -> None:
     """Train a Standard network for each candidate; estimate T from what it predicts."""
     first = _train_group(
@@ -278,6 +290,7 @@ def _estimate_transition_matrices(
         stream=f"{stream}-first",
         data=replace(data, test=None),
         order=order,
+        checkpoint=f"{checkpoint}-first",
         track_samples=False,
         after_epoch=None,
     )

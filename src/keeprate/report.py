@@ -287,8 +287,8 @@ def _ordered(results: Sequence[Record]) -> list[tuple[Record, str]]:
 
 
 def _draw_trials(figure: Figure, axes: Axes, trials: Sequence[Record]) -> None:
-    unscored = [t for t in trials if t.get("value") is None]
-    scored = sorted((t for t in trials if t.get("value") is not None), key=lambda t: t["value"])
+    unscored = [t for t in trials if t.get("reached") is None]
+    scored = sorted((t for t in trials if t.get("reached") is not None), key=lambda t: t["reached"])
     shown = np.unique(np.linspace(0, len(scored) - 1, _MOST_TRIALS_SHOWN).round().astype(int))
     scored = [scored[i] for i in shown] if scored else []
 
@@ -302,7 +302,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: Sequence[Record]) -> None:
             lines(unscored[:_MOST_TRIALS_SHOWN], colors=[_GRID], linestyles="dotted")
         )
     if scored:
-        values = 100 * np.array([t["value"] for t in scored])
+        values = 100 * np.array([t["reached"] for t in scored])
         # The worst few trials would use up the whole scale: it starts at the lowest quarter.
         low, high = float(np.quantile(values, 0.25)), float(values.max())
         scale = Normalize(low, high if high > low else low + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from keeprate.classifier import Classifier, load_classifier, save_classifier
 from keeprate.data import Data
 from keeprate.errors import invalid
 from keeprate.finals import Plan, Trained, train_plans
-from keeprate.label_quality import write_label_quality
+from keeprate.label_quality import LabelQuality
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
@@ -29,6 +30,8 @@ from keeprate.noise import Noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.training import TrainingConfig, probabilities
+
+QUALITY_FILE = "label_quality.csv"
 
 
 def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
@@ -125,9 +128,9 @@ def save_outputs(
     record: dict[str, Any],
     schedule: Schedule,
     trained: Trained,
-) -> Classifier:
-    """Write what a finished run leaves behind, the record last of all."""
-    modules = trained.modules
+) -> tuple[Classifier, LabelQuality]:
+    """What a finished run leaves behind, written to its folder if it has one, the record last."""
+    modules, train, folder = trained.modules, setup.data.train, setup.folder
     classifier = Classifier(
         modules,
         setup.normaliser,
@@ -135,30 +138,25 @@ def save_outputs(
         setup.data.input_shape,
         setup.data.input_columns,
     )
-    folder = setup.folder
-    if folder is None:
-        record["finished"] = True
-        return classifier
-    schedule.save(folder / "schedule.csv")
-    save_classifier(folder, classifier, model=setup.model_name)
-    train = setup.data.train
     device = setup.config.resolve_device()
     final = probabilities([m.to(device) for m in modules], train.inputs, setup.normaliser)
     for module in modules:
         module.to("cpu")
-    write_label_quality(
-        folder / "label_quality.csv",
-        rows=train.rows.numpy(),
-        given=train.labels.numpy(),
-        predicted=final.argmax(-1).numpy(),
-        scores=sample_scores(trained, final, train.labels).numpy(),
-        class_names=classifier.class_names,
+    quality = LabelQuality(
+        train.rows.numpy(),
+        train.labels.numpy(),
+        final.argmax(-1).numpy(),
+        sample_scores(trained, final, train.labels).numpy(),
     )
     record["finished"] = True
-    save_record(folder, record)
-    for path in folder.glob("*checkpoint-*"):
-        path.unlink()
-    return classifier
+    if folder is not None:
+        schedule.save(folder / "schedule.csv")
+        save_classifier(folder, classifier, model=setup.model_name)
+        quality.save(folder / QUALITY_FILE, classifier.class_names)
+        save_record(folder, record)
+        for path in folder.glob("*checkpoint-*"):
+            path.unlink()
+    return classifier, quality
 
 
 def sample_scores(trained: Trained, final: Tensor, labels: Tensor) -> Tensor:
@@ -175,12 +173,27 @@ def sample_scores(trained: Trained, final: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its record, its schedule and its classifier."""
+    """A finished run.
+
+    Attributes
+    ----------
+    record : dict
+        Configuration, trials, curves, results, cost: what `record.json` holds.
+    schedule : Schedule
+    classifier : Classifier
+    label_quality : LabelQuality
+        Of the training samples.
+    folder : Path or None
+    study : optuna.Study or None
+        Of a search.
+    """
 
     record: dict[str, Any]
     schedule: Schedule
     classifier: Classifier
+    label_quality: LabelQuality
     folder: Path | None
+    study: optuna.Study | None = None
 
 
 def finish(
@@ -195,8 +208,8 @@ def finish(
     trained = train_plans(plans, setup, record, restarts=restarts)
     seconds = sum(result["seconds"] for result in record["results"])
     record["cost"] = cost | {"final_seconds": seconds}
-    classifier = save_outputs(setup, record, plans[0].schedule, trained)
-    return Run(record, plans[0].schedule, classifier, setup.folder)
+    classifier, quality = save_outputs(setup, record, plans[0].schedule, trained)
+    return Run(record, plans[0].schedule, classifier, quality, setup.folder)
 
 
 def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
@@ -208,7 +221,8 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
     result = record["results"][0]
     schedule = Schedule(np.array(result["keep_rate"]), result["name"], result["parameters"])
     classifier = load_classifier(setup.folder, model=setup.model)
-    return Run(record, schedule, classifier, setup.folder)
+    quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
+    return Run(record, schedule, classifier, quality, setup.folder)
 
 
 def train(

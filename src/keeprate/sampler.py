@@ -72,8 +72,8 @@ class NaturalGradientSampler(BaseSampler):
     pruning, and any number of trials, threads or processes at once. Categorical parameters and
     those that not every trial has are sampled independently.
 
-    With a fixed seed the point of a trial depends on its number and its generation's
-    distribution alone, not on what this process did before: a search that was interrupted and
+    With a fixed seed the point of a trial depends on its number and on the trials that earlier
+    generations claimed, not on what this process did before: a search that was interrupted and
     one that was not are the same.
 
     Parameters
@@ -86,11 +86,12 @@ class NaturalGradientSampler(BaseSampler):
         As in `keeprate.natural_gradient.NaturalGradient`. For raw utilities a pruned trial has
         its last value, but at most the worst complete one of its generation.
     features : callable, optional
-        The parameters of n trials, an array [n] of each -> what they stand for, [n, f]. From the
-        second generation on each trial is then the most promising of several hundred proposals, as
-        judged by a Gaussian process over these rows (`keeprate.screening`). Worth it where the
-        rows say more than the parameters, as a schedule does; `None` draws from the search
-        distribution itself, as the paper does.
+        The numerical parameters that all trials share, an array [n] of each -> what they stand
+        for, [n, f]. From the second generation on each trial is then the most promising of
+        several hundred proposals, as judged by a Gaussian process over these rows
+        (`keeprate.screening`). Worth it where the rows say more than the parameters, as a schedule
+        does. The updates then learn from points that the distribution alone would not have drawn;
+        `None` draws from it, as the paper does.
     independent_sampler : optuna.samplers.BaseSampler, optional
         For parameters outside the common search space; uniform, seeded by trial, if None.
 
@@ -184,7 +185,7 @@ class NaturalGradientSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         generations = self._generations(study, trial, trials, numerical)
         state = self._replay(study.direction, trials, generations, numerical)
-        if self._features is not None and self._replayed:
+        if self._features is not None and state.generation:
             claimed = {n for numbers in generations for n in numbers}
             seen = [t for t in trials if t.number in claimed and _is_usable(t, numerical)]
             rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
@@ -278,19 +279,32 @@ class NaturalGradientSampler(BaseSampler):
         place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
         order = place.reshape(-1).astype(np.float64)
         points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
-        known = self._fitted
-        if known is None or not (
-            np.array_equal(known[0], points) and np.array_equal(known[1], order)
-        ):
-            columns = {name: np.array([t.params[name] for t in seen]) for name in space}
-            known = self._fitted = points, order, Surrogate.fit(features(columns), order)
-        proposed = propose(distribution, points, order, rng).T.tolist()
-        columns = {
-            name: np.array([from_unit(u, distribution) for u in column])
-            for column, (name, distribution) in zip(proposed, space.items(), strict=True)
+        # Those with a single value are not searched, but may be needed to say what others mean.
+        fixed = {
+            name: seen[0].params[name]
+            for name, distribution in seen[0].distributions.items()
+            if isinstance(distribution, Numerical) and distribution.single()
         }
-        chosen = known[2].most_promising(features(columns), rng)
-        return {name: values[chosen].item() for name, values in columns.items()}
+
+        def rows(columns: dict[str, npt.NDArray[Any]]) -> Array:
+            n = len(next(iter(columns.values())))
+            constant = {name: np.full(n, value) for name, value in fixed.items()}
+            return np.asarray(features(constant | columns), dtype=np.float64)
+
+        known = rows({name: np.array([t.params[name] for t in seen]) for name in space})
+        fitted = self._fitted
+        if fitted is None or not (
+            np.array_equal(fitted[0], known) and np.array_equal(fitted[1], order)
+        ):
+            fitted = self._fitted = known, order, Surrogate.fit(known, order)
+        proposed = {
+            name: np.array([from_unit(u, space[name]) for u in column])
+            for name, column in zip(
+                space, propose(distribution, points, order, rng).T.tolist(), strict=True
+            )
+        }
+        chosen = fitted[2].most_promising(rows(proposed), rng)
+        return {name: values[chosen].item() for name, values in proposed.items()}
 
     def _replay(
         self,
@@ -365,16 +379,17 @@ def keys(trials: Sequence[FrozenTrial], sign: float) -> Array:
 
 
 def raw_values(trials: Sequence[FrozenTrial], sign: float) -> Array:
-    """Finite numbers, larger is better: pruned and infinite ones within the complete. [n]."""
+    """Finite numbers, larger is better; a pruned one is at most the worst complete one. [n]."""
+    done = [trial.state == TrialState.COMPLETE for trial in trials]
     values = [
-        sign * float(t.value or 0.0) if t.state == TrialState.COMPLETE else -np.inf for t in trials
+        sign * float(trial.value or 0.0) if complete else _last_report(trial, sign)[1]
+        for trial, complete in zip(trials, done, strict=True)
     ]
-    finite = [v for v in values if math.isfinite(v)] or [0.0]
-    worst, best = min(finite), max(finite)
-    for i, trial in enumerate(trials):
-        if trial.state == TrialState.PRUNED:
-            last = _last_report(trial, sign)[1]
-            values[i] = min(last, worst) if math.isfinite(last) else worst
+    complete = [v for v, whole in zip(values, done, strict=True) if whole and math.isfinite(v)]
+    if complete:  # else all were pruned, and are compared with one another
+        values = [v if whole else min(v, *complete) for v, whole in zip(values, done, strict=True)]
+    finite = complete or [v for v in values if math.isfinite(v)] or [0.0]
+    best, worst = max(finite), min(finite)
     return np.array([v if math.isfinite(v) else (best if v > 0 else worst) for v in values])
 
 

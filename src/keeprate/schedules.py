@@ -351,6 +351,18 @@ class Schedule:
     def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be copied between processes
         return Schedule, (self.keep_rate, self.name, dict(self.parameters))
 
+    def stretched(self, n_epochs: int) -> Schedule:
+        """The same course over another number of epochs, from the same R(1) to the same R(T).
+
+        >>> Schedule([1.0, 0.8, 0.6, 0.6, 0.6]).stretched(3).keep_rate
+        array([1. , 0.6, 0.6])
+        """
+        if n_epochs == len(self):
+            return self
+        places = np.linspace(0, len(self) - 1, check_epochs(n_epochs))
+        rates = np.interp(places, np.arange(len(self)), self.keep_rate)
+        return Schedule(rates, self.name, self.parameters)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the schedule, in a format chosen by the suffix of `path`.
 

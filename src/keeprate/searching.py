@@ -41,6 +41,7 @@ from keeprate.trials import (
     best_value,
     choose,
     describe_trial,
+    find_study,
     open_study,
     storage_errors,
     tell,
@@ -64,6 +65,7 @@ def search(
     sampler: str = "natural-gradient",
     pruner: str = "none",
     trials: int = 40,
+    fidelity: float = 1.0,
     confirm: bool = True,
     warm_start: bool = True,
     config: TrainingConfig | None = None,
@@ -92,7 +94,8 @@ def search(
     space : str
         See `keeprate.spaces.SPACES`.
     sampler : {"natural-gradient", "random", "tpe", "paper:STEP"}
-        The last one is the paper's natural gradient with that step size, in five iterations.
+        The last one is the paper's natural gradient with that step size, a fifth of the trials an
+        iteration.
     pruner : {"none", "halving"}
         "halving" stops the worse six of a population's ten after 40 % of the epochs, and half of
         the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.
@@ -100,6 +103,10 @@ def search(
         fewer are stopped, and one alone never is.
     trials : int
         Trainings to start; without a pruner each is a full one.
+    fidelity : float
+        Share of the epochs that the exploring trials train for, in (0, 1]: the whole R(t) and the
+        whole learning-rate schedule in fewer epochs. Below 1 only trials that confirm train fully,
+        and only they can win, so that `confirm` and 16 trials or more are needed.
     confirm : bool
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
         again, from other initial weights and in another order of the samples, the best of these
@@ -130,7 +137,9 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
-    proposals = Proposals(family, config.epochs, sampler, trials, confirm, seed, warm_start)
+    proposals = Proposals(
+        family, config.epochs, sampler, trials, confirm, seed, warm_start, fidelity
+    )
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -149,6 +158,7 @@ def search(
         "sampler": sampler,
         "pruner": pruner,
         "trials": trials,
+        "fidelity": fidelity,
         "confirm": confirm,
         "warm_start": warm_start,
         "baselines": baselines_too,
@@ -158,12 +168,13 @@ def search(
     record = open_record(setup, "search", command=command, options=options)
     done = finished_run(setup, record)
     if done is not None:
-        return done
+        return replace(done, study=find_study(setup.folder))
     with storage_errors(setup.folder):
         study = open_study(setup.folder)
         _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
         finished = study.get_trials(deepcopy=False)
-        record["trials"] = [describe_trial(t, family, config.epochs) for t in finished]
+        record["trials"] = [describe_trial(trial, proposals) for trial in finished]
+    study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
     best = choose(finished)
     record["chosen_trials"] = [trial.number for trial in best]
     found = family.schedule(best[0].params, config.epochs)
@@ -177,21 +188,19 @@ def search(
         "candidate_epochs": epochs,
         "full_trainings": epochs / config.epochs,
     }
-    return finish(setup, record, plans, cost, restarts=restarts)
+    return replace(finish(setup, record, plans, cost, restarts=restarts), study=study)
 
 
 def _run_trials(
     study: optuna.Study, setup: Setup, proposals: Proposals, *, method: Method, pruner: str
 ) -> None:
     """Train populations until all trials are finished; picks up what was interrupted."""
-    epochs = setup.config.epochs
     data = replace(setup.data, test=None)  # the search never sees a test sample
-    rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
-    if rungs and proposals.rounds:
-        rungs[max(rungs)] = 0.0  # the best of all populations go on, as those that confirm
-    _tell_rest(study, setup)
+    _tell_rest(study, setup, proposals)
     while pending := proposals.ask(study):
-        exploring = pending[0].number < proposals.n_explored
+        first = pending[0].number
+        exploring, epochs = first < proposals.n_explored, proposals.epochs_of(first)
+        rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -200,26 +209,30 @@ def _run_trials(
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            exploring: bool = exploring,
+            rungs: dict[int, float] = rungs if exploring else {},
+            epochs: int = epochs,
         ) -> None:
-            if exploring and population.epoch in rungs:
+            if population.epoch in rungs:
                 population.drop(_losers(population, rungs[population.epoch], epochs))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:
             for number, curves in population.curves.items():
-                tell(study, number, curves, epochs, failed=number in population.failed)
+                tell(study, number, curves, proposals, failed=number in population.failed)
             show(len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]))
 
         train_schedules(
             [trial.number for trial in pending],
-            [proposals.space.schedule(trial.params, epochs) for trial in pending],
-            setup,
+            [
+                proposals.space.schedule(trial.params, proposals.epochs).stretched(epochs)
+                for trial in pending
+            ],
+            replace(setup, config=replace(setup.config, epochs=epochs)),
             method=method,
             stream=STREAM,
             data=data,
             # Other batches for each population: else the search would fit R(t) to one sequence.
-            order=proposals.population_of(pending[0].number).start,
+            order=proposals.population_of(first).start,
             after_epoch=climb,
             after_group=finish_group,
         )
@@ -235,14 +248,14 @@ def _losers(population: Population, share: float, epochs: int) -> list[int]:
     return ranked[math.ceil(share * len(ranked)) :]
 
 
-def _tell_rest(study: optuna.Study, setup: Setup) -> None:
+def _tell_rest(study: optuna.Study, setup: Setup, proposals: Proposals) -> None:
     """Tell what was trained but not told: who is pruned depends on all who trained together."""
     path = checkpoint_path(setup.folder, STREAM)
     if path is None or not path.exists():
         return
     epoch, left, failed, curves = load_curves(path)
-    if epoch < setup.config.epochs and left:
+    if left and epoch < proposals.epochs_of(left[0]):
         return
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for number in {trial.number for trial in running} & curves.keys():
-        tell(study, number, curves[number], setup.config.epochs, failed=number in failed)
+        tell(study, number, curves[number], proposals, failed=number in failed)

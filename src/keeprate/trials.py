@@ -29,9 +29,9 @@ from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
 
-STUDY_NAME = "keeprate"
-POPULATION_SIZE = DEFAULT_POPULATION_SIZE  # trials asked at once: a generation
+STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
 PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
+MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 MANY = 16  # trials from which on there is room for given schedules and for confirming
 START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 """Where the given schedules of a warm start end: for little noise and for much."""
@@ -57,6 +57,8 @@ class Proposals:
     seed : int
     warm_start : bool
         Whether the first trials (of 16 or more) are given schedules: plain decays to eight levels.
+    fidelity : float
+        Share of the T epochs that explored trials train for.
     """
 
     space: Space
@@ -66,19 +68,36 @@ class Proposals:
     confirm: bool
     seed: int
     warm_start: bool = True
+    fidelity: float = 1.0
 
     def __post_init__(self) -> None:
-        name, _, step = self.sampler.partition(":")
+        name, step = self._kind
         if name not in SAMPLERS or (bool(step) and name != "paper"):
-            known = ", ".join(SAMPLERS)
+            known = ", ".join(SAMPLERS).replace("paper", "paper:STEP")
             raise invalid("sampler", f"be one of {known}", self.sampler, "choose one of these")
         if name == "paper" and not _is_positive(step):
-            requirement = "have a positive step size after paper"
-            raise invalid(
-                "sampler", requirement, self.sampler, "try paper:20, the paper's on MNIST"
-            )
+            requirement, remedy = "have a positive step size", "try paper:20, as on MNIST"
+            raise invalid("sampler", requirement, self.sampler, remedy)
         if self.trials < 1:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
+        if not 0 < self.fidelity <= 1:
+            raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
+        if self.fidelity < 1 and not self.rounds:
+            requirement = f"be 1 where no trial confirms: none of fewer than {MANY} does"
+            raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
+
+    @property
+    def _kind(self) -> tuple[str, str]:
+        """The sampler's name and, of the paper's, its step size."""
+        name, _, step = self.sampler.partition(":")
+        return name, step
+
+    @property
+    def population_size(self) -> int:
+        """Trials asked at once: a generation."""
+        if self._kind[0] == "paper":
+            return max(2, self.trials // PAPER_ITERATIONS)
+        return DEFAULT_POPULATION_SIZE
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -98,6 +117,18 @@ class Proposals:
     def n_explored(self) -> int:
         """Trials before the confirming ones."""
         return self.trials - sum(self.rounds)
+
+    def epochs_of(self, number: int) -> int:
+        """How many epochs trial `number` trains for, if nothing stops it.
+
+        >>> from keeprate.spaces import get_space
+        >>> short = Proposals(get_space("basis"), 40, "random", 40, True, 0, fidelity=0.25)
+        >>> short.epochs_of(29), short.epochs_of(30)
+        (10, 40)
+        """
+        return (
+            max(1, round(self.fidelity * self.epochs)) if number < self.n_explored else self.epochs
+        )
 
     def ask(self, study: optuna.Study) -> list[FrozenTrial]:
         """The running trials of a population, asked for now or before an interruption."""
@@ -138,8 +169,8 @@ class Proposals:
         """
         # What is to be confirmed is known only when all is explored.
         if number < self.n_explored:
-            start = number // POPULATION_SIZE * POPULATION_SIZE
-            return range(start, min(start + POPULATION_SIZE, self.n_explored))
+            start = number // self.population_size * self.population_size
+            return range(start, min(start + self.population_size, self.n_explored))
         start = self.n_explored
         for size in self.rounds:
             if number < start + size:
@@ -170,7 +201,7 @@ class Proposals:
         # The natural gradient derives each point from (seed, trial number) itself. The others
         # keep a generator in memory: a seed for each parameter of each trial makes them resume
         # to the same.
-        if self.sampler.partition(":")[0] in ("natural-gradient", "paper"):
+        if self._kind[0] in ("natural-gradient", "paper"):
             sampler = self._natural_gradient
         else:
             seed = derive_seed(self.seed, "sampler", number, parameter) % 2**31
@@ -183,8 +214,7 @@ class Proposals:
     @cached_property
     def _natural_gradient(self) -> optuna.samplers.BaseSampler:
         """One for all trials: it remembers, for speed, what it has computed."""
-        name = self.sampler.partition(":")[0]
-        return SAMPLERS[name](derive_seed(self.seed, "sampler") % 2**31, self)
+        return SAMPLERS[self._kind[0]](derive_seed(self.seed, "sampler") % 2**31, self)
 
     @cached_property
     def _given(self) -> list[dict[str, float]]:
@@ -206,17 +236,17 @@ def _tpe(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
 
 def _natural_gradient(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
     return NaturalGradientSampler(
-        seed=seed, population_size=POPULATION_SIZE, features=proposals.keep_rates
+        seed=seed, population_size=proposals.population_size, features=proposals.keep_rates
     )
 
 
 def _paper(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
     return NaturalGradientSampler(
         seed=seed,
-        population_size=max(2, proposals.trials // PAPER_ITERATIONS),
+        population_size=proposals.population_size,
         fisher="monte-carlo",
         utilities="raw",
-        step_size=float(proposals.sampler.partition(":")[2]),
+        step_size=float(proposals._kind[1]),
     )
 
 
@@ -273,15 +303,31 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
 
 def open_study(folder: Path | None) -> optuna.Study:
     """The study of a run folder, or one in memory."""
-    storage = None
-    if folder is not None:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    storage = None if folder is None else _storage(folder)
+    with _quiet():
         return optuna.create_study(
             storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
         )
+
+
+def find_study(folder: Path | None) -> optuna.Study | None:
+    """The study of a finished run's folder, if it is still there; nothing is written."""
+    if folder is None or not (folder / STUDY_FILE).exists():
+        return None
+    with _quiet():
+        return optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{(folder / STUDY_FILE).resolve()}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -295,8 +341,13 @@ def trial_value(validation_accuracy: list[float], epochs: int) -> float:
     return float(np.mean(validation_accuracy[-max(1, epochs // 10) :]).round(12))
 
 
-def tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, failed: bool) -> None:
-    """Tell what became of a trial, unless that is told already."""
+def tell(
+    study: optuna.Study, number: int, curves: Curves, proposals: Proposals, *, failed: bool
+) -> None:
+    """Tell what became of a trial, unless that is told already.
+
+    Only a training of all T epochs is complete, the others are Optuna's pruned trials.
+    """
     trial = study.get_trials(deepcopy=False)[number]
     if trial.state != TrialState.RUNNING:
         return
@@ -308,12 +359,14 @@ def tell(study: optuna.Study, number: int, curves: Curves, epochs: int, *, faile
         # Pruned, not failed: the sampler ranks it last and learns from it.
         handle.set_user_attr("failed", True)
         study.tell(number, state=TrialState.PRUNED)
-    elif reached < epochs:
+        return
+    value = trial_value(curves.validation_accuracy, proposals.epochs_of(number))
+    if reached < proposals.epochs:
         if reached not in trial.intermediate_values:  # else killed between report and tell
-            handle.report(trial_value(curves.validation_accuracy, epochs), reached)
+            handle.report(value, reached)
         study.tell(number, state=TrialState.PRUNED)
     else:
-        study.tell(number, trial_value(curves.validation_accuracy, epochs))
+        study.tell(number, value)
 
 
 def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -333,9 +386,10 @@ def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
             f"none of the {len(trials)} trials reached the last epoch: losses were not finite; try "
             "a smaller learning rate, or check the inputs for extreme values."
         )
+    # Where few have a value, some are confirmed more often than planned: that is no merit.
     return max(
         schedules.values(),
-        key=lambda same: (len(same), _mean(same), -same[0].number),
+        key=lambda same: (min(len(same), MOST_TRAININGS), _mean(same), -same[0].number),
     )
 
 
@@ -346,16 +400,22 @@ def best_value(study: optuna.Study) -> float | None:
     return max(known)[-1] if known else None
 
 
-def describe_trial(trial: FrozenTrial, space: Space, epochs: int) -> dict[str, Any]:
-    """One entry of the record's `trials`."""
+def describe_trial(trial: FrozenTrial, proposals: Proposals) -> dict[str, Any]:
+    """One entry of the record's `trials`; `reached` is the value where its training ended."""
+    curve = json.loads(trial.user_attrs.get("validation_accuracy", "[]"))
+    state = "failed" if "failed" in trial.user_attrs else trial.state.name.lower()
+    if state == "pruned" and len(curve) == proposals.epochs_of(trial.number):
+        state = "short"
+    standing = None if state == "failed" else _standing(trial)
     return {
         "number": trial.number,
         "parameters": dict(trial.params),
-        "keep_rate": space.schedule(trial.params, epochs).keep_rate.tolist(),
-        "state": "failed" if "failed" in trial.user_attrs else trial.state.name.lower(),
-        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        "keep_rate": proposals.space.schedule(trial.params, proposals.epochs).keep_rate.tolist(),
+        "state": state,
+        "value": trial.value if state == "complete" else None,
+        "reached": None if standing is None else standing[-1],
         "confirms": trial.user_attrs.get("confirms"),
-        "validation_accuracy": json.loads(trial.user_attrs.get("validation_accuracy", "[]")),
+        "validation_accuracy": curve,
         "seconds": trial.user_attrs.get("seconds", 0.0),
     }
 

@@ -1,0 +1,222 @@
+"""Learning curves of several hundred schedules, to replay searches on in seconds.
+
+    python -m benchmarks.schedule_bench [--settings symmetric-0.2 ...] [--runs FOLDER]
+
+For each setting (MNIST, 10,000 of its training samples, MLP, 40 epochs, Co-teaching; one noise)
+the schedules are those that searches try: random ones of the basis space, and the trials of the
+natural gradient and of TPE, so that good regions are covered as well as bad ones. Each is trained
+fully, and stretched to shorter trainings (`SHORT`), every time from other initial weights and on
+other batches, in lockstep with nine others. What is kept: its twelve parameters, validation and
+test accuracy after every epoch of the full training, validation accuracy of the short ones. The
+searches that propose see the validation accuracies of the full trainings only.
+
+The same command goes on after a kill. `results/schedule_bench.parquet` is written when a setting is
+complete; `benchmarks.replay` reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import keeprate
+from keeprate.data import Data
+from keeprate.lockstep import make_setup, train_schedules
+from keeprate.methods import get_method
+from keeprate.schedules import Schedule
+from keeprate.spaces import get_space
+from keeprate.training import Curves, TrainingConfig
+from keeprate.trials import Proposals, open_study, tell
+
+RESULTS = Path(__file__).parent / "results" / "schedule_bench.parquet"
+SOURCES = {"random": 120, "natural-gradient": 100, "tpe": 100}
+"""Whose trials are trained, and how many."""
+SHORT = (0.2, 0.4)
+"""Shares of the epochs that every schedule is trained in, too."""
+TEST_ACCURACY, IN_SHORT = "test_accuracy", "in_short"  # user attributes of the trials
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all schedules of a part of the benchmark are trained on."""
+
+    noise: str
+    data: str = "mnist"
+    limit: int = 10_000
+    model: str = "mlp"
+    epochs: int = 40
+    method: str = "co-teaching"
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.noise.replace(":", "-")
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in map(Setting, ("symmetric:0.2", "symmetric:0.5", "pairflip:0.45"))
+}
+
+
+def load_setting(setting: Setting, folder: str) -> Data:
+    """The data of a setting; `folder` holds the data sets."""
+    source = setting.data if setting.data == "digits" else str(Path(folder) / setting.data)
+    return keeprate.prepare(source, noise=setting.noise, seed=setting.seed, limit=setting.limit)
+
+
+def train_source(
+    setting: Setting, data: Data, source: str, trials: int, folder: Path
+) -> optuna.Study:
+    """All trials of one source, in a study of its own; what is there already is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = open_study(folder)
+    proposals = Proposals(
+        get_space("basis"), setting.epochs, source, trials, confirm=False, seed=setting.seed,
+        warm_start=source == "natural-gradient",
+    )  # fmt: skip
+    untested = replace(data, test=None)
+    while pending := proposals.ask(study):
+        first = pending[0].number
+        order = proposals.population_of(first).start
+        numbers = [trial.number for trial in pending]
+        schedules = [proposals.space.schedule(t.params, setting.epochs) for t in pending]
+        # What is told last makes a trial finished: a kill before repeats its whole population.
+        for share in SHORT:
+            epochs = short_epochs(setting, share)
+            short = [schedule.stretched(epochs) for schedule in schedules]
+            found = _train(setting, untested, epochs, numbers, short, f"{source}-{share}", order)
+            for number, curves in found.items():
+                _note(study, number, f"{IN_SHORT}_{share}", curves.validation_accuracy)
+        found = _train(setting, data, setting.epochs, numbers, schedules, source, order)
+        for number, curves in found.items():
+            _note(study, number, TEST_ACCURACY, curves.test_accuracy)
+            failed = len(curves.validation_accuracy) < setting.epochs
+            tell(study, number, curves, proposals, failed=failed)
+        print(f"{setting.name}, {source}: {first + len(pending)} of {trials}", flush=True)
+    return study
+
+
+def short_epochs(setting: Setting, share: float) -> int:
+    return max(1, round(share * setting.epochs))
+
+
+def _train(
+    setting: Setting,
+    data: Data,
+    epochs: int,
+    numbers: list[int],
+    schedules: list[Schedule],
+    stream: str,
+    order: int,
+) -> dict[int, Curves]:
+    setup = make_setup(
+        data,
+        model=setting.model,
+        config=TrainingConfig(epochs=epochs),
+        seed=setting.seed,
+        out=None,
+        population=None,
+        progress=None,
+    )
+    found: dict[int, Curves] = {}
+    train_schedules(
+        numbers,
+        schedules,
+        setup,
+        method=get_method(setting.method),
+        stream=stream,
+        data=data,
+        order=order,
+        after_group=lambda population: found.update(population.curves),
+    )
+    return found
+
+
+def _note(study: optuna.Study, number: int, name: str, values: list[float]) -> None:
+    trial = study.get_trials(deepcopy=False)[number]
+    optuna.trial.Trial(study, trial._trial_id).set_user_attr(name, json.dumps(values))
+
+
+def rows_of(setting: Setting, source: str, study: optuna.Study) -> list[dict[str, object]]:
+    """One row for each trial that reached the last epoch."""
+    rows = []
+    for trial in study.trials:
+        validation = json.loads(trial.user_attrs["validation_accuracy"])
+        if len(validation) == setting.epochs:
+            rows.append(
+                {
+                    "setting": setting.name,
+                    "source": source,
+                    "number": trial.number,
+                    "parameters": list(trial.params.values()),
+                    "validation_accuracy": validation,
+                    TEST_ACCURACY: json.loads(trial.user_attrs[TEST_ACCURACY]),
+                    **{
+                        f"{IN_SHORT}_{share}": json.loads(trial.user_attrs[f"{IN_SHORT}_{share}"])
+                        for share in SHORT
+                    },
+                    "seconds": trial.user_attrs["seconds"],
+                }
+            )
+    return rows
+
+
+SCHEMA = pa.schema(
+    [
+        ("setting", pa.dictionary(pa.int8(), pa.string())),
+        ("source", pa.dictionary(pa.int8(), pa.string())),
+        ("number", pa.int16()),
+        ("parameters", pa.list_(pa.float64())),
+        ("validation_accuracy", pa.list_(pa.float32())),
+        (TEST_ACCURACY, pa.list_(pa.float32())),
+        *((f"{IN_SHORT}_{share}", pa.list_(pa.float32())) for share in SHORT),
+        ("seconds", pa.float32()),
+    ]
+)
+
+
+def write(rows: list[dict[str, object]], settings: list[Setting], path: Path = RESULTS) -> None:
+    """Put the rows of some settings in the place of their old ones."""
+    kept: list[dict[str, object]] = []
+    described = {setting.name: asdict(setting) for setting in settings}
+    if path.exists():
+        table = pq.read_table(path)
+        known = json.loads(table.schema.metadata[b"settings"])
+        kept = [row for row in table.to_pylist() if row["setting"] not in described]
+        described = known | described
+    metadata = {"settings": json.dumps(described), "command": "python -m benchmarks.schedule_bench"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(kept + rows, SCHEMA.with_metadata(metadata))
+    part = path.with_suffix(".part")
+    pq.write_table(table, part, compression="zstd")
+    part.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
+    parser.add_argument("--runs", default="runs/schedule_bench")
+    options = parser.parse_args()
+    for name in options.settings:
+        setting = SETTINGS[name]
+        data = load_setting(setting, options.data)
+        rows = []
+        for source, trials in SOURCES.items():
+            folder = Path(options.runs) / f"{name}-{source}"
+            study = train_source(setting, data, source, trials, folder)
+            rows += rows_of(setting, source, study)
+        write(rows, [setting])
+        print(f"{name}: {len(rows)} schedules in {RESULTS}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The benchmark of schedules and its replays, on digits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import replay, schedule_bench
+from benchmarks.replay import Interpolator, Replayed
+from keeprate.spaces import get_space
+
+DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[list[dict], Path]:
+    """Rows of a tiny benchmark, and the folder of its studies."""
+    folder = tmp_path_factory.mktemp("schedules")
+    data = schedule_bench.load_setting(DIGITS, "")
+    rows = []
+    for source, trials in (("random", 25), ("natural-gradient", 20)):
+        study = schedule_bench.train_source(DIGITS, data, source, trials, folder / source)
+        rows += schedule_bench.rows_of(DIGITS, source, study)
+    return rows, folder
+
+
+def test_every_schedule_has_a_full_and_two_short_trainings(made):
+    rows, _ = made
+    assert len(rows) == 45
+    for row in rows:
+        assert len(row["validation_accuracy"]) == len(row["test_accuracy"]) == 10
+        assert [len(row["in_short_0.2"]), len(row["in_short_0.4"])] == [2, 4]
+        assert len(row["parameters"]) == 12
+    assert len({tuple(row["parameters"]) for row in rows}) == 45
+
+
+def test_what_is_trained_is_not_trained_again(made, monkeypatch):
+    rows, folder = made
+    monkeypatch.setattr(schedule_bench, "train_schedules", None)
+    data = schedule_bench.load_setting(DIGITS, "")
+    study = schedule_bench.train_source(DIGITS, data, "random", 25, folder / "random")
+    assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:25]
+
+
+def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
+    rows, _ = made
+    path = tmp_path / "bench.parquet"
+    other = replace(DIGITS, noise="symmetric:0.2")
+    schedule_bench.write(rows, [DIGITS], path)
+    schedule_bench.write([row | {"setting": other.name} for row in rows[:30]], [other], path)
+    schedule_bench.write(rows[:40], [DIGITS], path)  # takes the place of the first
+    table = pq.read_table(path)
+    counts = [table["setting"].to_pylist().count(name) for name in (DIGITS.name, other.name)]
+    assert counts == [40, 30]
+    assert json.loads(table.schema.metadata[b"settings"])[other.name]["noise"] == "symmetric:0.2"
+    assert replay.read(DIGITS.name, path).errors()["schedules"] == 40
+
+
+def test_the_interpolator_finds_a_smooth_function_again():
+    space, rng = get_space("basis"), np.random.default_rng(0)
+    columns = {name: rng.random(220) for name in space.distributions(20)}
+    schedules = space.keep_rates(columns, 20)
+    target = np.linspace(1, 0.5, 20)
+    error = np.sqrt(np.square(schedules - target).mean(1))[:, None]
+    curves = 0.9 - error * np.linspace(0.2, 1, 15)  # [220, 15]
+    fitted = Interpolator.fit(schedules[:200], curves[:200])
+    predicted = np.array([fitted.predict(schedule) for schedule in schedules[200:]])
+    assert np.abs(predicted - curves[200:]).mean() < 0.4 * curves[200:].std()
+    # What a schedule is predicted by must not have seen it.
+    seen = np.array([fitted.predict(schedule) for schedule in schedules[:200]])
+    assert np.abs(fitted.residuals).mean() > 1.5 * np.abs(seen - curves[:200]).mean()
+    assert np.allclose(fitted.left_out + fitted.residuals, curves[:200])
+
+
+def test_replayed_trainings_are_as_noisy_as_the_residuals(made):
+    rows, _ = made
+    setting = Replayed.fit(rows, 10)
+    parameters = get_space("basis").distributions(10)
+    point = dict.fromkeys(parameters, 0.3)
+    rng = np.random.default_rng(0)
+    drawn = {tuple(setting.train(point, rng)) for _ in range(60)}
+    assert 2 <= len(drawn) <= replay.NEIGHBOURS
+    assert [len(setting.train(point, rng, share)) for share in (0.2, 0.4, 1.0)] == [2, 4, 10]
+    assert setting.test_accuracy(point) == setting.test_accuracy(point)
+    assert all(0 <= value <= 1 for curve in drawn for value in curve)
+
+
+def test_replays_cost_what_they_say_and_repeat(made):
+    rows, _ = made
+    setting = Replayed.fit(rows, 10)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    chosen, cost = replay.ours(setting, 0, trials=16, fidelity=0.2)
+    assert cost == pytest.approx(12 * 0.2 + 4)
+    assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == chosen
+    _, cost = replay.hyperband(setting, 0, cost=3.0)
+    assert 3.0 <= cost <= 4.0  # the last trial may go beyond
+    parameters, cost = replay.fully(setting, 0, sampler=replay._random, trials=5)
+    assert cost == 5.0 and set(parameters) == set(chosen)
