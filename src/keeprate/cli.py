@@ -166,8 +166,8 @@ def search_command(
         float,
         typer.Option(
             "--fidelity",
-            help="Try new schedules in this share of the epochs, all of R(t) in fewer; below 1 "
-            "those that confirm train fully.",
+            help="Try new schedules in this share of the epochs, all of R(t) in fewer; those that "
+            "confirm train fully. Below 1 for large data sets and long trainings.",
         ),
     ] = 1.0,
     no_confirm: Annotated[

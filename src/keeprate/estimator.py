@@ -56,7 +56,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     trials : int
         Of a search: each is a training.
     fidelity : float
-        Of a search of 16 trials or more, as `keeprate.search` takes it.
+        Of a search, as `keeprate.search` takes it: below 1 for large data sets and long trainings.
     restarts : int
         Final trainings, of which the one that validates best is kept.
     epochs, batch_size, optimizer, lr
@@ -111,7 +111,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         method: str | Method = "co-teaching",
         schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "search",
         trials: int = 20,
-        fidelity: float = 0.4,
+        fidelity: float = 1.0,
         restarts: int = 1,
         epochs: int = 40,
         batch_size: int = 128,
@@ -307,11 +307,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "progress": _Print() if self.verbose > 0 else None,
         }
         if isinstance(self.schedule, str) and self.schedule == "search":
-            confirms = self.trials >= 16
-            fidelity = self.fidelity if confirms else 1.0
-            return search(
-                data, trials=self.trials, fidelity=fidelity, baselines_too=False, **options
-            )
+            of_search = {"trials": self.trials, "fidelity": self.fidelity, "baselines_too": False}
+            return search(data, **of_search, **options)
         schedule: Any = self.schedule
         return train(data, schedule=schedule, **options)
 

@@ -503,7 +503,8 @@ def _trials_in_words(record: Record) -> str:
     trials = list(record.get("trials") or [])
     if not trials:
         return ""
-    states = [str(trial.get("state")) for trial in trials]
+    words = {"short": "in fewer epochs"}
+    states = [words.get(str(state), str(state)) for state in (t.get("state") for t in trials)]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
     again = sum(trial.get("confirms") is not None for trial in trials)
     counts += f", of which {again} trained the best ones again" if again else ""

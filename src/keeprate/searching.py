@@ -106,7 +106,8 @@ def search(
     fidelity : float
         Share of the epochs that the exploring trials train for, in (0, 1]: the whole R(t) and the
         whole learning-rate schedule in fewer epochs. Below 1 only trials that confirm train fully,
-        and only they can win, so that `confirm` and 16 trials or more are needed.
+        and only they can win, so that `confirm` and 16 trials or more are needed. For trainings
+        that are long enough to memorise wrong labels in that share, too.
     confirm : bool
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
         again, from other initial weights and in another order of the samples, the best of these
