@@ -77,7 +77,8 @@ class Interpolator:
         """The curve [c] of one training of a schedule [T]."""
         distance = np.square(self.keep_rates - keep_rate).sum(1)
         near = np.argsort(distance, kind="stable")[:NEIGHBOURS]
-        return np.clip(self.predict(keep_rate) + self.residuals[rng.choice(near)], 0.0, 1.0)
+        noisy = self.predict(keep_rate) + self.residuals[rng.choice(near)]
+        return np.asarray(np.clip(noisy, 0.0, 1.0))
 
 
 @dataclass(frozen=True)

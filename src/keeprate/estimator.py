@@ -307,8 +307,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "progress": _Print() if self.verbose > 0 else None,
         }
         if isinstance(self.schedule, str) and self.schedule == "search":
-            of_search = {"trials": self.trials, "fidelity": self.fidelity, "baselines_too": False}
-            return search(data, **of_search, **options)
+            options |= {"trials": self.trials, "fidelity": self.fidelity}
+            return search(data, baselines_too=False, **options)
         schedule: Any = self.schedule
         return train(data, schedule=schedule, **options)
 
