@@ -169,12 +169,12 @@ def fully(
     setting: Replayed,
     seed: int,
     *,
-    sampler: Callable[[int], optuna.samplers.BaseSampler],
+    sampler: Callable[..., optuna.samplers.BaseSampler],
     trials: int,
 ) -> Found:
     """Full trainings only, one after the other; the best by validation."""
     rng = np.random.default_rng([seed, 1])
-    study = optuna.create_study(direction="maximize", sampler=sampler(seed))
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
     for _ in range(trials):
         trial = study.ask(SPACE.distributions(setting.epochs))
         study.tell(trial, trial_value(setting.train(trial.params, rng), setting.epochs))
@@ -206,27 +206,15 @@ def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
     return study.best_params, spent / setting.epochs
 
 
-def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed)
-
-
-def _cma_es(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed)
-
-
 SEARCHES: dict[str, Search] = {
     "keeprate, 40 trials": partial(ours, trials=40),
     "keeprate, 16 trials": partial(ours, trials=16),
     "keeprate, 16 trials, fidelity 0.2": partial(ours, trials=16, fidelity=0.2),
-    "random search, 6": partial(fully, sampler=_random, trials=6),
-    "TPE, 6": partial(fully, sampler=_tpe, trials=6),
-    "CMA-ES, 6": partial(fully, sampler=_cma_es, trials=6),
+    "random search, 6": partial(fully, sampler=optuna.samplers.RandomSampler, trials=6),
+    "TPE, 6": partial(fully, sampler=optuna.samplers.TPESampler, trials=6),
+    "CMA-ES, 6": partial(fully, sampler=optuna.samplers.CmaEsSampler, trials=6),
     "Hyperband, 6": partial(hyperband, cost=6.0),
-    "random search, 50": partial(fully, sampler=_random, trials=50),
+    "random search, 50": partial(fully, sampler=optuna.samplers.RandomSampler, trials=50),
 }
 OURS = "keeprate, 16 trials, fidelity 0.2"
 

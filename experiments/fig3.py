@@ -55,7 +55,7 @@ def _targets() -> dict[str, NDArray[np.float64]]:
 
 
 TARGETS = _targets()
-Sampler = Callable[[int], optuna.samplers.BaseSampler]
+Sampler = Callable[..., optuna.samplers.BaseSampler]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Arm:
     name, label : str
         In the rows of the results file; as printed.
     sampler : callable
-        Seed -> Optuna sampler.
+        `seed=` -> Optuna sampler.
     space : str
     look : Look
     """
@@ -87,28 +87,10 @@ def _parameters(parameters: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     return np.stack(list(parameters.values()), -1)
 
 
-def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    # Ten trials are asked for before one is told: the constant liar is made for that.
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def _cma_es(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed, popsize=BATCH)
-
-
-def _gp(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
-
-
-def _natural_gradient(seed: int, **options: Any) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(seed=seed, population_size=BATCH, **options)
-
-
-_RANDOM = Arm("random", "random search", _random, Look("", "#777777", width=1.8))
+_natural_gradient = partial(NaturalGradientSampler, population_size=BATCH)
+_RANDOM = Arm(
+    "random", "random search", optuna.samplers.RandomSampler, Look("", "#777777", width=1.8)
+)
 
 SPACES = (
     replace(_RANDOM, name="random-full", label="full space", space="full"),
@@ -119,9 +101,25 @@ SPACES = (
 
 SAMPLERS = (
     _RANDOM,
-    Arm("tpe", "TPE", _tpe, Look("", "#0a9373", (0, (4, 1.5)))),
-    Arm("cma-es", "CMA-ES", _cma_es, Look("", "#B98500", (0, (1, 1.2)))),
-    Arm("gp", "GP", _gp, Look("", "#2088C7", width=1.8)),
+    # Ten trials are asked for before one is told: the constant liar is made for that.
+    Arm(
+        "tpe",
+        "TPE",
+        partial(optuna.samplers.TPESampler, constant_liar=True),
+        Look("", "#0a9373", (0, (4, 1.5))),
+    ),
+    Arm(
+        "cma-es",
+        "CMA-ES",
+        partial(optuna.samplers.CmaEsSampler, popsize=BATCH),
+        Look("", "#B98500", (0, (1, 1.2))),
+    ),
+    Arm(
+        "gp",
+        "GP",
+        partial(optuna.samplers.GPSampler, deterministic_objective=True),
+        Look("", "#2088C7", width=1.8),
+    ),
     Arm(
         "ng-paper",
         "natural gradient, the paper's form",
@@ -177,7 +175,7 @@ def search_known(arm: Arm, target: str, seed: int, evaluations: int) -> Row:
     seconds, rmse = 0.0, []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(sampler=arm.sampler(seed))
+        study = optuna.create_study(sampler=arm.sampler(seed=seed))
         for _ in range(evaluations // BATCH):
             started = time.perf_counter()
             trials = [study.ask(distributions) for _ in range(BATCH)]

@@ -100,5 +100,5 @@ def test_replays_cost_what_they_say_and_repeat(made):
     assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == chosen
     _, cost = replay.hyperband(setting, 0, cost=3.0)
     assert 3.0 <= cost <= 4.0  # the last trial may go beyond
-    parameters, cost = replay.fully(setting, 0, sampler=replay._random, trials=5)
+    parameters, cost = replay.fully(setting, 0, sampler=optuna.samplers.RandomSampler, trials=5)
     assert cost == 5.0 and set(parameters) == set(chosen)

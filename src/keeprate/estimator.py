@@ -189,8 +189,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         save_classifier(path, self._classifier, model=self._model_name)
-        arrays = {"keep_rate": self.keep_rate_, "label_quality": self.label_quality_}
-        arrays["suggested"] = np.searchsorted(self.classes_, self.suggested_labels_)
+        arrays: dict[str, Array] = {
+            "keep_rate": self.keep_rate_,
+            "label_quality": self.label_quality_,
+            "suggested": np.searchsorted(self.classes_, self.suggested_labels_),
+        }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
         save_tensors(path / ARRAYS_FILE, tensors, {})
         write_json(
@@ -325,16 +328,20 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.history_ = {k: v for k, v in result["curves"].items() if v is not None}
         self.cost_ = run.record["cost"]
         self.study_ = run.study
-        final = run.classifier.predict_proba(inputs).numpy()
-        self.suggested_labels_ = self.classes_[final.argmax(1)]
-        self.label_quality_ = final[np.arange(len(numbers)), numbers].astype(np.float64)
-        self.label_quality_[run.label_quality.rows] = run.label_quality.scores
+        found = run.label_quality
+        suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
+        suggested[found.rows], quality[found.rows] = found.predicted, found.scores
+        held_out = np.setdiff1d(np.arange(len(numbers)), found.rows)
+        if len(held_out):
+            final = run.classifier.predict_proba(inputs[held_out]).numpy()
+            suggested[held_out] = final.argmax(1)
+            quality[held_out] = final[np.arange(len(held_out)), numbers[held_out]]
+        self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
-        tags.non_deterministic = False
         return tags
 
 

@@ -200,8 +200,9 @@ def _run_trials(
     _tell_rest(study, setup, proposals)
     while pending := proposals.ask(study):
         first = pending[0].number
-        exploring, epochs = first < proposals.n_explored, proposals.epochs_of(first)
-        rungs = {max(1, round(at * epochs)): share for at, share in PRUNERS[pruner].items()}
+        epochs = proposals.epochs_of(first)
+        shares = PRUNERS[pruner] if first < proposals.n_explored else {}
+        rungs = {max(1, round(at * epochs)): share for at, share in shares.items()}
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -210,7 +211,7 @@ def _run_trials(
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            rungs: dict[int, float] = rungs if exploring else {},
+            rungs: dict[int, float] = rungs,
             epochs: int = epochs,
         ) -> None:
             if population.epoch in rungs:
