@@ -1,14 +1,16 @@
 """Learning curves of several hundred schedules, to replay searches on in seconds.
 
-    python -m benchmarks.schedule_bench [--settings symmetric-0.2 ...] [--runs FOLDER]
+    python -m benchmarks.schedule_bench [--settings symmetric-0.2 ...] [--runs FOLDER] [--jobs 2]
 
 For each setting (MNIST, 10,000 of its training samples, MLP, 40 epochs, Co-teaching; one noise)
 the schedules are those that searches try: random ones of the basis space, and the trials of the
 natural gradient and of TPE, so that good regions are covered as well as bad ones. Each is trained
 fully, and stretched to shorter trainings (`SHORT`), every time from other initial weights and on
 other batches, in lockstep with nine others. What is kept: its twelve parameters, validation and
-test accuracy after every epoch of the full training, validation accuracy of the short ones. The
-searches that propose see the validation accuracies of the full trainings only.
+test accuracy after every epoch of the full training, validation accuracy of the short ones, and
+what 5,000 held-out samples with noisy labels say of the full training in its last tenth: counts of
+(predicted, label), agreement of the two networks, log-likelihood of the forward model. The searches
+that propose see the validation accuracies of the full trainings only.
 
 The same command goes on after a kill. `results/schedule_bench.parquet` is written when a setting is
 complete; `benchmarks.replay` reads it.
@@ -19,28 +21,38 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 import keeprate
-from keeprate.data import Data
+from keeprate.data import Data, Normaliser, Split, part
 from keeprate.lockstep import make_setup, train_schedules
 from keeprate.methods import get_method
+from keeprate.noisy_validation import count_pairs, forward_log_likelihood
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
-from keeprate.training import Curves, TrainingConfig
+from keeprate.training import Curves, Population, TrainingConfig, batched_logits
 from keeprate.trials import Proposals, open_study, tell
 
 RESULTS = Path(__file__).parent / "results" / "schedule_bench.parquet"
-SOURCES = {"random": 120, "natural-gradient": 100, "tpe": 100}
+SOURCES = {"random": 80, "natural-gradient": 40, "tpe": 40}
 """Whose trials are trained, and how many."""
 SHORT = (0.2, 0.4)
 """Shares of the epochs that every schedule is trained in, too."""
 TEST_ACCURACY, IN_SHORT = "test_accuracy", "in_short"  # user attributes of the trials
+NOISY = ("noisy_counts", "noisy_agreement", "noisy_log_likelihood")  # more of them
+N_NOISY = 5_000
+"""Held-out samples with noisy labels, for the criteria that need no clean ones."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +74,54 @@ class Setting:
 
 SETTINGS = {
     setting.name: setting
-    for setting in map(Setting, ("symmetric:0.2", "symmetric:0.5", "pairflip:0.45"))
+    for setting in map(Setting, ("symmetric:0.5", "pairflip:0.45", "symmetric:0.2"))
 }
 
 
-def load_setting(setting: Setting, folder: str) -> Data:
-    """The data of a setting; `folder` holds the data sets."""
+def load_setting(setting: Setting, folder: str) -> tuple[Data, Split]:
+    """The data of a setting, and held-out samples whose labels are as noisy as the training's."""
     source = setting.data if setting.data == "digits" else str(Path(folder) / setting.data)
-    return keeprate.prepare(source, noise=setting.noise, seed=setting.seed, limit=setting.limit)
+    n_noisy = min(N_NOISY, setting.limit)
+    data = keeprate.prepare(
+        source, noise=setting.noise, seed=setting.seed, limit=setting.limit + n_noisy
+    )
+    rows = np.random.default_rng(setting.seed).permutation(len(data.train))
+    train, noisy = part(data.train, rows[n_noisy:]), part(data.train, rows[:n_noisy])
+    return replace(data, train=train), noisy
+
+
+class NoisyJudge:
+    """What held-out noisy labels say of each candidate over the last tenth of its epochs."""
+
+    def __init__(self, noisy: Split, normaliser: Normaliser, n_classes: int, epochs: int) -> None:
+        self._noisy, self._normaliser = noisy, normaliser
+        self._n_classes, self._from = n_classes, epochs - max(1, epochs // 10)
+        self.found: dict[int, list[tuple[list[list[float]], float, float]]] = {}
+
+    def __call__(self, population: Population) -> None:
+        """After each epoch: counts of (predicted, label), agreement of peers, likelihood."""
+        if population.epoch <= self._from or not population.numbers:
+            return
+        networks, labels = population.networks, self._noisy.labels
+        pieces = batched_logits(networks, self._noisy.inputs, self._normaliser)
+        logits = torch.cat([logits for _, logits in pieces], dim=2)  # [K, R, N, C]
+        predicted = logits.argmax(-1)
+        counts = count_pairs(predicted, labels, self._n_classes).sum(1)
+        agreement = (predicted[:, 0] == predicted[:, -1]).double().mean(-1)
+        likelihood = forward_log_likelihood(logits.softmax(-1), labels).mean(1)
+        for row, number in enumerate(population.numbers):
+            seen = (counts[row].tolist(), float(agreement[row]), float(likelihood[row]))
+            self.found.setdefault(number, []).append(seen)
+
+    def note(self, study: optuna.Study) -> None:
+        """Means over the epochs, as attributes of the trials."""
+        for number, seen in self.found.items():
+            for name, values in zip(NOISY, zip(*seen, strict=True), strict=True):
+                _note(study, number, name, np.mean(values, axis=0).ravel().tolist())
 
 
 def train_source(
-    setting: Setting, data: Data, source: str, trials: int, folder: Path
+    setting: Setting, splits: tuple[Data, Split], source: str, trials: int, folder: Path
 ) -> optuna.Study:
     """All trials of one source, in a study of its own; what is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +130,7 @@ def train_source(
         get_space("basis"), setting.epochs, source, trials, confirm=False, seed=setting.seed,
         warm_start=source == "natural-gradient",
     )  # fmt: skip
+    data, noisy = splits
     untested = replace(data, test=None)
     while pending := proposals.ask(study):
         first = pending[0].number
@@ -95,7 +144,9 @@ def train_source(
             found = _train(setting, untested, epochs, numbers, short, f"{source}-{share}", order)
             for number, curves in found.items():
                 _note(study, number, f"{IN_SHORT}_{share}", curves.validation_accuracy)
-        found = _train(setting, data, setting.epochs, numbers, schedules, source, order)
+        judge = NoisyJudge(noisy, Normaliser.fit(data.train.inputs), data.n_classes, setting.epochs)
+        found = _train(setting, data, setting.epochs, numbers, schedules, source, order, judge)
+        judge.note(study)
         for number, curves in found.items():
             _note(study, number, TEST_ACCURACY, curves.test_accuracy)
             failed = len(curves.validation_accuracy) < setting.epochs
@@ -116,6 +167,7 @@ def _train(
     schedules: list[Schedule],
     stream: str,
     order: int,
+    after_epoch: Callable[[Population], None] | None = None,
 ) -> dict[int, Curves]:
     setup = make_setup(
         data,
@@ -135,12 +187,13 @@ def _train(
         stream=stream,
         data=data,
         order=order,
+        after_epoch=after_epoch,
         after_group=lambda population: found.update(population.curves),
     )
     return found
 
 
-def _note(study: optuna.Study, number: int, name: str, values: list[float]) -> None:
+def _note(study: optuna.Study, number: int, name: str, values: Any) -> None:
     trial = study.get_trials(deepcopy=False)[number]
     optuna.trial.Trial(study, trial._trial_id).set_user_attr(name, json.dumps(values))
 
@@ -163,6 +216,7 @@ def rows_of(setting: Setting, source: str, study: optuna.Study) -> list[dict[str
                         f"{IN_SHORT}_{share}": json.loads(trial.user_attrs[f"{IN_SHORT}_{share}"])
                         for share in SHORT
                     },
+                    **{name: json.loads(trial.user_attrs[name]) for name in NOISY},
                     "seconds": trial.user_attrs["seconds"],
                 }
             )
@@ -178,6 +232,7 @@ SCHEMA = pa.schema(
         ("validation_accuracy", pa.list_(pa.float32())),
         (TEST_ACCURACY, pa.list_(pa.float32())),
         *((f"{IN_SHORT}_{share}", pa.list_(pa.float32())) for share in SHORT),
+        *((name, pa.list_(pa.float32())) for name in NOISY),
         ("seconds", pa.float32()),
     ]
 )
@@ -200,22 +255,35 @@ def write(rows: list[dict[str, object]], settings: list[Setting], path: Path = R
     part.replace(path)
 
 
+def run_source(
+    setting: Setting, source: str, options: argparse.Namespace
+) -> list[dict[str, object]]:
+    """Train one source, as rows of the benchmark's file."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))
+    splits = load_setting(setting, options.data)
+    folder = Path(options.runs) / f"{setting.name}-{source}"
+    study = train_source(setting, splits, source, SOURCES[source], folder)
+    return rows_of(setting, source, study)
+
+
 def main() -> None:
+    """Train what is missing, write each setting as it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
     parser.add_argument("--runs", default="runs/schedule_bench")
+    parser.add_argument("--jobs", type=int, default=2, help="sources at the same time")
     options = parser.parse_args()
-    for name in options.settings:
-        setting = SETTINGS[name]
-        data = load_setting(setting, options.data)
-        rows = []
-        for source, trials in SOURCES.items():
-            folder = Path(options.runs) / f"{name}-{source}"
-            study = train_source(setting, data, source, trials, folder)
-            rows += rows_of(setting, source, study)
-        write(rows, [setting])
-        print(f"{name}: {len(rows)} schedules in {RESULTS}", flush=True)
+    settings = [SETTINGS[name] for name in options.settings]
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        futures = {
+            setting.name: [pool.submit(run_source, setting, source, options) for source in SOURCES]
+            for setting in settings
+        }
+        for setting in settings:
+            rows = [row for future in futures[setting.name] for row in future.result()]
+            write(rows, [setting])
+            print(f"{setting.name}: {len(rows)} schedules in {RESULTS}", flush=True)
 
 
 if __name__ == "__main__":

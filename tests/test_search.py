@@ -289,7 +289,7 @@ def test_a_warm_start_begins_with_plain_decays(data, sampler):
         assert warm[10]["parameters"] != cold[10]["parameters"]
 
 
-def test_each_population_and_each_restart_has_its_own_batches(data, monkeypatch):
+def test_each_population_has_its_own_batches_and_restarts_train_together(data, monkeypatch):
     from keeprate import lockstep
 
     seen, begin = [], lockstep.train_population
@@ -305,7 +305,7 @@ def test_each_population_and_each_restart_has_its_own_batches(data, monkeypatch)
     searched = [
         ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 2), ("search", 14, 2),
     ]  # fmt: skip
-    finals = [("final-co-teaching", 0, 1), ("final-co-teaching", 1, 1)]
+    finals = [("final-co-teaching", 0, 2)]
     assert seen == searched + finals
 
 
@@ -528,8 +528,8 @@ def kill(folder, where, at, **options):
     assert not load_record(folder)["finished"]
 
 
-def test_finished_restarts_are_not_trained_again(data, tmp_path):
-    options = {"trials": 2, "restarts": 3, "baselines_too": False}
+def test_finished_groups_of_restarts_are_not_trained_again(data, tmp_path):
+    options = {"trials": 2, "restarts": 3, "baselines_too": False, "population": 1}
     kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
     seen = []
 

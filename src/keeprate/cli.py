@@ -133,8 +133,8 @@ Restarts = Annotated[
     int,
     typer.Option(
         "--restarts",
-        help="Times that each final training is done, with other weights and batches; the best "
-        "on the validation samples is kept.",
+        help="Times that each final training is done, from other weights; the best on the "
+        "validation samples is kept.",
         rich_help_panel=TRAINING,
     ),
 ]

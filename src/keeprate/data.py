@@ -181,7 +181,7 @@ def prepare(
     if limit is not None:
         if limit < 1:
             raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
-        train = _part(train, _stratified_order(train, seed, "limit")[:limit])
+        train = part(train, _stratified_order(train, seed, "limit")[:limit])
     known = train.true_labels is not None
     injected = noise is not None and noise.kind != "none"
     if noise is not None and injected:
@@ -216,8 +216,8 @@ def _split(
         validation, test = splits["validation"], splits["test"]
         n_val = _count("n_validation", n_validation, len(validation), len(validation))
         n_tst = _count("n_test", n_test, len(test), len(test))
-        validation = _part(validation, _stratified_order(validation, seed, "validation")[:n_val])
-        kept = _part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
+        validation = part(validation, _stratified_order(validation, seed, "validation")[:n_val])
+        kept = part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
         return train, validation, kept, "the validation split of the source"
     pool = splits[held_out[0]] if held_out else train
     size = len(pool)
@@ -232,11 +232,11 @@ def _split(
             "make one smaller",
         )
     order = _stratified_order(pool, seed, "split")
-    validation = _part(pool, order[:n_val])
-    kept = _part(pool, order[n_val : n_val + n_tst]) if n_tst else None
+    validation = part(pool, order[:n_val])
+    kept = part(pool, order[n_val : n_val + n_tst]) if n_tst else None
     if held_out:
         return train, validation, kept, f"{n_val} of the {size} samples of the {held_out[0]} split"
-    rest = _part(pool, order[n_val + n_tst :])
+    rest = part(pool, order[n_val + n_tst :])
     return rest, validation, kept, f"{n_val} of the {size} samples of the only split"
 
 
@@ -273,7 +273,7 @@ def _stratified_order(split: Split, seed: int, stream: str) -> IntArray:
     return order
 
 
-def _part(split: Split, chosen: IntArray) -> Split:
+def part(split: Split, chosen: IntArray) -> Split:
     """Return the chosen rows, in their original order."""
     if len(chosen) == len(split):
         return split

@@ -44,14 +44,12 @@ def train_plans(
 ) -> Trained:
     """Train the plans (those of one method in lockstep) and put their results in the record.
 
-    Each plan is trained `restarts` times, from other initial weights and in another order of the
-    samples, and the one with the best validation accuracy at the end is kept. All plans are
-    treated alike, and no test label chooses. The first plan is the run's own: its networks are
-    returned.
+    Each plan is trained `restarts` times, from other initial weights, all of a method together,
+    and the one with the best validation accuracy at the end is kept. All plans are treated alike,
+    and no test label chooses. The first plan is the run's own: its networks are returned.
     """
     epochs = setup.config.epochs
-    names = list(dict.fromkeys(plan.method.name for plan in plans))
-    total = epochs * len(names) * restarts
+    total = epochs * len(plans) * restarts
     found: dict[int, dict[str, Any]] = {}
     values: dict[int, float] = {}
     tried: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(plans))}
@@ -60,9 +58,12 @@ def train_plans(
 
     def show(population: Population) -> None:
         if setup.progress is not None:
-            setup.progress("final training", trained + population.epoch, total, None)
+            done = trained + population.epoch * len(population.curves)
+            setup.progress("final training", done, total, None)
 
     def collect(population: Population) -> None:
+        nonlocal trained
+        trained += epochs * len(population.curves)
         for number, curves in population.curves.items():
             i = number % len(plans)
             value = None
@@ -79,23 +80,20 @@ def train_plans(
             if i == 0:
                 own[:] = [_trained(population, row)]
 
-    for restart in range(restarts):
-        for name in names:
-            mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
-            train_schedules(
-                [i + restart * len(plans) for i in mine],
-                [plans[i].schedule for i in mine],
-                setup,
-                method=plans[mine[0]].method,
-                stream=f"final-{name}",
-                order=restart,
-                checkpoint=f"final-{name}-{restart}",
-                data=setup.data,
-                track_samples=0 in mine,
-                after_epoch=show,
-                after_group=collect,
-            )
-            trained += epochs
+    for name in dict.fromkeys(plan.method.name for plan in plans):
+        mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
+        train_schedules(
+            [i + restart * len(plans) for restart in range(restarts) for i in mine],
+            [plans[i].schedule for i in mine] * restarts,
+            setup,
+            method=plans[mine[0]].method,
+            stream=f"final-{name}",
+            keep_checkpoints=True,
+            data=setup.data,
+            track_samples=0 in mine,
+            after_epoch=show,
+            after_group=collect,
+        )
     if 0 not in found:
         raise InputError(
             f"the loss of {plans[0].label} was not finite; try a smaller learning rate or check "

@@ -160,7 +160,7 @@ def train_schedules(
     stream: str,
     data: Data,
     order: int = 0,
-    checkpoint: str | None = None,
+    keep_checkpoints: bool = False,
     track_samples: bool = False,
     after_epoch: Callable[[Population], None] | None = None,
     after_group: Callable[[Population], None],
@@ -168,8 +168,8 @@ def train_schedules(
     """Train candidates in lockstep, in groups that fit in memory.
 
     All see the batches of one `order`. A group that runs out of memory is halved and started
-    again. `after_group` is called with each finished population. Where nothing but the checkpoint
-    keeps a finished population, `checkpoint` gives it a file of its own; else `stream` names it.
+    again. `after_group` is called with each finished population. Where nothing but its checkpoint
+    keeps a finished population, `keep_checkpoints` gives each group a file of its own.
     """
     device = setup.config.resolve_device()
     size = setup.population
@@ -188,7 +188,7 @@ def train_schedules(
                 stream=stream,
                 data=data,
                 order=order,
-                checkpoint=checkpoint or stream,
+                checkpoint=f"{stream}-{start}" if keep_checkpoints else stream,
                 track_samples=track_samples,
                 after_epoch=after_epoch,
             )

@@ -263,8 +263,8 @@ def train(
     baselines_too : bool
         Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
     restarts : int
-        Train so many times, from other initial weights and in another order of the samples, and
-        keep the one of the best validation accuracy at the end.
+        Train so many times, from other initial weights, all in lockstep, and keep the one of the
+        best validation accuracy at the end.
     noise_rate : float, optional
         For Co-teaching's own schedule; left out, the nominal rate of injected noise.
 
