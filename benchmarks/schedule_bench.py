@@ -4,7 +4,7 @@
 
 For each setting (MNIST, 10,000 of its training samples, MLP, 40 epochs, Co-teaching; one noise)
 the schedules are those that searches try: random ones of the basis space, and the trials of the
-natural gradient and of TPE, so that good regions are covered as well as bad ones. Each is trained
+natural gradient, so that good regions are covered as well as bad ones. Each is trained
 fully, and stretched to shorter trainings (`SHORT`), every time from other initial weights and on
 other batches, in lockstep with nine others. What is kept: its twelve parameters, validation and
 test accuracy after every epoch of the full training, validation accuracy of the short ones, and
@@ -38,14 +38,14 @@ import keeprate
 from keeprate.data import Data, Normaliser, Split, part
 from keeprate.lockstep import make_setup, train_schedules
 from keeprate.methods import get_method
-from keeprate.noisy_validation import count_pairs, forward_log_likelihood
+from keeprate.noise_model import count_pairs, forward_log_likelihood
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
 from keeprate.training import Curves, Population, TrainingConfig, batched_logits
 from keeprate.trials import Proposals, open_study, tell
 
 RESULTS = Path(__file__).parent / "results" / "schedule_bench.parquet"
-SOURCES = {"random": 80, "natural-gradient": 40, "tpe": 40}
+SOURCES = {"random": 80, "natural-gradient": 40}
 """Whose trials are trained, and how many."""
 SHORT = (0.2, 0.4)
 """Shares of the epochs that every schedule is trained in, too."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import resource
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from keeprate import cli
@@ -98,6 +100,42 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
         "train", data, "--schedule", "co-teaching", "--out", tmp_path / "x", *QUICK, capsys=capsys
     )
     assert code == 2 and "--noise-rate" in said.err
+
+
+def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
+    _, out = table_run
+    code, said = keeprate("issues", out, "--out", tmp_path / "fix.csv", "--top", 3, capsys=capsys)
+    assert code == 0 and "labels, of which" in said.out and "predicted label" in said.out
+    written = (tmp_path / "fix.csv").read_text()
+    assert written == (out / "label_quality.csv").read_text()
+    first = written.splitlines()[1].split(",")
+    assert f" {first[0]} " in said.out and first[3] in said.out
+
+
+def test_issues_of_another_model_s_probabilities(tmp_path, capsys):
+    labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
+    np.savez(tmp_path / "p.npz", labels=labels, pred_probs=probabilities)
+    for kind in ("json", "parquet"):
+        path = tmp_path / f"fix.{kind}"
+        code, said = keeprate("issues", tmp_path / "p.npz", "--out", path, capsys=capsys)
+        assert code == 0 and "3 labels, of which 1 (33.3%) look wrong" in said.out
+        rows = json.loads(path.read_text()) if kind == "json" else pq.read_table(path).to_pylist()
+        assert rows[0] | {"label_score": 0} == {
+            "index": 2, "is_label_issue": True, "label_score": 0,
+            "given_label": "1", "predicted_label": "0",
+        }  # fmt: skip
+        assert [row["label_score"] for row in rows] == sorted(row["label_score"] for row in rows)
+    np.savez(tmp_path / "bad.npz", labels=labels, pred_probs=probabilities[:2])
+    np.savez(tmp_path / "other.npz", x=labels)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:60])
+    for name, words in (
+        ("bad.npz", "3 labels and 2 rows"), ("other.npz", "pred_probs"), ("cut.npz", "pred_probs"),
+        ("no.npz", "No such file"), ("no", "run folder or an .npz file"),
+    ):  # fmt: skip
+        code, said = keeprate("issues", tmp_path / name, capsys=capsys)
+        assert code == 2 and words in said.err, name
+    code, said = keeprate("issues", tmp_path / "p.npz", "--out", "x.txt", capsys=capsys)
+    assert code == 2 and ".csv, .parquet or .json" in said.err
 
 
 def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, capsys):

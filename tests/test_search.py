@@ -73,7 +73,7 @@ def test_label_scores_are_ranked_and_find_the_wrong_labels(data, tmp_path):
     train(data, schedule="co-teaching", config=config, out=tmp_path)
     with open(tmp_path / "label_quality.csv") as file:
         rows = list(csv.DictReader(file))
-    scores = np.array([float(row["score"]) for row in rows])
+    scores = np.array([float(row["label_score"]) for row in rows])
     assert sorted(int(row["index"]) for row in rows) == sorted(data.train.rows.tolist())
     assert (np.diff(scores) >= 0).all() and scores.min() >= 0 and scores.max() <= 1
     wrong = dict(

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keeprate.methods import METHODS, get_method
+import keeprate
+from keeprate.methods import METHODS, PER_CLASS, get_method
 from keeprate.selection import (
     corrected_logits,
     normalise,
@@ -27,6 +28,20 @@ def slow_small_loss(losses: list[float], keep_rate: float) -> list[bool]:
         n_keep = max(1, n_keep)
     ranked = sorted(range(len(losses)), key=lambda i: (math.isnan(losses[i]), losses[i], i))
     return [i in ranked[:n_keep] for i in range(len(losses))]
+
+
+def slow_balanced_rank(losses: list[float], labels: list[int]) -> list[int]:
+    """Each sample's rank by its place in its class, plain Python; equal places go by the loss."""
+
+    def key(i: int) -> tuple:
+        return (math.isnan(losses[i]), losses[i], i)
+
+    places = []
+    for i, label in enumerate(labels):
+        same = [j for j, other in enumerate(labels) if other == label]
+        places.append((sum(key(j) < key(i) for j in same) / len(same), *key(i)))
+    ranked = sorted(range(len(losses)), key=places.__getitem__)
+    return [ranked.index(i) for i in range(len(losses))]
 
 
 def slow_cross_entropy(logits: np.ndarray, label: int) -> float:
@@ -56,6 +71,14 @@ def slow_weights(name: str, logits: np.ndarray, labels: list[int], keep_rate: fl
         [slow_cross_entropy(logits[r, i], labels[i]) for i in range(size)] for r in range(n_peers)
     ]
     disagree = [logits[0, i].argmax() != logits[-1, i].argmax() for i in range(size)]
+    joint = [0.0] * size
+    if name.startswith("jocor"):
+        joint = [slow_joint_loss(logits[0, i], logits[1, i], labels[i]) for i in range(size)]
+    confidence = np.exp(-np.array(losses))
+    if name.endswith(PER_CLASS):
+        name = name.removesuffix(PER_CLASS)
+        losses = [slow_balanced_rank(row, labels) for row in losses]
+        joint = slow_balanced_rank(joint, labels)
     everyone = list(range(size))
     weights = np.zeros((n_peers, size))
 
@@ -79,9 +102,8 @@ def slow_weights(name: str, logits: np.ndarray, labels: list[int], keep_rate: fl
                 weights[r, i] = i in smallest(peers, among)
             elif name == "co-mining":
                 clean = smallest(own, everyone) | smallest(peers, everyone)
-                weights[r, i] = math.exp(-peers[i]) if i in clean else 0
+                weights[r, i] = confidence[n_peers - 1 - r, i] if i in clean else 0
             elif name == "jocor":
-                joint = [slow_joint_loss(logits[0, j], logits[1, j], labels[j]) for j in everyone]
                 weights[r, i] = i in smallest(joint, everyone)
             else:
                 raise AssertionError(f"{name} has no slow reference")
@@ -142,15 +164,18 @@ def test_a_count_that_floats_miss_is_kept():
     assert small_loss(torch.arange(100.0), torch.tensor(0.29)).sum() == 29
 
 
-@pytest.mark.parametrize("name", METHODS)
+NAMES = [*METHODS, *(name + PER_CLASS for name in METHODS if METHODS[name].uses_schedule)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 class TestEveryMethod:
     def test_slow_reference(self, name):
-        assert agrees_with_the_slow_reference(METHODS[name])
+        assert agrees_with_the_slow_reference(get_method(name))
 
     def test_leading_axes_equal_a_loop(self, name):
         logits, labels, losses = batch(name)
         keep_rate = torch.tensor([0.25, 0.5, 0.9])
-        select = METHODS[name].select
+        select = get_method(name).select
         together = select(losses, logits, labels, keep_rate)
         for k in range(3):
             one = slice(k, k + 1)
@@ -161,16 +186,16 @@ class TestEveryMethod:
         logits, labels, losses = batch(name)
         order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
         keep_rate = torch.full((3,), 0.4)
-        select = METHODS[name].select
+        select = get_method(name).select
         moved = select(losses[..., order], logits[..., order, :], labels[order], keep_rate)
         assert torch.equal(moved, select(losses, logits, labels, keep_rate)[..., order])
 
     def test_keep_rate_one_keeps_all_that_is_eligible_and_zero_none(self, name):
         logits, labels, losses = batch(name)
-        method = METHODS[name]
+        method = get_method(name)
         kept = method.select(losses, logits, labels, torch.ones(3)) > 0
         eligible = torch.ones_like(kept)
-        if name in ("decoupling", "co-teaching-plus"):
+        if name.removesuffix(PER_CLASS) in ("decoupling", "co-teaching-plus"):
             predicted = logits.argmax(-1)
             eligible &= (predicted[:, 0] != predicted[:, 1])[:, None]
         assert torch.equal(kept, eligible)
@@ -180,11 +205,11 @@ class TestEveryMethod:
     def test_tied_samples_go_by_their_position(self, name):
         logits, labels, _ = batch(name)
         logits, labels = logits[..., :1, :].repeat(1, 1, 16, 1), labels[:1].repeat(16)
-        weights = METHODS[name].select(
-            METHODS[name].loss(logits, labels), logits, labels, torch.full((3,), 0.25)
+        weights = get_method(name).select(
+            get_method(name).loss(logits, labels), logits, labels, torch.full((3,), 0.25)
         )
         counts = (weights > 0).sum(-1)
-        if METHODS[name].uses_schedule:
+        if get_method(name).uses_schedule:
             assert (counts == 4).all() and (weights[..., :4] > 0).all()
         else:
             assert ((counts == 16) | (counts == 0)).all()
@@ -192,18 +217,18 @@ class TestEveryMethod:
     def test_no_gradient_flows_through_the_selection(self, name):
         logits, labels, _ = batch(name)
         logits.requires_grad_()
-        losses = METHODS[name].loss(logits, labels)
+        losses = get_method(name).loss(logits, labels)
         with torch.no_grad():  # as in train_step
-            weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
+            weights = get_method(name).select(losses, logits, labels, torch.full((3,), 0.5))
         assert weights.min() >= 0 and weights.max() <= 1 and weights.any()
         (normalise(weights) * losses).sum().backward()
-        chosen = (weights > 0).any(1, keepdim=True) if name == "jocor" else weights > 0
+        chosen = (weights > 0).any(1, keepdim=True) if name.startswith("jocor") else weights > 0
         chosen = chosen.unsqueeze(-1).expand_as(logits)
         assert (logits.grad[~chosen] == 0).all()
         assert (logits.grad[chosen] != 0).any()
 
     def test_gradient_equals_that_of_the_weighted_mean_of_the_subset(self, name):
-        method = METHODS[name]
+        method = get_method(name)
         logits, labels, losses = batch(name)
         weights = method.select(losses, logits, labels, torch.full((3,), 0.5))
         masked = logits.clone().requires_grad_()
@@ -221,16 +246,29 @@ class TestEveryMethod:
         logits, labels, _ = batch(name)
         logits[1] = torch.nan
         logits.requires_grad_()
-        losses = METHODS[name].loss(logits, labels)
+        losses = get_method(name).loss(logits, labels)
         with torch.no_grad():
-            weights = METHODS[name].select(losses, logits, labels, torch.full((3,), 0.5))
+            weights = get_method(name).select(losses, logits, labels, torch.full((3,), 0.5))
         (normalise(weights) * losses).sum().backward()
         assert torch.isfinite(logits.grad[[0, 2]]).all()
         assert torch.isnan(logits.grad[1]).any()
 
 
+def test_the_same_share_of_every_class_is_kept_whatever_their_losses():
+    labels = torch.tensor([0] * 8 + [1] * 4 + [2] * 1)
+    losses = torch.cat([torch.linspace(0, 1, 8), torch.linspace(5, 6, 4), torch.tensor([99.0])])
+    method, rate = get_method("mentornet-per-class"), torch.tensor([0.5])
+    kept = method.select(losses[None, None], None, labels, rate)[0, 0]
+    assert [int(kept[labels == c].sum()) for c in range(3)] == [3, 2, 1]
+    assert kept[[0, 1, 2, 8, 9]].all()
+    assert [int(METHODS["mentornet"].select(losses[None, None], None, labels, rate).sum())] == [6]
+    assert get_method("mentornet-per-class").fingerprint() is None
+    with pytest.raises(keeprate.InputError, match="standard-per-class"):
+        get_method("standard-per-class")
+
+
 def mutated(name: str, **changes):
-    return replace(METHODS[name], **changes)
+    return replace(get_method(name), **changes)
 
 
 def ascending_to_descending(losses, logits, labels, keep_rate):
@@ -251,6 +289,7 @@ MUTANTS = {
         ),
     ),
     "disagreement inverted": mutated("decoupling", select=disagreement_inverted),
+    "classes ignored": mutated("mentornet-per-class", select=METHODS["mentornet"].select),
     "disagreement ignored": mutated("co-teaching-plus", select=METHODS["co-teaching"].select),
     "each peer by its own loss": mutated("jocor", loss=per_sample_cross_entropy),
     "noisy by one network": mutated(

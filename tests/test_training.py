@@ -147,7 +147,7 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
     again = population(data, table, track_samples=True)
     assert load_population(path, again) and again.epoch == 2
     run(data, again)
-    assert torch.equal(again.given_probability, whole.given_probability)
+    assert torch.equal(again.log_probability, whole.log_probability)
     for number in (0, 1):
         assert again.curves[number].test_accuracy == whole.curves[number].test_accuracy
         assert again.curves[number].train_loss == whole.curves[number].train_loss
@@ -155,15 +155,14 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
     assert not load_population(path, others) and others.epoch == 0
 
 
-def test_tracked_probabilities_are_those_of_the_given_labels(data):
+def test_tracked_probabilities_are_those_of_the_networks(data):
     config = replace(CONFIG, epochs=2, learning_rate=1e-12)  # weights stay
     people = run(data, population(data, [[1, 1]], config, track_samples=True), config)
     seen = people.times_seen > 0
     x = Normaliser.fit(data.train.inputs)(data.train.inputs)
     people.networks.train(False)
-    expected = people.networks(x).softmax(-1)[0].mean(0)
-    expected = expected.gather(1, data.train.labels[:, None])[:, 0].detach()
-    found = people.given_probability[0] / people.times_seen.clamp_min(1)
+    expected = people.networks(x).log_softmax(-1)[0].mean(0).detach()
+    found = people.log_probability[0] / people.times_seen.clamp_min(1)[:, None]
     assert people.times_seen.max() == 1  # one epoch of the later half
     torch.testing.assert_close(found[seen], expected[seen], rtol=1e-3, atol=1e-5)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from keeprate.data import prepare as prepare
     from keeprate.errors import InputError as InputError
     from keeprate.estimator import NoisyLabelClassifier as NoisyLabelClassifier
+    from keeprate.label_quality import find_label_issues as find_label_issues
     from keeprate.methods import Method as Method
     from keeprate.runs import train as train
     from keeprate.sampler import NaturalGradientSampler as NaturalGradientSampler
@@ -26,6 +27,7 @@ _HOMES = {
     "NaturalGradientSampler": "sampler",
     "NoisyLabelClassifier": "estimator",
     "Schedule": "schedules",
+    "find_label_issues": "label_quality",
     "load": "data",
     "prepare": "data",
     "search": "searching",

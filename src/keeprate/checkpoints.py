@@ -16,7 +16,7 @@ from keeprate.errors import InputError
 from keeprate.files import write_atomically
 from keeprate.training import Curves, Population
 
-OPTIONAL = ("given_probability", "times_seen", "transition_matrix")  # tensors of a population
+OPTIONAL = ("log_probability", "times_seen", "transition_matrix")  # tensors of a population
 
 
 def save_tensors(

@@ -83,8 +83,9 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--method",
-        help="co-teaching, co-teaching-plus, jocor, co-mining, mentornet or "
-        "package.module:method; in train also standard, decoupling, f-correction.",
+        help="co-teaching, co-teaching-plus, jocor, co-mining, mentornet (each also with "
+        "-per-class: the same share of every class) or package.module:method; in train also "
+        "standard, decoupling, f-correction.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -304,6 +305,41 @@ def predict_command(
     typer.echo(f"{n_rows} predictions written to {path}")
     if right is not None:
         typer.echo(f"accuracy against the labels in {data}: {right:.2%}")
+
+
+@app.command("issues")
+def issues_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder, or an .npz file with `labels` [N] and out-of-sample `pred_probs` "
+            "[N, C] of any model."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write all of them: .csv, .parquet or .json.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=0, help="How many to print.")] = 20,
+) -> None:
+    """List the labels that look wrong, the most suspect first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from keeprate.label_quality import load_label_quality
+
+    quality, class_names = load_label_quality(source)
+    n_issues, n = int(quality.is_issue.sum()), len(quality.rows)
+    typer.echo(f"{n:,} labels, of which {n_issues:,} ({n_issues / n:.1%}) look wrong")
+    columns = quality.table(class_names)
+    table = Table("row", "given label", "predicted label", "score", title=None)
+    for i in range(min(top, n)):
+        index, _, score, given, predicted = (column[i] for column in columns.values())
+        table.add_row(str(index), given, predicted, f"{score:.4f}")
+    if top:
+        Console().print(table)
+    if out is not None:
+        quality.save(out, class_names)
+        typer.echo(f"all {n:,}, ranked, written to {out}")
 
 
 @app.callback(invoke_without_command=True)

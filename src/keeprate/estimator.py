@@ -22,6 +22,7 @@ from keeprate.classifier import load_classifier, save_classifier
 from keeprate.data import Data, Loaded, Split, input_tensor, prepare
 from keeprate.errors import InputError, invalid
 from keeprate.files import read_json, write_json
+from keeprate.label_quality import find_label_issues
 from keeprate.labels import as_array
 from keeprate.methods import Method
 from keeprate.runs import Run, train
@@ -80,8 +81,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Of each sample: length of its first axis.
     keep_rate_ : ndarray [T]
     label_quality_ : ndarray [N]
-        A score in [0, 1] of each label given to `fit`, in its order; low ones look wrong. Of
-        held-out samples, the probability that the final networks give to the label.
+        For each label given to `fit`, in its order, the probability that it is right; held-out
+        samples are judged by the final networks.
     suggested_labels_ : ndarray [N]
         What the final networks say of each sample given to `fit`.
     history_ : dict of str to list
@@ -334,8 +335,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         held_out = np.setdiff1d(np.arange(len(numbers)), found.rows)
         if len(held_out):
             final = run.classifier.predict_proba(inputs[held_out]).numpy()
-            suggested[held_out] = final.argmax(1)
-            quality[held_out] = final[np.arange(len(held_out)), numbers[held_out]]
+            found = find_label_issues(numbers[held_out], final)
+            suggested[held_out], quality[held_out] = found.predicted, found.scores
         self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:

@@ -35,7 +35,7 @@ class Trained:
     """The networks of a plan, and what they said of the training samples while they learned."""
 
     modules: list[nn.Module]
-    given_probability: Tensor | None  # [n_train], summed over the later half of the epochs
+    log_probability: Tensor | None  # [n_train, C], summed over the later half of the epochs
     times_seen: Tensor | None  # [n_train], how many terms each sum has
 
 
@@ -107,10 +107,10 @@ def train_plans(
 
 
 def _trained(population: Population, row: int) -> Trained:
-    networks, given = population.networks, population.given_probability
+    networks, learned = population.networks, population.log_probability
     return Trained(
         [networks.module(row, peer) for peer in range(networks.n_peers)],
-        None if given is None else given[row].cpu().clone(),
+        None if learned is None else learned[row].cpu().clone(),
         None if population.times_seen is None else population.times_seen.cpu().clone(),
     )
 

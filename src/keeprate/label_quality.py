@@ -1,37 +1,45 @@
-"""Which labels look wrong: a score for each training sample, ranked."""
+"""Which labels look wrong: a score for each sample, a suggestion, ranked."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from numpy.typing import NDArray
 
-from keeprate.errors import InputError
+from keeprate.errors import InputError, invalid
 from keeprate.files import write_atomically
+from keeprate.noise_model import class_posterior, fit_transition_matrix
+from keeprate.records import load_record
+from keeprate.tables import needs
+from keeprate.transition import check_classes, check_probabilities
 
-COLUMNS = ("index", "given_label", "predicted_label", "score")
+QUALITY_FILE = "label_quality.csv"  # in a run folder
+COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
 
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """What a run found out about the labels that it was trained with.
+    """What is known of the labels of some samples.
 
     Attributes
     ----------
     rows : int array [N]
         Row of each sample in the data as the user gave it.
     given, predicted : int array [N]
-        Class numbers.
+        Class numbers: as labelled, and the most probable one by the networks.
     scores : float array [N]
-        In [0, 1]: the mean probability that the networks gave to the given label over the later
-        half of training. Wrong labels are not learnt under small-loss selection, so theirs stays
-        low.
+        Probability in [0, 1] that the given label is right.
     """
 
     rows: NDArray[np.int64]
@@ -39,19 +47,56 @@ class LabelQuality:
     predicted: NDArray[np.int64]
     scores: NDArray[np.floating]
 
+    @property
+    def is_issue(self) -> NDArray[np.bool_]:
+        """Where the networks say otherwise, [N]."""
+        return np.not_equal(self.given, self.predicted)
+
+    @property
+    def ranking(self) -> NDArray[np.int64]:
+        """Positions of the samples, the most suspect first; ties in order, [N]."""
+        return np.argsort(self.scores, kind="stable").astype(np.int64)
+
+    def table(self, class_names: Sequence[str]) -> dict[str, list[Any]]:
+        """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`."""
+        order, names = self.ranking, np.asarray(class_names)
+        columns = (
+            self.rows[order],
+            self.is_issue[order],
+            np.round(self.scores[order].astype(np.float64), 6),
+            names[self.given[order]],
+            names[self.predicted[order]],
+        )
+        return {name: column.tolist() for name, column in zip(COLUMNS, columns, strict=True)}
+
     def save(self, path: str | os.PathLike[str], class_names: Sequence[str]) -> None:
-        """Write `index,given_label,predicted_label,score`, the most suspect first."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for i in rank_labels(self.scores):
-            names = [class_names[self.given[i]], class_names[self.predicted[i]]]
-            writer.writerow([int(self.rows[i]), *names, f"{self.scores[i]:.6f}"])
-        write_atomically(path, text.getvalue())
+        """Write `table` as .csv, .parquet or .json (a list of rows).
+
+        Raises
+        ------
+        InputError
+            If the file is of another kind, or cannot be written.
+        """
+        table, kind = self.table(class_names), Path(path).suffix
+        if kind == ".csv":
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(table)
+            writer.writerows(zip(*table.values(), strict=True))
+            write_atomically(path, text.getvalue())
+        elif kind == ".json":
+            rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+            write_atomically(path, json.dumps(rows, indent=1) + "\n")
+        elif kind == ".parquet":
+            content = io.BytesIO()
+            needs("pyarrow.parquet").write_table(needs("pyarrow").table(table), content)
+            write_atomically(path, content.getvalue())
+        else:
+            raise invalid("the file", "end in .csv, .parquet or .json", str(path), "choose one")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], class_names: Sequence[str]) -> LabelQuality:
-        """Read what `save` wrote, in its order.
+        """Read a .csv file that `save` wrote, in its order.
 
         Raises
         ------
@@ -66,7 +111,7 @@ class LabelQuality:
                 np.array([int(line["index"]) for line in lines], dtype=np.int64),
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
                 np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
-                np.array([float(line["score"]) for line in lines]),
+                np.array([float(line["label_score"]) for line in lines]),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -75,10 +120,81 @@ class LabelQuality:
             ) from error
 
 
-def rank_labels(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Positions of the samples, the most suspect (lowest score) first; ties in order.
+def load_label_quality(
+    source: str | os.PathLike[str],
+) -> tuple[LabelQuality, tuple[str, ...]]:
+    """The labels of a finished run, or of an .npz file with `labels` and `pred_probs`; class names.
 
-    >>> rank_labels(np.array([0.9, 0.1, 0.5])).tolist()
-    [1, 2, 0]
+    Raises
+    ------
+    InputError
+        If it is neither.
     """
-    return np.argsort(scores, kind="stable").astype(np.int64)
+    path = Path(source)
+    if path.is_dir():
+        record = load_record(path)
+        if not record["finished"]:
+            raise invalid("run", "be finished", str(path), "repeat its command: it goes on")
+        names = tuple(record["data"]["class_names"])
+        return LabelQuality.load(path / QUALITY_FILE, names), names
+    if path.suffix != ".npz":
+        requirement = "be a run folder or an .npz file"
+        raise invalid("source", requirement, str(path), "check the path")
+    try:
+        # Opened by us: NumPy leaves a damaged file open.
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
+            labels, pred_probs = arrays["labels"], arrays["pred_probs"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} must hold arrays `labels` and `pred_probs` ({error}); write it with "
+            "numpy.savez(path, labels=..., pred_probs=...)."
+        ) from error
+    quality = find_label_issues(labels, pred_probs)
+    return quality, tuple(str(i) for i in range(np.shape(pred_probs)[1]))
+
+
+def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> LabelQuality:
+    """Judge labels by anybody's predicted probabilities.
+
+    Fits the transition matrix T under which the labels are most likely, and scores each label by
+    Bayes' rule, P(right | x, label) = p_label(x) T[label, label] / sum_i p_i(x) T[i, label]: what
+    the prediction says, and where noise usually goes.
+
+    Parameters
+    ----------
+    labels : array_like [N] of int
+        In 0..C-1.
+    pred_probs : array_like [N, C]
+        Probabilities of the *true* classes: from small-loss training, or out of sample
+        (cross-validation) from a network that has not memorised the labels.
+
+    Returns
+    -------
+    LabelQuality
+        In the order given; `is_issue` [N], `scores` [N], `ranking` [N].
+
+    Raises
+    ------
+    InputError
+        If the two do not fit, labels are not in 0..C-1, or a row is not a distribution.
+
+    References
+    ----------
+    See `keeprate.noise_model`.
+
+    Examples
+    --------
+    >>> pred_probs = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]
+    >>> found = find_label_issues([0, 0, 1, 1, 1], pred_probs)
+    >>> found.is_issue.tolist(), int(found.ranking[0]), int(found.predicted[4])
+    ([False, False, False, False, True], 4, 0)
+    """
+    probabilities = check_probabilities("pred_probs", pred_probs)
+    given = check_classes("labels", labels, probabilities.shape[1])
+    if len(given) != len(probabilities):
+        received = f"{len(given)} labels and {len(probabilities)} rows"
+        raise invalid("labels and pred_probs", "be of one length", received, "give one row each")
+    p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
+    posterior = class_posterior(p, y, fit_transition_matrix(p, y))
+    scores = posterior.gather(1, y[:, None])[:, 0].numpy()
+    return LabelQuality(np.arange(len(given)), given, probabilities.argmax(1), scores)

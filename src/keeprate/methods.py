@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 from torch import Tensor
 
@@ -75,7 +76,7 @@ class Method:
         A run folder must not go on with other code than it began with. None for the methods
         that ship: their code changes with keeprate's version.
         """
-        if METHODS.get(self.name) is self:
+        if _shipped(self.name) is self:
             return None
         digest = hashlib.sha256()
         for field in fields(self):
@@ -99,6 +100,19 @@ class Method:
         if self.warm_up is None or epoch >= max(1, round(self.warm_up_share * epochs)):
             return self
         return replace(self, select=self.warm_up)
+
+
+PER_CLASS = "-per-class"  # after a method's name: the same share of every class is selected
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """A selection rule that keeps the same share of each class of a batch."""
+
+    rule: SelectionRule
+
+    def __call__(self, losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+        return self.rule(selection.balanced_rank(losses, labels), logits, labels, keep_rate)
 
 
 METHODS: dict[str, Method] = {
@@ -170,8 +184,31 @@ METHODS: dict[str, Method] = {
 }
 
 
+@cache
+def _per_class(name: str) -> Method:
+    method = METHODS[name]
+    return replace(
+        method,
+        name=name + PER_CLASS,
+        label=f"{method.label}, per class",
+        select=PerClass(method.select),
+        warm_up=None if method.warm_up is None else PerClass(method.warm_up),
+    )
+
+
+def _shipped(name: str) -> Method | None:
+    """The method of that name, if it is one of ours."""
+    base = name.removesuffix(PER_CLASS)
+    if base != name and base in METHODS and METHODS[base].uses_schedule:
+        return _per_class(base)
+    return METHODS.get(name)
+
+
 def get_method(method: str | Method) -> Method:
     """A method by name, one's own as `package.module:attribute`, or a `Method` as it is.
+
+    With "-per-class" after its name ("co-teaching-per-class") a method that uses a schedule
+    selects the same share of every class: for classes of very different sizes.
 
     Raises
     ------
@@ -185,10 +222,11 @@ def get_method(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return _own(method)
-    if method in METHODS:
-        return METHODS[method]
+    shipped = _shipped(method)
+    if shipped is not None:
+        return shipped
     if ":" not in method:
-        known = f"{', '.join(METHODS)} or package.module:method"
+        known = f"{', '.join(METHODS)}, one of these with {PER_CLASS}, or package.module:method"
         raise invalid("method", f"be one of {known}", method, "choose one of these")
     found = import_attribute("method", method)
     if not isinstance(found, Method):
@@ -197,6 +235,6 @@ def get_method(method: str | Method) -> Method:
 
 
 def _own(method: Method) -> Method:
-    if METHODS.get(method.name, method) is not method:  # records and seeds go by the name
+    if (_shipped(method.name) or method) is not method:  # records and seeds go by the name
         raise invalid("method", "have a name of its own", method.name, "give it another name")
     return method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from keeprate.classifier import Classifier, load_classifier, save_classifier
 from keeprate.data import Data
 from keeprate.errors import invalid
 from keeprate.finals import Plan, Trained, train_plans
-from keeprate.label_quality import LabelQuality
+from keeprate.label_quality import QUALITY_FILE, LabelQuality, find_label_issues
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
@@ -30,8 +30,6 @@ from keeprate.noise import Noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.training import TrainingConfig, probabilities
-
-QUALITY_FILE = "label_quality.csv"
 
 
 def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
@@ -142,12 +140,9 @@ def save_outputs(
     final = probabilities([m.to(device) for m in modules], train.inputs, setup.normaliser)
     for module in modules:
         module.to("cpu")
-    quality = LabelQuality(
-        train.rows.numpy(),
-        train.labels.numpy(),
-        final.argmax(-1).numpy(),
-        sample_scores(trained, final, train.labels).numpy(),
-    )
+    learned = mean_probabilities(trained, final)
+    quality = find_label_issues(train.labels.numpy(), learned.numpy())
+    quality = replace(quality, rows=train.rows.numpy())
     record["finished"] = True
     if folder is not None:
         schedule.save(folder / "schedule.csv")
@@ -159,16 +154,18 @@ def save_outputs(
     return classifier, quality
 
 
-def sample_scores(trained: Trained, final: Tensor, labels: Tensor) -> Tensor:
-    """Mean probability of each training sample's label over the later half, `[n_train]`.
+def mean_probabilities(trained: Trained, final: Tensor) -> Tensor:
+    """Geometric mean of the class probabilities over the later half of training, `[n_train, C]`.
 
-    A sample that no batch of that half held has the final networks' probability.
+    Wrong labels are not learnt under small-loss selection, or late: one epoch in which a network
+    had no doubt of another class weighs more in a geometric mean than in an arithmetic one. A
+    sample that no batch of that half held has the `final` networks' probabilities.
     """
-    summed, seen = trained.given_probability, trained.times_seen
-    fallback = final.gather(1, labels.unsqueeze(1)).squeeze(1)
+    summed, seen = trained.log_probability, trained.times_seen
     if summed is None or seen is None:
-        return fallback
-    return torch.where(seen > 0, summed / seen.clamp_min(1), fallback).clamp(0, 1)
+        return final
+    seen = seen.unsqueeze(1)
+    return torch.where(seen > 0, (summed / seen.clamp_min(1)).softmax(-1), final)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,36 @@ def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -
     return chosen if among is None else chosen & among
 
 
+def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
+    """Rank the losses of a batch so that its classes take turns, `[..., B]` in 0..B-1.
+
+    The k-th smallest of the n losses of a class, counted from 0, stands at k / n; the ranks are
+    those of these places, the smaller loss first where they are equal. A small-loss rule that is
+    given ranks for losses keeps about the same share of every class, and of the rarest one sample
+    more rather than one less: a rare class, whose losses are large, is not left out.
+
+    Parameters
+    ----------
+    losses : Tensor [..., B]
+    labels : Tensor [B], int64
+
+    Examples
+    --------
+    >>> balanced_rank(torch.tensor([0.1, 9.0, 0.2, 0.3, 7.0]), torch.tensor([0, 1, 0, 0, 1]))
+    tensor([0., 3., 2., 4., 1.])
+    """
+    by_loss = losses.argsort(dim=-1, stable=True)
+    # Sorted by class, within a class by loss: the same class stands at a place in all rows.
+    order = by_loss.gather(-1, labels[by_loss].argsort(dim=-1, stable=True))
+    classes, sizes = labels.sort().values, labels.bincount()
+    position = torch.arange(len(labels), device=losses.device)
+    share = (position - (sizes.cumsum(0) - sizes)[classes]) / sizes[classes]
+    place = torch.zeros_like(losses).scatter(-1, order, share.to(losses.dtype).expand(order.shape))
+    order = by_loss.gather(-1, place.gather(-1, by_loss).argsort(dim=-1, stable=True))
+    ranks = position.to(losses.dtype).expand(order.shape)
+    return torch.zeros_like(losses).scatter(-1, order, ranks)
+
+
 def every_sample(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
     """Keep all: plain training on the labels as given."""
     return torch.ones_like(losses)

@@ -25,7 +25,7 @@ from keeprate.errors import invalid
 from keeprate.methods import Method
 from keeprate.networks import Networks, build_networks
 from keeprate.seeding import derive_seed, torch_generator
-from keeprate.selection import corrected_logits, normalise, per_sample_cross_entropy
+from keeprate.selection import corrected_logits, normalise
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -164,7 +164,7 @@ class Population:
     fingerprint: str = ""  # of numbers and schedules: a checkpoint must be this population's
     epoch: int = 0
     failed: list[int] = field(default_factory=list)
-    given_probability: Tensor | None = None  # [K, n_train], summed over the later half
+    log_probability: Tensor | None = None  # [K, n_train, C], summed over the later half
     times_seen: Tensor | None = None  # [n_train], how many terms each sum has
     transition_matrix: Tensor | None = None  # [K, C, C], where the loss is corrected by it
 
@@ -174,7 +174,7 @@ class Population:
         if len(left) == len(self.numbers):
             return
         self.keep_rates = self.keep_rates[left]
-        for name in ("given_probability", "transition_matrix"):
+        for name in ("log_probability", "transition_matrix"):
             if (tensor := getattr(self, name)) is not None:
                 setattr(self, name, tensor[left])
         self.networks.keep(left, self.optimizer)
@@ -203,7 +203,8 @@ def new_population(
     stream : str
         Separates uses of one seed ("search", "final").
     track_samples : bool
-        Keep the probability that the networks give to each training sample's label.
+        Keep the logarithms of the probabilities that the networks give to the classes of each
+        training sample.
     """
     device = config.resolve_device()
     if keep_rates.shape != (len(numbers), config.epochs):
@@ -221,7 +222,9 @@ def new_population(
         probe=normaliser(data.train.inputs[:4].to(device)),
         device=device,
     )
-    tracked = torch.zeros(len(numbers), len(data.train), device=device) if track_samples else None
+    tracked = None
+    if track_samples:
+        tracked = torch.zeros(len(numbers), len(data.train), data.n_classes, device=device)
     return Population(
         numbers=list(numbers),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
@@ -231,7 +234,7 @@ def new_population(
         fingerprint=hashlib.sha256(
             repr(list(numbers)).encode() + np.asarray(keep_rates, dtype=np.float64).tobytes()
         ).hexdigest(),
-        given_probability=tracked,
+        log_probability=tracked,
         times_seen=torch.zeros(len(data.train), device=device) if track_samples else None,
     )
 
@@ -334,7 +337,7 @@ def train_population(
         right_sum = torch.zeros_like(loss_sum)
         kept = torch.zeros(networks.n_candidates, device=device, dtype=torch.float64)
         kept_clean = torch.zeros_like(kept)
-        tracked = population.given_probability if epoch >= config.epochs // 2 else None
+        tracked = population.log_probability if epoch >= config.epochs // 2 else None
         current = method.at(epoch, config.epochs)
         networks.train()
         for index in batches:
@@ -356,7 +359,7 @@ def train_population(
                 kept += selected.sum((1, 2))
                 kept_clean += (selected & clean[index]).sum((1, 2))
             if tracked is not None and population.times_seen is not None:
-                tracked[:, index] += per_sample_cross_entropy(logits, given).neg().exp().mean(1)
+                tracked[:, index] += logits.float().log_softmax(-1).mean(1)
                 population.times_seen[index] += 1
         networks.train(False)
         accuracies = [

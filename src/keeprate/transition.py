@@ -87,6 +87,25 @@ def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) ->
     return array.astype(np.int64)
 
 
+def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
+    """Return predicted probabilities as float64 [N, C], C >= 2, if each row sums to 1 (to 0.005).
+
+    Raises
+    ------
+    InputError
+        If they are not such.
+    """
+    remedy = "give the softmax of the logits, one row per sample"
+    try:
+        table = np.asarray(probabilities, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise invalid(name, "be numbers, [N, C]", f"this: {error}", remedy) from error
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise invalid(name, "be [N, C] with C >= 2", f"shape {table.shape}", remedy)
+    _check_distributions(name, table, _SUM_TOLERANCE, remedy)
+    return table
+
+
 def check_pairs(
     noisy: ArrayLike, true: ArrayLike, n_classes: int | None = None
 ) -> tuple[IntArray, IntArray]:
@@ -192,18 +211,12 @@ def estimate_transition_matrix(
     array([[0.7, 0.3],
            [0.1, 0.9]])
     """
-    name, remedy = "probabilities", "give the softmax of the logits, one row per sample"
-    try:
-        table = np.asarray(probabilities, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise invalid(name, "be numbers, [N, C]", f"this: {error}", remedy) from error
-    if table.ndim != 2 or table.shape[1] < 2:
-        raise invalid(name, "be [N, C] with C >= 2", f"shape {table.shape}", remedy)
+    table = check_probabilities("probabilities", probabilities)
     n, n_classes = table.shape
     if n < n_classes:
         received = f"{n} samples for {n_classes} classes"
-        raise invalid(name, "hold a sample for each class", received, "predict more samples")
-    _check_distributions(name, table, _SUM_TOLERANCE, remedy)
+        requirement = "hold a sample for each class"
+        raise invalid("probabilities", requirement, received, "predict more samples")
     if percentile is None:
         percentile = 97.0 if n_classes <= 30 else 100.0
     if not 0 <= percentile <= 100:
