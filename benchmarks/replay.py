@@ -159,8 +159,8 @@ def ours(setting: Replayed, seed: int, *, trials: int, fidelity: float = 0.4) ->
     while pending := proposals.ask(study):
         for trial in pending:
             share = fidelity if trial.number < proposals.n_explored else 1.0
-            curves = Curves(validation_accuracy=setting.train(trial.params, rng, share))
-            epochs += len(curves.validation_accuracy)
+            curves = Curves(validation_score=setting.train(trial.params, rng, share))
+            epochs += len(curves.validation_score)
             tell(study, trial.number, curves, proposals, failed=False)
     return choose(study.trials)[0].params, epochs / setting.epochs
 

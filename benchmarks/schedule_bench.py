@@ -202,7 +202,7 @@ def rows_of(setting: Setting, source: str, study: optuna.Study) -> list[dict[str
     """One row for each trial that reached the last epoch."""
     rows = []
     for trial in study.trials:
-        validation = json.loads(trial.user_attrs["validation_accuracy"])
+        validation = json.loads(trial.user_attrs["validation_score"])
         if len(validation) == setting.epochs:
             rows.append(
                 {

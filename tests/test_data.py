@@ -756,7 +756,7 @@ def test_one_split_is_cut_in_three(n: int, seed: int, n_classes: int) -> None:
         assert split.rows.tolist() == ids(split)
         share = torch.bincount(split.labels, minlength=n_classes) / len(split)
         assert (share - 1 / n_classes).abs().max() <= 2 / len(split)
-    assert data.validation_labels == "as given"
+    assert (data.validation_labels, data.criterion) == ("noisy", "information")
     assert data.noise_rate is None
 
 
@@ -770,9 +770,31 @@ def test_a_held_out_split_is_cut_in_half() -> None:
     assert data.validation_from == "20 of the 41 samples of the test split"
 
 
+def test_a_noisy_validation_set_is_cut_from_the_training_split() -> None:
+    x, y = numbered(2000)
+    source = {"train": (x, y), "test": (x[:41] + 5000, y[:41])}
+    data = prepare(source, noise=PAIRFLIP, validation="noisy", seed=3)
+    plain = prepare(source, noise=PAIRFLIP, seed=3)
+    assert plain.criterion == "accuracy" and data.criterion == "information"
+    assert (len(data.train), len(data.validation), len(data.test or ())) == (1800, 200, 41)
+    assert sorted(ids(data.train) + ids(data.validation)) == list(range(2000))
+    # The very noise of the training samples, and nothing says which labels are right.
+    noisy = dict(zip(ids(plain.train), plain.train.labels.tolist(), strict=True))
+    assert [noisy[i] for i in ids(data.validation)] == data.validation.labels.tolist()
+    wrong = data.validation.labels.numpy() != np.array(ids(data.validation)) % 3
+    assert abs(wrong.mean() - 0.45) < 0.12 and data.validation.true_labels is None
+    assert data.validation_from.startswith("200 of the 2000 samples of the training split")
+    only = prepare((x, y), noise=PAIRFLIP, validation="noisy", n_validation=0.5, n_test=100)
+    assert (len(only.train), len(only.validation), len(only.test or ())) == (950, 950, 100)
+    assert (torch.tensor(ids(only.test)) % 3).equal(only.test.labels)  # the test stays clean
+    with pytest.raises(InputError, match="validation must be auto or noisy, got 'clean'"):
+        prepare(source, validation="clean")
+
+
 def test_three_given_splits_stay() -> None:
     x, y = numbered(30)
     data = prepare({"train": (x, y), "validation": (x + 100, y), "test": (x + 200, y)})
+    assert (data.validation_labels, data.criterion) == ("as given", "accuracy")
     assert (min(ids(data.validation)), len(data.validation)) == (100, 30)
     assert (min(ids(data.test)), len(data.test or ())) == (200, 30)
 

@@ -13,17 +13,19 @@ from keeprate.noise import Noise
 from keeprate.noise_model import (
     class_posterior,
     count_pairs,
+    estimate_noise,
     fit_transition_matrix,
     forward_log_likelihood,
+    information_score,
     mutual_information,
 )
 
 C = 5
 
 
-def noisy(true: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def noisy(true: np.ndarray, name: str, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Labels with noise, and its transition matrix."""
-    noise, rng = Noise.parse(name), np.random.default_rng(1)
+    noise, rng = Noise.parse(name), np.random.default_rng(seed)
     matrix = noise.transition_matrix(C)
     return noise.corrupt_labels(true, np.zeros((len(true), 1)), n_classes=C, rng=rng), matrix
 
@@ -51,6 +53,30 @@ def test_counts_and_information_are_scikit_learns():
     for i in range(2):
         for j in range(3):
             assert float(found[i, j]) == pytest.approx(mutual_info_score(said[i, j], labels))
+
+
+def test_the_score_is_a_share_and_has_no_bias():
+    labels = torch.from_numpy(TRUE[:300])
+    assert float(information_score(count_pairs(labels, labels, C))) == pytest.approx(1, abs=0.02)
+    said = torch.from_numpy(np.random.default_rng(5).integers(0, C, (200, 300)))
+    scores = information_score(count_pairs(said, labels, C))
+    plain = mutual_information(count_pairs(said, labels, C)) / np.log(C)
+    assert abs(float(scores.mean())) < 0.002 < 0.01 < float(plain.mean())
+
+
+@pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5", "symmetric:0.2"])
+def test_the_noise_rate_is_found_with_its_error(name):
+    rates = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels, _ = noisy(rng.permutation(TRUE)[:1000], name, seed)
+        true = np.random.default_rng(seed).permutation(TRUE)[:1000]
+        found = estimate_noise(torch.from_numpy(predictions(true, 1.0)), torch.from_numpy(labels))
+        rates.append((found.noise_rate, found.noise_rate_std))
+    mean, std = np.mean(rates, axis=0)
+    expected = Noise.parse(name).expected_rate(C)
+    assert mean == pytest.approx(expected, abs=0.015)
+    assert np.std([rate for rate, _ in rates]) == pytest.approx(std, rel=0.6)
 
 
 @pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5"])

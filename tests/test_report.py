@@ -62,7 +62,7 @@ def make_record() -> dict[str, Any]:
                 "state": state,
                 "value": value if state == "complete" else None,
                 "reached": None if state == "failed" else value,
-                "validation_accuracy": [value] * (EPOCHS // (1 + (state == "pruned"))),
+                "validation_score": [value] * (EPOCHS // (1 + (state == "pruned"))),
             }
         )
     searched = np.clip((1 + 0.3 * t) ** -0.35 + 0.1 * t / EPOCHS, 0, 1)

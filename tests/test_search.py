@@ -16,7 +16,9 @@ import torch
 
 import keeprate
 from keeprate.classifier import load_classifier
+from keeprate.data import Normaliser
 from keeprate.noise import Noise
+from keeprate.noise_model import count_pairs, information_score
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
@@ -45,17 +47,44 @@ def essence(record):
 def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     record = load_record(run.folder)
     assert [t["number"] for t in record["trials"]] == list(range(12))
-    assert all(len(t["validation_accuracy"]) == 3 for t in record["trials"])
+    assert all(len(t["validation_score"]) == 3 for t in record["trials"])
     assert [r["name"] for r in record["results"]] == ["searched", "co-teaching", "standard"]
     best = max(record["trials"], key=lambda t: t["value"])
     assert np.allclose(run.schedule.keep_rate, best["keep_rate"])
-    assert best["value"] == pytest.approx(best["validation_accuracy"][-1])
+    assert best["value"] == pytest.approx(best["validation_score"][-1])
     saved = keeprate.Schedule.load(run.folder / "schedule.csv")
     assert np.array_equal(saved.keep_rate, run.schedule.keep_rate)
     assert record["cost"]["full_trainings"] == 12
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{run.folder}/study.db")
     assert [t.value for t in study.trials] == [t["value"] for t in record["trials"]]
     assert not list(run.folder.glob("checkpoint*"))
+
+
+def test_without_clean_labels_the_search_goes_by_information(tmp_path):
+    noisy = keeprate.prepare("digits", noise="pairflip:0.3", validation="noisy", seed=0)
+    options = {"trials": 3, "config": CONFIG, "baselines_too": False, "restarts": 1}
+    run = search(noisy, out=tmp_path, **options)
+    assert run.record["data"]["criterion"] == "information"
+    best = max(run.record["trials"], key=lambda t: t["value"])
+    assert best["value"] == pytest.approx(best["validation_score"][-1])
+    result = run.record["results"][0]
+    curves = result["curves"]
+    assert curves["validation_score"] != curves["validation_accuracy"]
+    assert result["restarts"][0]["validation_score"] == pytest.approx(
+        curves["validation_score"][-1]
+    )
+    # What the two peers explain of the labels, computed from their modules.
+    x = noisy.validation.inputs
+    x = Normaliser.fit(noisy.train.inputs)(x)
+    scores = [
+        information_score(count_pairs(m(x).argmax(1), noisy.validation.labels, 10))
+        for m in run.classifier.modules
+    ]
+    assert curves["validation_score"][-1] == pytest.approx(float(np.mean(scores)), abs=1e-3)
+    estimate = run.record["noise_estimate"]
+    matrix = np.array(estimate["transition_matrix"])
+    assert matrix.shape == (10, 10) and np.allclose(matrix.sum(1), 1)
+    assert 0 < estimate["noise_rate"] < 1 and 0 < estimate["noise_rate_std"] < 0.1
 
 
 def test_the_saved_classifier_is_the_trained_one(run, data):
@@ -178,7 +207,7 @@ def halved(data):
 
 def test_halving_stops_the_worse_half_at_each_rung(halved):
     first = halved.record["trials"][:10]
-    curves = [t["validation_accuracy"] for t in first]
+    curves = [t["validation_score"] for t in first]
     lengths = [len(curve) for curve in curves]
     assert sorted(lengths) == [2] * 6 + [3] * 2 + [5] * 2
     for rung in (2, 3):  # of so few epochs, the value is that of the rung's own epoch
@@ -225,16 +254,16 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
     same = [t for t in trials if winner in (t["number"], t["confirms"])]
     assert found.record["chosen_trials"] == [t["number"] for t in same] and len(same) == 3
     assert all(t["parameters"] == trials[winner]["parameters"] for t in same)
-    assert len({tuple(t["validation_accuracy"]) for t in same}) == 3  # other weights and batches
+    assert len({tuple(t["validation_score"]) for t in same}) == 3  # other weights and batches
     assert np.allclose(found.schedule.keep_rate, trials[winner]["keep_rate"])
 
 
 def test_short_trials_explore_and_only_full_ones_win(confirmed):
     trials = confirmed.record["trials"]
     explored, first, second = trials[:12], trials[12:14], trials[14:]
-    assert [len(t["validation_accuracy"]) for t in trials] == [3] * 12 + [6] * 4
+    assert [len(t["validation_score"]) for t in trials] == [3] * 12 + [6] * 4
     assert [t["state"] for t in trials] == ["short"] * 12 + ["complete"] * 4
-    best = sorted(explored, key=lambda t: -t["validation_accuracy"][-1])[:2]
+    best = sorted(explored, key=lambda t: -t["validation_score"][-1])[:2]
     assert [t["confirms"] for t in first] == [t["number"] for t in best]
     ranked = ranked_by_mean([t["number"] for t in best], trials[:14])
     assert [t["confirms"] for t in second] == ranked
@@ -268,7 +297,7 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
 
 def test_rungs_are_shares_of_a_short_training(data):
     found = search(data, config=replace(CONFIG, epochs=10), pruner="halving", **SIXTEEN)
-    lengths = [len(t["validation_accuracy"]) for t in found.record["trials"]]
+    lengths = [len(t["validation_score"]) for t in found.record["trials"]]
     assert sorted(lengths[:10]) == [2] * 6 + [3] * 2 + [5] * 2
     assert lengths[12:] == [10] * 4  # what confirms is not pruned
 
@@ -341,7 +370,7 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
         baselines_too=True,
     )  # fmt: skip
     for result in run.record["results"]:
-        tried = [one["validation_accuracy"] for one in result["restarts"]]
+        tried = [one["validation_score"] for one in result["restarts"]]
         assert len(tried) == restarts and len(set(tried)) > restarts - 2
         assert max(tried) == pytest.approx(result["last"]["validation_accuracy"])
         assert result["seconds"] == pytest.approx(sum(t["seconds"] for t in result["restarts"]))
@@ -465,6 +494,7 @@ KILLED = """
 import json, os, signal, sys
 import optuna, keeprate
 from keeprate.noise import Noise
+from keeprate.noise_model import count_pairs, information_score
 from keeprate.searching import search
 from keeprate.training import TrainingConfig
 

@@ -67,6 +67,14 @@ NoiseRate = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Validation = Annotated[
+    str,
+    typer.Option(
+        "--validation",
+        help="auto, or noisy: use no clean label, validate on a part of the training samples.",
+        rich_help_panel=DATA,
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", help="Use only so many training samples.", rich_help_panel=DATA),
@@ -188,6 +196,7 @@ def search_command(
     true_label: TrueLabel = None,
     noise_rate: NoiseRate = None,
     limit: Limit = None,
+    validation: Validation = "auto",
     batch_size: BatchSize = 128,
     optimizer: OptimizerOption = "adam",
     lr: LearningRate = 1e-3,
@@ -204,7 +213,7 @@ def search_command(
     config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
     get_method(method)
     get_space(space)
-    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit)
+    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit, validation)
     _introduce(prepared)
     with _progress() as progress:
         run = search(
@@ -252,6 +261,7 @@ def train_command(
     true_label: TrueLabel = None,
     noise_rate: NoiseRate = None,
     limit: Limit = None,
+    validation: Validation = "auto",
     batch_size: BatchSize = 128,
     optimizer: OptimizerOption = "adam",
     lr: LearningRate = 1e-3,
@@ -266,7 +276,7 @@ def train_command(
 
     config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
     get_method(method)
-    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit)
+    prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit, validation)
     _introduce(prepared)
     with _progress() as progress:
         run = train(
@@ -384,6 +394,7 @@ def _prepare(
     label: str | None,
     true_label: str | None,
     limit: int | None,
+    validation: str,
 ) -> Data:
     from keeprate.data import load, prepare
     from keeprate.models import get_model
@@ -392,7 +403,7 @@ def _prepare(
     get_model(model)  # a mistyped name should not cost the loading of the data
     parsed = Noise.parse(noise)
     loaded = load(source, inputs=_columns(inputs), label=label, true_label=true_label)
-    return prepare(loaded, noise=parsed, seed=seed, limit=limit)
+    return prepare(loaded, noise=parsed, seed=seed, limit=limit, validation=validation)
 
 
 def _columns(text: str | None) -> list[str] | None:
@@ -417,6 +428,8 @@ def _introduce(data: Data) -> None:
     facts = data.describe()
     noise = facts.get("noise_rate")
     sizes = f"{facts['n_train']:,} training, {facts['n_validation']:,} validation"
+    if facts["validation_labels"] == "noisy":
+        sizes += " (noisy labels)"
     if facts.get("n_test"):
         sizes += f", {facts['n_test']:,} test"
     known = "unknown noise rate" if noise is None else f"{noise:.1%} of the training labels wrong"
@@ -476,6 +489,11 @@ def _conclude(run: Run) -> None:
         typer.echo(
             f"search: {cost['full_trainings']:.4g} full trainings, {cost['search_seconds']:.1f} s"
         )
+    noise = run.record["noise_estimate"]
+    typer.echo(
+        f"estimated noise rate: {noise['noise_rate']:.1%} +- {noise['noise_rate_std']:.1%} "
+        "(standard error of sampling)"
+    )
     if run.folder is not None:
         write_plots(run.record, run.folder)
         typer.echo(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,8 +48,9 @@ class Data:
     noise : str
         What was injected, as `Noise.parse` reads it.
     validation_labels : str
-        `clean` if the validation labels are known to be free of the noise of the training labels,
-        else `as given`.
+        "clean" if they are known to be free of the noise of the training labels, "noisy" if they
+        are as wrong as those (cut from the training samples), "as given" of a validation set
+        that says no more.
     validation_from : str
         Where the validation samples come from, in words.
     input_columns : tuple of str
@@ -65,6 +66,14 @@ class Data:
     validation_labels: str = "as given"
     validation_from: str = "given"
     input_columns: tuple[str, ...] = ()
+
+    @property
+    def criterion(self) -> str:
+        """What trials are judged by on the validation samples.
+
+        "accuracy", or where the labels are noisy "information" (`keeprate.noise_model`).
+        """
+        return "information" if self.validation_labels == "noisy" else "accuracy"
 
     @property
     def n_classes(self) -> int:
@@ -111,6 +120,7 @@ class Data:
             "noise": self.noise,
             "noise_rate": self.noise_rate,
             "validation_labels": self.validation_labels,
+            "criterion": self.criterion,
             "validation_from": self.validation_from,
         }
 
@@ -126,6 +136,7 @@ def prepare(
     n_validation: int | float | None = None,
     n_test: int | float | None = None,
     limit: int | None = None,
+    validation: str = "auto",
 ) -> Data:
     """Split a data set into train, validation and test, and inject noise.
 
@@ -145,6 +156,11 @@ def prepare(
         three, they stay. `n_test=0` gives no test split.
     limit : int, optional
         At most so many training samples.
+    validation : {"auto", "noisy"}
+        "auto": as above; where it has to be cut from the training samples, and no noise is
+        injected and no true labels are known, its labels count as noisy. "noisy": no clean label is
+        used: the validation samples are cut from the training split (a tenth of it where the
+        source has a held-out split, which tests), with labels as noisy as the others'.
 
     Returns
     -------
@@ -177,31 +193,46 @@ def prepare(
         raise invalid(
             "inputs, label, true_label", "go to load", "a loaded source", "give them there"
         )
-    train, validation, test, origin = _split(loaded.splits, seed, n_validation, n_test)
-    if limit is not None:
-        if limit < 1:
-            raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
-        train = part(train, _stratified_order(train, seed, "limit")[:limit])
-    known = train.true_labels is not None
+    if validation not in ("auto", "noisy"):
+        raise invalid("validation", "be auto or noisy", validation, "choose one of these")
+    if limit is not None and limit < 1:
+        raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
     injected = noise is not None and noise.kind != "none"
-    if noise is not None and injected:
-        if known:
-            raise invalid(
-                "noise",
-                "be none where the data have true labels",
-                str(noise),
-                "leave out the noise or the true-label column",
-            )
-        train = _corrupted(train, noise, len(loaded.class_names), seed)
-    clean = injected or validation.true_labels is not None
+    if injected and loaded.splits["train"].true_labels is not None:
+        raise invalid(
+            "noise",
+            "be none where the data have true labels",
+            str(noise),
+            "leave out the noise or the true-label column",
+        )
+
+    def prepared(train: Split) -> Split:
+        if limit is not None:
+            train = part(train, _stratified_order(train, seed, "limit")[:limit])
+        if noise is not None and injected:
+            train = _corrupted(train, noise, len(loaded.class_names), seed)
+        return train
+
+    if validation == "noisy":
+        train, held_out, test, origin = _split_noisy(
+            loaded.splits, prepared, seed, n_validation, n_test
+        )
+        labels = "noisy"
+    else:
+        train, held_out, test, origin = _split(loaded.splits, seed, n_validation, n_test)
+        train = prepared(train)
+        if injected or held_out.true_labels is not None:
+            labels, held_out = "clean", _with_true_labels(held_out)
+        else:
+            labels = "noisy" if len(loaded.splits) == 1 else "as given"
     return Data(
         train=train,
-        validation=_with_true_labels(validation),
+        validation=held_out,
         test=None if test is None else _with_true_labels(test),
         class_names=loaded.class_names,
         name=loaded.name,
         noise=str(noise) if noise is not None else "none",
-        validation_labels="clean" if clean else "as given",
+        validation_labels=labels,
         validation_from=origin,
         input_columns=loaded.input_columns,
     )
@@ -238,6 +269,33 @@ def _split(
         return train, validation, kept, f"{n_val} of the {size} samples of the {held_out[0]} split"
     rest = part(pool, order[n_val + n_tst :])
     return rest, validation, kept, f"{n_val} of the {size} samples of the only split"
+
+
+def _split_noisy(
+    splits: dict[str, Split],
+    prepared: Callable[[Split], Split],
+    seed: int,
+    n_validation: float | None,
+    n_test: float | None,
+) -> tuple[Split, Split, Split | None, str]:
+    """As `_split`, the validation samples from the training split, once that is `prepared`."""
+    train, test = splits["train"], splits.get("test", splits.get("validation"))
+    if test is not None:
+        n_tst = _count("n_test", n_test, len(test), len(test))
+        test = part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
+        default = 10
+    else:
+        n_tst = _count("n_test", n_test, len(train), len(train) // 5)
+        order = _stratified_order(train, seed, "test")
+        test = part(train, order[:n_tst]) if n_tst else None
+        train, default = part(train, order[n_tst:]), 4
+    train = prepared(train)
+    n_val = _count("n_validation", n_validation, len(train) - 1, max(1, len(train) // default))
+    # True labels, where noise was injected, have no say in the cut either.
+    order = _stratified_order(replace(train, true_labels=None), seed, "split")
+    rest, held_out = part(train, order[n_val:]), part(train, order[:n_val])
+    origin = f"{n_val} of the {len(train)} samples of the training split, with their noise"
+    return rest, replace(held_out, true_labels=None), test, origin
 
 
 def _count(name: str, wanted: float | None, size: int, default: int) -> int:

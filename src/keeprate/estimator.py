@@ -64,8 +64,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         As in `keeprate.training.TrainingConfig`; batches are never larger than the training set.
     validation : float or int
         Share or number of the samples that `fit` holds out where it is given no validation set.
-        Their labels are as noisy as the others': under much one-sided noise the search is then
-        easily misled, and a few clean labels (`X_val`, `y_val`) help a lot.
+        Their labels are as noisy as the others'. The search then goes by how much the predictions
+        say about them (`keeprate.noise_model.information_score`), not by how many they hit.
     noise_rate : float, optional
         Share of wrong labels, for ``schedule="co-teaching"``.
     device : str
@@ -85,8 +85,13 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         samples are judged by the final networks.
     suggested_labels_ : ndarray [N]
         What the final networks say of each sample given to `fit`.
+    noise_rate_, noise_rate_std_ : float
+        Estimated share of wrong labels, and the standard error that sampling gives it.
+    transition_matrix_ : ndarray [C, C]
+        Estimated: [i, j] is the share of class i that is labelled j, in the order of `classes_`.
     history_ : dict of str to list
-        Of the final training, by epoch: `train_loss`, `train_accuracy`, `validation_accuracy`, ...
+        Of the final training, by epoch: `train_loss`, `train_accuracy`, `validation_accuracy`
+        (against the labels given), `validation_score` (what was optimised), ...
     cost_ : dict
         `full_trainings` of the search and seconds.
     study_ : optuna.Study or None
@@ -192,6 +197,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         save_classifier(path, self._classifier, model=self._model_name)
         arrays: dict[str, Array] = {
             "keep_rate": self.keep_rate_,
+            "transition_matrix": self.transition_matrix_,
             "label_quality": self.label_quality_,
             "suggested": np.searchsorted(self.classes_, self.suggested_labels_),
         }
@@ -204,6 +210,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "n_features_in": self.n_features_in_,
                 "feature_names_in": list(getattr(self, "feature_names_in_", [])),
                 "history": self.history_,
+                "noise_rate": [self.noise_rate_, self.noise_rate_std_],
                 "cost": self.cost_,
                 "parameters": {
                     name: value
@@ -244,7 +251,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 classifier.feature_names_in_ = names
             classifier.history_ = description["history"]
             classifier.cost_ = description["cost"]
+            classifier.noise_rate_, classifier.noise_rate_std_ = description["noise_rate"]
             classifier.keep_rate_ = tensors["keep_rate"].numpy()
+            classifier.transition_matrix_ = tensors["transition_matrix"].numpy()
             classifier.label_quality_ = tensors["label_quality"].numpy()
             classifier.suggested_labels_ = classifier.classes_[tensors["suggested"].numpy()]
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -329,6 +338,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.history_ = {k: v for k, v in result["curves"].items() if v is not None}
         self.cost_ = run.record["cost"]
         self.study_ = run.study
+        noise = run.record["noise_estimate"]
+        self.noise_rate_, self.noise_rate_std_ = noise["noise_rate"], noise["noise_rate_std"]
+        self.transition_matrix_ = np.array(noise["transition_matrix"])
         found = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
         suggested[found.rows], quality[found.rows] = found.predicted, found.scores

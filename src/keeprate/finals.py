@@ -68,8 +68,8 @@ def train_plans(
             i = number % len(plans)
             value = None
             if number not in population.failed:
-                value = trial_value(curves.validation_accuracy, epochs)
-            tried[i].append({"validation_accuracy": value, "seconds": curves.seconds})
+                value = trial_value(curves.validation_score, epochs)
+            tried[i].append({"validation_score": value, "seconds": curves.seconds})
             if value is None or value <= values.get(i, -1.0):
                 continue
             values[i], found[i] = value, describe_result(plans[i], curves)
@@ -131,12 +131,13 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
         "train_loss": curves.train_loss,
         "train_accuracy": curves.train_accuracy,
         "validation_accuracy": curves.validation_accuracy,
+        "validation_score": curves.validation_score,
         "test_accuracy": curves.test_accuracy or None,
         "label_precision": curves.label_precision or None,
     }
     # As the paper's early-stop tables do: the best epoch is that of the test set where there
     # is one. Optimistic, and named so wherever it is shown.
-    judged = curves.test_accuracy or curves.validation_accuracy
+    judged = curves.test_accuracy or curves.validation_score
     best = int(np.argmax(judged))
 
     def at(epoch: int) -> dict[str, float | None]:

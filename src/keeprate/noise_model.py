@@ -20,6 +20,8 @@ Patrini et al. 2017, Making Deep Neural Networks Robust to Label Noise, Eq. (7) 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,83 @@ def mutual_information(counts: Tensor) -> Tensor:
     joint = counts / counts.sum((-2, -1), keepdim=True)
     independent = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
     return (torch.xlogy(joint, joint) - torch.xlogy(joint, independent)).sum((-2, -1))
+
+
+def information_score(counts: Tensor) -> Tensor:
+    """Share of the labels' entropy that a prediction explains, `[...]`, from counts `[..., C, C]`.
+
+    The mutual information, less the bias that few samples give it (Miller & Madow), over the
+    entropy of the labels: 1 if labels follow from predictions, about 0 if they have nothing to do
+    with each other; under noise a perfect classifier has less than 1.
+
+    Examples
+    --------
+    >>> information_score(torch.tensor([[50.0, 0.0], [0.0, 50.0]]))
+    tensor(1.)
+    >>> round(float(information_score(torch.tensor([[27.0, 23.0], [23.0, 27.0]]))), 2)
+    0.0
+    """
+    total = counts.sum((-2, -1))
+    shares = counts.sum(-2) / total.unsqueeze(-1)  # of the labels
+    entropy = -torch.xlogy(shares, shares).sum(-1)
+    pairs, said, given = ((x > 0).sum(-1) for x in (counts.flatten(-2), counts.sum(-1), shares))
+    bias = (pairs - said - given + 1) / (2 * total)
+    return (mutual_information(counts) - bias) / entropy.clamp_min(TINY)
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """How noisy some labels are, from what networks predict of them.
+
+    Attributes
+    ----------
+    noise_rate, noise_rate_std : float
+        Share of wrong labels and its standard error (of sampling; networks that are wrong, or have
+        memorised the labels, are not in it).
+    transition_matrix : Tensor [C, C]
+    """
+
+    noise_rate: float
+    noise_rate_std: float
+    transition_matrix: Tensor
+
+
+def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
+    """Estimate the transition matrix, and from it the share of wrong labels.
+
+    From the more confident half of the predictions of each class: where networks are sure they are
+    right, and class-conditional noise does not care where they are sure (anchor points, Patrini
+    et al. 2017, but many of them).
+
+    Parameters
+    ----------
+    probabilities : Tensor [N, C]
+        Of samples whose labels the networks have not memorised, held-out ones best.
+    labels : int64 Tensor [N]
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.9, 0.1]] * 8 + [[0.2, 0.8]] * 8)
+    >>> found = estimate_noise(p, torch.tensor([0] * 6 + [1] * 2 + [1] * 8))
+    >>> round(found.noise_rate, 3), round(found.noise_rate_std, 3)
+    (0.125, 0.077)
+    """
+    n_classes = probabilities.shape[1]
+    sureness, predicted = probabilities.max(1)
+    sure = torch.zeros_like(predicted, dtype=torch.bool)
+    for c in range(n_classes):
+        mine = (predicted == c).nonzero()[:, 0]
+        if len(mine):
+            sure[mine] = sureness[mine] >= sureness[mine].median()
+    counts = count_pairs(predicted[sure], labels[sure], n_classes)
+    seen = counts.sum(1)
+    matrix = torch.where(
+        seen[:, None] > 0, counts / seen.clamp_min(1)[:, None], torch.eye(n_classes).to(counts)
+    )
+    prior = predicted.bincount(minlength=n_classes).double() / len(predicted)
+    wrong = 1 - matrix.diagonal()
+    variance = (prior.square() * wrong * (1 - wrong) / seen.clamp_min(1)).sum()
+    return NoiseEstimate(float((prior * wrong).sum()), float(variance.sqrt()), matrix)
 
 
 def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from keeprate.lockstep import (
 )
 from keeprate.methods import METHODS, Method, get_method
 from keeprate.noise import Noise
+from keeprate.noise_model import NoiseEstimate, estimate_noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.training import TrainingConfig, probabilities
@@ -137,10 +138,16 @@ def save_outputs(
         setup.data.input_columns,
     )
     device = setup.config.resolve_device()
-    final = probabilities([m.to(device) for m in modules], train.inputs, setup.normaliser)
+    modules = [module.to(device) for module in modules]
+    final = probabilities(modules, train.inputs, setup.normaliser)
+    learned = mean_probabilities(trained, final)
+    noisy, predicted = train, learned
+    if setup.data.criterion == "information":  # better: labels that no network has learnt
+        noisy = setup.data.validation
+        predicted = probabilities(modules, noisy.inputs, setup.normaliser)
+    record["noise_estimate"] = describe_noise(estimate_noise(predicted, noisy.labels))
     for module in modules:
         module.to("cpu")
-    learned = mean_probabilities(trained, final)
     quality = find_label_issues(train.labels.numpy(), learned.numpy())
     quality = replace(quality, rows=train.rows.numpy())
     record["finished"] = True
@@ -152,6 +159,11 @@ def save_outputs(
         for path in folder.glob("*checkpoint-*"):
             path.unlink()
     return classifier, quality
+
+
+def describe_noise(found: NoiseEstimate) -> dict[str, Any]:
+    """As the record holds it."""
+    return asdict(found) | {"transition_matrix": found.transition_matrix.tolist()}
 
 
 def mean_probabilities(trained: Trained, final: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def search(
     plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, found)]
     if baselines_too:
         plans += baselines(setup, known_rate)
-    epochs = sum(len(trial["validation_accuracy"]) for trial in record["trials"])
+    epochs = sum(len(trial["validation_score"]) for trial in record["trials"])
     cost = {
         "search_seconds": sum(float(trial["seconds"]) for trial in record["trials"]),
         "candidate_epochs": epochs,
@@ -243,7 +243,7 @@ def _run_trials(
 def _losers(population: Population, share: float, epochs: int) -> list[int]:
     """Those whose trial value so far is not among the best `share` (rounded up)."""
     values = {
-        number: trial_value(population.curves[number].validation_accuracy, epochs)
+        number: trial_value(population.curves[number].validation_score, epochs)
         for number in population.numbers
     }
     ranked = sorted(values, key=lambda number: (-values[number], number))

@@ -24,6 +24,7 @@ from keeprate.data import Data, Normaliser, Split, epoch_order
 from keeprate.errors import invalid
 from keeprate.methods import Method
 from keeprate.networks import Networks, build_networks
+from keeprate.noise_model import count_pairs, information_score
 from keeprate.seeding import derive_seed, torch_generator
 from keeprate.selection import corrected_logits, normalise
 
@@ -143,6 +144,7 @@ class Curves:
     train_loss: list[float] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)  # against the labels as given
     validation_accuracy: list[float] = field(default_factory=list)
+    validation_score: list[float] = field(default_factory=list)  # by `Data.criterion`
     test_accuracy: list[float] = field(default_factory=list)
     label_precision: list[float] = field(default_factory=list)
     seconds: float = 0.0  # this candidate's share of the population's time
@@ -362,9 +364,13 @@ def train_population(
                 tracked[:, index] += logits.float().log_softmax(-1).mean(1)
                 population.times_seen[index] += 1
         networks.train(False)
-        accuracies = [
-            accuracy(networks, split, normaliser, autocast).mean(1).tolist() for split in splits
+        counts = [  # [K, R, C, C] of each split
+            confusion(networks, split, normaliser, data.n_classes, autocast) for split in splits
         ]
+        accuracies = [accuracy(pairs).mean(1).tolist() for pairs in counts]
+        scores = accuracies[0]
+        if data.criterion == "information":
+            scores = information_score(counts[0]).mean(1).tolist()
         mean_loss, mean_right = ((x / len(batches)).tolist() for x in (loss_sum, right_sum))
         precision = None if clean is None else (kept_clean / kept.clamp_min(1)).tolist()
         share = (time.perf_counter() - started) / len(population.numbers)
@@ -377,6 +383,7 @@ def train_population(
             curves.train_loss.append(mean_loss[row])
             curves.train_accuracy.append(mean_right[row])
             curves.validation_accuracy.append(accuracies[0][row])
+            curves.validation_score.append(scores[row])
             if len(accuracies) > 1:
                 curves.test_accuracy.append(accuracies[1][row])
             if precision is not None:
@@ -404,17 +411,24 @@ def batched_logits(
             yield piece, networks(normaliser(inputs[piece]))
 
 
-def accuracy(
+def confusion(
     networks: Networks,
     split: Split,
     normaliser: Normaliser,
+    n_classes: int,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
-    """Share of right predictions of each network, `[K, R]`, in [0, 1]."""
-    right = torch.zeros(networks.n_candidates, networks.n_peers, device=split.inputs.device)
-    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
-        right += (logits.argmax(-1) == split.labels[piece]).sum(-1)
-    return right / len(split)
+    """How often each network predicts each class for each label, `[K, R, C, C]`."""
+    pieces = [
+        count_pairs(logits.argmax(-1), split.labels[piece], n_classes)
+        for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast)
+    ]
+    return torch.stack(pieces).sum(0)
+
+
+def accuracy(counts: Tensor) -> Tensor:
+    """Share of right predictions in [0, 1], `[...]`, from counts `[..., C, C]`."""
+    return counts.diagonal(dim1=-2, dim2=-1).sum(-1) / counts.sum((-2, -1))
 
 
 def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:

@@ -332,13 +332,13 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def trial_value(validation_accuracy: list[float], epochs: int) -> float:
-    """Mean validation accuracy over the last tenth of the epochs (at least one).
+def trial_value(validation_score: list[float], epochs: int) -> float:
+    """Mean validation score over the last tenth of the epochs (at least one).
 
     >>> trial_value([0.1] * 18 + [0.8, 0.9], 20)
     0.85
     """
-    return float(np.mean(validation_accuracy[-max(1, epochs // 10) :]).round(12))
+    return float(np.mean(validation_score[-max(1, epochs // 10) :]).round(12))
 
 
 def tell(
@@ -352,15 +352,15 @@ def tell(
     if trial.state != TrialState.RUNNING:
         return
     handle = optuna.trial.Trial(study, trial._trial_id)
-    handle.set_user_attr("validation_accuracy", json.dumps(curves.validation_accuracy))
+    handle.set_user_attr("validation_score", json.dumps(curves.validation_score))
     handle.set_user_attr("seconds", curves.seconds)
-    reached = len(curves.validation_accuracy)
+    reached = len(curves.validation_score)
     if failed:
         # Pruned, not failed: the sampler ranks it last and learns from it.
         handle.set_user_attr("failed", True)
         study.tell(number, state=TrialState.PRUNED)
         return
-    value = trial_value(curves.validation_accuracy, proposals.epochs_of(number))
+    value = trial_value(curves.validation_score, proposals.epochs_of(number))
     if reached < proposals.epochs:
         if reached not in trial.intermediate_values:  # else killed between report and tell
             handle.report(value, reached)
@@ -402,7 +402,7 @@ def best_value(study: optuna.Study) -> float | None:
 
 def describe_trial(trial: FrozenTrial, proposals: Proposals) -> dict[str, Any]:
     """One entry of the record's `trials`; `reached` is the value where its training ended."""
-    curve = json.loads(trial.user_attrs.get("validation_accuracy", "[]"))
+    curve = json.loads(trial.user_attrs.get("validation_score", "[]"))
     state = "failed" if "failed" in trial.user_attrs else trial.state.name.lower()
     if state == "pruned" and len(curve) == proposals.epochs_of(trial.number):
         state = "short"
@@ -415,7 +415,7 @@ def describe_trial(trial: FrozenTrial, proposals: Proposals) -> dict[str, Any]:
         "value": trial.value if state == "complete" else None,
         "reached": None if standing is None else standing[-1],
         "confirms": trial.user_attrs.get("confirms"),
-        "validation_accuracy": curve,
+        "validation_score": curve,
         "seconds": trial.user_attrs.get("seconds", 0.0),
     }
 
