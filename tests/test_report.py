@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from keeprate.errors import InputError
-from keeprate.report import write_plots
+from keeprate.label_quality import LabelQuality
+from keeprate.loading import Split
+from keeprate.records import save_record
+from keeprate.report import write_plots, write_report
+from keeprate.suspects import describe_suspects
 
 EPOCHS = 40
 FILES = ["keep_rate.png", "curves.png", "label_precision.png", "report.html"]
@@ -101,7 +111,7 @@ def write(record: dict[str, Any], folder: Path) -> str:
     """Write the plots of a record that has been through JSON, as a real one has."""
     paths = write_plots(json.loads(json.dumps(record, allow_nan=False)), folder)
     assert [path.name for path in paths] == FILES
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert {path.name for path in folder.iterdir()} - {"label_quality.csv"} == set(FILES)
     for path in paths[:3]:
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -133,7 +143,8 @@ def test_trials_that_confirm_are_told_from_new_schedules(page: str, tmp_path: Pa
 
 
 def test_the_page_loads_nothing_and_repeats_no_id(page: str) -> None:
-    assert not re.search(r"https?:|src=|@import|<link|<script", page)
+    assert not re.search(r"https?:|@import|<link|<script", page)
+    assert all(src.startswith("data:image/png") for src in re.findall(r'src="([^"]*)', page))
     assert set(re.findall(r"href=\"(.)", page)) <= {"#"}
     assert set(re.findall(r"url\((.)", page)) <= {"#"}
     ids = re.findall(r'\bid="([^"]*)"', page)
@@ -165,6 +176,109 @@ def test_what_comes_from_data_is_escaped(tmp_path: Path) -> None:
     page = write(record, tmp_path)
     assert "&lt;script&gt;" in page
     assert "<script" not in page
+
+
+def with_suspects(record: dict[str, Any], folder: Path, names: tuple[str, ...]) -> LabelQuality:
+    """What a finished run adds: suspect samples, the estimated noise, the list of labels."""
+    rng = np.random.default_rng(0)
+    given, predicted = rng.integers(0, len(names), (2, 90))
+    rows, scores = rng.permutation(1000)[:90], rng.random(90)
+    quality = LabelQuality(rows, given, predicted, scores)
+    inputs = torch.from_numpy(rng.integers(0, 256, (90, 1, 8, 8), dtype=np.uint8))
+    record["suspects"] = describe_suspects(Split(inputs, torch.from_numpy(given)), quality, names)
+    record["label_issues"] = int(quality.is_issue.sum())
+    record["data"]["class_names"] = list(names)
+    matrix = np.full((len(names), len(names)), 0.4 / (len(names) - 1))
+    np.fill_diagonal(matrix, 0.6)
+    noise = {"noise_rate": 0.4, "noise_rate_std": 0.01, "transition_matrix": matrix.tolist()}
+    record["noise_estimate"] = noise
+    folder.mkdir()
+    quality.save(folder / "label_quality.csv", names)
+    return quality
+
+
+def test_suspects_are_shown_and_listed(tmp_path: Path) -> None:
+    record = make_record()
+    quality = with_suspects(record, tmp_path / "run", ("cat", MALICIOUS, "dog"))
+    page = write(record, tmp_path / "run")
+    assert "<script" not in page and page.count("<svg") == 4
+    assert page.count('<div class="card ') == len(record["suspects"]) == quality.is_issue.sum()
+    assert f"disagree with {quality.is_issue.sum()} of the 1,077 training labels" in page
+    assert "About 40.0 % of the labels are wrong (standard error 1.0 %)" in page
+    assert "In truth 45.0 %" in page
+    packed = re.findall(r"data:text/csv;base64,([^\"]*)", page)
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(packed[0]).decode())))
+    assert [int(row["index"]) for row in rows] == [
+        int(quality.rows[i]) for i in quality.ranking if quality.is_issue[i]
+    ]
+
+
+def test_pictures_and_rows_of_suspects() -> None:
+    quality = LabelQuality(
+        np.arange(3) + 5, np.zeros(3, int), np.ones(3, int), np.array([3, 1, 2.0])
+    )
+    pixels = torch.arange(3 * 3 * 4 * 4, dtype=torch.uint8).view(3, 3, 4, 4)
+    names = ("a", "b")
+    found = describe_suspects(Split(pixels, torch.zeros(3, dtype=torch.long)), quality, names)
+    assert [one["index"] for one in found] == [6, 7, 5]
+    with Image.open(io.BytesIO(base64.b64decode(found[0]["image"]))) as image:
+        assert np.array_equal(np.asarray(image), pixels[1].permute(1, 2, 0).numpy())
+    rows = Split(torch.tensor([[0.5, 2.0]] * 3), torch.zeros(3, dtype=torch.long))
+    found = describe_suspects(rows, quality, names, ("width", "height"))
+    assert found[0]["values"] == {"width": 0.5, "height": 2.0}
+    right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3))
+    assert describe_suspects(rows, right, names) == []
+
+
+def test_several_runs_side_by_side(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        record = make_record()
+        with_suspects(record, tmp_path / name, ("a", "b"))
+        save_record(tmp_path / name, json.loads(json.dumps(record | {"finished": True})))
+    write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text()
+    assert "2 runs side by side" in page and page.count("<svg") == 9
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    write_report([tmp_path / "one"], tmp_path / "one.html")
+    assert (tmp_path / "one.html").read_text().count("<svg") == 4
+    with pytest.raises(InputError):
+        write_report([tmp_path / "three"], tmp_path / "x.html")
+
+
+@pytest.mark.browser
+def test_a_browser_filters_and_downloads(tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs chromium")
+    record = make_record()
+    quality = with_suspects(record, tmp_path / "run", ("cat", "dog", "owl"))
+    write(record, tmp_path / "run")
+    said: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((tmp_path / "run" / "report.html").as_uri())
+        cards = page.locator(".card:visible")
+        assert cards.count() == quality.is_issue.sum()
+        page.locator(".chips label", has_text="dog").click()
+        assert cards.count() == (quality.is_issue & (quality.given == 1)).sum()
+        assert all(text.startswith("dog") for text in cards.all_inner_texts())
+        page.locator(".chips label", has_text="all classes").click()
+        assert cards.count() == quality.is_issue.sum()
+        with page.expect_download() as started:
+            page.locator("text=Download the fix list").click()
+        assert started.value.suggested_filename == "label_issues.csv"
+        rows = Path(started.value.path()).read_text().splitlines()
+        assert len(rows) == 1 + quality.is_issue.sum()
+        # Nothing is wider than the screen of a phone, but for what scrolls by itself.
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        browser.close()
+    assert said == []
 
 
 def without_test_split(record: dict[str, Any]) -> None:

@@ -352,6 +352,20 @@ def issues_command(
         typer.echo(f"all {n:,}, ranked, written to {out}")
 
 
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The page to write; it needs no network.")
+    ] = Path("report.html"),
+) -> None:
+    """Put finished runs on one page: side by side, then each with pictures and suspect labels."""
+    from keeprate.report import write_report
+
+    write_report(runs, out)
+    typer.echo(f"{len(runs)} run{'s' if len(runs) > 1 else ''} in {out}")
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

@@ -30,6 +30,7 @@ from keeprate.noise import Noise
 from keeprate.noise_model import NoiseEstimate, estimate_noise
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
+from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
 
@@ -150,6 +151,9 @@ def save_outputs(
         module.to("cpu")
     quality = find_label_issues(train.labels.numpy(), learned.numpy())
     quality = replace(quality, rows=train.rows.numpy())
+    names, columns = setup.data.class_names, setup.data.input_columns
+    record["label_issues"] = int(quality.is_issue.sum())
+    record["suspects"] = describe_suspects(train, quality, names, columns)
     record["finished"] = True
     if folder is not None:
         schedule.save(folder / "schedule.csv")
