@@ -11,7 +11,8 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import replay, schedule_bench
+import keeprate
+from benchmarks import label_issues, replay, schedule_bench
 from benchmarks.replay import Interpolator, Replayed
 from keeprate.spaces import get_space
 
@@ -102,3 +103,29 @@ def test_replays_cost_what_they_say_and_repeat(made):
     assert 3.0 <= cost <= 4.0  # the last trial may go beyond
     parameters, cost = replay.fully(setting, 0, sampler=optuna.samplers.RandomSampler, trials=5)
     assert cost == 5.0 and set(parameters) == set(chosen)
+
+
+def test_label_issues_are_compared_on_the_same_labels():
+    row = label_issues.compare("symmetric:0.3", 0, "digits", 400)
+    assert 0.2 < row["noise_rate"] < 0.4 and len(row["found"]) == 5
+    for found in row["found"].values():
+        assert 0.5 < found["auroc"] <= 1 and row["noise_rate"] < found["average_precision"] <= 1
+        assert 0 < found["f1"] <= 1 and found["seconds"] > 0
+    lines = label_issues.table([row | {"noise": "symmetric:0.3", "seed": 0}] * 2)
+    assert len(lines) == 7 and lines[2].startswith("| symmetric:0.3 | keeprate | ")
+
+
+def test_the_fold_that_judges_a_sample_was_not_trained_with_it(monkeypatch):
+    data = keeprate.prepare("digits", noise="symmetric:0.3", limit=200)
+    seen = []
+
+    def train(given, **options):
+        seen.append(given.train.rows.tolist())
+        return begin(given, **options)
+
+    begin = keeprate.train
+    monkeypatch.setattr(keeprate, "train", train)
+    found = label_issues.out_of_sample(data, 1, 0)
+    assert np.allclose(found.sum(1), 1) and len(seen) == 5
+    counts = np.bincount(np.concatenate(seen), minlength=2000)
+    assert set(counts[data.train.rows]) == {4}

@@ -1,0 +1,167 @@
+"""Which labels are wrong: keeprate against cleanlab (`python -m benchmarks.label_issues`).
+
+On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise. keeprate: one small-loss
+training of two networks, 40 epochs, with a plain decay of R(t) to 0.4 whatever the noise: nothing
+of the noise is known. cleanlab: out-of-sample probabilities of five folds, one network and 20
+epochs each (as many network epochs in all), or 5 epochs, in which less is memorised. True
+labels only judge. `find_label_issues` is keeprate's on cleanlab's probabilities, too.
+
+The same command goes on after a kill; the results are in `results/label_issues.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+import keeprate
+from experiments.common import Job, Row, in_words, mean_std, run_missing
+from keeprate.data import Data, part
+from keeprate.training import TrainingConfig
+
+RESULTS = Path(__file__).parent / "results"
+NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4")
+PROTOCOL = {
+    "data": "mnist",
+    "samples": 20_000,
+    "model": "mlp",
+    "keeprate epochs": 40,
+    "keeprate schedule": "(1 + 20 t / T)^-a, R(T) = 0.4",
+    "cleanlab folds": 5,
+    "cleanlab epochs": [20, 5],
+}
+FOLDS, LEVEL = 5, 0.4
+
+
+def cautious_schedule(epochs: int) -> keeprate.Schedule:
+    """A plain decay that trusts less than half of the samples in the end."""
+    t = np.arange(epochs) / (epochs - 1)
+    return keeprate.Schedule((1 + 20 * t) ** (np.log(LEVEL) / np.log(21)))
+
+
+def judged(
+    wrong: NDArray[np.bool_], scores: NDArray[np.floating], issues: NDArray[np.bool_]
+) -> Row:
+    return {
+        "auroc": float(roc_auc_score(wrong, -scores)),
+        "average_precision": float(average_precision_score(wrong, -scores)),
+        "f1": float(f1_score(wrong, issues)),
+        "share_flagged": float(issues.mean()),
+    }
+
+
+def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int) -> Row:
+    started = time.perf_counter()
+    run = keeprate.train(
+        data,
+        schedule=cautious_schedule(40),
+        config=TrainingConfig(epochs=40),
+        seed=seed,
+        baselines_too=False,
+    )
+    quality = run.label_quality
+    seconds = time.perf_counter() - started
+    return judged(wrong, quality.scores, quality.is_issue) | {"seconds": seconds}
+
+
+def out_of_sample(data: Data, epochs: int, seed: int) -> NDArray[np.float64]:
+    """Class probabilities [N, C] of each sample by a network that was not trained with it."""
+    labels = data.train.labels.numpy()
+    found = np.empty((len(labels), data.n_classes))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for kept, left_out in folds.split(np.zeros(len(labels)), labels):
+        run = keeprate.train(
+            replace(data, train=part(data.train, kept), test=None),
+            schedule="constant",
+            method="standard",
+            config=TrainingConfig(epochs=epochs),
+            seed=seed,
+            baselines_too=False,
+        )
+        found[left_out] = run.classifier.predict_proba(data.train.inputs[left_out]).numpy()
+    found /= found.sum(1, keepdims=True)
+    return found
+
+
+def with_cleanlab(data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int) -> dict[str, Row]:
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    started = time.perf_counter()
+    probabilities, labels = out_of_sample(data, epochs, seed), data.train.labels.numpy()
+    seconds = time.perf_counter() - started
+    scores = get_label_quality_scores(labels, probabilities)
+    issues = find_label_issues(labels, probabilities, n_jobs=1)
+    ours = keeprate.find_label_issues(labels, probabilities)
+    return {
+        f"cleanlab, {epochs} epochs": judged(wrong, scores, issues) | {"seconds": seconds},
+        f"find_label_issues on cleanlab's, {epochs} epochs": judged(
+            wrong, ours.scores, ours.is_issue
+        )
+        | {"seconds": seconds},
+    }
+
+
+def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
+    """All of them on the same labels."""
+    source = folder if folder == "digits" else str(Path(folder) / str(PROTOCOL["data"]))
+    data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
+    # A small validation set and no test: what is measured is the time of training.
+    few = part(data.validation, np.arange(min(500, len(data.validation))))
+    data = replace(data, validation=few, test=None)
+    wrong = (data.train.labels != torch.as_tensor(data.train.true_labels)).numpy()
+    found = {"keeprate": with_keeprate(data, wrong, seed)}
+    for epochs in (20, 5):
+        found |= with_cleanlab(data, wrong, epochs, seed)
+    return {"noise_rate": float(wrong.mean()), "found": found}
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of Markdown: mean and deviation over seeds, average precision in percent."""
+    lines = ["| noise | by | average precision | AUROC | F1 | seconds |", "| --- " * 6 + "|"]
+    for noise in dict.fromkeys(row["noise"] for row in rows):
+        mine = [row["found"] for row in rows if row["noise"] == noise]
+        for name in mine[0]:
+            cells = []
+            for key in ("average_precision", "auroc", "f1"):
+                cells.append(in_words(*mean_std([100 * found[name][key] for found in mine])))
+            seconds = mean_std([found[name]["seconds"] for found in mine])[0]
+            lines.append(f"| {noise} | {name} | {' | '.join(cells)} | {seconds:.0f} |")
+    return lines
+
+
+def main() -> None:
+    """Do what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="comparisons at the same time")
+    options = parser.parse_args()
+    jobs = [
+        Job(
+            {"noise": noise, "seed": seed},
+            partial(compare, noise, seed, options.data, int(str(PROTOCOL["samples"]))),
+        )
+        for seed in range(options.seeds)
+        for noise in NOISES
+    ]
+    rows = run_missing(
+        "label_issues", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS,
+        words=lambda row: f"{100 * row['found']['keeprate']['average_precision']:.2f} %",
+    )  # fmt: skip
+    print("\n".join(table(rows)))
+
+
+if __name__ == "__main__":
+    main()
