@@ -756,7 +756,7 @@ def test_one_split_is_cut_in_three(n: int, seed: int, n_classes: int) -> None:
         assert split.rows.tolist() == ids(split)
         share = torch.bincount(split.labels, minlength=n_classes) / len(split)
         assert (share - 1 / n_classes).abs().max() <= 2 / len(split)
-    assert (data.validation_labels, data.criterion) == ("noisy", "information")
+    assert (data.validation_labels, data.criterion) == ("noisy", "determinant")
     assert data.noise_rate is None
 
 
@@ -775,7 +775,7 @@ def test_a_noisy_validation_set_is_cut_from_the_training_split() -> None:
     source = {"train": (x, y), "test": (x[:41] + 5000, y[:41])}
     data = prepare(source, noise=PAIRFLIP, validation="noisy", seed=3)
     plain = prepare(source, noise=PAIRFLIP, seed=3)
-    assert plain.criterion == "accuracy" and data.criterion == "information"
+    assert plain.criterion == "accuracy" and data.criterion == "determinant"
     assert (len(data.train), len(data.validation), len(data.test or ())) == (1800, 200, 41)
     assert sorted(ids(data.train) + ids(data.validation)) == list(range(2000))
     # The very noise of the training samples, and nothing says which labels are right.

@@ -18,7 +18,7 @@ import keeprate
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
 from keeprate.noise import Noise
-from keeprate.noise_model import count_pairs, information_score
+from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
@@ -60,11 +60,11 @@ def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     assert not list(run.folder.glob("checkpoint*"))
 
 
-def test_without_clean_labels_the_search_goes_by_information(tmp_path):
+def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
     noisy = keeprate.prepare("digits", noise="pairflip:0.3", validation="noisy", seed=0)
     options = {"trials": 3, "config": CONFIG, "baselines_too": False, "restarts": 1}
     run = search(noisy, out=tmp_path, **options)
-    assert run.record["data"]["criterion"] == "information"
+    assert run.record["data"]["criterion"] == "determinant"
     best = max(run.record["trials"], key=lambda t: t["value"])
     assert best["value"] == pytest.approx(best["validation_score"][-1])
     result = run.record["results"][0]
@@ -73,11 +73,11 @@ def test_without_clean_labels_the_search_goes_by_information(tmp_path):
     assert result["restarts"][0]["validation_score"] == pytest.approx(
         curves["validation_score"][-1]
     )
-    # What the two peers explain of the labels, computed from their modules.
+    # Computed from the modules of the two peers.
     x = noisy.validation.inputs
     x = Normaliser.fit(noisy.train.inputs)(x)
     scores = [
-        information_score(count_pairs(m(x).argmax(1), noisy.validation.labels, 10))
+        determinant_score(count_pairs(m(x).argmax(1), noisy.validation.labels, 10))
         for m in run.classifier.modules
     ]
     assert curves["validation_score"][-1] == pytest.approx(float(np.mean(scores)), abs=1e-3)
@@ -494,7 +494,7 @@ KILLED = """
 import json, os, signal, sys
 import optuna, keeprate
 from keeprate.noise import Noise
-from keeprate.noise_model import count_pairs, information_score
+from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.searching import search
 from keeprate.training import TrainingConfig
 

@@ -71,9 +71,9 @@ class Data:
     def criterion(self) -> str:
         """What trials are judged by on the validation samples.
 
-        "accuracy", or where the labels are noisy "information" (`keeprate.noise_model`).
+        "accuracy", or where the labels are noisy "determinant" (`keeprate.noise_model`).
         """
-        return "information" if self.validation_labels == "noisy" else "accuracy"
+        return "determinant" if self.validation_labels == "noisy" else "accuracy"
 
     @property
     def n_classes(self) -> int:

@@ -64,8 +64,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         As in `keeprate.training.TrainingConfig`; batches are never larger than the training set.
     validation : float or int
         Share or number of the samples that `fit` holds out where it is given no validation set.
-        Their labels are as noisy as the others'. The search then goes by how much the predictions
-        say about them (`keeprate.noise_model.information_score`), not by how many they hit.
+        Their labels are as noisy as the others'. The search then goes by how well predictions
+        tell them apart (`keeprate.noise_model.determinant_score`), not by how many they hit.
     noise_rate : float, optional
         Share of wrong labels, for ``schedule="co-teaching"``.
     device : str

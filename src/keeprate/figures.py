@@ -154,7 +154,7 @@ def best_trial(trials: Sequence[Record]) -> Record | None:
 
 def score_in_words(record: Record) -> str:
     """What trials are judged by."""
-    noisy = part(record, "data").get("criterion") == "information"
+    noisy = part(record, "data").get("criterion") == "determinant"
     return "validation score" if noisy else "validation accuracy"
 
 

@@ -2,10 +2,11 @@
 
 *Which networks are good?* Plain accuracy against noisy labels says little where noise goes to one
 other class: under pairflip 45 % a network that takes a tenth of one class for the next loses next
-to nothing, as 45 % of these labels say the same. What tells is how much a prediction says about
-the noisy label. Given the true class, a noisy label does not depend on the sample, so that no
-prediction can say more about it than the true class does (the data-processing inequality), and all
-mixing of classes says less. No transition matrix needs to be known for that.
+to nothing, as 45 % of these labels say the same. But the joint distribution of prediction and noisy
+label is that of prediction and true class times the transition matrix, J(h, noisy) = J(h, true) T,
+and so are the determinants: noise scales |det J| of every classifier by the same factor, and leaves
+their order as clean labels would have it. No transition matrix needs to be known for that. (A
+determinant is blind to classes that change places; small-loss training does not do that.)
 
 *Which labels are wrong?* With the transition matrix that suits predictions and labels best, Bayes'
 rule gives the probability of each class once the label is known, too. A label to which no noise
@@ -13,8 +14,8 @@ leads needs less of the network's support than one to which much leads.
 
 References
 ----------
-Cover & Thomas 2006, Elements of Information Theory, Sec. 2.8. Xu et al. 2019, L_DMI (a measure of
-information that noise leaves in order). Dempster, Laird & Rubin 1977 (expectation maximisation).
+Xu et al. 2019, L_DMI: an information-theoretic noise-robust loss function (the determinant).
+Dempster, Laird & Rubin 1977 (expectation maximisation).
 Patrini et al. 2017, Making Deep Neural Networks Robust to Label Noise, Eq. (7) (the forward model).
 """
 
@@ -50,41 +51,36 @@ def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return counts.view(*predicted.shape[:-1], n_classes, n_classes)
 
 
-def mutual_information(counts: Tensor) -> Tensor:
-    """Information in nats that a prediction holds of the label, `[...]`, from counts `[..., C, C]`.
+def determinant_score(counts: Tensor) -> Tensor:
+    """How well predictions tell classes apart, judged by noisy labels, `[...]`, from `[..., C, C]`.
+
+    With J[i, j] the share of samples predicted i and labelled j, A[i, j] = J[i, j] over the root of
+    the shares of i and of j, and e = sqrt(C / N), about what chance alone makes of A's entries
+    together:
+
+        score = (log |det(A + e I)| - C log e) / (C log((1 + e) / e)),
+
+    1 where labels follow from predictions, 1 / C where the two have nothing to do with each other
+    (one singular value of A is always 1). Noise scales the determinant of every
+    classifier by the same factor. With few samples of many classes e is large, and the score
+    becomes that of A's trace, plain accuracy in essence: chance would drown the determinant.
 
     Examples
     --------
-    >>> mutual_information(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))  # log 2
-    tensor(0.6931)
-    >>> mutual_information(torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
-    tensor(0.)
-    """
-    joint = counts / counts.sum((-2, -1), keepdim=True)
-    independent = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
-    return (torch.xlogy(joint, joint) - torch.xlogy(joint, independent)).sum((-2, -1))
-
-
-def information_score(counts: Tensor) -> Tensor:
-    """Share of the labels' entropy that a prediction explains, `[...]`, from counts `[..., C, C]`.
-
-    The mutual information, less the bias that few samples give it (Miller & Madow), over the
-    entropy of the labels: 1 if labels follow from predictions, about 0 if they have nothing to do
-    with each other; under noise a perfect classifier has less than 1.
-
-    Examples
-    --------
-    >>> information_score(torch.tensor([[50.0, 0.0], [0.0, 50.0]]))
+    >>> determinant_score(torch.tensor([[50.0, 0.0], [0.0, 50.0]])).round(decimals=3)
     tensor(1.)
-    >>> round(float(information_score(torch.tensor([[27.0, 23.0], [23.0, 27.0]]))), 2)
-    0.0
+    >>> determinant_score(torch.tensor([[55.0, 45.0], [0.0, 100.0]])).round(decimals=3)
+    tensor(0.9090)
+    >>> determinant_score(torch.tensor([[50.0, 50.0], [50.0, 50.0]])).round(decimals=3)
+    tensor(0.5000)
     """
-    total = counts.sum((-2, -1))
-    shares = counts.sum(-2) / total.unsqueeze(-1)  # of the labels
-    entropy = -torch.xlogy(shares, shares).sum(-1)
-    pairs, said, given = ((x > 0).sum(-1) for x in (counts.flatten(-2), counts.sum(-1), shares))
-    bias = (pairs - said - given + 1) / (2 * total)
-    return (mutual_information(counts) - bias) / entropy.clamp_min(TINY)
+    n_classes = counts.shape[-1]
+    shares = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True)
+    noise = (n_classes / counts.sum((-2, -1))).sqrt()
+    lifted = counts / shares.clamp_min(TINY).sqrt()
+    lifted = lifted + noise[..., None, None] * torch.eye(n_classes).to(counts)
+    log_determinant: Tensor = torch.linalg.slogdet(lifted).logabsdet
+    return (log_determinant / n_classes - noise.log()) / ((1 + noise) / noise).log()
 
 
 @dataclass(frozen=True)

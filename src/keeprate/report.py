@@ -228,7 +228,7 @@ def _noise_in_words(record: Record) -> str:
     estimate, data = part(record, "noise_estimate"), part(record, "data")
     if estimate.get("noise_rate") is None:
         return "Not estimated yet."
-    held_out = data.get("criterion") == "information"
+    held_out = data.get("criterion") == "determinant"
     by = "held-out labels" if held_out else "training labels, which networks may have memorised"
     text = (
         f"About {percent(estimate['noise_rate'])} of the labels are wrong (standard error "

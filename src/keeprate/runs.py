@@ -143,7 +143,7 @@ def save_outputs(
     final = probabilities(modules, train.inputs, setup.normaliser)
     learned = mean_probabilities(trained, final)
     noisy, predicted = train, learned
-    if setup.data.criterion == "information":  # better: labels that no network has learnt
+    if setup.data.criterion == "determinant":  # better: labels that no network has learnt
         noisy = setup.data.validation
         predicted = probabilities(modules, noisy.inputs, setup.normaliser)
     record["noise_estimate"] = describe_noise(estimate_noise(predicted, noisy.labels))

@@ -24,7 +24,7 @@ from keeprate.data import Data, Normaliser, Split, epoch_order
 from keeprate.errors import invalid
 from keeprate.methods import Method
 from keeprate.networks import Networks, build_networks
-from keeprate.noise_model import count_pairs, information_score
+from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.seeding import derive_seed, torch_generator
 from keeprate.selection import corrected_logits, normalise
 
@@ -369,8 +369,8 @@ def train_population(
         ]
         accuracies = [accuracy(pairs).mean(1).tolist() for pairs in counts]
         scores = accuracies[0]
-        if data.criterion == "information":
-            scores = information_score(counts[0]).mean(1).tolist()
+        if data.criterion == "determinant":
+            scores = determinant_score(counts[0]).mean(1).tolist()
         mean_loss, mean_right = ((x / len(batches)).tolist() for x in (loss_sum, right_sum))
         precision = None if clean is None else (kept_clean / kept.clamp_min(1)).tolist()
         share = (time.perf_counter() - started) / len(population.numbers)
