@@ -28,15 +28,17 @@ from scipy.stats import spearmanr, wilcoxon
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.schedule_bench import IN_SHORT, RESULTS, SETTINGS, SHORT, TEST_ACCURACY
+from keeprate.budget import Spending, spend
 from keeprate.files import write_json
 from keeprate.records import versions
 from keeprate.spaces import get_space
 from keeprate.training import Curves
-from keeprate.trials import Proposals, choose, open_study, tell, trial_value
+from keeprate.trials import Proposals, choose, confirming, open_study, tell, trial_value
 
 Array = NDArray[np.float64]
 TREES = 200
 NEIGHBOURS = 10
+MANY_STEPS = 10**6  # none of the settings is too short for short trainings
 SPACE = get_space("basis")
 
 
@@ -149,11 +151,11 @@ Found = tuple[dict[str, Any], float]
 Search = Callable[[Replayed, int], Found]
 
 
-def ours(setting: Replayed, seed: int, *, trials: int, fidelity: float = 0.4) -> Found:
+def ours(setting: Replayed, seed: int, *, plan: Spending) -> Found:
     """The search of `keeprate.search`."""
-    rng = np.random.default_rng([seed, 1])
+    rng, fidelity = np.random.default_rng([seed, 1]), plan.fidelity
     proposals = Proposals(
-        SPACE, setting.epochs, "natural-gradient", trials, True, seed, True, fidelity
+        SPACE, setting.epochs, "natural-gradient", plan.trials, plan.confirm, seed, True, fidelity
     )
     study, epochs = open_study(None), 0
     while pending := proposals.ask(study):
@@ -207,16 +209,16 @@ def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
 
 
 SEARCHES: dict[str, Search] = {
-    "keeprate, 40 trials": partial(ours, trials=40),
-    "keeprate, 16 trials": partial(ours, trials=16),
-    "keeprate, 16 trials, fidelity 0.2": partial(ours, trials=16, fidelity=0.2),
+    "keeprate, budget 6": partial(ours, plan=spend(6, steps=MANY_STEPS)),
+    "keeprate, budget 12": partial(ours, plan=spend(12, steps=MANY_STEPS)),
+    "keeprate, 40 trials": partial(ours, plan=Spending(40, confirming(40), 0.4)),
     "random search, 6": partial(fully, sampler=optuna.samplers.RandomSampler, trials=6),
     "TPE, 6": partial(fully, sampler=optuna.samplers.TPESampler, trials=6),
     "CMA-ES, 6": partial(fully, sampler=optuna.samplers.CmaEsSampler, trials=6),
     "Hyperband, 6": partial(hyperband, cost=6.0),
     "random search, 50": partial(fully, sampler=optuna.samplers.RandomSampler, trials=50),
 }
-OURS = "keeprate, 16 trials, fidelity 0.2"
+OURS = "keeprate, budget 6"
 
 
 def compare(setting: Replayed, seeds: int) -> dict[str, Any]:

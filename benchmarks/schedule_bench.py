@@ -127,7 +127,7 @@ def train_source(
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(folder)
     proposals = Proposals(
-        get_space("basis"), setting.epochs, source, trials, confirm=False, seed=setting.seed,
+        get_space("basis"), setting.epochs, source, trials, confirm=0, seed=setting.seed,
         warm_start=source == "natural-gradient",
     )  # fmt: skip
     data, noisy = splits

@@ -31,7 +31,7 @@ from experiments.drawing import TABLES
 from keeprate import InputError
 from keeprate.files import write_atomically
 from keeprate.spaces import get_space
-from keeprate.trials import Proposals
+from keeprate.trials import Proposals, confirming
 
 NAME = "results"
 SUMMARY = "draws all figures and writes docs/results.md; --check says whether it is current"
@@ -178,10 +178,11 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
 
 
 def _trials_in_words(p: dict[str, Any]) -> str:
+    again = confirming(p["trials"]) if p["confirm"] else 0
     plan = Proposals(
-        get_space("basis"), p["epochs"], p["sampler"], p["trials"], p["confirm"], 0, p["warm_start"]
+        get_space("basis"), p["epochs"], p["sampler"], p["trials"], again, 0, p["warm_start"]
     )
-    n, again = plan.n_explored, p["trials"] - plan.n_explored
+    n = plan.n_explored
     updates = (n - 1) // plan.population_size
     words = f"{p['trials']} trials ({updates} update" + ("" if updates == 1 else "s")
     words += ", warm start" if p["warm_start"] else ""

@@ -24,7 +24,7 @@ FLOORS = {
     5: {"training"},
     6: {"checkpoints", "label_quality", "trials"},
     7: {"lockstep", "classifier", "figures", "suspects"},
-    8: {"finals", "predict", "report"},
+    8: {"budget", "finals", "predict", "report"},
     9: {"runs"},
     10: {"searching"},
     11: {"cli", "estimator"},

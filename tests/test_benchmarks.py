@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import keeprate
-from benchmarks import label_issues, replay, schedule_bench
+from benchmarks import criteria, label_issues, replay, schedule_bench
 from benchmarks.replay import Interpolator, Replayed
 from keeprate.spaces import get_space
 
@@ -61,6 +61,17 @@ def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
     assert counts == [40, 30]
     assert json.loads(table.schema.metadata[b"settings"])[other.name]["noise"] == "symmetric:0.2"
     assert replay.read(DIGITS.name, path).errors()["schedules"] == 40
+
+
+def test_criteria_are_compared_with_the_test_accuracy(made):
+    rows, _ = made
+    found = criteria.compare(rows)
+    said = found["criteria"]
+    assert said["accuracy, clean labels"]["spearman"] > 0.8 and len(said) == 6
+    assert said["determinant"]["spearman"] > 0.5
+    assert found["best_test_accuracy"] >= said["determinant"]["test_accuracy_of_its_choice"]
+    counts = np.array(rows[0]["noisy_counts"])
+    assert counts.sum() == pytest.approx(2 * 300)  # two networks, 300 held-out samples
 
 
 def test_the_interpolator_finds_a_smooth_function_again():

@@ -260,16 +260,14 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
 
 def test_short_trials_explore_and_only_full_ones_win(confirmed):
     trials = confirmed.record["trials"]
-    explored, first, second = trials[:12], trials[12:14], trials[14:]
+    explored, first = trials[:12], trials[12:]
     assert [len(t["validation_score"]) for t in trials] == [3] * 12 + [6] * 4
     assert [t["state"] for t in trials] == ["short"] * 12 + ["complete"] * 4
-    best = sorted(explored, key=lambda t: -t["validation_score"][-1])[:2]
+    best = sorted(explored, key=lambda t: -t["validation_score"][-1])[:4]
     assert [t["confirms"] for t in first] == [t["number"] for t in best]
-    ranked = ranked_by_mean([t["number"] for t in best], trials[:14])
-    assert [t["confirms"] for t in second] == ranked
-    winner = ranked_by_mean(ranked, trials)[0]
+    winner = max(first, key=lambda t: t["value"])["confirms"]
     assert np.allclose(confirmed.schedule.keep_rate, trials[winner]["keep_rate"])
-    assert [trials[n]["confirms"] for n in confirmed.record["chosen_trials"]] == [winner] * 2
+    assert [trials[n]["confirms"] for n in confirmed.record["chosen_trials"]] == [winner]
     assert confirmed.record["cost"]["full_trainings"] == pytest.approx(12 * 0.5 + 4)
 
 
@@ -287,11 +285,11 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
     config = replace(CONFIG, epochs=6)
     found = search(data, config=config, **SIXTEEN)
     whole = np.array([t["keep_rate"] for t in found.record["trials"]])
-    assert [(n, c.epochs) for n, c, _ in seen] == [(10, 3), (2, 3), (2, 6), (2, 6)]
+    assert [(n, c.epochs) for n, c, _ in seen] == [(10, 3), (2, 3), (4, 6)]
     # Epochs 1, 3.5 and 6 of six.
     middle = (whole[:10, 2] + whole[:10, 3]) / 2
     assert np.allclose(seen[0][2], np.stack([whole[:10, 0], middle, whole[:10, -1]], 1))
-    assert np.array_equal(seen[2][2], whole[12:14])
+    assert np.array_equal(seen[2][2], whole[12:])
     assert seen[0][1].learning_rate_at(2) < config.learning_rate_at(2)  # decays within three
 
 
@@ -332,7 +330,7 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
     options = {"config": config, "restarts": 2, "baselines_too": False}
     search(data, trials=16, population=7, **options)
     searched = [
-        ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 2), ("search", 14, 2),
+        ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 4),
     ]  # fmt: skip
     finals = [("final-co-teaching", 0, 2)]
     assert seen == searched + finals
@@ -431,7 +429,7 @@ def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
     from keeprate.spaces import get_space
     from keeprate.trials import Proposals
 
-    plan = Proposals(get_space("basis"), 40, "paper:20", 100, False, 0, warm_start=False)
+    plan = Proposals(get_space("basis"), 40, "paper:20", 100, 0, 0, warm_start=False)
     assert [plan.population_of(n) for n in (0, 19, 20, 99)] == [
         range(0, 20), range(0, 20), range(20, 40), range(80, 100),
     ]  # fmt: skip
@@ -494,7 +492,6 @@ KILLED = """
 import json, os, signal, sys
 import optuna, keeprate
 from keeprate.noise import Noise
-from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.searching import search
 from keeprate.training import TrainingConfig
 

@@ -170,7 +170,18 @@ def search_command(
             help="none, or halving: stop the worse candidates after 40 % and 60 % of the epochs.",
         ),
     ] = "none",
-    trials: Annotated[int, typer.Option("--trials", help="Trainings to start.")] = 40,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", help="Trainings to start.", show_default="40"),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Instead of --trials: what the search may cost, in full trainings (6), or how "
+            "long all may take (30m, 2h).",
+        ),
+    ] = None,
     fidelity: Annotated[
         float,
         typer.Option(
@@ -224,6 +235,7 @@ def search_command(
             sampler=sampler,
             pruner=pruner,
             trials=trials,
+            budget=budget,
             fidelity=fidelity,
             confirm=not no_confirm,
             config=config,

@@ -54,8 +54,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     schedule : str, array_like [T], Schedule or callable
         "search", or what `keeprate.train` takes: "co-teaching" (needs `noise_rate`), "constant",
         a file, keep rates, epoch (from 1) -> keep rate.
-    trials : int
-        Of a search: each is a training.
+    trials : int, optional
+        Of a search: each is a training. 20, if no budget is given either.
+    budget : float or str, optional
+        Of a search, as `keeprate.search` takes it: 6 full trainings, or "30m".
     fidelity : float
         Of a search, as `keeprate.search` takes it: below 1 for large data sets and long trainings.
     restarts : int
@@ -116,7 +118,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         *,
         method: str | Method = "co-teaching",
         schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "search",
-        trials: int = 20,
+        trials: int | None = None,
+        budget: float | str | None = None,
         fidelity: float = 1.0,
         restarts: int = 1,
         epochs: int = 40,
@@ -133,6 +136,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.method = method
         self.schedule = schedule
         self.trials = trials
+        self.budget = budget
         self.fidelity = fidelity
         self.restarts = restarts
         self.epochs = epochs
@@ -320,7 +324,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "progress": _Print() if self.verbose > 0 else None,
         }
         if isinstance(self.schedule, str) and self.schedule == "search":
-            options |= {"trials": self.trials, "fidelity": self.fidelity}
+            trials = 20 if self.trials is None and self.budget is None else self.trials
+            options |= {"trials": trials, "budget": self.budget, "fidelity": self.fidelity}
             return search(data, baselines_too=False, **options)
         schedule: Any = self.schedule
         return train(data, schedule=schedule, **options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from torch import nn
 
+from keeprate.budget import LEAST, Spending, affordable, parse_budget, spend
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import invalid
@@ -25,6 +27,7 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import Method, get_method
+from keeprate.records import save_record
 from keeprate.runs import (
     Run,
     assumed_noise_rate,
@@ -40,6 +43,7 @@ from keeprate.trials import (
     Proposals,
     best_value,
     choose,
+    confirming,
     describe_trial,
     find_study,
     open_study,
@@ -48,6 +52,7 @@ from keeprate.trials import (
     trial_value,
 )
 
+_UNKNOWN = Schedule(np.ones(1), "searched")  # until it is found
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
 PRUNERS: dict[str, dict[float, float]] = {
     "none": {},
@@ -64,13 +69,14 @@ def search(
     space: str = "basis",
     sampler: str = "natural-gradient",
     pruner: str = "none",
-    trials: int = 40,
+    trials: int | None = None,
     fidelity: float = 1.0,
     confirm: bool = True,
     warm_start: bool = True,
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    budget: float | str | None = None,
     baselines_too: bool = True,
     restarts: int = 3,
     noise_rate: float | None = None,
@@ -101,8 +107,8 @@ def search(
         the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.
         Candidates compete with those that train with them: where memory holds few at a time,
         fewer are stopped, and one alone never is.
-    trials : int
-        Trainings to start; without a pruner each is a full one.
+    trials : int, optional
+        Trainings to start, 40 if nothing is said; without a pruner each is a full one.
     fidelity : float
         Share of the epochs that the exploring trials train for, in (0, 1]: the whole R(t) and the
         whole learning-rate schedule in fewer epochs. Below 1 only trials that confirm train fully,
@@ -114,8 +120,12 @@ def search(
         once more, and choose by the mean: the best of many single trainings was partly lucky.
         These trials are not pruned.
     warm_start : bool
-        Begin (16 trials or more) with eight plain decays, to 0.15 up to 0.85, as near as the space
-        comes to them; otherwise with what the sampler draws without knowing anything.
+        Begin (where eight trials or more explore) with eight plain decays, to 0.15 up to 0.85, as
+        near as the space comes to them; otherwise with what the sampler draws without knowing
+        anything.
+    budget : float or str, optional
+        Instead of `trials`, `fidelity` and `confirm`: what the search may cost, in full trainings
+        (6, at least 2), or how long all may take, final trainings included ("30m", "2h").
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
     baselines_too : bool
@@ -138,9 +148,22 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
-    proposals = Proposals(
-        family, config.epochs, sampler, trials, confirm, seed, warm_start, fidelity
-    )
+    steps = config.epochs * (len(data.train) // config.batch_size)
+    planned = _planned(budget, trials, fidelity, confirm, steps=steps)
+
+    def proposals_of(plan: Spending) -> Proposals:
+        return Proposals(
+            space=family,
+            epochs=config.epochs,
+            sampler=sampler,
+            trials=plan.trials,
+            confirm=plan.confirm,
+            seed=seed,
+            warm_start=warm_start,
+            fidelity=plan.fidelity,
+        )
+
+    proposals_of(planned or spend(LEAST, steps=steps))  # complains before a folder is made
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -159,6 +182,7 @@ def search(
         "sampler": sampler,
         "pruner": pruner,
         "trials": trials,
+        "budget": None if budget is None else str(budget),
         "fidelity": fidelity,
         "confirm": confirm,
         "warm_start": warm_start,
@@ -170,6 +194,18 @@ def search(
     done = finished_run(setup, record)
     if done is not None:
         return replace(done, study=find_study(setup.folder))
+    plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, _UNKNOWN)]
+    if baselines_too:
+        plans += baselines(setup, known_rate)
+    if "plan" not in record:
+        if planned is None:
+            n_finals = restarts * sum(p.method.n_networks for p in plans) / chosen.n_networks
+            seconds, _ = parse_budget(str(budget))
+            planned = spend(affordable(seconds, setup, chosen, n_finals=n_finals), steps=steps)
+        record["plan"] = asdict(planned)  # kept: after a kill a time would buy something else
+        if setup.folder is not None:
+            save_record(setup.folder, record)
+    proposals = proposals_of(Spending(**record["plan"]))
     with storage_errors(setup.folder):
         study = open_study(setup.folder)
         _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
@@ -180,9 +216,7 @@ def search(
     record["chosen_trials"] = [trial.number for trial in best]
     found = family.schedule(best[0].params, config.epochs)
     found = Schedule(found.keep_rate, "searched", found.parameters)
-    plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, found)]
-    if baselines_too:
-        plans += baselines(setup, known_rate)
+    plans[0] = replace(plans[0], schedule=found)
     epochs = sum(len(trial["validation_score"]) for trial in record["trials"])
     cost = {
         "search_seconds": sum(float(trial["seconds"]) for trial in record["trials"]),
@@ -190,6 +224,20 @@ def search(
         "full_trainings": epochs / config.epochs,
     }
     return replace(finish(setup, record, plans, cost, restarts=restarts), study=study)
+
+
+def _planned(
+    budget: float | str | None, trials: int | None, fidelity: float, confirm: bool, *, steps: int
+) -> Spending | None:
+    """What trials the search has; None if its budget is a time."""
+    if budget is None:
+        n = 40 if trials is None else trials
+        return Spending(n, confirming(n) if confirm else 0, fidelity)
+    if trials is not None or fidelity != 1 or not confirm:
+        requirement = "be given alone: it plans trials, fidelity and confirmation"
+        raise invalid("budget", requirement, "one of these, too", "leave them out")
+    value, unit = parse_budget(budget)
+    return spend(value, steps=steps) if unit == "trainings" else None
 
 
 def _run_trials(

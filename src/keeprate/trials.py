@@ -32,9 +32,18 @@ from keeprate.training import Curves
 STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
 PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
-MANY = 16  # trials from which on there is room for given schedules and for confirming
+MANY = 16  # trials from which on some confirm, if nothing else is said
 START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 """Where the given schedules of a warm start end: for little noise and for much."""
+
+
+def confirming(trials: int) -> int:
+    """How many of so many trials confirm, if nothing else is said: about a quarter.
+
+    >>> [confirming(trials) for trials in (15, 16, 40)]
+    [0, 4, 10]
+    """
+    return 2 * (trials // 8) if trials >= MANY else 0
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,14 @@ class Proposals:
         A key of `SAMPLERS`; "paper:20" for the paper's natural gradient with a step size of 20.
     trials : int
         In all.
-    confirm : bool
-        Whether about a quarter of the trials (none of fewer than 16) trains the best schedules
-        again, with other initial weights and other batches, and the best of these once more. One
-        training may be lucky: under pairflip noise the same schedule can end ten points apart.
+    confirm : int
+        How many of the trials train the best schedules (again), with other initial weights and
+        other batches, and from five on the best of these once more. One training may be lucky:
+        under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
-        Whether the first trials (of 16 or more) are given schedules: plain decays to eight levels.
+        Whether the first trials are given schedules, plain decays to eight levels, where at
+        least eight explore.
     fidelity : float
         Share of the T epochs that explored trials train for.
     """
@@ -65,7 +75,7 @@ class Proposals:
     epochs: int
     sampler: str
     trials: int
-    confirm: bool
+    confirm: int
     seed: int
     warm_start: bool = True
     fidelity: float = 1.0
@@ -104,14 +114,11 @@ class Proposals:
         """How many schedules are trained again, and how many of these once more.
 
         >>> from keeprate.spaces import get_space
-        >>> [Proposals(get_space("full"), 9, "tpe", n, True, 0).rounds for n in (40, 20, 15)]
-        [(7, 3), (2, 2), ()]
+        >>> [Proposals(get_space("full"), 9, "tpe", 40, n, 0).rounds for n in (10, 4, 0)]
+        [(7, 3), (4,), ()]
         """
-        if not self.confirm or self.trials < MANY:
-            return ()
-        together = 2 * (self.trials // 8)
-        last = max(2, together * 3 // 10)
-        return together - last, last
+        last = self.confirm * 3 // 10 if self.confirm > 4 else 0
+        return tuple(size for size in (self.confirm - last, last) if size)
 
     @property
     def n_explored(self) -> int:
@@ -122,7 +129,7 @@ class Proposals:
         """How many epochs trial `number` trains for, if nothing stops it.
 
         >>> from keeprate.spaces import get_space
-        >>> short = Proposals(get_space("basis"), 40, "random", 40, True, 0, fidelity=0.25)
+        >>> short = Proposals(get_space("basis"), 40, "random", 40, 10, 0, fidelity=0.25)
         >>> short.epochs_of(29), short.epochs_of(30)
         (10, 40)
         """
@@ -141,7 +148,8 @@ class Proposals:
 
         def complete(trial: optuna.Trial) -> None:
             fixed = None
-            if self.warm_start and self.trials >= MANY and trial.number < len(START_LEVELS):
+            n_given = len(START_LEVELS)
+            if self.warm_start and trial.number < n_given <= self.n_explored:
                 fixed = self._given[trial.number]
             again = self._to_confirm(trial.number, existing)
             if again is not None:
@@ -163,7 +171,7 @@ class Proposals:
         """The trials that are asked for, and trained, together with trial `number`.
 
         >>> from keeprate.spaces import get_space
-        >>> proposals = Proposals(get_space("basis"), 40, "random", 40, True, 0)
+        >>> proposals = Proposals(get_space("basis"), 40, "random", 40, 10, 0)
         >>> [proposals.population_of(n) for n in (9, 25, 30, 39)]
         [range(0, 10), range(20, 30), range(30, 37), range(37, 40)]
         """
