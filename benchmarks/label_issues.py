@@ -32,9 +32,10 @@ from keeprate.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
 NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4")
+SAMPLES = 20_000
 PROTOCOL = {
     "data": "mnist",
-    "samples": 20_000,
+    "samples": SAMPLES,
     "model": "mlp",
     "keeprate epochs": 40,
     "keeprate schedule": "(1 + 20 t / T)^-a, R(T) = 0.4",
@@ -115,7 +116,7 @@ def with_cleanlab(data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int) 
 
 def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
     """All of them on the same labels."""
-    source = folder if folder == "digits" else str(Path(folder) / str(PROTOCOL["data"]))
+    source = folder if folder == "digits" else str(Path(folder) / "mnist")
     data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
     # A small validation set and no test: what is measured is the time of training.
     few = part(data.validation, np.arange(min(500, len(data.validation))))
@@ -151,7 +152,7 @@ def main() -> None:
     jobs = [
         Job(
             {"noise": noise, "seed": seed},
-            partial(compare, noise, seed, options.data, int(str(PROTOCOL["samples"]))),
+            partial(compare, noise, seed, options.data, SAMPLES),
         )
         for seed in range(options.seeds)
         for noise in NOISES

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import keeprate
-from benchmarks import criteria, label_issues, replay, schedule_bench
+from benchmarks import criteria, label_issues, long_tail, noisy_validation, replay, schedule_bench
 from benchmarks.replay import Interpolator, Replayed
 from keeprate.spaces import get_space
 
@@ -140,3 +140,24 @@ def test_the_fold_that_judges_a_sample_was_not_trained_with_it(monkeypatch):
     assert np.allclose(found.sum(1), 1) and len(seen) == 5
     counts = np.bincount(np.concatenate(seen), minlength=2000)
     assert set(counts[data.train.rows]) == {4}
+
+
+@pytest.mark.parametrize("validation", ["auto", "noisy"])
+def test_a_search_with_and_without_clean_labels(validation):
+    row = noisy_validation.run_one("pairflip:0.3", validation, 0, "digits", 500, 4)
+    assert row["cost"]["full_trainings"] <= 6 and len(row["keep_rate"]) == 4
+    assert 0 < row["noise_estimate"]["noise_rate"] < 1 and row["noise_rate"] > 0.2
+    row |= {"noise": "pairflip:0.3", "validation": validation}
+    assert len(noisy_validation.table([row])) == 3
+
+
+def test_classes_are_thinned_out():
+    loaded = keeprate.load("digits")
+    thin = long_tail.thinned(loaded, 0, 150, 10)
+    sizes = np.bincount(thin.splits["train"].labels.numpy())
+    assert sizes[0] == 150 and sizes[9] == 10 and (np.diff(sizes) < 0).all()
+    rows = [
+        {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.5, 0.4, 0.3]},
+        {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.7, 0.6, 0.5]},
+    ]
+    assert long_tail.table(rows)[2] == "| n | m | 78.00 \xb1 4.24 | 50.00 \xb1 14.14 |"
