@@ -120,9 +120,9 @@ def search(
         once more, and choose by the mean: the best of many single trainings was partly lucky.
         These trials are not pruned.
     warm_start : bool
-        Begin (where eight trials or more explore) with eight plain decays, to 0.15 up to 0.85, as
-        near as the space comes to them; otherwise with what the sampler draws without knowing
-        anything.
+        Begin (where four trials or more explore) with plain decays to seven levels from 0.25 to
+        0.85, as near as the space comes to them; otherwise with what the sampler draws without
+        knowing anything.
     budget : float or str, optional
         Instead of `trials`, `fidelity` and `confirm`: what the search may cost, in full trainings
         (6, at least 2), or how long all may take, final trainings included ("30m", "2h").

@@ -32,9 +32,10 @@ from keeprate.training import Curves
 STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
 PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
+FEW = 4  # explored trials from which on given schedules are the first
 MANY = 16  # trials from which on some confirm, if nothing else is said
-START_LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
-"""Where the given schedules of a warm start end: for little noise and for much."""
+START_LEVELS = (0.45, 0.25, 0.65, 0.35, 0.55, 0.75, 0.85)
+"""Where the given schedules of a warm start end: a few for every noise rate, then those between."""
 
 
 def confirming(trials: int) -> int:
@@ -65,8 +66,8 @@ class Proposals:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
-        Whether the first trials are given schedules, plain decays to eight levels, where at
-        least eight explore.
+        Whether the first trials are given schedules, plain decays to seven levels, where at
+        least four explore.
     fidelity : float
         Share of the T epochs that explored trials train for.
     """
@@ -148,8 +149,8 @@ class Proposals:
 
         def complete(trial: optuna.Trial) -> None:
             fixed = None
-            n_given = len(START_LEVELS)
-            if self.warm_start and trial.number < n_given <= self.n_explored:
+            n_given = min(len(START_LEVELS), self.n_explored)
+            if self.warm_start and n_given >= FEW and trial.number < n_given:
                 fixed = self._given[trial.number]
             again = self._to_confirm(trial.number, existing)
             if again is not None:
