@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr, wilcoxon
 from sklearn.ensemble import RandomForestRegressor
 
-from benchmarks.schedule_bench import IN_SHORT, RESULTS, SETTINGS, SHORT, TEST_ACCURACY
+from benchmarks.schedule_bench import IN_SHORT, RESULTS, SHORT, TEST_ACCURACY
 from keeprate.budget import Spending, spend
 from keeprate.files import write_json
 from keeprate.records import versions
@@ -242,8 +242,10 @@ def compare(setting: Replayed, seeds: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Compare on every setting that the benchmark has."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    there = json.loads(pq.read_schema(RESULTS).metadata[b"settings"])
+    parser.add_argument("--settings", nargs="+", choices=list(there), default=list(there))
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--out", default=str(RESULTS.with_name("replay.json")))
     options = parser.parse_args()

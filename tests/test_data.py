@@ -799,6 +799,12 @@ def test_three_given_splits_stay() -> None:
     assert (min(ids(data.test)), len(data.test or ())) == (200, 30)
 
 
+def test_too_few_samples_are_said_to_be_too_few() -> None:
+    x, y = numbered(4, 2)
+    with pytest.raises(InputError, match="samples must be at least 5 to be cut .* got 4"):
+        prepare((x, y))
+
+
 def test_sizes_can_be_said() -> None:
     x, y = numbered(100)
     data = prepare((x, y), n_validation=7, n_test=0.25, limit=12)

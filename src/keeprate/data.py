@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.int64]
+LEAST_SAMPLES = 5  # of which a fifth is one
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,9 @@ def _split(
         return train, validation, kept, "the validation split of the source"
     pool = splits[held_out[0]] if held_out else train
     size = len(pool)
+    if not held_out and size < LEAST_SAMPLES and n_validation is None:
+        requirement = f"be at least {LEAST_SAMPLES} to be cut in training, validation and test ones"
+        raise invalid("samples", requirement, size, "give more rows, or splits")
     n_val = _count("n_validation", n_validation, size, size // 2 if held_out else size // 5)
     n_tst = _count("n_test", n_test, size, size - n_val if held_out else size // 5)
     if n_val + n_tst > size - (not held_out):

@@ -233,9 +233,18 @@ def _planned(
     if budget is None:
         n = 40 if trials is None else trials
         return Spending(n, confirming(n) if confirm else 0, fidelity)
-    if trials is not None or fidelity != 1 or not confirm:
-        requirement = "be given alone: it plans trials, fidelity and confirmation"
-        raise invalid("budget", requirement, "one of these, too", "leave them out")
+    also = [
+        name
+        for name, said in (
+            ("trials", trials is not None),
+            ("fidelity", fidelity != 1),
+            ("no confirmation", not confirm),
+        )
+        if said
+    ]
+    if also:
+        requirement = "be given alone, as it plans the trials,"
+        raise invalid("budget", requirement, f"{' and '.join(also)}, too", "leave that out")
     value, unit = parse_budget(budget)
     return spend(value, steps=steps) if unit == "trainings" else None
 
