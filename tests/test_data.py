@@ -801,7 +801,7 @@ def test_three_given_splits_stay() -> None:
 
 def test_too_few_samples_are_said_to_be_too_few() -> None:
     x, y = numbered(4, 2)
-    with pytest.raises(InputError, match="samples must be at least 5 to be cut .* got 4"):
+    with pytest.raises(InputError, match=r"samples must be at least 5 to be cut .* got 4"):
         prepare((x, y))
 
 
