@@ -13,7 +13,7 @@ EXTRA_SOURCES := $(wildcard benchmarks experiments examples tests)
 TYPED_EXTRAS := $(wildcard benchmarks/*.py experiments/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,13 @@ check: $(READY) ## Lint, formatting, types, import floors, and docs/results.md i
 	$(BIN)/mypy src $(TYPED_EXTRAS)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m experiments results --check
+
+docs: .venv/.docs-stamp ## Build the documentation in site/; warnings are errors
+	$(BIN)/mkdocs build --quiet --strict
+
+.venv/.docs-stamp: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 bench: $(READY) ## Measure the training engine; prints JSON
 	$(BIN)/python -m benchmarks.engine

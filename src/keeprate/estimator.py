@@ -62,8 +62,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Of a search, as `keeprate.search` takes it: below 1 for large data sets and long trainings.
     restarts : int
         Final trainings, of which the one that validates best is kept.
-    epochs, batch_size, optimizer, lr
+    epochs, batch_size : int
         As in `keeprate.training.TrainingConfig`; batches are never larger than the training set.
+    optimizer : {"adam", "sgd", "rmsprop"}
+    lr : float
     validation : float or int
         Share or number of the samples that `fit` holds out where it is given no validation set.
         Their labels are as noisy as the others'. The search then goes by how well predictions
