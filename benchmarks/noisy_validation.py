@@ -1,9 +1,9 @@
 """A search without a clean label against one with 5,000: `python -m benchmarks.noisy_validation`.
 
 MNIST, 20,000 training samples, MLP, 40 epochs, a budget of six full trainings, three final
-trainings. With `--validation noisy` a tenth of the training samples validates, with its noise;
-otherwise 5,000 clean ones do. Both are judged on test samples with their true labels. The noise
-rate estimated without clean labels stands beside the true one.
+trainings. With `--validation noisy` a tenth of the training samples validates, with its noise, so
+that 18,000 are left; otherwise 5,000 clean ones of the test images do. Both are judged on 5,000
+test images with their true labels. The estimated noise rate stands beside the true one.
 
 The same command goes on after a kill; the results are in `results/noisy_validation.json`.
 """
@@ -22,7 +22,7 @@ from keeprate.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
 VALIDATIONS = {"auto": "5,000 clean labels", "noisy": "no clean label"}
-SAMPLES, EPOCHS, BUDGET, RESTARTS = 20_000, 40, 6, 3
+SAMPLES, EPOCHS, BUDGET, RESTARTS, N_TEST = 20_000, 40, 6, 3, 5_000
 PROTOCOL = {
     "data": "mnist",
     "samples": SAMPLES,
@@ -30,13 +30,21 @@ PROTOCOL = {
     "epochs": EPOCHS,
     "budget": BUDGET,
     "restarts": RESTARTS,
+    "test samples": N_TEST,
 }
 
 
 def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, epochs: int) -> Row:
     """One search and its final trainings."""
     source = folder if folder == "digits" else str(Path(folder) / "mnist")
-    data = keeprate.prepare(source, noise=noise, seed=seed, limit=samples, validation=validation)
+    data = keeprate.prepare(
+        source,
+        noise=noise,
+        seed=seed,
+        limit=samples,
+        validation=validation,
+        n_test=None if folder == "digits" else N_TEST,
+    )
     run = keeprate.search(
         data,
         budget=BUDGET,

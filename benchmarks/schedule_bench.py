@@ -33,12 +33,13 @@ import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 import keeprate
 from keeprate.data import Data, Normaliser, Split, part
 from keeprate.lockstep import make_setup, train_schedules
 from keeprate.methods import get_method
-from keeprate.noise_model import count_pairs, forward_log_likelihood
+from keeprate.noise_model import count_pairs, fit_transition_matrix
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
 from keeprate.training import Curves, Population, TrainingConfig, batched_logits
@@ -90,6 +91,13 @@ def load_setting(setting: Setting, folder: str) -> tuple[Data, Split]:
     return replace(data, train=train), noisy
 
 
+def forward_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean log-likelihood of the labels under the transition matrix that suits best, `[...]`."""
+    matrix = fit_transition_matrix(probabilities, labels)
+    likelihood = (probabilities * matrix[..., labels].mT).sum(-1)
+    return likelihood.clamp_min(1e-12).log().mean(-1)
+
+
 class NoisyJudge:
     """What held-out noisy labels say of each candidate over the last tenth of its epochs."""
 
@@ -102,8 +110,9 @@ class NoisyJudge:
         """After each epoch: counts of (predicted, label), agreement of peers, likelihood."""
         if population.epoch <= self._from or not population.numbers:
             return
-        networks, labels = population.networks, self._noisy.labels
-        pieces = batched_logits(networks, self._noisy.inputs, self._normaliser)
+        networks, device = population.networks, population.keep_rates.device
+        labels = self._noisy.labels.to(device)
+        pieces = batched_logits(networks, self._noisy.inputs.to(device), self._normaliser)
         logits = torch.cat([logits for _, logits in pieces], dim=2)  # [K, R, N, C]
         predicted = logits.argmax(-1)
         counts = count_pairs(predicted, labels, self._n_classes).sum(1)

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from keeprate import cli
+from keeprate import cli, label_quality
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
+from keeprate.label_quality import LabelQuality
 from keeprate.records import load_record
 
 QUICK = ["--epochs", "1", "--batch-size", "16"]
@@ -112,7 +113,7 @@ def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
     assert f" {first[0]} " in said.out and first[3] in said.out
 
 
-def test_issues_of_another_model_s_probabilities(tmp_path, capsys):
+def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
     labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
     np.savez(tmp_path / "p.npz", labels=labels, pred_probs=probabilities)
     for kind in ("json", "parquet"):
@@ -125,6 +126,13 @@ def test_issues_of_another_model_s_probabilities(tmp_path, capsys):
             "given_label": "1", "predicted_label": "0",
         }  # fmt: skip
         assert [row["label_score"] for row in rows] == sorted(row["label_score"] for row in rows)
+    quality = LabelQuality(np.arange(2), np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.9]))
+    monkeypatch.setattr(
+        label_quality, "load_label_quality", lambda source: (quality, ("[/x]", "[bold]"))
+    )
+    code, said = keeprate("issues", tmp_path / "p.npz", capsys=capsys)
+    assert code == 0 and "[/x]" in said.out and "[bold]" in said.out
+    monkeypatch.undo()
     np.savez(tmp_path / "bad.npz", labels=labels, pred_probs=probabilities[:2])
     np.savez(tmp_path / "other.npz", x=labels)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:60])

@@ -213,6 +213,19 @@ def test_suspects_are_shown_and_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_names_with_line_breaks_and_older_lists(tmp_path: Path) -> None:
+    record = make_record()
+    quality = with_suspects(record, tmp_path / "run", ("a\nb", "c\u2028,d", '"e"'))
+    page = write(record, tmp_path / "run")
+    packed = re.findall(r"data:text/csv;base64,([^\"]*)", page)[0]
+    content = io.StringIO(base64.b64decode(packed).decode(), newline="")
+    rows = list(csv.DictReader(content))
+    assert len(rows) == quality.is_issue.sum()
+    assert {row["given_label"] for row in rows} == {"a\nb", "c\u2028,d", '"e"'}
+    (tmp_path / "run" / "label_quality.csv").write_text("index,score\n1,0.5\n")
+    assert "Download" not in write(record, tmp_path / "run")
+
+
 def test_pictures_and_rows_of_suspects() -> None:
     quality = LabelQuality(
         np.arange(3) + 5, np.zeros(3, int), np.ones(3, int), np.array([3, 1, 2.0])

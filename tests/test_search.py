@@ -88,6 +88,16 @@ def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
     assert 0 < estimate["noise_rate"] < 1 and 0 < estimate["noise_rate_std"] < 0.1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    few = keeprate.prepare((rng.random((12, 3)), np.arange(12) % 2), seed=seed)
+    assert few.criterion == "determinant" and len(few.validation) == 2
+    config = TrainingConfig(epochs=3, batch_size=4)
+    found = train(few, schedule="constant", config=config, out=tmp_path).record["results"][0]
+    assert all(0 <= score <= 1 for score in found["curves"]["validation_score"])
+
+
 def test_the_saved_classifier_is_the_trained_one(run, data):
     loaded = load_classifier(run.folder)
     ours = run.classifier.predict_proba(data.test.inputs)

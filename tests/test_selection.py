@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keeprate
-from keeprate.methods import METHODS, PER_CLASS, get_method
+from keeprate.methods import METHODS, PER_CLASS, RANK_THE_BATCH, get_method
 from keeprate.selection import (
     corrected_logits,
     normalise,
@@ -164,7 +164,7 @@ def test_a_count_that_floats_miss_is_kept():
     assert small_loss(torch.arange(100.0), torch.tensor(0.29)).sum() == 29
 
 
-NAMES = [*METHODS, *(name + PER_CLASS for name in METHODS if METHODS[name].uses_schedule)]
+NAMES = [*METHODS, *(name + PER_CLASS for name in RANK_THE_BATCH)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,8 +263,9 @@ def test_the_same_share_of_every_class_is_kept_whatever_their_losses():
     assert kept[[0, 1, 2, 8, 9]].all()
     assert [int(METHODS["mentornet"].select(losses[None, None], None, labels, rate).sum())] == [6]
     assert get_method("mentornet-per-class").fingerprint() is None
-    with pytest.raises(keeprate.InputError, match="standard-per-class"):
-        get_method("standard-per-class")
+    for name in ("standard-per-class", "co-teaching-plus-per-class"):
+        with pytest.raises(keeprate.InputError, match=name):
+            get_method(name)
 
 
 def mutated(name: str, **changes):

@@ -19,7 +19,7 @@ FIDELITY = 0.4  # of exploring trials, where that is enough to memorise wrong la
 ENOUGH_STEPS = 1000  # of an optimiser; docs/decisions/0014
 SHARE_CONFIRMING = 0.45  # of a budget
 LEAST = 2.0  # full trainings
-TIMED = 10, 20  # candidates and batches that are timed
+TOGETHER, BATCHES_TIMED = 10, 20  # candidates in lockstep, batches
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -76,24 +76,25 @@ def parse_budget(budget: float | str) -> tuple[float, str]:
     return value, "trainings"
 
 
-def spend(trainings: float, *, steps: int) -> Spending:
+def spend(trainings: float, *, epochs: int, steps: int) -> Spending:
     """Plan a search that costs at most so many full trainings.
 
-    Nearly half of the budget trains the best schedules fully, as distinct ones as there can be:
-    short trainings rank, but not well among the best. Where 40 % of a training's `steps` are too
-    few to memorise wrong labels, all trials train fully.
+    Nearly half of the budget trains the best schedules fully: short trainings rank schedules, but
+    not well among the best. Where 40 % of a training's `steps` are too few to memorise wrong
+    labels, all trials train fully.
 
-    >>> spend(6, steps=18_000)
+    >>> spend(6, epochs=40, steps=18_000)
     Spending(trials=10, confirm=3, fidelity=0.4)
-    >>> round(spend(22, steps=18_000).cost, 1), spend(6, steps=500)
+    >>> round(spend(22, epochs=40, steps=18_000).cost, 1), spend(6, epochs=40, steps=500)
     (22.0, Spending(trials=6, confirm=1, fidelity=1.0))
     """
-    if FIDELITY * steps < ENOUGH_STEPS:
+    fidelity = max(1, round(FIDELITY * epochs)) / epochs  # whole epochs
+    if fidelity * steps < ENOUGH_STEPS or fidelity == 1:
         trials = math.floor(trainings)
         return Spending(trials, trials // 4, 1.0)
     confirm = max(1, round(SHARE_CONFIRMING * trainings))
-    explored = math.floor((trainings - confirm) / FIDELITY + 1e-9)
-    return Spending(explored + confirm, confirm, FIDELITY)
+    explored = max(1, math.floor((trainings - confirm) / fidelity + 1e-9))
+    return Spending(explored + confirm, confirm, fidelity)
 
 
 def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float) -> float:
@@ -107,35 +108,35 @@ def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float)
     InputError
         If the time is too short for the final trainings and the smallest search.
     """
-    n_candidates, n_batches = TIMED
-    batch = setup.config.batch_size
-    n = min(len(setup.data.train), n_batches * batch)
-    few = replace(
-        setup.data,
-        train=part(setup.data.train, np.arange(n)),
-        validation=part(setup.data.validation, np.arange(min(n, len(setup.data.validation)))),
-        test=None,
-    )
-    keep = Schedule(np.ones(1))
-    trial = replace(setup, config=replace(setup.config, epochs=1), folder=None, progress=None)
-    started = time.perf_counter()
-    train_schedules(
-        range(n_candidates),
-        [keep] * n_candidates,
-        trial,
-        method=method,
-        stream="timed",
-        data=few,
-        after_group=lambda population: None,
-    )
-    one = (time.perf_counter() - started) / n_candidates * len(setup.data.train) / n
-    one *= setup.config.epochs
+    data, config = setup.data, setup.config
+    n_batches = len(data.train) // config.batch_size
+    few = min(1 + BATCHES_TIMED, n_batches)
+
+    def once(n: int) -> float:
+        """Seconds of an epoch of so many batches, with its evaluation."""
+        kept = part(data.train, np.arange(n * config.batch_size))
+        started = time.perf_counter()
+        train_schedules(
+            range(TOGETHER),
+            [Schedule(np.ones(1))] * TOGETHER,
+            replace(setup, config=replace(config, epochs=1), folder=None, progress=None),
+            method=method,
+            stream="timed",
+            data=replace(data, train=kept, test=None),
+            after_group=lambda population: None,
+        )
+        return time.perf_counter() - started
+
+    once(1)  # whatever is loaded at the first time
+    first = once(1)
+    batch = max(0.0, once(few) - first) / max(1, few - 1)
+    one = config.epochs * (first + (n_batches - 1) * batch) / TOGETHER
     found = seconds / one - n_finals
     if found < LEAST:
         raise invalid(
             "budget",
             "leave time for the final trainings and a search",
-            f"{seconds:.0f} s, where one training takes about {one:.0f} s",
-            f"give {(LEAST + n_finals) * one / 60:.0f}m or more, fewer epochs, or fewer restarts",
+            f"{seconds:g} s, where one training takes about {one:.1f} s",
+            f"give {(LEAST + n_finals) * one / 60:.1f}m or more, fewer epochs, or fewer restarts",
         )
     return found

@@ -91,9 +91,9 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--method",
-        help="co-teaching, co-teaching-plus, jocor, co-mining, mentornet (each also with "
-        "-per-class: the same share of every class) or package.module:method; in train also "
-        "standard, decoupling, f-correction.",
+        help="co-teaching, jocor, co-mining, mentornet (each also with -per-class: the same share "
+        "of every class), co-teaching-plus or package.module:method; in train also standard, "
+        "decoupling, f-correction.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -345,6 +345,7 @@ def issues_command(
 ) -> None:
     """List the labels that look wrong, the most suspect first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from keeprate.label_quality import load_label_quality
@@ -356,7 +357,7 @@ def issues_command(
     table = Table("row", "given label", "predicted label", "score", title=None)
     for i in range(min(top, n)):
         index, _, score, given, predicted = (column[i] for column in columns.values())
-        table.add_row(str(index), given, predicted, f"{score:.4f}")
+        table.add_row(str(index), escape(given), escape(predicted), f"{score:.4f}")
     if top:
         Console().print(table)
     if out is not None:
@@ -489,6 +490,7 @@ def _progress() -> Iterator[Any]:
 
 def _conclude(run: Run) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from keeprate.report import write_plots
@@ -500,7 +502,7 @@ def _conclude(run: Run) -> None:
     for result in run.record["results"]:
         last, best = result["last"], result["best"]
         table.add_row(
-            result["label"],
+            escape(result["label"]),
             _percent(last["test_accuracy"]),
             f"{_percent(best['test_accuracy'])} (epoch {best['epoch']})",
             _percent(last["label_precision"]),

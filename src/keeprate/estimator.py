@@ -92,7 +92,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     noise_rate_, noise_rate_std_ : float
         Estimated share of wrong labels, and the standard error that sampling gives it.
     transition_matrix_ : ndarray [C, C]
-        Estimated: [i, j] is the share of class i that is labelled j, in the order of `classes_`.
+        Estimated: [i, j] is the share of class i that is labelled j, in the order of `classes_`;
+        empty for more than 200 classes.
     history_ : dict of str to list
         Of the final training, by epoch: `train_loss`, `train_accuracy`, `validation_accuracy`
         (against the labels given), `validation_score` (what was optimised), ...
@@ -347,7 +348,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.study_ = run.study
         noise = run.record["noise_estimate"]
         self.noise_rate_, self.noise_rate_std_ = noise["noise_rate"], noise["noise_rate_std"]
-        self.transition_matrix_ = np.array(noise["transition_matrix"])
+        self.transition_matrix_ = np.array(noise["transition_matrix"] or np.empty((0, 0)))
         found = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
         suggested[found.rows], quality[found.rows] = found.predicted, found.scores
@@ -375,7 +376,7 @@ class _Print:
         place = (stage, int(10 * done / total), best)
         if place != self._last:
             self._last = place
-            found = "" if best is None else f", best validation accuracy {best:.4f}"
+            found = "" if best is None else f", best validation score {best:.4f}"
             print(f"{stage}: {100 * done / total:.0f} %{found}", flush=True)
 
 

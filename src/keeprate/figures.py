@@ -395,10 +395,11 @@ def _draw_transition(record: Record) -> Figure:
     names = part(record, "data").get("class_names") or range(side)
     if side <= 30:
         labels = [_shorten(str(name), 14) for name in names]
-        axes.set_xticks(range(side), labels)
         axes.set_yticks(range(side), labels)
         if max(map(len, labels)) > 3:
-            axes.tick_params("x", rotation=45, rotation_mode="xtick")
+            axes.set_xticks(range(side), labels, rotation=45, ha="right", rotation_mode="anchor")
+        else:
+            axes.set_xticks(range(side), labels)
     if side <= 12:
         for i, j in np.argwhere(matrix >= 0.005):
             colour = "white" if matrix[i, j] > 0.55 else "#1c1c1c"

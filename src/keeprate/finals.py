@@ -19,6 +19,8 @@ from keeprate.training import Curves, Population
 from keeprate.transition import empirical_transition_matrix, transition_error
 from keeprate.trials import trial_value
 
+MOST_TRACKED = 2**31  # bytes
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,7 +47,7 @@ def train_plans(
     """Train the plans (those of one method in lockstep) and put their results in the record.
 
     Each plan is trained `restarts` times, from other initial weights, all of a method together,
-    and the one with the best validation accuracy at the end is kept. All plans are treated alike,
+    and the one with the best validation score at the end is kept. All plans are treated alike,
     and no test label chooses. The first plan is the run's own: its networks are returned.
     """
     epochs = setup.config.epochs
@@ -70,7 +72,7 @@ def train_plans(
             if number not in population.failed:
                 value = trial_value(curves.validation_score, epochs)
             tried[i].append({"validation_score": value, "seconds": curves.seconds})
-            if value is None or value <= values.get(i, -1.0):
+            if value is None or (i in values and value <= values[i]):
                 continue
             values[i], found[i] = value, describe_result(plans[i], curves)
             row = population.numbers.index(number)
@@ -90,7 +92,7 @@ def train_plans(
             stream=f"final-{name}",
             keep_checkpoints=True,
             data=setup.data,
-            track_samples=0 in mine,
+            track_samples=0 in mine and _fits(setup.data, len(mine) * restarts),
             after_epoch=show,
             after_group=collect,
         )
@@ -104,6 +106,11 @@ def train_plans(
         result["seconds"] = sum(one["seconds"] for one in tried[i])
     record["results"] = [found[i] for i in sorted(found)]
     return own[0]
+
+
+def _fits(data: Data, n_candidates: int) -> bool:
+    """Whether what networks say of each training sample may be kept; else the final ones judge."""
+    return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED
 
 
 def _trained(population: Population, row: int) -> Trained:

@@ -96,7 +96,7 @@ class LabelQuality:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], class_names: Sequence[str]) -> LabelQuality:
-        """Read a .csv file that `save` wrote, in its order.
+        """Read a .csv file that `save` wrote, in the order of its rows' numbers.
 
         Raises
         ------
@@ -107,6 +107,7 @@ class LabelQuality:
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
                 lines = list(csv.DictReader(file))
+            lines.sort(key=lambda line: int(line["index"]))
             return cls(
                 np.array([int(line["index"]) for line in lines], dtype=np.int64),
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
@@ -194,6 +195,8 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     if len(given) != len(probabilities):
         received = f"{len(given)} labels and {len(probabilities)} rows"
         raise invalid("labels and pred_probs", "be of one length", received, "give one row each")
+    if not len(given):
+        raise invalid("labels", "hold at least one label", "none", "check the data")
     p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
     posterior = class_posterior(p, y, fit_transition_matrix(p, y))
     scores = posterior.gather(1, y[:, None])[:, 0].numpy()

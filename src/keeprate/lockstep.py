@@ -40,7 +40,7 @@ MACHINE = ("training.device", "training.precision")  # parts of a configuration
 
 
 class Progress(Protocol):
-    """Told how far a stage is: `done` of `total`, and the best validation accuracy so far."""
+    """Told how far a stage is: `done` of `total`, and the best validation score so far."""
 
     def __call__(self, stage: str, done: float, total: float, best: float | None) -> None: ...
 

@@ -103,6 +103,8 @@ class Method:
 
 
 PER_CLASS = "-per-class"  # after a method's name: the same share of every class is selected
+RANK_THE_BATCH = ("mentornet", "co-teaching", "co-mining", "jocor")
+"""Methods that can do so: their rules rank all samples of a batch."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +194,13 @@ def _per_class(name: str) -> Method:
         name=name + PER_CLASS,
         label=f"{method.label}, per class",
         select=PerClass(method.select),
-        warm_up=None if method.warm_up is None else PerClass(method.warm_up),
     )
 
 
 def _shipped(name: str) -> Method | None:
     """The method of that name, if it is one of ours."""
     base = name.removesuffix(PER_CLASS)
-    if base != name and base in METHODS and METHODS[base].uses_schedule:
+    if base != name and base in RANK_THE_BATCH:
         return _per_class(base)
     return METHODS.get(name)
 
@@ -207,8 +208,10 @@ def _shipped(name: str) -> Method | None:
 def get_method(method: str | Method) -> Method:
     """A method by name, one's own as `package.module:attribute`, or a `Method` as it is.
 
-    With "-per-class" after its name ("co-teaching-per-class") a method that uses a schedule
-    selects the same share of every class: for classes of very different sizes.
+    With "-per-class" after its name ("co-teaching-per-class") a method that ranks the batch
+    selects about the same share of every class, and at least one sample of each that the batch
+    holds (if its quota has room for them): for classes of very different sizes, few enough that
+    a batch holds several samples of most.
 
     Raises
     ------
@@ -226,7 +229,7 @@ def get_method(method: str | Method) -> Method:
     if shipped is not None:
         return shipped
     if ":" not in method:
-        known = f"{', '.join(METHODS)}, one of these with {PER_CLASS}, or package.module:method"
+        known = f"{', '.join(METHODS)}, some of these with {PER_CLASS}, or package.module:method"
         raise invalid("method", f"be one of {known}", method, "choose one of these")
     found = import_attribute("method", method)
     if not isinstance(found, Method):

@@ -60,8 +60,8 @@ def determinant_score(counts: Tensor) -> Tensor:
 
         score = (log |det(A + e I)| - C log e) / (C log((1 + e) / e)),
 
-    1 where labels follow from predictions, 1 / C where the two have nothing to do with each other
-    (one singular value of A is always 1). Noise scales the determinant of every
+    in [0, 1]: 1 where labels follow from predictions, 1 / C where the two have nothing to do with
+    each other (one singular value of A is always 1). Noise scales the determinant of every
     classifier by the same factor. With few samples of many classes e is large, and the score
     becomes that of A's trace, plain accuracy in essence: chance would drown the determinant.
 
@@ -80,7 +80,8 @@ def determinant_score(counts: Tensor) -> Tensor:
     lifted = counts / shares.clamp_min(TINY).sqrt()
     lifted = lifted + noise[..., None, None] * torch.eye(n_classes).to(counts)
     log_determinant: Tensor = torch.linalg.slogdet(lifted).logabsdet
-    return (log_determinant / n_classes - noise.log()) / ((1 + noise) / noise).log()
+    score = (log_determinant / n_classes - noise.log()) / ((1 + noise) / noise).log()
+    return score.clamp_min(0.0)  # a few samples can make the matrix singular
 
 
 @dataclass(frozen=True)
@@ -171,10 +172,3 @@ def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Te
     """P(true class | x, label), proportional to p_i(x) T[i, label]: `[..., N, C]`."""
     joint = probabilities * transition_matrix[..., labels].mT
     return joint / joint.sum(-1, keepdim=True).clamp_min(TINY)
-
-
-def forward_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean log-likelihood of the labels under the transition matrix that suits best, `[...]`."""
-    matrix = fit_transition_matrix(probabilities, labels)
-    likelihood = (probabilities * matrix[..., labels].mT).sum(-1)
-    return likelihood.clamp_min(TINY).log().mean(-1)

@@ -11,7 +11,7 @@ from typing import Any
 from keeprate.errors import InputError
 from keeprate.files import read_json, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
 _REQUIRED: dict[str, type] = {
     "schema_version": int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -35,11 +36,14 @@ from keeprate.figures import (
     styled,
 )
 from keeprate.files import write_atomically
-from keeprate.label_quality import QUALITY_FILE
+from keeprate.label_quality import COLUMNS, QUALITY_FILE
 from keeprate.records import load_record
 
 _MOST_IN_FIX_LIST = 50_000
 _CHOSEN_BY = "accuracy on the validation samples, which chose the schedule,"
+_AGAINST_NOISY = (
+    "accuracy against the noisy labels of the validation samples, which chose the schedule,"
+)
 
 
 def write_plots(record: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -187,7 +191,10 @@ def _finding(record: Record) -> str:
             f"{percent(best['value'])} {score_in_words(record)}."
         )
     key = "test_accuracy" if is_known(record, "test_accuracy") else "validation_accuracy"
-    words = "test accuracy" if key == "test_accuracy" else _CHOSEN_BY
+    words = "test accuracy"
+    if key != "test_accuracy":
+        noisy = part(record, "data").get("criterion") == "determinant"
+        words = _AGAINST_NOISY if noisy else _CHOSEN_BY
 
     def last(name: str) -> float | None:
         value: float | None = part(results.get(name, {}), "last").get(key)
@@ -295,15 +302,18 @@ def _gallery(record: Record, prefix: str) -> str:
 
 def _fix_list(folder: Path) -> str:
     """A link that holds the labels that look wrong, as CSV; nothing where they are not known."""
+    text, n = io.StringIO(), 0
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
     try:
-        with (folder / QUALITY_FILE).open(encoding="utf-8") as file:
-            head, *lines = file.read().splitlines()
-    except (OSError, ValueError):
+        with (folder / QUALITY_FILE).open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                if line["is_label_issue"] == "True" and n < _MOST_IN_FIX_LIST:
+                    writer.writerow([line[name] for name in COLUMNS])
+                    n += 1
+    except (OSError, KeyError, ValueError):
         return ""
-    issues = [line for line in lines if line.split(",", 2)[1:2] == ["True"]]
-    content = "\n".join([head, *issues[:_MOST_IN_FIX_LIST], ""])
-    packed = base64.b64encode(content.encode()).decode()
-    n = min(len(issues), _MOST_IN_FIX_LIST)
+    packed = base64.b64encode(text.getvalue().encode()).decode()
     return (
         f'<p><a class="button" download="label_issues.csv" href="data:text/csv;base64,{packed}">'
         f"Download the fix list ({n:,} rows, CSV)</a></p>"

@@ -33,6 +33,8 @@ from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
 from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
+MOST_CLASSES = 200  # whose transition matrix a record holds
+
 
 def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
     """Standard training and, if the noise rate is known, Co-teaching's own schedule."""
@@ -166,8 +168,10 @@ def save_outputs(
 
 
 def describe_noise(found: NoiseEstimate) -> dict[str, Any]:
-    """As the record holds it."""
-    return asdict(found) | {"transition_matrix": found.transition_matrix.tolist()}
+    """As the record holds it: without the matrix, where that would be larger than all else."""
+    matrix = found.transition_matrix
+    small = len(matrix) <= MOST_CLASSES
+    return asdict(found) | {"transition_matrix": matrix.tolist() if small else None}
 
 
 def mean_probabilities(trained: Trained, final: Tensor) -> Tensor:
@@ -277,7 +281,7 @@ def train(
         Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
     restarts : int
         Train so many times, from other initial weights, all in lockstep, and keep the one of the
-        best validation accuracy at the end.
+        best validation score at the end.
     noise_rate : float, optional
         For Co-teaching's own schedule; left out, the nominal rate of injected noise.
 

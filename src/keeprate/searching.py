@@ -87,8 +87,9 @@ def search(
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best.
 
-    A trial's value is its validation accuracy, averaged over the last tenth of the epochs and
-    over the peers: the search optimises what is there at the end of training, not a peak.
+    A trial's value is its validation score (accuracy, or where the labels are noisy what
+    `Data.criterion` says), averaged over the last tenth of the epochs and over the peers: the
+    search optimises what is there at the end of training, not a peak.
     No test sample is seen before the search is over.
 
     Parameters
@@ -117,7 +118,8 @@ def search(
     confirm : bool
         Use about a quarter of the trials (none of fewer than 16) to train the best schedules
         again, from other initial weights and in another order of the samples, the best of these
-        once more, and choose by the mean: the best of many single trainings was partly lucky.
+        once more (of five or more), and choose by the mean: the best of many single trainings was
+        partly lucky.
         These trials are not pruned.
     warm_start : bool
         Begin (where four trials or more explore) with plain decays to seven levels from 0.25 to
@@ -149,7 +151,7 @@ def search(
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
     steps = config.epochs * (len(data.train) // config.batch_size)
-    planned = _planned(budget, trials, fidelity, confirm, steps=steps)
+    planned = _planned(budget, trials, fidelity, confirm, epochs=config.epochs, steps=steps)
 
     def proposals_of(plan: Spending) -> Proposals:
         return Proposals(
@@ -163,7 +165,9 @@ def search(
             fidelity=plan.fidelity,
         )
 
-    proposals_of(planned or spend(LEAST, steps=steps))  # complains before a folder is made
+    proposals_of(
+        planned or spend(LEAST, epochs=config.epochs, steps=steps)
+    )  # complains before a folder is made
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -181,8 +185,8 @@ def search(
         "space": space,
         "sampler": sampler,
         "pruner": pruner,
-        "trials": trials,
-        "budget": None if budget is None else str(budget),
+        "trials": None if planned is None else planned.trials,
+        "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
         "warm_start": warm_start,
@@ -201,7 +205,8 @@ def search(
         if planned is None:
             n_finals = restarts * sum(p.method.n_networks for p in plans) / chosen.n_networks
             seconds, _ = parse_budget(str(budget))
-            planned = spend(affordable(seconds, setup, chosen, n_finals=n_finals), steps=steps)
+            trainings = affordable(seconds, setup, chosen, n_finals=n_finals)
+            planned = spend(trainings, epochs=config.epochs, steps=steps)
         record["plan"] = asdict(planned)  # kept: after a kill a time would buy something else
         if setup.folder is not None:
             save_record(setup.folder, record)
@@ -227,7 +232,13 @@ def search(
 
 
 def _planned(
-    budget: float | str | None, trials: int | None, fidelity: float, confirm: bool, *, steps: int
+    budget: float | str | None,
+    trials: int | None,
+    fidelity: float,
+    confirm: bool,
+    *,
+    epochs: int,
+    steps: int,
 ) -> Spending | None:
     """What trials the search has; None if its budget is a time."""
     if budget is None:
@@ -246,7 +257,7 @@ def _planned(
         requirement = "be given alone, as it plans the trials,"
         raise invalid("budget", requirement, f"{' and '.join(also)}, too", "leave that out")
     value, unit = parse_budget(budget)
-    return spend(value, steps=steps) if unit == "trainings" else None
+    return spend(value, epochs=epochs, steps=steps) if unit == "trainings" else None
 
 
 def _run_trials(

@@ -364,13 +364,13 @@ def train_population(
                 tracked[:, index] += logits.float().log_softmax(-1).mean(1)
                 population.times_seen[index] += 1
         networks.train(False)
-        counts = [  # [K, R, C, C] of each split
-            confusion(networks, split, normaliser, data.n_classes, autocast) for split in splits
+        accuracies = [
+            accuracy(networks, split, normaliser, autocast).mean(1).tolist() for split in splits
         ]
-        accuracies = [accuracy(pairs).mean(1).tolist() for pairs in counts]
         scores = accuracies[0]
         if data.criterion == "determinant":
-            scores = determinant_score(counts[0]).mean(1).tolist()
+            counts = confusion(networks, splits[0], normaliser, data.n_classes, autocast)
+            scores = determinant_score(counts).mean(1).tolist()
         mean_loss, mean_right = ((x / len(batches)).tolist() for x in (loss_sum, right_sum))
         precision = None if clean is None else (kept_clean / kept.clamp_min(1)).tolist()
         share = (time.perf_counter() - started) / len(population.numbers)
@@ -419,16 +419,24 @@ def confusion(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
     """How often each network predicts each class for each label, `[K, R, C, C]`."""
-    pieces = [
-        count_pairs(logits.argmax(-1), split.labels[piece], n_classes)
-        for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast)
-    ]
-    return torch.stack(pieces).sum(0)
+    shape = (networks.n_candidates, networks.n_peers, n_classes, n_classes)
+    counts = torch.zeros(shape, dtype=torch.float64, device=split.inputs.device)
+    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
+        counts += count_pairs(logits.argmax(-1), split.labels[piece], n_classes)
+    return counts
 
 
-def accuracy(counts: Tensor) -> Tensor:
-    """Share of right predictions in [0, 1], `[...]`, from counts `[..., C, C]`."""
-    return counts.diagonal(dim1=-2, dim2=-1).sum(-1) / counts.sum((-2, -1))
+def accuracy(
+    networks: Networks,
+    split: Split,
+    normaliser: Normaliser,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Share of right predictions of each network, `[K, R]`, in [0, 1]."""
+    right = torch.zeros(networks.n_candidates, networks.n_peers, device=split.inputs.device)
+    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
+        right += (logits.argmax(-1) == split.labels[piece]).sum(-1)
+    return right / len(split)
 
 
 def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:
