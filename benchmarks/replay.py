@@ -5,9 +5,9 @@ A random forest over the keep rates [T] predicts the learning curves of any sche
 its own assumptions.) A replayed training is the prediction plus the residual of one of the nearest
 schedules that were trained, from its prediction by those trees that did not see it: replays are at
 least as noisy as trainings. Our search with a budget of six explores given schedules only (seven
-plain decays, a shape chosen on MNIST beforehand), the rivals know none. Ours is the real one (`keeprate.trials`), its trainings
-replaced. A search is judged by the predicted test accuracy, without noise, at the last epoch of
-the schedule that it chooses.
+plain decays, a shape chosen on MNIST beforehand); the rivals know none. Ours is the real one
+(`keeprate.trials`), its trainings replaced. A search is judged by the predicted test accuracy,
+without noise, at the last epoch of the schedule that it chooses.
 """
 
 from __future__ import annotations

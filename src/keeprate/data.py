@@ -160,8 +160,9 @@ def prepare(
     validation : {"auto", "noisy"}
         "auto": as above; where it has to be cut from the training samples, and no noise is
         injected and no true labels are known, its labels count as noisy. "noisy": no clean label
-        trains or chooses (the test set and `limit` are still cut evenly by them): the validation samples are cut from the training split (a tenth of it where the
-        source has a held-out split, which tests), with labels as noisy as the others'.
+        trains or chooses (the test set and `limit` are still cut evenly by them): the validation
+        samples are cut from the training split (a tenth of it where the source has a held-out
+        split, which tests), with labels as noisy as the others'.
 
     Returns
     -------
