@@ -159,6 +159,7 @@ def main() -> None:
     ]
     rows = run_missing(
         "label_issues", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS,
+        command="python -m benchmarks.label_issues",
         words=lambda row: f"{100 * row['found']['keeprate']['average_precision']:.2f} %",
     )  # fmt: skip
     print("\n".join(table(rows)))

@@ -27,7 +27,7 @@ from keeprate.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("co-teaching", "co-teaching-per-class", "standard")
-NOISES = ("symmetric:0.2", "symmetric:0.4")
+NOISES = ("pairflip:0.2", "symmetric:0.2")
 MOST, LEAST = 3_000, 60
 PROTOCOL = {"data": "mnist", "most": MOST, "least": LEAST, "model": "mlp", "epochs": 40}
 
@@ -93,6 +93,7 @@ def main() -> None:
     ]
     rows = run_missing(
         "long_tail", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS,
+        command="python -m benchmarks.long_tail",
         words=lambda row: f"{100 * np.mean(row['recalls']):.2f} %",
     )  # fmt: skip
     print("\n".join(table(rows)))

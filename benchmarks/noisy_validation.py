@@ -105,7 +105,13 @@ def main() -> None:
         for validation in VALIDATIONS
     ]
     rows = run_missing(
-        "noisy_validation", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS
+        "noisy_validation",
+        "",
+        PROTOCOL,
+        jobs,
+        at_once=options.jobs,
+        results=RESULTS,
+        command="python -m benchmarks.noisy_validation",
     )
     print("\n".join(table(rows)))
 

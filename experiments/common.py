@@ -167,10 +167,12 @@ def run_missing(
     at_once: int = 1,
     results: Path = RESULTS,
     words: Callable[[Row], str] = _accuracy_in_words,
+    command: str | None = None,
 ) -> list[Row]:
     """Do the jobs that have no row yet, and write each row as it is found.
 
-    `words` says of a new row what is printed.
+    `words` says of a new row what is printed; `command` is what the file says made it, if that is
+    not `python -m experiments` with its name.
 
     Raises
     ------
@@ -193,7 +195,7 @@ def run_missing(
         write_json(
             path,
             {
-                "command": command_of(item, name),
+                "command": command or command_of(item, name),
                 "protocol": protocol,
                 "versions": versions(),
                 "rows": rows,
