@@ -4,8 +4,8 @@ A random forest over the keep rates [T] predicts the learning curves of any sche
 `benchmarks.schedule_bench`. (Not a Gaussian process: our search uses one, and would be judged by
 its own assumptions.) A replayed training is the prediction plus the residual of one of the nearest
 schedules that were trained, from its prediction by those trees that did not see it: replays are at
-least as noisy as trainings. Our search with a budget of six explores given schedules only (seven
-plain decays, a shape chosen on MNIST beforehand); the rivals know none. Ours is the real one
+least as noisy as trainings. Our search with a budget of six explores given schedules only (plain
+decays, a shape chosen on MNIST beforehand); the rivals know none. Ours is the real one
 (`keeprate.trials`), its trainings replaced. A search is judged by the predicted test accuracy,
 without noise, at the last epoch of the schedule that it chooses.
 """
@@ -29,7 +29,7 @@ from scipy.stats import spearmanr, wilcoxon
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.schedule_bench import IN_SHORT, RESULTS, SHORT, TEST_ACCURACY
-from keeprate.budget import Spending, spend
+from keeprate.budget import trials_for
 from keeprate.files import write_json
 from keeprate.records import versions
 from keeprate.spaces import get_space
@@ -47,7 +47,6 @@ from keeprate.trials import (
 Array = NDArray[np.float64]
 TREES = 200
 NEIGHBOURS = 10
-MANY_STEPS = 10**6  # none of the settings is too short for short trainings
 SPACE = get_space("basis")
 
 
@@ -160,11 +159,11 @@ Found = tuple[dict[str, Any], float]
 Search = Callable[[Replayed, int], Found]
 
 
-def ours(setting: Replayed, seed: int, *, plan: Spending) -> Found:
-    """The search of `keeprate.search`."""
-    rng, fidelity = np.random.default_rng([seed, 1]), plan.fidelity
+def ours(setting: Replayed, seed: int, *, plan: tuple[int, int], fidelity: float = 1.0) -> Found:
+    """The search of `keeprate.search`: so many trials, of which so many confirm."""
+    rng, (trials, confirm) = np.random.default_rng([seed, 1]), plan
     proposals = Proposals(
-        SPACE, setting.epochs, "natural-gradient", plan.trials, plan.confirm, seed, True, fidelity
+        SPACE, setting.epochs, "natural-gradient", trials, confirm, seed, True, fidelity
     )
     study, epochs = open_study(None), 0
     while pending := proposals.ask(study):
@@ -226,9 +225,11 @@ def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
 
 
 SEARCHES: dict[str, Search] = {
-    "keeprate, budget 6": partial(ours, plan=spend(6, epochs=40, steps=MANY_STEPS)),
-    "keeprate, budget 12": partial(ours, plan=spend(12, epochs=40, steps=MANY_STEPS)),
-    "keeprate, 40 trials": partial(ours, plan=Spending(40, confirming(40), 0.4)),
+    "keeprate, budget 6": partial(ours, plan=trials_for(6)),
+    "keeprate, budget 12": partial(ours, plan=trials_for(12)),
+    "keeprate, budget 22": partial(ours, plan=trials_for(22)),
+    "keeprate, 40 trials, fidelity 0.4": partial(ours, plan=(40, confirming(40)), fidelity=0.4),
+    "keeprate, 10 trials, fidelity 0.4": partial(ours, plan=(10, 3), fidelity=0.4),
     "six given schedules": given,
     "random search, 6": partial(fully, sampler=optuna.samplers.RandomSampler, trials=6),
     "TPE, 6": partial(fully, sampler=optuna.samplers.TPESampler, trials=6),

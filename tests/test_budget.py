@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 
 import keeprate
 from keeprate import budget, searching
-from keeprate.budget import FIDELITY, parse_budget, spend
+from keeprate.budget import parse_budget, trials_for
 from keeprate.lockstep import make_setup
 from keeprate.methods import get_method
 from keeprate.records import load_record
 from keeprate.searching import search
-from keeprate.spaces import get_space
 from keeprate.training import TrainingConfig
-from keeprate.trials import Proposals
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
 QUICK = {"config": CONFIG, "baselines_too": False, "restarts": 1}
@@ -26,19 +24,10 @@ def data():
     return keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
 
 
-@given(st.floats(2, 300), st.integers(1, 50), st.sampled_from([100, 10**6]))
-def test_a_plan_uses_its_budget_and_no_more(trainings: float, epochs: int, steps: int) -> None:
-    plan = spend(trainings, epochs=epochs, steps=steps)
-    proposals = Proposals(
-        get_space("basis"), epochs, "random", plan.trials, plan.confirm, 0, True, plan.fidelity
-    )
-    cost = sum(proposals.epochs_of(number) for number in range(plan.trials)) / epochs
-    assert cost == pytest.approx(plan.cost) and trainings - 1 < cost <= trainings + 1e-9
-    assert plan.confirm >= (plan.fidelity < 1) and plan.trials > plan.confirm
-    if steps == 100 or epochs == 1:
-        assert plan.fidelity == 1
-    else:
-        assert abs(plan.fidelity - FIDELITY) < 0.2
+@given(st.floats(2, 300))
+def test_a_plan_uses_its_budget_and_no_more(trainings: float) -> None:
+    trials, confirm = trials_for(trainings)
+    assert trainings - 1 < trials <= trainings and 0 <= confirm < trials
 
 
 @pytest.mark.parametrize("said", ["", "x", "1", "-3", "nan", "inf", "5 days", "0m x", None, 1.5])
@@ -55,17 +44,11 @@ def test_a_budget_is_given_alone(data, more) -> None:
         search(data, budget=6, **more, **QUICK)
 
 
-def test_a_search_costs_what_was_said(data, tmp_path, monkeypatch) -> None:
+def test_a_search_costs_what_was_said(data, tmp_path) -> None:
     run = search(data, budget="5", out=tmp_path, **QUICK)
-    assert run.record["plan"] == {"trials": 5, "confirm": 1, "fidelity": 1.0}
+    assert run.record["plan"] == {"trials": 5, "confirm": 1}
     assert run.record["cost"]["full_trainings"] == 5 and len(run.record["trials"]) == 5
-    monkeypatch.setattr("keeprate.budget.ENOUGH_STEPS", 10)
-    short = search(data, budget=5, **QUICK).record
-    assert (
-        short["plan"]["fidelity"] == pytest.approx(1 / 3) and short["cost"]["full_trainings"] <= 5
-    )
-    lengths = [len(trial["validation_score"]) for trial in short["trials"]]
-    assert lengths == [1] * 9 + [3] * 2
+    assert [trial["confirms"] is not None for trial in run.record["trials"]] == [False] * 4 + [True]
 
 
 def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:

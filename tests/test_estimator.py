@@ -184,4 +184,4 @@ def test_progress_is_printed_if_asked_for(capsys):
     X, _, noisy = blobs()
     NoisyLabelClassifier(trials=2, verbose=1, **QUICK).fit(X, noisy)
     said = capsys.readouterr().out
-    assert "search: 100 %, best validation accuracy" in said and "final training: 100 %" in said
+    assert "search: 100 %, best validation score" in said and "final training: 100 %" in said

@@ -448,6 +448,7 @@ def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
 
 def test_the_papers_form_takes_its_step(data):
     options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines_too": False}
+    options |= {"warm_start": False}
     far, near = (
         [t["parameters"] for t in search(data, sampler=f"paper:{step}", **options).record["trials"]]
         for step in (20, 0.001)

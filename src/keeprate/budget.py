@@ -1,11 +1,11 @@
-"""How a search spends a budget: how many schedules to try, how, and how many to train fully."""
+"""How a search spends a budget: how many trials, and how many of these confirm."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,38 +15,11 @@ from keeprate.lockstep import Setup, train_schedules
 from keeprate.methods import Method
 from keeprate.schedules import Schedule
 
-FIDELITY = 0.4  # of exploring trials, where that is enough to memorise wrong labels
-ENOUGH_STEPS = 1000  # of an optimiser; docs/decisions/0014
-SHARE_CONFIRMING = 0.45  # of a budget
 LEAST = 2.0  # full trainings
 TOGETHER, BATCHES_TIMED = 10, 20  # candidates in lockstep, batches
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What a budget buys.
-
-    Attributes
-    ----------
-    trials : int
-        In all.
-    confirm : int
-        Of these, those that train the best schedules fully.
-    fidelity : float
-        Share of the epochs that the others train for.
-    """
-
-    trials: int
-    confirm: int
-    fidelity: float
-
-    @property
-    def cost(self) -> float:
-        """In full trainings."""
-        return self.confirm + (self.trials - self.confirm) * self.fidelity
 
 
 def parse_budget(budget: float | str) -> tuple[float, str]:
@@ -76,25 +49,17 @@ def parse_budget(budget: float | str) -> tuple[float, str]:
     return value, "trainings"
 
 
-def spend(trainings: float, *, epochs: int, steps: int) -> Spending:
-    """Plan a search that costs at most so many full trainings.
+def trials_for(trainings: float) -> tuple[int, int]:
+    """How many trials a number of full trainings buys, and how many of these confirm.
 
-    Nearly half of the budget trains the best schedules fully: short trainings rank schedules, but
-    not well among the best. Where 40 % of a training's `steps` are too few to memorise wrong
-    labels, all trials train fully.
+    All train fully: short trainings of whole schedules, at the same price, found no better ones
+    in replays (docs/decisions/0014). A quarter trains the best again.
 
-    >>> spend(6, epochs=40, steps=18_000)
-    Spending(trials=10, confirm=3, fidelity=0.4)
-    >>> round(spend(22, epochs=40, steps=18_000).cost, 1), spend(6, epochs=40, steps=500)
-    (22.0, Spending(trials=6, confirm=1, fidelity=1.0))
+    >>> trials_for(6), trials_for(22.9)
+    ((6, 1), (22, 5))
     """
-    fidelity = max(1, round(FIDELITY * epochs)) / epochs  # whole epochs
-    if fidelity * steps < ENOUGH_STEPS or fidelity == 1:
-        trials = math.floor(trainings)
-        return Spending(trials, trials // 4, 1.0)
-    confirm = max(1, round(SHARE_CONFIRMING * trainings))
-    explored = max(1, math.floor((trainings - confirm) / fidelity + 1e-9))
-    return Spending(explored + confirm, confirm, fidelity)
+    trials = math.floor(trainings)
+    return trials, trials // 4
 
 
 def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState
 from torch import nn
 
-from keeprate.budget import LEAST, Spending, affordable, parse_budget, spend
+from keeprate.budget import LEAST, affordable, parse_budget, trials_for
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import invalid
@@ -150,24 +150,13 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
-    steps = config.epochs * (len(data.train) // config.batch_size)
-    planned = _planned(budget, trials, fidelity, confirm, epochs=config.epochs, steps=steps)
+    planned = _planned(budget, trials, fidelity, confirm)
 
-    def proposals_of(plan: Spending) -> Proposals:
-        return Proposals(
-            space=family,
-            epochs=config.epochs,
-            sampler=sampler,
-            trials=plan.trials,
-            confirm=plan.confirm,
-            seed=seed,
-            warm_start=warm_start,
-            fidelity=plan.fidelity,
-        )
+    def proposals_of(plan: tuple[int, int]) -> Proposals:
+        n, again = plan
+        return Proposals(family, config.epochs, sampler, n, again, seed, warm_start, fidelity)
 
-    proposals_of(
-        planned or spend(LEAST, epochs=config.epochs, steps=steps)
-    )  # complains before a folder is made
+    proposals_of(planned or trials_for(LEAST))  # complains before a folder is made
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -185,7 +174,7 @@ def search(
         "space": space,
         "sampler": sampler,
         "pruner": pruner,
-        "trials": None if planned is None else planned.trials,
+        "trials": None if planned is None else planned[0],
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
@@ -205,12 +194,12 @@ def search(
         if planned is None:
             n_finals = restarts * sum(p.method.n_networks for p in plans) / chosen.n_networks
             seconds, _ = parse_budget(str(budget))
-            trainings = affordable(seconds, setup, chosen, n_finals=n_finals)
-            planned = spend(trainings, epochs=config.epochs, steps=steps)
-        record["plan"] = asdict(planned)  # kept: after a kill a time would buy something else
+            planned = trials_for(affordable(seconds, setup, chosen, n_finals=n_finals))
+        # Kept: after a kill a time would buy something else.
+        record["plan"] = {"trials": planned[0], "confirm": planned[1]}
         if setup.folder is not None:
             save_record(setup.folder, record)
-    proposals = proposals_of(Spending(**record["plan"]))
+    proposals = proposals_of((record["plan"]["trials"], record["plan"]["confirm"]))
     with storage_errors(setup.folder):
         study = open_study(setup.folder)
         _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
@@ -232,18 +221,12 @@ def search(
 
 
 def _planned(
-    budget: float | str | None,
-    trials: int | None,
-    fidelity: float,
-    confirm: bool,
-    *,
-    epochs: int,
-    steps: int,
-) -> Spending | None:
-    """What trials the search has; None if its budget is a time."""
+    budget: float | str | None, trials: int | None, fidelity: float, confirm: bool
+) -> tuple[int, int] | None:
+    """How many trials, and how many of these confirm; None if the budget is a time."""
     if budget is None:
         n = 40 if trials is None else trials
-        return Spending(n, confirming(n) if confirm else 0, fidelity)
+        return n, confirming(n) if confirm else 0
     also = [
         name
         for name, said in (
@@ -257,7 +240,7 @@ def _planned(
         requirement = "be given alone, as it plans the trials,"
         raise invalid("budget", requirement, f"{' and '.join(also)}, too", "leave that out")
     value, unit = parse_budget(budget)
-    return spend(value, epochs=epochs, steps=steps) if unit == "trainings" else None
+    return trials_for(value) if unit == "trainings" else None
 
 
 def _run_trials(

@@ -149,7 +149,8 @@ class Proposals:
 
         def complete(trial: optuna.Trial) -> None:
             fixed = None
-            n_given = min(len(START_LEVELS), self.n_explored)
+            # With one epoch, R(1) = 1, all of them would be the same.
+            n_given = min(len(START_LEVELS), self.n_explored) if self.epochs > 1 else 0
             if self.warm_start and n_given >= FEW and trial.number < n_given:
                 fixed = self._given[trial.number]
             again = self._to_confirm(trial.number, existing)
