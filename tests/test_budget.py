@@ -86,7 +86,10 @@ def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:
 
 
 def test_the_same_search_said_otherwise_goes_on(data, tmp_path) -> None:
-    search(data, budget=4, out=tmp_path / "a", **QUICK)
-    search(data, budget="4.0", out=tmp_path / "a", **QUICK)
-    search(data, trials=40, out=tmp_path / "b", **QUICK)
-    search(data, out=tmp_path / "b", **QUICK)
+    for name, said, otherwise in (
+        ("a", {"budget": 4}, {"budget": "4.0"}),
+        ("b", {"trials": 40}, {}),
+    ):
+        first = search(data, out=tmp_path / name, **said, **QUICK)
+        again = search(data, out=tmp_path / name, **otherwise, **QUICK)
+        assert again.record == first.record
