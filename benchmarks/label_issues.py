@@ -11,8 +11,6 @@ The same command goes on after a kill; the results are in `results/label_issues.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,11 +24,11 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 import keeprate
-from experiments.common import Job, Row, in_words, mean_std, run_missing
+from benchmarks.common import run_rows
+from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Data, part
 from keeprate.training import TrainingConfig
 
-RESULTS = Path(__file__).parent / "results"
 NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4")
 SAMPLES = 20_000
 PROTOCOL = {
@@ -142,28 +140,21 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Do what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="comparisons at the same time")
-    options = parser.parse_args()
-    jobs = [
-        Job(
-            {"noise": noise, "seed": seed},
-            partial(compare, noise, seed, options.data, SAMPLES),
-        )
-        for seed in range(options.seeds)
+def jobs_of(seeds: int, folder: str) -> list[Job]:
+    """A job for each row, seed by seed."""
+    return [
+        Job({"noise": noise, "seed": seed}, partial(compare, noise, seed, folder, SAMPLES))
+        for seed in range(seeds)
         for noise in NOISES
     ]
-    rows = run_missing(
-        "label_issues", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS,
-        command="python -m benchmarks.label_issues",
-        words=lambda row: f"{100 * row['found']['keeprate']['average_precision']:.2f} %",
-    )  # fmt: skip
-    print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    run_rows(
+        "label_issues",
+        __doc__,
+        PROTOCOL,
+        jobs_of,
+        table,
+        words=lambda row: f"{100 * row['found']['keeprate']['average_precision']:.2f} %",
+    )

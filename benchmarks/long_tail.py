@@ -11,8 +11,6 @@ The same command goes on after a kill; the results are in `results/long_tail.jso
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 import keeprate
-from experiments.common import Job, Row, in_words, mean_std, run_missing
+from benchmarks.common import run_rows
+from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Loaded, part
 from keeprate.training import TrainingConfig
 
-RESULTS = Path(__file__).parent / "results"
 METHODS = ("co-teaching", "co-teaching-per-class", "standard")
 NOISES = ("pairflip:0.2", "symmetric:0.2")
 MOST, LEAST = 3_000, 60
@@ -75,29 +73,25 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Do what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
-    options = parser.parse_args()
-    jobs = [
+def jobs_of(seeds: int, folder: str) -> list[Job]:
+    """A job for each row, seed by seed."""
+    return [
         Job(
             {"noise": noise, "method": method, "seed": seed},
-            partial(train, method, noise, seed, options.data),
+            partial(train, method, noise, seed, folder),
         )
-        for seed in range(options.seeds)
+        for seed in range(seeds)
         for noise in NOISES
         for method in METHODS
     ]
-    rows = run_missing(
-        "long_tail", "", PROTOCOL, jobs, at_once=options.jobs, results=RESULTS,
-        command="python -m benchmarks.long_tail",
-        words=lambda row: f"{100 * np.mean(row['recalls']):.2f} %",
-    )  # fmt: skip
-    print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    run_rows(
+        "long_tail",
+        __doc__,
+        PROTOCOL,
+        jobs_of,
+        table,
+        words=lambda row: f"{100 * np.mean(row['recalls']):.2f} %",
+    )

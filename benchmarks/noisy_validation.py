@@ -10,17 +10,15 @@ The same command goes on after a kill; the results are in `results/noisy_validat
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import keeprate
-from experiments.common import NOISES, Job, Row, in_words, mean_std, run_missing
+from benchmarks.common import run_rows
+from experiments.common import NOISES, Job, Row, in_words, mean_std
 from keeprate.training import TrainingConfig
 
-RESULTS = Path(__file__).parent / "results"
 VALIDATIONS = {"auto": "5,000 clean labels", "noisy": "no clean label"}
 SAMPLES, EPOCHS, BUDGET, RESTARTS, N_TEST = 20_000, 40, 6, 3, 5_000
 PROTOCOL = {
@@ -88,33 +86,24 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Do what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="searches at the same time")
-    options = parser.parse_args()
-    jobs = [
+def jobs_of(seeds: int, folder: str) -> list[Job]:
+    """A job for each row, seed by seed."""
+    return [
         Job(
             {"noise": noise, "validation": validation, "seed": seed},
-            partial(run_one, noise, validation, seed, options.data, SAMPLES, EPOCHS),
+            partial(run_one, noise, validation, seed, folder, SAMPLES, EPOCHS),
         )
-        for seed in range(options.seeds)
+        for seed in range(seeds)
         for noise in ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2")
         for validation in VALIDATIONS
     ]
-    rows = run_missing(
-        "noisy_validation",
-        "",
-        PROTOCOL,
-        jobs,
-        at_once=options.jobs,
-        results=RESULTS,
-        command="python -m benchmarks.noisy_validation",
-    )
-    print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    run_rows(
+        "noisy_validation",
+        __doc__,
+        PROTOCOL,
+        jobs_of,
+        table,
+    )

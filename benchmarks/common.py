@@ -1,0 +1,40 @@
+"""What the benchmarks that train by rows share: their options, resuming, the table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.common import Job, Row, run_missing
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run_rows(
+    name: str,
+    summary: str | None,
+    protocol: Row,
+    jobs: Callable[[int, str], Sequence[Job]],
+    table: Callable[[Sequence[Row]], list[str]],
+    **words: Any,
+) -> None:
+    """Do what is missing of `jobs` (seeds, folder of the data sets), print the table of rows."""
+    parser = argparse.ArgumentParser(description=(summary or "").splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="rows at the same time")
+    options = parser.parse_args()
+    rows = run_missing(
+        name,
+        "",
+        protocol,
+        jobs(options.seeds, options.data),
+        at_once=options.jobs,
+        results=RESULTS,
+        command=f"python -m benchmarks.{name}",
+        **words,
+    )
+    print("\n".join(table(rows)))
