@@ -23,31 +23,36 @@ from typing import Any
 import torch
 
 import keeprate
-from experiments.common import mean_std
+from experiments.common import RESULTS, mean_std
 from keeprate.files import read_json, write_json
 from keeprate.noise import Noise
 from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
 FIDELITY, RESTARTS = 0.4, 3
-RESULTS = Path(__file__).parent / "results" / "main_job.json"
+LR_SCHEDULES = {"constant": "constant", "linear-decay": "linear decay from 40 %"}
+FILES = {  # of results, for each learning-rate schedule
+    "constant": RESULTS / "main_job.json",
+    "linear-decay": RESULTS / "main_job-linear-decay.json",
+}
 
 
 def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One search with its baselines, as a row of the results file."""
-    started = time.perf_counter()
+    started, lr_schedule = time.perf_counter(), arguments.lr_schedule
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
     data = keeprate.prepare(arguments.data, noise=Noise.parse(noise), seed=seed)
-    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-seed{seed}"
+    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-{lr_schedule}-seed{seed}"
     run = keeprate.search(
         data,
         trials=arguments.trials,
         fidelity=FIDELITY,
         restarts=RESTARTS,
-        config=TrainingConfig(epochs=arguments.epochs),
+        config=TrainingConfig(epochs=arguments.epochs, lr_schedule=lr_schedule),
         seed=seed,
         out=folder,
-        command=f"python -m experiments.main_job --noise {noise} --seeds {seed}",
+        command=f"python -m experiments.main_job --lr-schedule {lr_schedule} --noise {noise} "
+        f"--seeds {seed}",
     )
     record = run.record
     return {
@@ -110,13 +115,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--lr-schedule", default="constant", choices=LR_SCHEDULES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--runs", default="runs/main_job")
-    parser.add_argument("--out", default=str(RESULTS))
+    parser.add_argument("--out", help="the results file; one for each learning-rate schedule")
     arguments = parser.parse_args()
+    out = Path(arguments.out or FILES[arguments.lr_schedule])
     protocol = {
         "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
-        "network": "MLP 784-256-10, batch 128, Adam 0.001, linear decay from 40 %",
+        "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[arguments.lr_schedule],
         "epochs": arguments.epochs,
         "trials": arguments.trials,
         "sampler": "natural-gradient",
@@ -127,11 +134,11 @@ def main() -> None:
         "jobs": arguments.jobs,
     }
     rows: list[dict[str, Any]] = []
-    if Path(arguments.out).exists():
-        found = read_json(arguments.out)
+    if out.exists():
+        found = read_json(out)
         if found["protocol"] != protocol:
             changed = "; ".join(differences(found["protocol"], protocol))
-            sys.exit(f"{arguments.out} holds runs of another protocol ({changed}); move it away.")
+            sys.exit(f"{out} holds runs of another protocol ({changed}); move it away.")
         rows = found["runs"]
     done = {(row["noise"], row["seed"]) for row in rows}
     wanted = [(noise, seed) for seed in arguments.seeds for noise in arguments.noise]
@@ -150,7 +157,7 @@ def main() -> None:
                 "summary": summarise(rows),
                 "runs": rows,
             }
-            write_json(arguments.out, result)
+            write_json(out, result)
             accuracies = {k: v["last"]["test_accuracy"] for k, v in row["results"].items()}
             print(row["noise"], row["seed"], accuracies, flush=True)
 

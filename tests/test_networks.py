@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from keeprate import networks as networks_module
 from keeprate.methods import METHODS
 from keeprate.models import MODELS, model3
-from keeprate.networks import ModuleNetworks, StackedNetworks, build_networks
+from keeprate.networks import ModuleNetworks, StackedNetworks, _stacked_linear, build_networks
 from keeprate.training import train_step
 
 CPU = torch.device("cpu")
@@ -63,7 +64,8 @@ def test_stacked_equals_one_by_one_after_20_float32_steps(name):
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_float64_steps_are_the_same_to_the_last_digits(name):
+def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
+    monkeypatch.setattr(networks_module, "OWN_PRODUCT", 1)
     build, shape = BUILDS[name]
     stacked, alone = (
         cls(lambda: build().double(), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)
@@ -73,6 +75,34 @@ def test_float64_steps_are_the_same_to_the_last_digits(name):
     for candidate in range(2):
         for peer in range(2):
             assert relative(stacked.module(candidate, peer), alone.module(candidate, peer)) < 1e-12
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypatch, bias):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(9, 6, generator=generator, requires_grad=True)
+    weight = torch.rand(4, 5, 6, generator=generator, requires_grad=True)
+    given = [x, weight] + [torch.rand(4, 5, generator=generator, requires_grad=True)] * bias
+    selected = torch.rand(4, 9, generator=generator) < 0.5
+    selected[2], selected[3] = True, False  # one keeps all, one nothing
+
+    def gradients(y):
+        loss = (y.square().sum(-1) * selected).sum()
+        return torch.autograd.grad(loss, given)
+
+    plain = torch.einsum("noi,bi->nbo", weight, x) + (given[2][:, None] if bias else 0.0)
+    expected, products = gradients(plain), []
+    for limit in (1, 2**60):
+        monkeypatch.setattr(networks_module, "OWN_PRODUCT", limit)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                torch, "mm", lambda *a, mm=torch.mm, **k: products.append(a) or mm(*a, **k)
+            )
+            found = gradients(_stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    sizes = [own.shape[1] for own, _ in products]
+    assert sizes == selected.sum(1).tolist()  # above the limit only, and no sample in vain
 
 
 class Dropping(nn.Module):

@@ -166,6 +166,9 @@ class StackedNetworks(Networks):
                 tensor.data = tensor.data[rows]
 
 
+OWN_PRODUCT = 2**22
+"""Multiplications of a whole batch in one network from which a product of its own pays."""
+
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
@@ -411,8 +414,7 @@ def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: 
     n_networks, n_out, n_in = weight.shape
     if not stacked:  # the same inputs for every network: one product for all
         flat = x.reshape(-1, n_in)
-        rows = weight.reshape(n_networks * n_out, n_in)
-        product = rows @ flat.T if bias is None else torch.addmm(bias.reshape(-1, 1), rows, flat.T)
+        product: Tensor = _SharedLinear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
         y = product.view(n_networks, n_out, -1).mT
     else:
         flat = x.reshape(n_networks, -1, n_in)
@@ -422,6 +424,54 @@ def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: 
             y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
     shape = x.shape[1:-1] if stacked else x.shape[:-1]
     return y.unflatten(1, shape) if len(shape) != 1 else y
+
+
+class _SharedLinear(torch.autograd.Function):
+    """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
+
+    The weight gradient costs what was selected: a sample that is left out has a gradient of
+    exactly zero, so that of the product only the part R of the selected is to be computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        n_networks, n_out, n_in = weight.shape
+        rows = weight.reshape(n_networks * n_out, n_in)
+        y = rows @ x.T if bias is None else torch.addmm(bias.reshape(-1, 1), rows, x.T)
+        ctx.save_for_backward(x.to(y.dtype), weight)  # autocast: x as it was multiplied
+        ctx.has_bias = bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
+        of_bias = gradient.sum(-1).to(weight.dtype) if ctx.has_bias else None
+        return of_x, _weight_gradient(gradient, x).to(weight.dtype), of_bias
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """`[N, out, B] @ [B, in]`; each network's selected samples alone where that is faster.
+
+    That is on a CPU, from `OWN_PRODUCT` on. In bfloat16 gathering the samples costs what it saves,
+    and a GPU would have to wait until their number is known.
+    """
+    n_networks, n_out, n_samples = gradient.shape
+    shape = (n_networks, n_out, x.shape[1])
+    large = n_out * n_samples * x.shape[1] >= OWN_PRODUCT
+    if large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
+        learned = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
+        if not learned.all():
+            product = gradient.new_empty(shape)
+            for row, samples in enumerate(learned):
+                chosen = samples.nonzero().squeeze(-1)
+                own = gradient[row].index_select(-1, chosen)
+                torch.mm(own, x.index_select(0, chosen), out=product[row])
+            return product
+    return (gradient.reshape(-1, n_samples) @ x).view(shape)
 
 
 def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
