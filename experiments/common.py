@@ -269,9 +269,15 @@ def hours(rows: Sequence[Row]) -> float:
     return float(sum(c.get("search_seconds", 0.0) + c["final_seconds"] for c in cost)) / 3600
 
 
-def main_job_rows(results: Path = RESULTS) -> tuple[dict[str, Any] | None, list[Row]]:
-    """The main job's file, and its runs as rows like those of the tables."""
-    path = results / "main_job.json"
+MAIN_JOB_FILES = {"constant": "main_job.json", "linear-decay": "main_job-linear-decay.json"}
+"""Of results, for each learning-rate schedule."""
+
+
+def main_job_rows(
+    lr_schedule: str, results: Path = RESULTS
+) -> tuple[dict[str, Any] | None, list[Row]]:
+    """A file of the main job, and its runs as rows like those of the tables."""
+    path = results / MAIN_JOB_FILES[lr_schedule]
     if not path.exists():
         return None, []
     found = read_json(path)

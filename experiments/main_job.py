@@ -1,6 +1,6 @@
 """The main job on MNIST: search R(t), compare; mean and deviation over seeds.
 
-    python -m experiments.main_job [--noise pairflip:0.45 symmetric:0.5] [--seeds 0 1 2] [--jobs 2]
+    python -m experiments.main_job [--lr-schedule linear-decay] [--noise ...] [--seeds 0 1 2]
 
 Two at a time on two cores, one thread each, take less time than one after the other on two threads.
 Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import keeprate
-from experiments.common import RESULTS, mean_std
+from experiments.common import MAIN_JOB_FILES, RESULTS, mean_std
 from keeprate.files import read_json, write_json
 from keeprate.noise import Noise
 from keeprate.records import differences, versions
@@ -31,10 +31,6 @@ from keeprate.training import TrainingConfig
 
 FIDELITY, RESTARTS = 0.4, 3
 LR_SCHEDULES = {"constant": "constant", "linear-decay": "linear decay from 40 %"}
-FILES = {  # of results, for each learning-rate schedule
-    "constant": RESULTS / "main_job.json",
-    "linear-decay": RESULTS / "main_job-linear-decay.json",
-}
 
 
 def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +116,7 @@ def main() -> None:
     parser.add_argument("--runs", default="runs/main_job")
     parser.add_argument("--out", help="the results file; one for each learning-rate schedule")
     arguments = parser.parse_args()
-    out = Path(arguments.out or FILES[arguments.lr_schedule])
+    out = Path(arguments.out or RESULTS / MAIN_JOB_FILES[arguments.lr_schedule])
     protocol = {
         "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
         "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[arguments.lr_schedule],

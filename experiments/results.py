@@ -14,6 +14,7 @@ from experiments.common import (
     DATA_SETS,
     HERE,
     IMAGES,
+    MAIN_JOB_FILES,
     NOISES,
     PROTOCOLS,
     RESULTS,
@@ -91,7 +92,7 @@ def text(results: Path = RESULTS) -> str:
     parts = [
         _INTRODUCTION,
         "\n".join(_claims(results)),
-        "\n".join(_main_job(results)),
+        *("\n".join(_main_job(lr_schedule, results)) for lr_schedule in MAIN_JOB_FILES),
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
@@ -200,10 +201,12 @@ def _missing_in_words(left: list[str]) -> str:
 
 def _sources(results: Path) -> Iterator[Source]:
     """Everything that a claim may be judged by, with results or without."""
-    _, rows = main_job_rows(results)
-    names = [arm.name for arm in MAIN_JOB_ARMS]
-    whole = len(rows) == MAIN_JOB_SEEDS * len(MAIN_JOB_NOISES) * len(names)
-    yield Source("main job (three methods)", "methods", rows, MAIN_JOB_NOISES, names, whole)
+    for lr_schedule in MAIN_JOB_FILES:
+        _, rows = main_job_rows(lr_schedule, results)
+        names = [arm.name for arm in MAIN_JOB_ARMS]
+        whole = len(rows) == MAIN_JOB_SEEDS * len(MAIN_JOB_NOISES) * len(names)
+        title = f"main job (three methods), {lr_schedule} learning rate"
+        yield Source(title, "methods", rows, MAIN_JOB_NOISES, names, whole)
     for table in COMPARISONS:
         kind = "spaces" if table is table7.TABLE else "methods"
         for protocol in PROTOCOLS:
@@ -249,18 +252,21 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield _wrapped(f"- {UNKNOWN}: {'; '.join(unknown)}.", "  ")
 
 
-def _main_job(results: Path) -> Iterator[str]:
-    found, rows = main_job_rows(results)
-    yield "## The main job: MNIST"
+def _main_job(lr_schedule: str, results: Path) -> Iterator[str]:
+    found, rows = main_job_rows(lr_schedule, results)
+    yield f"## The main job: MNIST, {lr_schedule} learning rate"
     yield ""
+    default = next(iter(MAIN_JOB_FILES))
+    option = "" if lr_schedule == default else f" --lr-schedule {lr_schedule}"
+    command = f"python -m experiments.main_job{option}"
     if found is None:
-        yield "Not run yet: `python -m experiments.main_job`."
+        yield f"Not run yet: `{command}`."
         return
     protocol = found["protocol"]
     yield _wrapped(
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
         f"{_trials_in_words(protocol)}; each final training the best of {protocol['restarts']} by "
-        f"validation. `python -m experiments.main_job`, {hours(found['runs']):.1f} hours."
+        f"validation. `{command}`, {hours(found['runs']):.1f} hours."
     )
     for noise in MAIN_JOB_NOISES:
         yield ""
