@@ -22,7 +22,7 @@ FLOORS = {
     3: {"spaces", "methods", "loading", "networks", "screening"},
     4: {"data", "sampler"},
     5: {"training"},
-    6: {"checkpoints", "label_quality", "trials"},
+    6: {"checkpoints", "label_quality", "tensorboard", "trials"},
     7: {"lockstep", "classifier", "figures", "suspects"},
     8: {"budget", "finals", "predict", "report"},
     9: {"runs"},

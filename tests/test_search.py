@@ -98,6 +98,44 @@ def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path):
     assert all(0 <= score <= 1 for score in found["curves"]["validation_score"])
 
 
+def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(keeprate.InputError, match="needs a run folder"):
+        search(data, trials=2, config=CONFIG, tensorboard=True)
+    record = search(
+        data, trials=2, restarts=2, config=CONFIG, out=tmp_path / "run", tensorboard=True
+    ).record
+    assert record["config"] == search(data, trials=2, restarts=2, config=CONFIG).record["config"]
+    folder = tmp_path / "run" / "tensorboard"
+    finals = [f"final-{r['name']}-{n}" for r in record["results"] for n in (1, 2)]
+    assert {one.name for one in folder.iterdir()} == {"trial-000", "trial-001", *finals}
+
+    def curve(name, measured):
+        accumulator = EventAccumulator(str(folder / name)).Reload()
+        events = accumulator.Scalars(measured)
+        assert [event.step for event in events] == [1, 2, 3]
+        return [event.value for event in events]
+
+    for trial in record["trials"]:
+        name = f"trial-{trial['number']:03}"
+        assert curve(name, "validation_score") == pytest.approx(trial["validation_score"])
+        assert curve(name, "keep_rate") == pytest.approx(trial["keep_rate"])
+        assert "test_accuracy" not in EventAccumulator(str(folder / name)).Reload().scalars.Keys()
+    for result in record["results"]:
+        accuracies = [curve(f"final-{result['name']}-{n}", "test_accuracy") for n in (1, 2)]
+        assert pytest.approx(result["curves"]["test_accuracy"]) in accuracies
+
+
+def test_without_the_tensorboard_package_the_user_is_told_before_anything_is_made(
+    data, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(keeprate.InputError, match=r"pip install 'keeprate\[tensorboard\]'"):
+        search(data, trials=2, config=CONFIG, out=tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_saved_classifier_is_the_trained_one(run, data):
     loaded = load_classifier(run.folder)
     ours = run.classifier.predict_proba(data.test.inputs)

@@ -84,7 +84,13 @@ def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float)
         train_schedules(
             range(TOGETHER),
             [Schedule(np.ones(1))] * TOGETHER,
-            replace(setup, config=replace(config, epochs=1), folder=None, progress=None),
+            replace(
+                setup,
+                config=replace(config, epochs=1),
+                folder=None,
+                progress=None,
+                curves_writer=None,
+            ),
             method=method,
             stream="timed",
             data=replace(data, train=kept, test=None),

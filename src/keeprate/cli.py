@@ -122,6 +122,14 @@ Precision = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...", rich_help_panel=TRAINING)
 ]
+TensorBoardOption = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Also write every training's curves to the folder tensorboard of the run folder.",
+        rich_help_panel=TRAINING,
+    ),
+]
 PopulationOption = Annotated[
     str,
     typer.Option(
@@ -215,6 +223,7 @@ def search_command(
     precision: Precision = "auto",
     device: Device = "auto",
     population: PopulationOption = "auto",
+    tensorboard: TensorBoardOption = False,
 ) -> None:
     """Search R(t), train the final networks with it, compare, and write everything to --out."""
     from keeprate.methods import get_method
@@ -247,6 +256,7 @@ def search_command(
             population=_population(population),
             command=_command(),
             progress=progress,
+            tensorboard=tensorboard,
         )
     _conclude(run)
 
@@ -281,6 +291,7 @@ def train_command(
     precision: Precision = "auto",
     device: Device = "auto",
     population: PopulationOption = "auto",
+    tensorboard: TensorBoardOption = False,
 ) -> None:
     """Train with a given schedule: a name, a file, or what an earlier search found."""
     from keeprate.methods import get_method
@@ -305,6 +316,7 @@ def train_command(
             population=_population(population),
             command=_command(),
             progress=progress,
+            tensorboard=tensorboard,
         )
     _conclude(run)
 

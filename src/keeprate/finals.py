@@ -82,6 +82,14 @@ def train_plans(
             if i == 0:
                 own[:] = [_trained(population, row)]
 
+    if setup.curves_writer is not None:
+        setup.curves_writer.name(
+            {
+                i + restart * len(plans): f"final-{plan.name}-{restart + 1}"
+                for i, plan in enumerate(plans)
+                for restart in range(restarts)
+            }
+        )
     for name in dict.fromkeys(plan.method.name for plan in plans):
         mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
         train_schedules(

@@ -24,6 +24,7 @@ from keeprate.models import ModelFactory, adapt_factory, build_model, get_model
 from keeprate.records import RECORD_FILE, differences, load_record, new_record, save_record
 from keeprate.schedules import Schedule
 from keeprate.seeding import forked_seed
+from keeprate.tensorboard import CurvesWriter
 from keeprate.training import (
     Population,
     TrainingConfig,
@@ -59,6 +60,7 @@ class Setup:
     normaliser: Normaliser
     progress: Progress | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    curves_writer: CurvesWriter | None = None
 
     def build(self) -> nn.Module:
         """One network with fresh weights."""
@@ -75,6 +77,7 @@ def make_setup(
     population: int | None,
     progress: Progress | None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
 ) -> Setup:
     """Check everything that can be checked before the first step is taken."""
     if config.batch_size > len(data.train):
@@ -101,6 +104,7 @@ def make_setup(
         normaliser=Normaliser.fit(data.train.inputs),
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
+        curves_writer=CurvesWriter(out) if tensorboard else None,
     )
 
 
@@ -253,6 +257,8 @@ def _train_group(
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
+        if setup.curves_writer is not None:
+            setup.curves_writer(population)
         if after_epoch is not None:
             after_epoch(population)
         over = population.epoch == setup.config.epochs or not population.numbers
@@ -285,7 +291,7 @@ def _estimate_transition_matrices(
     first = _train_group(
         population.numbers,
         np.ones((len(population.numbers), setup.config.epochs)),
-        setup,
+        replace(setup, curves_writer=None),  # the candidates' curves are those of the second
         method=get_method("standard"),
         stream=f"{stream}-first",
         data=replace(data, test=None),

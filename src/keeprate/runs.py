@@ -258,6 +258,7 @@ def train(
     command: str = "",
     progress: Progress | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
 ) -> Run:
     """Train with a given schedule.
 
@@ -284,6 +285,8 @@ def train(
         best validation score at the end.
     noise_rate : float, optional
         For Co-teaching's own schedule; left out, the nominal rate of injected noise.
+    tensorboard : bool
+        Also write the curves of every training to the folder `tensorboard` of the run folder.
 
     Returns
     -------
@@ -309,6 +312,7 @@ def train(
         population=population,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
+        tensorboard=tensorboard,
     )
     options = {
         "method": chosen.name,

@@ -84,6 +84,7 @@ def search(
     command: str = "",
     progress: Progress | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best.
 
@@ -96,7 +97,7 @@ def search(
     ----------
     data : Data
         From `keeprate.prepare`.
-    model, method, config, seed, noise_rate, population
+    model, method, config, seed, noise_rate, population, tensorboard
         As in `keeprate.train`.
     space : str
         See `keeprate.spaces.SPACES`.
@@ -167,6 +168,7 @@ def search(
         population=population,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
+        tensorboard=tensorboard,
     )
     options = {
         "method": chosen.name,
