@@ -18,7 +18,16 @@ SOURCE = Path(__file__).parents[1] / "src" / "keeprate"
 FLOORS = {
     0: {"errors"},
     1: {"files", "noise_model", "seeding", "tables", "labels", "transition"},
-    2: {"noise", "schedules", "natural_gradient", "selection", "models", "records", "memory"},
+    2: {
+        "noise",
+        "schedules",
+        "natural_gradient",
+        "selection",
+        "models",
+        "records",
+        "memory",
+        "pruners",
+    },
     3: {"spaces", "methods", "loading", "networks", "screening"},
     4: {"data", "sampler"},
     5: {"training"},

@@ -217,7 +217,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--method", "standard"], ["method must select samples"]),
         (["--method", "no.such:thing"], ["method 'no.such:thing' could not be imported"]),
         (["--method", "keeprate.models:mlp"], ["method must be a keeprate.Method"]),
-        (["--pruner", "hyper"], ["pruner must be one of none, halving", "hyper"]),
+        (["--pruner", "hyper"], ["pruner must be one of none, halving, median", "hyper"]),
         (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),

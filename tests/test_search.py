@@ -272,6 +272,33 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     assert halved.record["cost"]["candidate_epochs"] == 28 + 7
 
 
+@pytest.mark.parametrize("pruner", ["median", "successive-halving", "hyperband"])
+def test_optunas_pruners_stop_trials(data, pruner):
+    config = replace(CONFIG, epochs=5)
+    found = search(data, trials=20, config=config, pruner=pruner, confirm=False, **ALONE)
+    trials = found.record["trials"]
+    for trial, told in zip(trials, found.study.trials, strict=True):
+        lengths = len(trial["validation_score"])
+        assert (trial["state"] == "complete") == (lengths == 5)
+        assert list(told.intermediate_values) == list(range(1, lengths + 1))
+    pruned = [t["number"] for t in trials if t["state"] == "pruned"]
+    assert 2 <= len(pruned) <= 18
+    if pruner == "median":  # of complete trials: the first population has none to be judged by
+        assert min(pruned) >= 10
+        assert min(len(t["validation_score"]) for t in trials) >= 2
+
+
+def test_a_pruner_of_ones_own_decides(data):
+    class Odd(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return trial.number % 2 == 1 and trial.last_step == 2
+
+    record = search(data, trials=6, config=CONFIG, pruner=Odd(), **ALONE).record
+    assert [len(t["validation_score"]) for t in record["trials"]] == [3, 2] * 3
+    assert record["config"]["pruner"] == "Odd"
+
+
+ALONE = {"baselines_too": False, "restarts": 1}
 SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
 
 
@@ -566,6 +593,8 @@ def counted(function):
 
 if where in ("ask", "tell"):
     setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
+if where == "prune":
+    optuna.Trial.should_prune = counted(optuna.Trial.should_prune)
 if where == "suggest":
     optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
@@ -633,27 +662,33 @@ def test_another_sampler_asks_the_same_again_after_a_kill(data, tmp_path, sample
     assert essence(resumed.record) == essence(whole.record)
 
 
+@pytest.mark.parametrize("pruner", ["halving", "successive-halving"])
 @pytest.mark.parametrize(
     ("where", "at"),
     [
         ("search", 5),  # between the two rungs of the first population
         ("search", 9),  # behind both
+        ("prune", 4),  # some of a population judged
         ("tell", 5),  # the untold half must not be pruned among themselves
     ],
 )
-def test_a_killed_search_with_halving_prunes_the_same(halved, data, tmp_path, where, at):
-    kill(tmp_path, where, at, pruner="halving", epochs=5, baselines_too=False)
-    resumed = search(
-        data,
-        trials=12,
-        config=replace(CONFIG, epochs=5),
-        pruner="halving",
-        baselines_too=False,
-        out=tmp_path,
-        checkpoint_seconds=0,
+def test_a_killed_search_with_a_pruner_prunes_the_same(data, tmp_path, where, at, pruner):
+    kill(tmp_path, where, at, pruner=pruner, epochs=5, **ALONE)
+    resumed, whole = (
+        search(
+            data,
+            trials=12,
+            config=replace(CONFIG, epochs=5),
+            pruner=pruner,
+            out=out,
+            checkpoint_seconds=0,
+            **ALONE,
+        )
+        for out in (tmp_path, None)
     )
-    assert essence(resumed.record)["trials"] == essence(halved.record)["trials"]
-    assert np.array_equal(resumed.schedule.keep_rate, halved.schedule.keep_rate)
+    assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
+    assert any(t["state"] == "pruned" for t in whole.record["trials"])
+    assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
 
 
 def test_bfloat16_is_as_accurate_within_noise(data):

@@ -175,7 +175,8 @@ def search_command(
         str,
         typer.Option(
             "--pruner",
-            help="none, or halving: stop the worse candidates after 40 % and 60 % of the epochs.",
+            help="Stop the worse trials early: none, halving (those that train together), or "
+            "Optuna's median, successive-halving, hyperband.",
         ),
     ] = "none",
     trials: Annotated[

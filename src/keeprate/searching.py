@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import optuna
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 from torch import nn
 
@@ -27,6 +27,7 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import Method, get_method
+from keeprate.pruners import get_pruner
 from keeprate.records import save_record
 from keeprate.runs import (
     Run,
@@ -54,11 +55,7 @@ from keeprate.trials import (
 
 _UNKNOWN = Schedule(np.ones(1), "searched")  # until it is found
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
-PRUNERS: dict[str, dict[float, float]] = {
-    "none": {},
-    "halving": {0.4: 0.4, 0.6: 0.5},
-}
-"""Rungs: after this share of the epochs, this share of those that train together goes on."""
+STOPPED = "stopped"  # a trial's attribute: after which epoch its pruner stopped it
 
 
 def search(
@@ -68,7 +65,7 @@ def search(
     method: str | Method = "co-teaching",
     space: str = "basis",
     sampler: str = "natural-gradient",
-    pruner: str = "none",
+    pruner: str | BasePruner = "none",
     trials: int | None = None,
     fidelity: float = 1.0,
     confirm: bool = True,
@@ -104,11 +101,12 @@ def search(
     sampler : {"natural-gradient", "random", "tpe", "paper:STEP"}
         The last one is the paper's natural gradient with that step size, a fifth of the trials an
         iteration.
-    pruner : {"none", "halving"}
+    pruner : {"none", "halving", "median", "successive-halving", "hyperband"} or an Optuna pruner
+        Who stops early, by the trial's value so far; only trials that train to the end can win.
         "halving" stops the worse six of a population's ten after 40 % of the epochs, and half of
-        the others after 60 %: 0.56 of the cost. Only trials that train to the end can win.
-        Candidates compete with those that train with them: where memory holds few at a time,
-        fewer are stopped, and one alone never is.
+        the others after 60 %: 0.56 of the cost. Candidates compete with those that train with
+        them: where memory holds few at a time, fewer are stopped, and one alone never is. The
+        others are Optuna's, asked after every epoch.
     trials : int, optional
         Trainings to start, 40 if nothing is said; without a pruner each is a full one.
     fidelity : float
@@ -149,8 +147,7 @@ def search(
     chosen, family = get_method(method), get_space(space)
     if not chosen.uses_schedule:
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
-    if pruner not in PRUNERS:
-        raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
+    get_pruner(pruner, config.epochs)  # complains
     planned = _planned(budget, trials, fidelity, confirm)
 
     def proposals_of(plan: tuple[int, int]) -> Proposals:
@@ -175,7 +172,7 @@ def search(
         "method_fingerprint": chosen.fingerprint(),
         "space": space,
         "sampler": sampler,
-        "pruner": pruner,
+        "pruner": pruner if isinstance(pruner, str) else type(pruner).__name__,
         "trials": None if planned is None else planned[0],
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
@@ -204,7 +201,8 @@ def search(
     proposals = proposals_of((record["plan"]["trials"], record["plan"]["confirm"]))
     with storage_errors(setup.folder):
         study = open_study(setup.folder)
-        _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
+        study.pruner = get_pruner(pruner, proposals.epochs_of(0))
+        _run_trials(study, setup, proposals, method=chosen)
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [describe_trial(trial, proposals) for trial in finished]
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
@@ -245,17 +243,14 @@ def _planned(
     return trials_for(value) if unit == "trainings" else None
 
 
-def _run_trials(
-    study: optuna.Study, setup: Setup, proposals: Proposals, *, method: Method, pruner: str
-) -> None:
+def _run_trials(study: optuna.Study, setup: Setup, proposals: Proposals, *, method: Method) -> None:
     """Train populations until all trials are finished; picks up what was interrupted."""
     data = replace(setup.data, test=None)  # the search never sees a test sample
     _tell_rest(study, setup, proposals)
     while pending := proposals.ask(study):
         first = pending[0].number
         epochs = proposals.epochs_of(first)
-        shares = PRUNERS[pruner] if first < proposals.n_explored else {}
-        rungs = {max(1, round(at * epochs)): share for at, share in shares.items()}
+        prunes = first < proposals.n_explored and not isinstance(study.pruner, NopPruner)
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -264,11 +259,11 @@ def _run_trials(
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            rungs: dict[int, float] = rungs,
+            prunes: bool = prunes,
             epochs: int = epochs,
         ) -> None:
-            if population.epoch in rungs:
-                population.drop(_losers(population, rungs[population.epoch], epochs))
+            if prunes:
+                population.drop(_stopped(study, population, epochs))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:
@@ -293,14 +288,23 @@ def _run_trials(
         )
 
 
-def _losers(population: Population, share: float, epochs: int) -> list[int]:
-    """Those whose trial value so far is not among the best `share` (rounded up)."""
-    values = {
-        number: trial_value(population.curves[number].validation_score, epochs)
-        for number in population.numbers
-    }
-    ranked = sorted(values, key=lambda number: (-values[number], number))
-    return ranked[math.ceil(share * len(ranked)) :]
+def _stopped(study: optuna.Study, population: Population, epochs: int) -> list[int]:
+    """Report where the candidates stand to the study; those that its pruner stops now."""
+    now = population.epoch
+    handles = {}
+    for number in population.numbers:
+        trial = study.get_trials(deepcopy=False)[number]
+        handles[number] = optuna.trial.Trial(study, trial._trial_id)
+        if now not in trial.intermediate_values:  # else reported before a kill
+            value = trial_value(population.curves[number].validation_score, epochs)
+            handles[number].report(value, now)
+    stopped = []
+    for number, handle in handles.items():  # all are known before one is judged
+        if STOPPED not in handle.user_attrs and now < epochs and handle.should_prune():
+            handle.set_user_attr(STOPPED, now)  # a pruner may say something else after a kill
+        if handle.user_attrs.get(STOPPED) == now:
+            stopped.append(number)
+    return stopped
 
 
 def _tell_rest(study: optuna.Study, setup: Setup, proposals: Proposals) -> None:
