@@ -791,6 +791,23 @@ def test_a_noisy_validation_set_is_cut_from_the_training_split() -> None:
         prepare(source, validation="clean")
 
 
+def test_a_given_validation_split_with_noise_stays() -> None:
+    x, y = numbered(900)
+    source = {"train": (x, y), "validation": (x + 1000, y), "test": (x[:30] + 2000, y[:30])}
+    data = prepare(source, validation="noisy")
+    assert (data.criterion, data.validation.true_labels) == ("determinant", None)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [900, 900, 30]
+    assert data.validation_from == "the validation split of the source, with its noise"
+    assert data.validation.labels.tolist() == [(i - 1000) % 3 for i in ids(data.validation)]
+    data = prepare(source, validation="noisy", noise=PAIRFLIP, n_validation=500, limit=600)
+    assert (len(data.train), len(data.validation)) == (600, 500)
+    for split, offset in ((data.train, 0), (data.validation, 1000)):
+        wrong = split.labels.numpy() != (np.array(ids(split)) - offset) % 3
+        assert abs(wrong.mean() - 0.45) < 0.06
+    assert data.train.true_labels is not None and data.validation.true_labels is None
+    assert data.test.labels.tolist() == y[:30].tolist()
+
+
 def test_three_given_splits_stay() -> None:
     x, y = numbered(30)
     data = prepare({"train": (x, y), "validation": (x + 100, y), "test": (x + 200, y)})

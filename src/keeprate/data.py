@@ -162,7 +162,8 @@ def prepare(
         injected and no true labels are known, its labels count as noisy. "noisy": no clean label
         trains or chooses (the test set and `limit` are still cut evenly by them): the validation
         samples are cut from the training split (a tenth of it where the source has a held-out
-        split, which tests), with labels as noisy as the others'.
+        split, which tests), with labels as noisy as the others'. Where the source has all three
+        splits, they stay, and injected noise strikes the validation labels, too.
 
     Returns
     -------
@@ -208,12 +209,12 @@ def prepare(
             "leave out the noise or the true-label column",
         )
 
-    def prepared(train: Split) -> Split:
+    def prepared(train: Split, *others: Split) -> list[Split]:
         if limit is not None:
             train = part(train, _stratified_order(train, seed, "limit")[:limit])
         if noise is not None and injected:
-            train = _corrupted(train, noise, len(loaded.class_names), seed)
-        return train
+            return _corrupted([train, *others], noise, len(loaded.class_names), seed)
+        return [train, *others]
 
     if validation == "noisy":
         train, held_out, test, origin = _split_noisy(
@@ -222,7 +223,7 @@ def prepare(
         labels = "noisy"
     else:
         train, held_out, test, origin = _split(loaded.splits, seed, n_validation, n_test)
-        train = prepared(train)
+        (train,) = prepared(train)
         if injected or held_out.true_labels is not None:
             labels, held_out = "clean", _with_true_labels(held_out)
         else:
@@ -278,12 +279,20 @@ def _split(
 
 def _split_noisy(
     splits: dict[str, Split],
-    prepared: Callable[[Split], Split],
+    prepared: Callable[..., list[Split]],
     seed: int,
     n_validation: float | None,
     n_test: float | None,
 ) -> tuple[Split, Split, Split | None, str]:
-    """As `_split`, the validation samples from the training split, once that is `prepared`."""
+    """As `_split`, the validation samples from the training split, once that is `prepared`.
+
+    Where the source has all three splits, its validation split is as noisy as its training split.
+    """
+    if len(splits) == 3:
+        blind = splits | {"validation": replace(splits["validation"], true_labels=None)}
+        train, held_out, test, origin = _split(blind, seed, n_validation, n_test)
+        train, held_out = prepared(train, held_out)
+        return train, replace(held_out, true_labels=None), test, f"{origin}, with its noise"
     train, test = splits["train"], splits.get("test", splits.get("validation"))
     if test is not None:
         n_tst = _count("n_test", n_test, len(test), len(test))
@@ -294,7 +303,7 @@ def _split_noisy(
         order = _stratified_order(train, seed, "test")
         test = part(train, order[:n_tst]) if n_tst else None
         train, default = part(train, order[n_tst:]), 4
-    train = prepared(train)
+    (train,) = prepared(train)
     n_val = _count("n_validation", n_validation, len(train) - 1, max(1, len(train) // default))
     # True labels, where noise was injected, have no say in the cut either.
     order = _stratified_order(replace(train, true_labels=None), seed, "split")
@@ -345,12 +354,17 @@ def part(split: Split, chosen: IntArray) -> Split:
     return Split(split.inputs[index], split.labels[index], true, split.rows[index])
 
 
-def _corrupted(split: Split, noise: Noise, n_classes: int, seed: int) -> Split:
+def _corrupted(splits: Sequence[Split], noise: Noise, n_classes: int, seed: int) -> list[Split]:
+    """Inject the same noise into all of them."""
     rng = np.random.default_rng(derive_seed(seed, "noise"))
-    noisy = noise.corrupt_labels(
-        split.labels.numpy(), split.inputs.numpy(), n_classes=n_classes, rng=rng
-    )
-    return replace(split, labels=torch.from_numpy(noisy), true_labels=split.labels)
+    labels = torch.cat([split.labels for split in splits]).numpy()
+    inputs = torch.cat([split.inputs for split in splits]).numpy()
+    noisy = noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
+    pieces = torch.from_numpy(noisy).split([len(split) for split in splits])
+    return [
+        replace(split, labels=piece.clone(), true_labels=split.labels)
+        for split, piece in zip(splits, pieces, strict=True)
+    ]
 
 
 def _with_true_labels(split: Split) -> Split:
