@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig3, fig4, fig5, fig7, results
+from experiments import fig1, fig3, fig4, fig5, fig6, fig7, results
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
@@ -32,6 +32,11 @@ def main(words: list[str] | None = None) -> int:
             seeds = {} if options.seeds is None else {"seeds": options.seeds}
             fig3.run(at_once=options.jobs, **seeds)
             print(*fig3.draw(), sep="\n")
+        elif options.item == fig6.NAME:
+            of_training = _of_training(options)
+            of_training.pop("runs")
+            fig6.run(**of_training)
+            print(*fig6.draw(), sep="\n")
         elif drawn := next((one for one in DRAWN if options.item == one.NAME), None):
             print(*drawn.draw(options.protocol), sep="\n")
         else:
@@ -56,7 +61,7 @@ def _of_training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _summaries() -> dict[str, str]:
-    found = {module.NAME: module.SUMMARY for module in (fig1, fig3)}
+    found = {module.NAME: module.SUMMARY for module in (fig1, fig3, fig6)}
     found |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     found |= {module.NAME: module.SUMMARY for module in DRAWN}
     return found | {results.NAME: results.SUMMARY}
@@ -72,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == results.NAME:
             item.add_argument("--check", action="store_true", help="exit 1 if it is not current")
             continue
-        if name != fig3.NAME:
+        if name not in (fig3.NAME, fig6.NAME):
             item.add_argument("--protocol", choices=PROTOCOLS, default="desk")
         if name in {module.NAME for module in DRAWN}:
             continue
@@ -81,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != fig3.NAME:
             folder = os.environ.get("KEEPRATE_DATA", "../shared/data")
             item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
+        if name not in (fig3.NAME, fig6.NAME):
             item.add_argument("--runs", default="runs/experiments", help="where the runs are kept")
     return parser
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, fig1, fig3, fig4, fig5, fig7, table7
+from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, table7
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
 from experiments.common import (
     DATA_SETS,
@@ -31,6 +31,7 @@ from experiments.comparison import Arm, Comparison, missing, of, percent
 from experiments.drawing import TABLES
 from keeprate import InputError
 from keeprate.files import write_atomically
+from keeprate.methods import METHODS
 from keeprate.spaces import get_space
 from keeprate.trials import Proposals, confirming
 
@@ -61,6 +62,8 @@ def write(*, results: Path = RESULTS, page: Path = PAGE, images: Path = IMAGES) 
     """Draw the figures that have rows, then write the page."""
     if read_results(fig3.NAME, fig3.PROTOCOL, results) is not None:
         fig3.draw(results=results, images=images)
+    if read_results(fig6.NAME, fig6.PROTOCOL, results) is not None:
+        fig6.draw(results=results, images=images)
     for protocol in PROTOCOLS:
         if read_results(fig1.NAME, protocol, results) is not None:
             fig1.draw(protocol, results=results, images=images)
@@ -96,6 +99,7 @@ def text(results: Path = RESULTS) -> str:
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
+        "\n".join(_real_task(results)),
         *("\n".join(_figure(module.NAME, title, results)) for module, title in FIGURES),
     ]
     return "\n\n".join(parts) + "\n"
@@ -411,6 +415,55 @@ def _medians(rows: Sequence[Row], arms: Sequence[fig3.Arm], mark: int) -> list[l
     _bold_best(columns, values)
     return [
         [arm.label, *cells] for arm, cells in zip(arms, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _real_task(results: Path) -> Iterator[str]:
+    yield "## Figure 6: search algorithms on the real task"
+    yield ""
+    found = read_results(fig6.NAME, fig6.PROTOCOL, results)
+    command = command_of(fig6.NAME, fig6.PROTOCOL)
+    if found is None:
+        yield f"Not run yet: `{command}`."
+        return
+    rows, p = found["rows"], found["protocol"]
+    yield _wrapped(
+        f"{DATA_SETS.get(p['data'], p['data'])}, {p['limit']:,} samples, {p['model']}, "
+        f"{METHODS[p['method']].label}, {p['epochs']} epochs; each search may spend {p['cost']} "
+        "full trainings. Test accuracy at the last epoch, of the schedule that the search would "
+        "choose by its validation value when so much is spent (mean of that schedule's complete "
+        "trainings; the search never sees it); mean ± sample standard deviation over seeds. "
+        "keeprate's searches ask for up to ten schedules at a time, the others learn from each "
+        f"before the next. `{command}`, {sum(row['seconds'] for row in rows) / 3600:.1f} hours."
+    )
+    costs = sorted({c for c in (6, 12, p["cost"]) if c <= p["cost"]})
+    for noise in fig6.TASKS:
+        mine = [row for row in rows if row["noise"] == noise]
+        yield ""
+        if not mine:
+            yield f"{NOISES[noise].capitalize()}: not run yet."
+            continue
+        n_seeds = len(mine)
+        yield f"{NOISES[noise].capitalize()}, {n_seeds} seed{'s' * (n_seeds > 1)}:"
+        yield ""
+        header = ["", *(f"cost {cost}" for cost in costs)]
+        yield from _table(header, _at_costs(mine, costs))
+    yield ""
+    yield _image(fig6.NAME, "best validation value and test accuracy against cost")
+
+
+def _at_costs(rows: Sequence[Row], costs: Sequence[int]) -> list[list[str]]:
+    columns: list[list[str]] = []
+    means: list[list[float | None]] = []
+    for cost in costs:
+        known = [[fig6.at_cost(row, arm.name, cost) for row in rows] for arm in fig6.ARMS]
+        tests = [None if None in one else [100 * x[1] for x in one if x] for one in known]
+        columns.append(["–" if one is None else in_words(*mean_std(one)) for one in tests])
+        means.append([None if one is None else mean_std(one)[0] for one in tests])
+    _bold_best(columns, means)
+    return [
+        [arm.label, *cells]
+        for arm, cells in zip(fig6.ARMS, zip(*columns, strict=True), strict=True)
     ]
 
 

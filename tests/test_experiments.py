@@ -25,6 +25,7 @@ from experiments import (
     fig3,
     fig4,
     fig5,
+    fig6,
     fig7,
     results,
     table4,
@@ -468,6 +469,49 @@ def test_medians_by_hand(searched) -> None:
     assert fig3.quartiles(rows, "no such", "plain drop", 10) is None
 
 
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """The searches of Fig. 6 on digits, one seed, ten trainings of nine epochs."""
+    folder = tmp_path_factory.mktemp("fig6")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fig6, "TASKS", ("pairflip:0.45",))
+        return folder, fig6.run(SMALL, data="", results=folder)
+
+
+SMALL = fig6.Protocol("digits", limit=400, epochs=9, cost=10, seeds=1)
+
+
+def test_searches_spend_alike_and_are_judged_by_what_they_would_choose(rivals) -> None:
+    _, (row,) = rivals
+    assert set(row["traces"]) == {arm.name for arm in fig6.ARMS}
+    for name, trace in row["traces"].items():
+        spent, values, tests = map(list, zip(*trace, strict=True))
+        assert spent == sorted(spent) and 10 <= spent[-1] < 11
+        assert all(0 < number < 1 for number in (*values, *tests))
+        if name == "hyperband":  # some were stopped
+            assert len(trace) > 10 and any(cost % 1 for cost in spent)
+        else:
+            assert spent == list(range(1, 11))
+        if name not in ("keeprate", "cold"):  # which confirm: a mean may fall
+            assert values == sorted(values)
+    assert row["traces"]["keeprate"] != row["traces"]["cold"]
+    assert fig6.at_cost(row, "random", 0.5) is None
+    assert fig6.at_cost(row, "random", 3.5) == tuple(row["traces"]["random"][2][1:])
+    assert fig6.mean_curve([row, row], "random", 10, 1) == pytest.approx(
+        [test for _, _, test in row["traces"]["random"]]
+    )
+
+
+def test_figure_6_and_its_part_of_the_page(rivals, tmp_path: Path) -> None:
+    folder, (row,) = rivals
+    _, svg = fig6.draw(results=folder, images=tmp_path)
+    assert all(arm.label in svg.read_text() for arm in fig6.ARMS)
+    page = results.text(folder)
+    assert "Pairflip 45 %, 1 seed:" in page and "Symmetric 50 %: not run yet." in page
+    best = max(trace[-1][2] for trace in row["traces"].values())
+    assert f"**{100 * best:.2f}** |" in page
+
+
 def test_figure_3_and_its_part_of_the_page(searched, tmp_path: Path) -> None:
     folder, rows = searched
     png, svg = fig3.draw(results=folder, images=tmp_path)
@@ -522,8 +566,8 @@ def test_without_a_name_the_items_are_listed(capsys) -> None:
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     tables = ["table4", "table5", "table6", "table7"]
-    names = ["fig1", "fig3", *tables, "fig4", "fig5", "fig7", "results"]
-    assert [line.split()[0] for line in lines[:10]] == names
+    names = ["fig1", "fig3", "fig6", *tables, "fig4", "fig5", "fig7", "results"]
+    assert [line.split()[0] for line in lines[:11]] == names
 
 
 @pytest.mark.parametrize("module", [fig1, fig4, fig5, fig7], ids=lambda module: module.NAME)

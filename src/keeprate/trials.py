@@ -316,7 +316,11 @@ def open_study(folder: Path | None) -> optuna.Study:
     storage = None if folder is None else _storage(folder)
     with _quiet():
         return optuna.create_study(
-            storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=STUDY_NAME,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.NopPruner(),  # left out, it would be Optuna's median pruner
         )
 
 
