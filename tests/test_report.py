@@ -373,6 +373,8 @@ def test_records_that_know_less(change: Any, tmp_path: Path) -> None:
     change(record)
     page = write(record, tmp_path)
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
+    known = any(r["curves"].get("label_precision") for r in record.get("results", []))
+    assert ("<h2>Label precision</h2>" in page) == known  # no empty frames
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -508,16 +508,16 @@ def _conclude(run: Run) -> None:
 
     from keeprate.report import write_plots
 
-    table = Table(title=None)
+    table = Table()  # that fits in 80 columns
     table.add_column("training")
-    for name in ("test, last epoch", "test, best epoch", "label precision, last", "seconds"):
-        table.add_column(name, justify="right")
+    for name in ("test accuracy\nlast epoch", "best\n(epoch)", "label\nprecision", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for result in run.record["results"]:
         last, best = result["last"], result["best"]
         table.add_row(
             escape(result["label"]),
             _percent(last["test_accuracy"]),
-            f"{_percent(best['test_accuracy'])} (epoch {best['epoch']})",
+            f"{_percent(best['test_accuracy'])} ({best['epoch']})",
             _percent(last["label_precision"]),
             f"{result['seconds']:.1f}",
         )

@@ -39,6 +39,10 @@ from keeprate.files import write_atomically
 from keeprate.label_quality import COLUMNS, QUALITY_FILE
 from keeprate.records import load_record
 
+PRECISION = (
+    "The share of the kept samples whose given label is the true one; true labels are used for "
+    "this figure only."
+)
 _MOST_IN_FIX_LIST = 50_000
 _CHOSEN_BY = "accuracy on the validation samples, which chose the schedule,"
 _AGAINST_NOISY = (
@@ -142,14 +146,19 @@ def _section(
         "command": str(record.get("command") or "not recorded"),
         "details": json.dumps(details, indent=2, ensure_ascii=False, default=str),
     }
-    known = part(record, "noise_estimate").get("transition_matrix")
-    shown = {k: v for k, v in drawings.items() if k != "transition"}
-    transition = f"<figure>{drawings['transition']}</figure>" if known else ""
+    estimated = part(record, "noise_estimate").get("transition_matrix")
+    shown = dict(drawings)
+    shown["transition"] = f"<figure>{drawings['transition']}</figure>" if estimated else ""
+    shown["label_precision"] = (
+        f"<h2>Label precision</h2><figure>{drawings['label_precision']}<figcaption>"
+        f"{PRECISION}</figcaption></figure>"
+        if is_known(record, "label_precision")
+        else ""
+    )
     return _template("report_run.html").substitute(
         {name: escape(text) for name, text in words.items()},
         heading=heading,
         results=_results_table(record),
-        transition=transition,
         gallery=_gallery(record, prefix) + fix_list,
         **shown,
     )
@@ -330,8 +339,7 @@ def _comparison(records: Sequence[Record], names: Sequence[str]) -> str:
         rivals = {str(r.get("name")): part(r, "last") for r in results[1:]}
         key = "test_accuracy" if is_known(record, "test_accuracy") else "validation_accuracy"
         cells = [
-            part(record, "data").get("name", ""),
-            part(record, "data").get("noise", ""),
+            _source_in_words(record),
             label_of(first) if first else "not finished",
             percent(part(first, "last").get(key)),
             *(percent(rivals.get(r, {}).get(key)) for r in ("co-teaching", "standard")),
@@ -346,16 +354,23 @@ def _comparison(records: Sequence[Record], names: Sequence[str]) -> str:
     panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
     panels[1].set(title="Accuracy, %", xlabel="epoch")
     heads = (
-        "Run", "Data", "Noise", "Training", "Accuracy, last epoch", "Co-teaching's own R(t)",
-        "Standard", "Cost of the search, full trainings",
+        "Run", "Data", "Training", "Accuracy, last epoch", "Co-teaching's own R(t)",
+        "Standard", "Cost of the search",
     )  # fmt: skip
     head = "".join(f"<th scope=col>{escape(text)}</th>" for text in heads)
     drawing = inline_svg(finish_figure(figure, panels), "comparison")
     return (
-        f"<h1>{len(records)} runs side by side</h1><div class=scroll><table><thead><tr>{head}</tr>"
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div><h2>Schedules and curves</h2>"
+        f"<h1>{len(records)} runs side by side</h1><div class=scroll><table class=runs>"
+        "<caption>Costs in full trainings.</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div><h2>Schedules and curves</h2>"
         f"<figure>{drawing}<figcaption>Of each run its own training.</figcaption></figure>"
     )
+
+
+def _source_in_words(record: Record) -> str:
+    data = part(record, "data")
+    noise = data.get("noise", "none")
+    return str(data.get("name", "")) + ("" if noise == "none" else f", {noise}")
 
 
 def _cost_in_words(record: Record) -> str:
