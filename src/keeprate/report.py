@@ -362,7 +362,8 @@ def _comparison(records: Sequence[Record], names: Sequence[str]) -> str:
     return (
         f"<h1>{len(records)} runs side by side</h1><div class=scroll><table class=runs>"
         "<caption>Costs in full trainings.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div><h2>Schedules and curves</h2>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "<h2>Schedules and curves</h2>"
         f"<figure>{drawing}<figcaption>Of each run its own training.</figcaption></figure>"
     )
 
