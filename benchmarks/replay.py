@@ -31,6 +31,7 @@ from sklearn.ensemble import RandomForestRegressor
 from benchmarks.schedule_bench import IN_SHORT, RESULTS, SHORT, TEST_ACCURACY
 from keeprate.budget import trials_for
 from keeprate.files import write_json
+from keeprate.pruners import get_pruner
 from keeprate.records import versions
 from keeprate.spaces import get_space
 from keeprate.training import Curves
@@ -202,9 +203,7 @@ def fully(
 def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
     """Optuna's Hyperband on random search, epochs of the full training as the resource."""
     rng = np.random.default_rng([seed, 1])
-    pruner = optuna.pruners.HyperbandPruner(
-        min_resource=max(1, setting.epochs // 9), max_resource=setting.epochs, reduction_factor=3
-    )
+    pruner = get_pruner("hyperband", setting.epochs)
     sampler = optuna.samplers.RandomSampler(seed=seed)
     study = optuna.create_study(
         study_name=f"hyperband-{seed}", direction="maximize", sampler=sampler, pruner=pruner

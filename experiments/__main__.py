@@ -33,9 +33,7 @@ def main(words: list[str] | None = None) -> int:
             fig3.run(at_once=options.jobs, **seeds)
             print(*fig3.draw(), sep="\n")
         elif options.item == fig6.NAME:
-            of_training = _of_training(options)
-            of_training.pop("runs")
-            fig6.run(**of_training)
+            fig6.run(data=options.data, seeds=options.seeds, at_once=options.jobs)
             print(*fig6.draw(), sep="\n")
         elif drawn := next((one for one in DRAWN if options.item == one.NAME), None):
             print(*drawn.draw(options.protocol), sep="\n")

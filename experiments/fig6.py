@@ -2,7 +2,7 @@
 
 Every search trains Co-teaching on 10,000 MNIST samples. The searches of one noise and seed share
 data, batches and lockstep, but know nothing of each other: keeprate's has its own plan
-(`--budget`), the others train one schedule after the other, which is the best for them, until the
+(`--budget`), the others are told of each training before they are asked for the next, until the
 same number of epochs is spent. What is drawn is the schedule that a search would choose so far: its
 validation value, by which it chooses, and its test accuracy at the last epoch, which it never sees.
 """
@@ -166,6 +166,9 @@ class Arm:
     look: Look
 
 
+STARTUP = 4
+"""Random trials of TPE and the Gaussian process; Optuna's 10 would leave two to the model."""
+
 _RANDOM = optuna.samplers.RandomSampler
 ARMS = (
     Arm("random", "random search", partial(_optuna, sampler=_RANDOM), Look("", "#777777")),
@@ -178,7 +181,7 @@ ARMS = (
     Arm(
         "tpe",
         "TPE",
-        partial(_optuna, sampler=optuna.samplers.TPESampler),
+        partial(_optuna, sampler=partial(optuna.samplers.TPESampler, n_startup_trials=STARTUP)),
         Look("", "#0a9373", (0, (4, 1.5))),
     ),
     Arm(
@@ -187,7 +190,12 @@ ARMS = (
         partial(_optuna, sampler=optuna.samplers.CmaEsSampler),
         Look("", "#B98500", (0, (1, 1.2))),
     ),
-    Arm("gp", "GP", partial(_optuna, sampler=optuna.samplers.GPSampler), Look("", "#2088C7")),
+    Arm(
+        "gp",
+        "GP",
+        partial(_optuna, sampler=partial(optuna.samplers.GPSampler, n_startup_trials=STARTUP)),
+        Look("", "#2088C7"),
+    ),
     Arm(
         "cold",
         "keeprate's, without given schedules",

@@ -427,14 +427,15 @@ def _real_task(results: Path) -> Iterator[str]:
         yield f"Not run yet: `{command}`."
         return
     rows, p = found["rows"], found["protocol"]
+    spent = sum(row["seconds"] for row in rows) / 3600
     yield _wrapped(
         f"{DATA_SETS.get(p['data'], p['data'])}, {p['limit']:,} samples, {p['model']}, "
         f"{METHODS[p['method']].label}, {p['epochs']} epochs; each search may spend {p['cost']} "
         "full trainings. Test accuracy at the last epoch, of the schedule that the search would "
         "choose by its validation value when so much is spent (mean of that schedule's complete "
         "trainings; the search never sees it); mean ± sample standard deviation over seeds. "
-        "keeprate's searches ask for up to ten schedules at a time, the others learn from each "
-        f"before the next. `{command}`, {sum(row['seconds'] for row in rows) / 3600:.1f} hours."
+        "keeprate's searches ask for up to ten schedules at a time, the others for one; TPE and GP "
+        f"begin with {fig6.STARTUP} random ones. `{command}`, {spent:.1f} hours."
     )
     costs = sorted({c for c in (6, 12, p["cost"]) if c <= p["cost"]})
     for noise in fig6.TASKS:

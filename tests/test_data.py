@@ -805,6 +805,9 @@ def test_a_given_validation_split_with_noise_stays() -> None:
         wrong = split.labels.numpy() != (np.array(ids(split)) - offset) % 3
         assert abs(wrong.mean() - 0.45) < 0.06
     assert data.train.true_labels is not None and data.validation.true_labels is None
+    cut = prepare(source, validation="noisy", noise=PAIRFLIP, n_validation=30).validation
+    assert np.bincount(cut.labels.numpy()).tolist() == [10, 10, 10]  # even by the noisy labels
+    assert np.bincount((np.array(ids(cut)) - 1000) % 3).tolist() != [10, 10, 10]
     assert data.test.labels.tolist() == y[:30].tolist()
 
 

@@ -475,10 +475,10 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
     folder = tmp_path_factory.mktemp("fig6")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fig6, "TASKS", ("pairflip:0.45",))
-        return folder, fig6.run(SMALL, data="", results=folder)
+        return folder, fig6.run(CHEAP, data="", results=folder)
 
 
-SMALL = fig6.Protocol("digits", limit=400, epochs=9, cost=10, seeds=1)
+CHEAP = fig6.Protocol("digits", limit=400, epochs=9, cost=10, seeds=1)
 
 
 def test_searches_spend_alike_and_are_judged_by_what_they_would_choose(rivals) -> None:
@@ -500,6 +500,15 @@ def test_searches_spend_alike_and_are_judged_by_what_they_would_choose(rivals) -
     assert fig6.mean_curve([row, row], "random", 10, 1) == pytest.approx(
         [test for _, _, test in row["traces"]["random"]]
     )
+
+
+def test_the_command_runs_and_draws_figure_6(monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr(fig6, "run", lambda **options: asked.append(options))
+    monkeypatch.setattr(fig6, "draw", lambda: ["fig6.png"])
+    assert command.main(["fig6", "--seeds", "2", "--jobs", "2", "--data", "here"]) == 0
+    assert asked == [{"data": "here", "seeds": 2, "at_once": 2}]
+    assert "fig6.png" in capsys.readouterr().out
 
 
 def test_figure_6_and_its_part_of_the_page(rivals, tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
 from keeprate.noise import Noise
 from keeprate.noise_model import count_pairs, determinant_score
+from keeprate.pruners import PRUNERS, Judge, get_pruner
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
-from keeprate.training import TrainingConfig
+from keeprate.training import Curves, Population, TrainingConfig
 from keeprate.trials import START_LEVELS
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
@@ -125,6 +126,28 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
     for result in record["results"]:
         accuracies = [curve(f"final-{result['name']}-{n}", "test_accuracy") for n in (1, 2)]
         assert pytest.approx(result["curves"]["test_accuracy"]) in accuracies
+
+
+def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
+    """After a kill, by another writer; after a lack of memory, by the same."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from keeprate.tensorboard import CurvesWriter
+
+    def write(writer, epochs, level):
+        for epoch in epochs:
+            loss = {0: Curves(train_loss=[level] * epoch)}
+            population.epoch, population.curves = epoch, loss
+            writer(population)
+
+    population = Population([0], torch.ones(1, 6), None, None, {})
+    first = CurvesWriter(tmp_path)
+    write(first, (1, 2, 3), 0.5)
+    write(first, (1, 2), 0.25)
+    write(CurvesWriter(tmp_path), (2, 3), 0.125)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "trial-000")).Reload()
+    found = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert found == [(1, 0.25), (2, 0.125), (3, 0.125)]
 
 
 def test_without_the_tensorboard_package_the_user_is_told_before_anything_is_made(
@@ -280,7 +303,7 @@ def test_optunas_pruners_stop_trials(data, pruner):
     for trial, told in zip(trials, found.study.trials, strict=True):
         lengths = len(trial["validation_score"])
         assert (trial["state"] == "complete") == (lengths == 5)
-        assert list(told.intermediate_values) == list(range(1, lengths + 1))
+        assert list(told.intermediate_values) == ([] if lengths == 5 else [lengths])
     pruned = [t["number"] for t in trials if t["state"] == "pruned"]
     assert 2 <= len(pruned) <= 18
     if pruner == "median":  # of complete trials: the first population has none to be judged by
@@ -290,12 +313,47 @@ def test_optunas_pruners_stop_trials(data, pruner):
 
 def test_a_pruner_of_ones_own_decides(data):
     class Odd(optuna.pruners.BasePruner):
+        def __init__(self):
+            self.every = 2
+
         def prune(self, study, trial):
-            return trial.number % 2 == 1 and trial.last_step == 2
+            assert len(trial.params) == 12
+            return trial.number % self.every == 1 and trial.last_step == 2
 
     record = search(data, trials=6, config=CONFIG, pruner=Odd(), **ALONE).record
     assert [len(t["validation_score"]) for t in record["trials"]] == [3, 2] * 3
-    assert record["config"]["pruner"] == "Odd"
+    assert record["config"]["pruner"] == "Odd(every=2)"
+
+
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
+def test_a_judge_that_is_told_the_past_says_the_same(pruner):
+    """As after a kill: of two whole populations, then of five epochs of the third at once."""
+    rng, epochs = np.random.default_rng(0), 9
+    whole = {n: rng.uniform(size=epochs).tolist() for n in range(24)}
+    whole[9] = []  # failed in its first epoch
+    trials = [optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING) for _ in range(24)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    populations = [range(8), range(8, 16), range(16, 24)]
+
+    def judge(one, numbers, now, length):
+        values = {n: whole[n][: min(now, length[n])] for n in numbers}
+        return one([trials[n] for n in numbers], values, now)
+
+    first, length, said = Judge(get_pruner(pruner, epochs), epochs), {}, {}
+    for numbers in populations:
+        length |= {n: len(whole[n]) for n in numbers}
+        for now in range(1, epochs + 1):
+            said[numbers, now] = judge(first, numbers, now, length)
+            assert said[numbers, now] == judge(first, numbers, now, length)
+            length |= dict.fromkeys(said[numbers, now], now)
+    stopped = [n for numbers in said.values() for n in numbers]
+    assert stopped and len(set(stopped)) == len(stopped) and 9 not in stopped
+    again = Judge(get_pruner(pruner, epochs), epochs)
+    for numbers in populations[:2]:
+        judge(again, numbers, epochs, length)
+    for now in range(5, epochs + 1):
+        assert judge(again, populations[2], now, length) == said[populations[2], now]
 
 
 ALONE = {"baselines_too": False, "restarts": 1}
@@ -374,6 +432,15 @@ def test_rungs_are_shares_of_a_short_training(data):
     lengths = [len(t["validation_score"]) for t in found.record["trials"]]
     assert sorted(lengths[:10]) == [2] * 6 + [3] * 2 + [5] * 2
     assert lengths[12:] == [10] * 4  # what confirms is not pruned
+
+
+def test_short_trainings_are_judged_by_short_ones(data):
+    options = {"trials": 24, "fidelity": 0.5, **ALONE}
+    found = search(data, config=replace(CONFIG, epochs=8), pruner="median", **options)
+    trials = found.record["trials"]
+    states = [t["state"] for t in trials]
+    assert set(states[:10]) == {"short"} and "pruned" in states[10:18]
+    assert states[18:] == ["complete"] * 6
 
 
 @pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
@@ -593,15 +660,13 @@ def counted(function):
 
 if where in ("ask", "tell"):
     setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
-if where == "prune":
-    optuna.Trial.should_prune = counted(optuna.Trial.should_prune)
 if where == "suggest":
     optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
 options = json.loads(sys.argv[4])
 config = TrainingConfig(epochs=options.pop("epochs", 3), batch_size=64, learning_rate=3e-3)
-options = {"trials": 12} | options
-search(data, config=config, out=folder, progress=progress, checkpoint_seconds=0, **options)
+options = {"trials": 12, "checkpoint_seconds": 0} | options
+search(data, config=config, out=folder, progress=progress, **options)
 """
 
 
@@ -662,28 +727,21 @@ def test_another_sampler_asks_the_same_again_after_a_kill(data, tmp_path, sample
     assert essence(resumed.record) == essence(whole.record)
 
 
-@pytest.mark.parametrize("pruner", ["halving", "successive-halving"])
 @pytest.mark.parametrize(
-    ("where", "at"),
+    ("pruner", "where", "at", "every"),
     [
-        ("search", 5),  # between the two rungs of the first population
-        ("search", 9),  # behind both
-        ("prune", 4),  # some of a population judged
-        ("tell", 5),  # the untold half must not be pruned among themselves
+        ("halving", "search", 5, 0),  # between the two rungs of the first population
+        ("halving", "search", 9, 1e9),  # behind both, and no checkpoint to go on from
+        ("halving", "tell", 5, 0),  # the untold half must not be pruned among themselves
+        ("successive-halving", "search", 9, 0),
+        ("hyperband", "search", 15, 1e9),
     ],
 )
-def test_a_killed_search_with_a_pruner_prunes_the_same(data, tmp_path, where, at, pruner):
-    kill(tmp_path, where, at, pruner=pruner, epochs=5, **ALONE)
+def test_a_killed_search_with_a_pruner_prunes_the_same(data, tmp_path, pruner, where, at, every):
+    options = {"trials": 22, "pruner": pruner, "confirm": False, **ALONE}
+    kill(tmp_path, where, at, epochs=5, checkpoint_seconds=every, **options)
     resumed, whole = (
-        search(
-            data,
-            trials=12,
-            config=replace(CONFIG, epochs=5),
-            pruner=pruner,
-            out=out,
-            checkpoint_seconds=0,
-            **ALONE,
-        )
+        search(data, config=replace(CONFIG, epochs=5), out=out, **options)
         for out in (tmp_path, None)
     )
     assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]

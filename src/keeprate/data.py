@@ -39,7 +39,7 @@ class Data:
     Attributes
     ----------
     train, validation : Split
-        Only `train` ever holds injected noise.
+        Injected noise is in `train`, and in a noisy `validation`; never in `test`.
     test : Split or None
         No search sees it.
     class_names : tuple of str
@@ -50,8 +50,8 @@ class Data:
         What was injected, as `Noise.parse` reads it.
     validation_labels : str
         "clean" if they are known to be free of the noise of the training labels, "noisy" if they
-        are as wrong as those (cut from the training samples), "as given" of a validation set
-        that says no more.
+        are as wrong as those (cut from the training samples, or said to be so), "as given" of a
+        validation set that says no more.
     validation_from : str
         Where the validation samples come from, in words.
     input_columns : tuple of str
@@ -146,8 +146,8 @@ def prepare(
     source : Loaded or anything that `load` takes
         With `inputs`, `label` and `true_label`, which go to `load`.
     noise : Noise or str, optional
-        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels only; what
-        was there becomes the true labels.
+        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels (and
+        those of a noisy validation set); what was there becomes the true labels.
     seed : int
         At least 0. The split and the noise depend on it, by independent streams.
     n_validation, n_test : int or float, optional
@@ -289,10 +289,11 @@ def _split_noisy(
     Where the source has all three splits, its validation split is as noisy as its training split.
     """
     if len(splits) == 3:
-        blind = splits | {"validation": replace(splits["validation"], true_labels=None)}
+        train, held_out = prepared(splits["train"], splits["validation"])
+        # Noise first, and no true label: the cut goes by the labels as they are given.
+        blind = splits | {"train": train, "validation": replace(held_out, true_labels=None)}
         train, held_out, test, origin = _split(blind, seed, n_validation, n_test)
-        train, held_out = prepared(train, held_out)
-        return train, replace(held_out, true_labels=None), test, f"{origin}, with its noise"
+        return train, held_out, test, f"{origin}, with its noise"
     train, test = splits["train"], splits.get("test", splits.get("validation"))
     if test is not None:
         n_tst = _count("n_test", n_test, len(test), len(test))
@@ -357,8 +358,10 @@ def part(split: Split, chosen: IntArray) -> Split:
 def _corrupted(splits: Sequence[Split], noise: Noise, n_classes: int, seed: int) -> list[Split]:
     """Inject the same noise into all of them."""
     rng = np.random.default_rng(derive_seed(seed, "noise"))
-    labels = torch.cat([split.labels for split in splits]).numpy()
-    inputs = torch.cat([split.inputs for split in splits]).numpy()
+    labels, inputs = (
+        kind[0].numpy() if len(kind) == 1 else torch.cat(kind).numpy()  # which copies
+        for kind in ([split.labels for split in splits], [split.inputs for split in splits])
+    )
     noisy = noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
     pieces = torch.from_numpy(noisy).split([len(split) for split in splits])
     return [

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
@@ -380,8 +381,8 @@ def _linear_arguments(
 class _Linear(torch.autograd.Function):
     """y = x W^T + b, with a vmap rule of our own.
 
-    Outputs are kept feature-major (`[N, out, B]` in memory, seen as `[N, B, out]`): then both
-    the forward product and the weight gradient are single large products without copies.
+    Outputs are kept feature-major (`[N, out, B]` in memory, seen as `[N, B, out]`): then the
+    forward product is one large product without copies, and so can the weight gradient be.
     """
 
     @staticmethod
@@ -443,14 +444,17 @@ class _SharedLinear(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
-        of_x = None
+        of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             of_x = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(gradient, x).to(weight.dtype)
         of_bias = gradient.sum(-1).to(weight.dtype) if ctx.has_bias else None
-        return of_x, _weight_gradient(gradient, x).to(weight.dtype), of_bias
+        return of_x, of_weight, of_bias
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import optuna
 from optuna.pruners import (
@@ -82,7 +83,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 def get_pruner(pruner: str | BasePruner, epochs: int) -> BasePruner:
-    """A pruner of trials of so many epochs, by name; one of the user's own is taken as it is.
+    """A pruner of trials of so many epochs, by name; or a copy of one of the user's own.
 
     Raises
     ------
@@ -90,7 +91,84 @@ def get_pruner(pruner: str | BasePruner, epochs: int) -> BasePruner:
         If there is no such pruner.
     """
     if isinstance(pruner, BasePruner):
-        return pruner
+        return copy.deepcopy(pruner)  # some remember what they have seen
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
     return PRUNERS[pruner](epochs)
+
+
+def pruner_in_words(pruner: str | BasePruner) -> str:
+    """What the record says of it: its name, or its class with its plain settings."""
+    if isinstance(pruner, str):
+        return pruner
+    plain = (bool, int, float, str, type(None))
+    said = [f"{k}={v!r}" for k, v in sorted(vars(pruner).items()) if isinstance(v, plain)]
+    return f"{type(pruner).__name__}({', '.join(said)})"
+
+
+class Judge:
+    """Asks a pruner which of the candidates that train together stop.
+
+    It has a study of its own, in memory: whatever a pruner notes of a trial, what it says depends
+    on the curves alone, and a killed search that is rebuilt from them hears the same again. Nor do
+    samplers see it: with Hyperband's pruner on their study, Optuna would show them one bracket.
+
+    Parameters
+    ----------
+    pruner : BasePruner
+    epochs : int
+        Of a training that is not stopped.
+    """
+
+    def __init__(self, pruner: BasePruner, epochs: int) -> None:
+        # Hyperband draws the brackets from the name.
+        self._study = optuna.create_study(
+            study_name="keeprate", direction="maximize", pruner=pruner
+        )
+        self._epochs = epochs
+        self._verdicts: dict[int, list[bool]] = {}  # of each trial, after each epoch
+
+    def __call__(
+        self, trials: Sequence[FrozenTrial], values: Mapping[int, Sequence[float]], now: int
+    ) -> list[int]:
+        """Who stops after epoch `now`.
+
+        Parameters
+        ----------
+        trials : sequence of FrozenTrial
+            All that began together, by number; every lower number has been judged before.
+        values : mapping of int to sequence of float
+            Of each of them, the value after every epoch that it was trained for.
+        now : int
+        """
+        for trial in trials:
+            if trial.number not in self._verdicts:
+                mirrored = optuna.trial.create_trial(
+                    state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
+                )
+                self._study.add_trial(mirrored)
+                self._verdicts[trial.number] = []
+        done = max((len(self._verdicts[number]) for number in values), default=now)
+        for epoch in range(done + 1, now + 1):
+            self._judge(values, epoch)
+        return [
+            number
+            for number, found in self._verdicts.items()
+            if number in values and len(found) >= now and found[now - 1]
+        ]
+
+    def _judge(self, values: Mapping[int, Sequence[float]], epoch: int) -> None:
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        handles = {}
+        for trial in running:
+            if epoch <= len(values.get(trial.number, ())):
+                handles[trial.number] = optuna.trial.Trial(self._study, trial._trial_id)
+            else:  # stopped or failed
+                self._study.tell(trial.number, state=TrialState.PRUNED)
+        for number, handle in handles.items():
+            handle.report(values[number][epoch - 1], epoch)
+        for number, handle in handles.items():  # all are known before one is judged
+            self._verdicts[number].append(epoch < self._epochs and handle.should_prune())
+        if epoch == self._epochs:
+            for number in handles:
+                self._study.tell(number, values[number][-1])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from keeprate.budget import LEAST, affordable, parse_budget, trials_for
@@ -27,7 +28,7 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import Method, get_method
-from keeprate.pruners import get_pruner
+from keeprate.pruners import Judge, get_pruner, pruner_in_words
 from keeprate.records import save_record
 from keeprate.runs import (
     Run,
@@ -55,7 +56,6 @@ from keeprate.trials import (
 
 _UNKNOWN = Schedule(np.ones(1), "searched")  # until it is found
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
-STOPPED = "stopped"  # a trial's attribute: after which epoch its pruner stopped it
 
 
 def search(
@@ -172,7 +172,7 @@ def search(
         "method_fingerprint": chosen.fingerprint(),
         "space": space,
         "sampler": sampler,
-        "pruner": pruner if isinstance(pruner, str) else type(pruner).__name__,
+        "pruner": pruner_in_words(pruner),
         "trials": None if planned is None else planned[0],
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
@@ -201,8 +201,7 @@ def search(
     proposals = proposals_of((record["plan"]["trials"], record["plan"]["confirm"]))
     with storage_errors(setup.folder):
         study = open_study(setup.folder)
-        study.pruner = get_pruner(pruner, proposals.epochs_of(0))
-        _run_trials(study, setup, proposals, method=chosen)
+        _run_trials(study, setup, proposals, method=chosen, pruner=pruner)
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [describe_trial(trial, proposals) for trial in finished]
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
@@ -243,14 +242,22 @@ def _planned(
     return trials_for(value) if unit == "trainings" else None
 
 
-def _run_trials(study: optuna.Study, setup: Setup, proposals: Proposals, *, method: Method) -> None:
+def _run_trials(
+    study: optuna.Study,
+    setup: Setup,
+    proposals: Proposals,
+    *,
+    method: Method,
+    pruner: str | BasePruner,
+) -> None:
     """Train populations until all trials are finished; picks up what was interrupted."""
     data = replace(setup.data, test=None)  # the search never sees a test sample
     _tell_rest(study, setup, proposals)
+    judge = _make_judge(study, proposals, pruner)
     while pending := proposals.ask(study):
         first = pending[0].number
         epochs = proposals.epochs_of(first)
-        prunes = first < proposals.n_explored and not isinstance(study.pruner, NopPruner)
+        asked = {trial.number: trial for trial in pending}
 
         def show(done: float) -> None:
             if setup.progress is not None:
@@ -259,11 +266,14 @@ def _run_trials(study: optuna.Study, setup: Setup, proposals: Proposals, *, meth
         def climb(
             population: Population,
             before: int = len(study.trials) - len(pending),
-            prunes: bool = prunes,
+            asked: dict[int, FrozenTrial] = asked,
+            explores: bool = first < proposals.n_explored,
             epochs: int = epochs,
         ) -> None:
-            if prunes:
-                population.drop(_stopped(study, population, epochs))
+            if judge is not None and explores:
+                curves = {n: c.validation_score for n, c in sorted(population.curves.items())}
+                group = [asked[number] for number in curves]
+                population.drop(judge(group, _values(curves, epochs), population.epoch))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:
@@ -288,23 +298,31 @@ def _run_trials(study: optuna.Study, setup: Setup, proposals: Proposals, *, meth
         )
 
 
-def _stopped(study: optuna.Study, population: Population, epochs: int) -> list[int]:
-    """Report where the candidates stand to the study; those that its pruner stops now."""
-    now = population.epoch
-    handles = {}
-    for number in population.numbers:
-        trial = study.get_trials(deepcopy=False)[number]
-        handles[number] = optuna.trial.Trial(study, trial._trial_id)
-        if now not in trial.intermediate_values:  # else reported before a kill
-            value = trial_value(population.curves[number].validation_score, epochs)
-            handles[number].report(value, now)
-    stopped = []
-    for number, handle in handles.items():  # all are known before one is judged
-        if STOPPED not in handle.user_attrs and now < epochs and handle.should_prune():
-            handle.set_user_attr(STOPPED, now)  # a pruner may say something else after a kill
-        if handle.user_attrs.get(STOPPED) == now:
-            stopped.append(number)
-    return stopped
+def _make_judge(
+    study: optuna.Study, proposals: Proposals, pruner: str | BasePruner
+) -> Judge | None:
+    """Who stops candidates, told of all exploring trials that are finished; None if nobody does."""
+    epochs = proposals.epochs_of(0)
+    chosen = get_pruner(pruner, epochs)
+    if isinstance(chosen, NopPruner):
+        return None
+    judge, first = Judge(chosen, epochs), 0
+    explored = study.get_trials(deepcopy=False)[: proposals.n_explored]
+    while first < len(explored):
+        asked = proposals.population_of(first)
+        over = [t for t in explored[first : asked.stop] if t.state.is_finished()]
+        curves = {t.number: json.loads(t.user_attrs["validation_score"]) for t in over}
+        judge(over, _values(curves, epochs), epochs)
+        first = asked.stop
+    return judge
+
+
+def _values(curves: Mapping[int, list[float]], epochs: int) -> dict[int, list[float]]:
+    """What each trial was worth after each of its epochs."""
+    return {
+        number: [trial_value(curve[:n], epochs) for n in range(1, len(curve) + 1)]
+        for number, curve in curves.items()
+    }
 
 
 def _tell_rest(study: optuna.Study, setup: Setup, proposals: Proposals) -> None:

@@ -40,6 +40,7 @@ class CurvesWriter:
             ) from error
         self._folder, self._open = Path(out) / FOLDER, SummaryWriter
         self._writers: dict[str, Any] = {}
+        self._epoch = 0  # of what was written last
         self._names: Mapping[int, str] = {}
 
     def name(self, names: Mapping[int, str]) -> None:
@@ -50,7 +51,10 @@ class CurvesWriter:
         """Write what was measured of each candidate at the end of an epoch."""
         epoch = population.epoch
         names = [self._names.get(number, f"trial-{number:03}") for number in population.numbers]
-        self._close({name for name in self._writers if name not in names})
+        # A group that ran out of memory begins anew.
+        again = epoch <= self._epoch
+        self._close({name for name in self._writers if again or name not in names})
+        self._epoch = epoch
         for row, (name, number) in enumerate(zip(names, population.numbers, strict=True)):
             if name not in self._writers:
                 # Epochs that a killed run had written after its last checkpoint are void.
