@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import keeprate
+from keeprate import runs
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
 from keeprate.noise import Noise
@@ -126,6 +127,31 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
     for result in record["results"]:
         accuracies = [curve(f"final-{result['name']}-{n}", "test_accuracy") for n in (1, 2)]
         assert pytest.approx(result["curves"]["test_accuracy"]) in accuracies
+
+
+def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
+    options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines_too": False}
+    run = train(data, out=tmp_path, **options)
+    first = load_record(tmp_path / "first")
+    rate = run.schedule.parameters["noise_rate"]
+    assert abs(rate - data.noise_rate) < 0.08  # 1,079 samples, four epochs
+    assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
+    assert len(first["results"][0]["curves"]["train_loss"]) == 4
+    assert first["results"][0]["curves"]["test_accuracy"] is None
+    cost = run.record["cost"]
+    assert (cost["candidate_epochs"], cost["full_trainings"]) == (4, 0.25)
+    assert run.record["results"][0]["label"] == "Co-teaching, R(t) by the noise rate"
+    wrong = replace(data, test=replace(data.test, labels=data.test.labels.flip(0)))
+    assert np.array_equal(train(wrong, **options).schedule.keep_rate, run.schedule.keep_rate)
+    told = train(data, noise_rate=0.19, out=tmp_path / "told", **options)
+    assert told.schedule.keep_rate[-1] == pytest.approx(0.729)
+    assert not (tmp_path / "told" / "first").exists()
+    monkeypatch.setattr(runs, "train_plans", None)  # what is finished is not trained again
+    assert np.array_equal(
+        train(data, out=tmp_path, **options).schedule.keep_rate, run.schedule.keep_rate
+    )
+    with pytest.raises(keeprate.InputError, match="schedule must be constant for standard"):
+        train(data, schedule="auto", method="standard")
 
 
 def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):

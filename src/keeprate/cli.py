@@ -71,7 +71,8 @@ Validation = Annotated[
     str,
     typer.Option(
         "--validation",
-        help="auto, or noisy: use no clean label, validate on a part of the training samples.",
+        help="auto, or noisy: use no clean label; validate on a part of the training samples, or "
+        "on the source's own validation split if it has three.",
         rich_help_panel=DATA,
     ),
 ]
@@ -268,7 +269,9 @@ def train_command(
     schedule: Annotated[
         str,
         typer.Option(
-            "--schedule", help="co-teaching, constant, a .json or .csv file, or a run folder."
+            "--schedule",
+            help="auto (by an estimated noise rate), co-teaching, constant, a .json or .csv file, "
+            "or a run folder.",
         ),
     ],
     out: Out,

@@ -52,8 +52,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     method : str or Method
         As `keeprate.train` takes it. One that selects no samples needs ``schedule="constant"``.
     schedule : str, array_like [T], Schedule or callable
-        "search", or what `keeprate.train` takes: "co-teaching" (needs `noise_rate`), "constant",
-        a file, keep rates, epoch (from 1) -> keep rate.
+        "search", or what `keeprate.train` takes: "auto" (by an estimated noise rate: the price
+        of one training and a quarter), "co-teaching" (needs `noise_rate`), "constant", a file,
+        keep rates, epoch (from 1) -> keep rate.
     trials : int, optional
         Of a search: each is a training. 20, if no budget is given either.
     budget : float or str, optional
@@ -71,7 +72,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Their labels are as noisy as the others'. The search then goes by how well predictions
         tell them apart (`keeprate.noise_model.determinant_score`), not by how many they hit.
     noise_rate : float, optional
-        Share of wrong labels, for ``schedule="co-teaching"``.
+        Share of wrong labels, for ``schedule="co-teaching"`` or ``"auto"``.
     device : str
         "auto", "cpu", "cuda", ...
     random_state : int, RandomState or None

@@ -29,10 +29,11 @@ from keeprate.methods import METHODS, Method, get_method
 from keeprate.noise import Noise
 from keeprate.noise_model import NoiseEstimate, estimate_noise
 from keeprate.records import save_record
-from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule
+from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule, plain_decay
 from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
+CAUTIOUS = 0.4  # R(T) of a training that estimates the noise rate
 MOST_CLASSES = 200  # whose transition matrix a record holds
 
 
@@ -108,11 +109,25 @@ def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Sched
     if not path.exists():
         raise invalid(
             "schedule",
-            "be 'constant', 'co-teaching', a .json or .csv file, or a finished run's folder",
+            "be 'auto', 'constant', 'co-teaching', a .json or .csv file, or a run's folder",
             name,
             "check the path",
         )
     return as_schedule(Schedule.load(path), epochs)
+
+
+def _few(epochs: int) -> int:
+    return max(2, epochs // 4) if epochs > 1 else 1
+
+
+def estimated_schedule(epochs: int, noise_rate: float) -> Schedule:
+    """A plain decay to (1 - noise rate)^1.5: the more noise, the more of the rest is left out, too.
+
+    >>> float(estimated_schedule(40, 0.36).keep_rate[-1].round(3))
+    0.512
+    """
+    level = max(0.1, (1 - noise_rate) ** 1.5)
+    return Schedule(plain_decay(epochs, level), "auto", {"noise_rate": noise_rate})
 
 
 def _given_plan(method: Method, schedule: Schedule) -> Plan:
@@ -120,7 +135,12 @@ def _given_plan(method: Method, schedule: Schedule) -> Plan:
         return Plan(method.name, method.label, method, schedule)
     if schedule.name == method.name:
         return Plan(method.name, f"{method.label}, its own R(t)", method, schedule)
-    names = {"constant": "every sample kept", "custom": "given R(t)", "co-teaching": "Eq. (3)"}
+    names = {
+        "constant": "every sample kept",
+        "custom": "given R(t)",
+        "co-teaching": "Eq. (3)",
+        "auto": "R(t) by the noise rate",
+    }
     label = f"{method.label}, {names.get(schedule.name, f'{schedule.name} R(t)')}"
     return Plan("custom", label, method, schedule)
 
@@ -267,7 +287,9 @@ def train(
     data : Data
         From `keeprate.prepare`.
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
-        A string is "constant", "co-teaching", a schedule's file or a run folder.
+        A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
+        plain decay to (1 - noise rate)^1.5; where `noise_rate` is not given it is estimated by a
+        first training, careful and of a quarter of the epochs, that sees no other labels.
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -284,7 +306,7 @@ def train(
         Train so many times, from other initial weights, all in lockstep, and keep the one of the
         best validation score at the end.
     noise_rate : float, optional
-        For Co-teaching's own schedule; left out, the nominal rate of injected noise.
+        For Co-teaching's own schedule (left out, the nominal rate of injected noise) and "auto".
     tensorboard : bool
         Also write the curves of every training to the folder `tensorboard` of the run folder.
 
@@ -300,7 +322,34 @@ def train(
     config = config or TrainingConfig()
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
-    if isinstance(schedule, str):
+    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
+    if isinstance(schedule, str) and schedule == "auto":
+        if not chosen.uses_schedule:
+            raise invalid("schedule", f"be constant for {chosen.name}", "auto", "give constant")
+        rate = noise_rate
+        if rate is None:
+            first = train(
+                replace(data, test=None),  # which it could not use
+                schedule=Schedule(plain_decay(_few(config.epochs), CAUTIOUS), "cautious"),
+                model=model,
+                method=method,
+                config=replace(config, epochs=_few(config.epochs)),
+                seed=seed,
+                out=None if out is None else Path(out) / "first",
+                baselines_too=False,
+                population=population,
+                command=command,
+                progress=progress,
+                checkpoint_seconds=checkpoint_seconds,
+            )
+            cost = {
+                "candidate_epochs": _few(config.epochs),
+                "full_trainings": _few(config.epochs) / config.epochs,
+                "search_seconds": first.record["cost"]["final_seconds"],
+            }
+            rate = float(first.record["noise_estimate"]["noise_rate"])
+        schedule = estimated_schedule(config.epochs, rate)
+    elif isinstance(schedule, str):
         schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
     given = as_schedule(schedule, config.epochs)
     setup = make_setup(
@@ -329,5 +378,4 @@ def train(
     plans = [_given_plan(chosen, given)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
-    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
     return finish(setup, record, plans, cost, restarts=restarts)

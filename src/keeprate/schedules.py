@@ -191,6 +191,37 @@ def basis_schedule(u: npt.ArrayLike, n_epochs: int) -> Array:
     return _clipped(rate)
 
 
+def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
+    """Falls fast at first, then ever more slowly: ``(1 + 20 t / (T - 1))^-a``, t from 0.
+
+    Parameters
+    ----------
+    n_epochs : int
+        T.
+    level : array_like [...]
+        The keep rate of the last epoch, in (0, 1].
+
+    Returns
+    -------
+    ndarray of float64 [..., T]
+
+    Raises
+    ------
+    InputError
+        If a level leaves its range.
+
+    Examples
+    --------
+    >>> plain_decay(5, 0.5).round(3)
+    array([1.   , 0.665, 0.579, 0.532, 0.5  ])
+    """
+    level = np.asarray(level, dtype=np.float64)[..., None]
+    if not ((level > 0) & (level <= 1)).all():
+        raise invalid("level", "lie in (0, 1]", level.squeeze().tolist(), "give a keep rate")
+    t = np.arange(check_epochs(n_epochs)) / max(1, n_epochs - 1)
+    return _clipped((1 + 20 * t) ** (np.log(level) / np.log(21)))
+
+
 def co_teaching_schedule(
     n_epochs: int, *, tau: npt.ArrayLike, t_k: npt.ArrayLike = 10, c: npt.ArrayLike = 1.0
 ) -> Array:

@@ -25,6 +25,7 @@ from keeprate.sampler import (
     from_unit,
     keys,
 )
+from keeprate.schedules import plain_decay
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
@@ -271,7 +272,7 @@ SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
 def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
     """Parameters of the given schedules of a warm start, as near as the space comes to them.
 
-    They fall as ``(1 + 20 t / T)^-a`` to each of `START_LEVELS`: fast at first, never rising.
+    They are plain decays to each of `START_LEVELS`.
 
     >>> from keeprate.spaces import get_space
     >>> space = get_space("basis")
@@ -286,7 +287,6 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
         for name, distribution in space.distributions(epochs).items()
         if isinstance(distribution, FloatDistribution | IntDistribution)
     }
-    t = np.arange(epochs) / max(1, epochs - 1)
 
     def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
         pairs = zip(numerical.items(), u.tolist(), strict=True)
@@ -297,7 +297,7 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
     schedules = np.array([space.schedule(parameters(u), epochs).keep_rate for u in tried])
     points = []
     for level in START_LEVELS:
-        target = (1 + 20 * t) ** (np.log(level) / np.log(21))
+        target = plain_decay(epochs, level)
 
         def error(
             u: npt.NDArray[np.float64], target: npt.NDArray[np.float64] = target
