@@ -146,7 +146,7 @@ def test_the_fold_that_judges_a_sample_was_not_trained_with_it(monkeypatch):
     assert set(counts[data.train.rows]) == {4}
 
 
-@pytest.mark.parametrize("validation", ["auto", "noisy"])
+@pytest.mark.parametrize("validation", noisy_validation.VALIDATIONS)
 def test_a_search_with_and_without_clean_labels(validation):
     row = noisy_validation.run_one("pairflip:0.3", validation, 0, "digits", 500, 4)
     assert row["cost"]["full_trainings"] <= 6 and len(row["keep_rate"]) == 4
