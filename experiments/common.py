@@ -269,7 +269,7 @@ def hours(rows: Sequence[Row]) -> float:
     return float(sum(c.get("search_seconds", 0.0) + c["final_seconds"] for c in cost)) / 3600
 
 
-MAIN_JOB_FILES = {"constant": "main_job.json", "linear-decay": "main_job-linear-decay.json"}
+MAIN_JOB_FILES = {"linear-decay": "main_job.json", "constant": "main_job-constant.json"}
 """Of results, for each learning-rate schedule."""
 
 

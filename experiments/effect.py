@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--noise", default="pairflip:0.45")
     parser.add_argument("--out", default="docs/images/effect.png")
     arguments = parser.parse_args()
-    result = read_json(RESULTS / MAIN_JOB_FILES["constant"])
+    result = read_json(RESULTS / MAIN_JOB_FILES["linear-decay"])
     rows = [row for row in result["runs"] if row["noise"] == arguments.noise]
     seeds = f"{len(rows)} seed" + ("s" if len(rows) > 1 else "")
     write_atomically(Path(arguments.out), draw(rows, f"MNIST, {arguments.noise} noise, {seeds}"))

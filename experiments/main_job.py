@@ -1,6 +1,6 @@
 """The main job on MNIST: search R(t), compare; mean and deviation over seeds.
 
-    python -m experiments.main_job [--lr-schedule linear-decay] [--noise ...] [--seeds 0 1 2]
+    python -m experiments.main_job [--lr-schedule constant] [--noise ...] [--seeds 0 1 2]
 
 Two at a time on two cores, one thread each, take less time than one after the other on two threads.
 Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
@@ -30,7 +30,7 @@ from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 
 FIDELITY, RESTARTS = 0.4, 3
-LR_SCHEDULES = {"constant": "constant", "linear-decay": "linear decay from 40 %"}
+LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
 def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--lr-schedule", default="constant", choices=LR_SCHEDULES)
+    parser.add_argument("--lr-schedule", default="linear-decay", choices=LR_SCHEDULES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--runs", default="runs/main_job")
     parser.add_argument("--out", help="the results file; one for each learning-rate schedule")
