@@ -160,6 +160,12 @@ def test_classes_are_thinned_out():
     thin = long_tail.thinned(loaded, 0, 150, 10)
     sizes = np.bincount(thin.splits["train"].labels.numpy())
     assert sizes[0] == 150 and sizes[9] == 10 and (np.diff(sizes) < 0).all()
+    labels = thin.splits["train"].labels.numpy()
+    frequencies = np.bincount(labels) / len(labels)
+    joint = frequencies[:, None] * long_tail.by_frequency(labels, 10, 0.2)  # P(true, given)
+    assert np.allclose(joint.sum(0), frequencies)  # a class is named as often as it occurs
+    wrong = 1 - np.diag(joint) / joint.sum(0)
+    assert np.allclose(wrong, 0.2 * (1 - frequencies))
     rows = [
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.5, 0.4, 0.3]},
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.7, 0.6, 0.5]},
