@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -150,8 +151,12 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
     assert np.array_equal(
         train(data, out=tmp_path, **options).schedule.keep_rate, run.schedule.keep_rate
     )
-    with pytest.raises(keeprate.InputError, match="schedule must be constant for standard"):
-        train(data, schedule="auto", method="standard")
+
+
+def test_where_no_schedule_has_a_say_none_is_estimated(data, tmp_path):
+    found = train(data, method="standard", config=CONFIG, out=tmp_path)
+    assert (found.schedule.keep_rate == 1).all() and not (tmp_path / "first").exists()
+    assert found.record["results"][0]["label"] == "Standard"
 
 
 def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
@@ -161,6 +166,7 @@ def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
     from keeprate.tensorboard import CurvesWriter
 
     def write(writer, epochs, level):
+        time.sleep(1.1)  # TensorBoard reads files in the order of their seconds
         for epoch in epochs:
             loss = {0: Curves(train_loss=[level] * epoch)}
             population.epoch, population.curves = epoch, loss

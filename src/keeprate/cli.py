@@ -63,7 +63,7 @@ NoiseRate = Annotated[
     float | None,
     typer.Option(
         "--noise-rate",
-        help="Your estimate of the noise rate, for Co-teaching's own schedule.",
+        help="Your estimate of the noise rate, for Co-teaching's own schedule (and for auto).",
         rich_help_panel=DATA,
     ),
 ]
@@ -266,15 +266,15 @@ def search_command(
 @app.command("train")
 def train_command(
     data: DataArgument,
+    out: Out,
     schedule: Annotated[
         str,
         typer.Option(
             "--schedule",
-            help="auto (by an estimated noise rate), co-teaching, constant, a .json or .csv file, "
-            "or a run folder.",
+            help="auto (by the noise rate, which is estimated), co-teaching, constant, a .json or "
+            ".csv file, or a run folder.",
         ),
-    ],
-    out: Out,
+    ] = "auto",
     noise: NoiseOption = "none",
     model: Model = "mlp",
     method: MethodOption = "co-teaching",
@@ -297,7 +297,7 @@ def train_command(
     population: PopulationOption = "auto",
     tensorboard: TensorBoardOption = False,
 ) -> None:
-    """Train with a given schedule: a name, a file, or what an earlier search found."""
+    """Train without a search: by the noise rate, or with a schedule that is there already."""
     from keeprate.methods import get_method
     from keeprate.runs import train
 

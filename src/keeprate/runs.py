@@ -265,7 +265,7 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
 def train(
     data: Data,
     *,
-    schedule: str | Schedule | Sequence[float] | Callable[[int], float],
+    schedule: str | Schedule | Sequence[float] | Callable[[int], float] = "auto",
     model: str | Callable[..., nn.Module] = "mlp",
     method: str | Method = "co-teaching",
     config: TrainingConfig | None = None,
@@ -280,7 +280,7 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
 ) -> Run:
-    """Train with a given schedule.
+    """Train without a search.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def train(
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
     cost = {"candidate_epochs": 0, "full_trainings": 0.0}
-    if isinstance(schedule, str) and schedule == "auto":
+    if isinstance(schedule, str) and schedule == "auto" and chosen.uses_schedule:
         if not chosen.uses_schedule:
             raise invalid("schedule", f"be constant for {chosen.name}", "auto", "give constant")
         rate = noise_rate
@@ -350,7 +350,8 @@ def train(
             rate = float(first.record["noise_estimate"]["noise_rate"])
         schedule = estimated_schedule(config.epochs, rate)
     elif isinstance(schedule, str):
-        schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
+        name = "constant" if schedule == "auto" else schedule  # which then has no say
+        schedule = named_schedule(name, config.epochs, noise_rate=known_rate)
     given = as_schedule(schedule, config.epochs)
     setup = make_setup(
         data,
