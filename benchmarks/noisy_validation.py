@@ -3,7 +3,7 @@
 MNIST, 20,000 training samples, MLP, 40 epochs, a budget of six full trainings, three final
 trainings. With `--validation noisy` a tenth of the training samples validates, with its noise, so
 that 18,000 are left; otherwise 5,000 clean ones of the test images do. Beside the two:
-no search, but ``schedule="auto"``, for the price of one training and a quarter. All are judged on
+no search, but ``schedule="auto"``: a quarter of a training, and the final ones. All are judged on
 5,000 test images with their true labels. The estimated noise rate stands beside the true one.
 
 The same command goes on after a kill; the results are in `results/noisy_validation.json`.

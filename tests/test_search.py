@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import runs
+from keeprate import lockstep, runs
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
 from keeprate.noise import Noise
@@ -131,30 +131,34 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
 
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "FIRST_STEPS", 7 * (1079 // 64))
     options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines_too": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
     rate = run.schedule.parameters["noise_rate"]
-    assert abs(rate - data.noise_rate) < 0.08  # 1,079 samples, four epochs
+    assert abs(rate - data.noise_rate) < 0.08
     assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
-    assert len(first["results"][0]["curves"]["train_loss"]) == 4
+    assert len(first["results"][0]["curves"]["train_loss"]) == 7  # steps, not a quarter
     assert first["results"][0]["curves"]["test_accuracy"] is None
     cost = run.record["cost"]
-    assert (cost["candidate_epochs"], cost["full_trainings"]) == (4, 0.25)
+    assert (cost["candidate_epochs"], cost["full_trainings"]) == (7, 7 / 16)
     assert run.record["results"][0]["label"] == "Co-teaching, R(t) by the noise rate"
     wrong = replace(data, test=replace(data.test, labels=data.test.labels.flip(0)))
     assert np.array_equal(train(wrong, **options).schedule.keep_rate, run.schedule.keep_rate)
     told = train(data, noise_rate=0.19, out=tmp_path / "told", **options)
     assert told.schedule.keep_rate[-1] == pytest.approx(0.729)
     assert not (tmp_path / "told" / "first").exists()
-    monkeypatch.setattr(runs, "train_plans", None)  # what is finished is not trained again
-    assert np.array_equal(
-        train(data, out=tmp_path, **options).schedule.keep_rate, run.schedule.keep_rate
-    )
+    monkeypatch.setattr(runs, "train_plans", None)  # neither what is finished is trained again
+    again = train(data, out=tmp_path, **options)
+    assert again.schedule == run.schedule
+    with pytest.raises(keeprate.InputError, match="schedule: auto before"):
+        train(data, out=tmp_path, **options | {"schedule": "constant"})
+    with pytest.raises(keeprate.InputError, match="restarts"):  # nor what is wrong begun
+        train(data, restarts=0, **options)
 
 
 def test_where_no_schedule_has_a_say_none_is_estimated(data, tmp_path):
-    found = train(data, method="standard", config=CONFIG, out=tmp_path)
+    found = train(data, schedule="auto", method="standard", config=CONFIG, out=tmp_path)
     assert (found.schedule.keep_rate == 1).all() and not (tmp_path / "first").exists()
     assert found.record["results"][0]["label"] == "Standard"
 
@@ -341,6 +345,24 @@ def test_optunas_pruners_stop_trials(data, pruner):
     if pruner == "median":  # of complete trials: the first population has none to be judged by
         assert min(pruned) >= 10
         assert min(len(t["validation_score"]) for t in trials) >= 2
+
+
+def test_a_group_that_ran_out_of_memory_is_judged_anew(data, monkeypatch):
+    def starved(population, *arguments, after_epoch, **options):
+        def once(population):
+            after_epoch(population)
+            if len(population.curves) > 5:
+                raise torch.OutOfMemoryError("not enough")
+
+        return real(population, *arguments, after_epoch=once, **options)
+
+    options = {"trials": 10, "config": replace(CONFIG, epochs=5), "pruner": "halving", **ALONE}
+    small = search(data, population=5, **options).record["trials"]
+    real = lockstep.train_population
+    monkeypatch.setattr(lockstep, "train_population", starved)
+    halved = search(data, population=10, **options).record["trials"]
+    lengths = [[len(t["validation_score"]) for t in trials] for trials in (small, halved)]
+    assert lengths[0] == lengths[1] and min(lengths[0]) == 2
 
 
 def test_a_pruner_of_ones_own_decides(data):

@@ -266,7 +266,6 @@ def search_command(
 @app.command("train")
 def train_command(
     data: DataArgument,
-    out: Out,
     schedule: Annotated[
         str,
         typer.Option(
@@ -274,7 +273,8 @@ def train_command(
             help="auto (by the noise rate, which is estimated), co-teaching, constant, a .json or "
             ".csv file, or a run folder.",
         ),
-    ] = "auto",
+    ],
+    out: Out,
     noise: NoiseOption = "none",
     model: Model = "mlp",
     method: MethodOption = "co-teaching",
@@ -532,6 +532,12 @@ def _conclude(run: Run) -> None:
     if run.record["trials"]:
         typer.echo(
             f"search: {cost['full_trainings']:.4g} full trainings, {cost['search_seconds']:.1f} s"
+        )
+    if "first" in run.record:
+        first = run.record["first"]
+        typer.echo(
+            f"R(t) by a noise rate of {first['noise_rate']:.1%}, as {first['epochs']} epochs of "
+            f"careful training estimated it in {first['seconds']:.1f} s"
         )
     noise = run.record["noise_estimate"]
     typer.echo(

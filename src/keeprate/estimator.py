@@ -50,7 +50,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         `keeprate.models.MODELS`, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
     method : str or Method
-        As `keeprate.train` takes it. One that selects no samples needs ``schedule="constant"``.
+        As `keeprate.train` takes it. For one that selects no samples there is nothing to search:
+        give ``schedule="constant"``.
     schedule : str, array_like [T], Schedule or callable
         "search", or what `keeprate.train` takes: "auto" (by an estimated noise rate: the price
         of one training and a quarter), "co-teaching" (needs `noise_rate`), "constant", a file,

@@ -164,6 +164,7 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
         "name": plan.name,
         "label": plan.label,
         "method": plan.method.name,
+        "schedule": plan.schedule.name,
         "keep_rate": plan.schedule.keep_rate.tolist(),
         "parameters": dict(plan.schedule.parameters),
         "curves": measured,

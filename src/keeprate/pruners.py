@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import optuna
 from optuna.pruners import (
@@ -18,6 +19,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import invalid
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing below a warning from Optuna."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 class LockstepHalvingPruner(BasePruner):
@@ -121,10 +133,10 @@ class Judge:
     """
 
     def __init__(self, pruner: BasePruner, epochs: int) -> None:
-        # Hyperband draws the brackets from the name.
-        self._study = optuna.create_study(
-            study_name="keeprate", direction="maximize", pruner=pruner
-        )
+        with quiet():  # Hyperband draws the brackets from the name
+            self._study = optuna.create_study(
+                study_name="keeprate", direction="maximize", pruner=pruner
+            )
         self._epochs = epochs
         self._verdicts: dict[int, list[bool]] = {}  # of each trial, after each epoch
 

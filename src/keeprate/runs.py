@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
 CAUTIOUS = 0.4  # R(T) of a training that estimates the noise rate
+FIRST_STEPS = 1_000  # that it takes at least, if the final one does
 MOST_CLASSES = 200  # whose transition matrix a record holds
 
 
@@ -116,10 +118,6 @@ def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Sched
     return as_schedule(Schedule.load(path), epochs)
 
 
-def _few(epochs: int) -> int:
-    return max(2, epochs // 4) if epochs > 1 else 1
-
-
 def estimated_schedule(epochs: int, noise_rate: float) -> Schedule:
     """A plain decay to (1 - noise rate)^1.5: the more noise, the more of the rest is left out, too.
 
@@ -128,6 +126,38 @@ def estimated_schedule(epochs: int, noise_rate: float) -> Schedule:
     """
     level = max(0.1, (1 - noise_rate) ** 1.5)
     return Schedule(plain_decay(epochs, level), "auto", {"noise_rate": noise_rate})
+
+
+def _first_training(
+    setup: Setup, model: str | Callable[..., nn.Module], method: Method, command: str
+) -> dict[str, Any]:
+    """Estimate the noise rate by a careful training; its run is in the folder `first`."""
+    config, steps = setup.config, len(setup.data.train) // setup.config.batch_size
+    # A network that has seen too little is wrong about right labels.
+    epochs = min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
+
+    def progress(stage: str, done: float, total: float, best: float | None) -> None:
+        if setup.progress is not None:
+            setup.progress("noise rate", done, total, best)
+
+    first = train(
+        replace(setup.data, test=None),  # which it could not use
+        schedule=Schedule(plain_decay(epochs, CAUTIOUS), "cautious"),
+        model=model,
+        method=method,
+        config=replace(config, epochs=epochs),
+        seed=setup.seed,
+        out=None if setup.folder is None else setup.folder / "first",
+        population=setup.population,
+        command=command,
+        progress=progress,
+        checkpoint_seconds=setup.checkpoint_seconds,
+    )
+    return {
+        "noise_rate": float(first.record["noise_estimate"]["noise_rate"]),
+        "epochs": epochs,
+        "seconds": first.record["cost"]["final_seconds"],
+    }
 
 
 def _given_plan(method: Method, schedule: Schedule) -> Plan:
@@ -256,7 +286,8 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
     for path in setup.folder.glob("*checkpoint-*"):  # killed between the record and this
         path.unlink()
     result = record["results"][0]
-    schedule = Schedule(np.array(result["keep_rate"]), result["name"], result["parameters"])
+    name = result.get("schedule", result["name"])  # of earlier versions
+    schedule = Schedule(np.array(result["keep_rate"]), name, result["parameters"])
     classifier = load_classifier(setup.folder, model=setup.model)
     quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
     return Run(record, schedule, classifier, quality, setup.folder)
@@ -265,7 +296,7 @@ def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
 def train(
     data: Data,
     *,
-    schedule: str | Schedule | Sequence[float] | Callable[[int], float] = "auto",
+    schedule: str | Schedule | Sequence[float] | Callable[[int], float],
     model: str | Callable[..., nn.Module] = "mlp",
     method: str | Method = "co-teaching",
     config: TrainingConfig | None = None,
@@ -289,7 +320,8 @@ def train(
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
         A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
         plain decay to (1 - noise rate)^1.5; where `noise_rate` is not given it is estimated by a
-        first training, careful and of a quarter of the epochs, that sees no other labels.
+        first training, careful and of a quarter of the epochs (or 1,000 steps, if that is more),
+        from the training labels or, where those of the validation samples are noisy, from these.
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -322,37 +354,15 @@ def train(
     config = config or TrainingConfig()
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
-    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
-    if isinstance(schedule, str) and schedule == "auto" and chosen.uses_schedule:
-        if not chosen.uses_schedule:
-            raise invalid("schedule", f"be constant for {chosen.name}", "auto", "give constant")
-        rate = noise_rate
-        if rate is None:
-            first = train(
-                replace(data, test=None),  # which it could not use
-                schedule=Schedule(plain_decay(_few(config.epochs), CAUTIOUS), "cautious"),
-                model=model,
-                method=method,
-                config=replace(config, epochs=_few(config.epochs)),
-                seed=seed,
-                out=None if out is None else Path(out) / "first",
-                baselines_too=False,
-                population=population,
-                command=command,
-                progress=progress,
-                checkpoint_seconds=checkpoint_seconds,
-            )
-            cost = {
-                "candidate_epochs": _few(config.epochs),
-                "full_trainings": _few(config.epochs) / config.epochs,
-                "search_seconds": first.record["cost"]["final_seconds"],
-            }
-            rate = float(first.record["noise_estimate"]["noise_rate"])
-        schedule = estimated_schedule(config.epochs, rate)
-    elif isinstance(schedule, str):
-        name = "constant" if schedule == "auto" else schedule  # which then has no say
-        schedule = named_schedule(name, config.epochs, noise_rate=known_rate)
-    given = as_schedule(schedule, config.epochs)
+    given: Schedule | None = None  # to be estimated, when all else is checked
+    if not (isinstance(schedule, str) and schedule == "auto"):
+        if isinstance(schedule, str):
+            schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
+        given = as_schedule(schedule, config.epochs)
+    elif not chosen.uses_schedule or config.epochs == 1:
+        given = named_schedule("constant", config.epochs, noise_rate=None)
+    elif noise_rate is not None:
+        given = estimated_schedule(config.epochs, noise_rate)
     setup = make_setup(
         data,
         model=model,
@@ -367,7 +377,7 @@ def train(
     options = {
         "method": chosen.name,
         "method_fingerprint": chosen.fingerprint(),
-        "schedule": given.keep_rate.tolist(),
+        "schedule": "auto" if given is None else given.keep_rate.tolist(),
         "baselines": baselines_too,
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
@@ -376,6 +386,19 @@ def train(
     done = finished_run(setup, record)
     if done is not None:
         return done
+    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
+    if given is None:
+        if "first" not in record:
+            record["first"] = _first_training(setup, model, chosen, command)
+            if setup.folder is not None:
+                save_record(setup.folder, record)
+        given = estimated_schedule(config.epochs, record["first"]["noise_rate"])
+        epochs = record["first"]["epochs"]
+        cost = {
+            "candidate_epochs": epochs,
+            "full_trainings": epochs / config.epochs,
+            "search_seconds": record["first"]["seconds"],
+        }
     plans = [_given_plan(chosen, given)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]

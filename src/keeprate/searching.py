@@ -253,7 +253,7 @@ def _run_trials(
     """Train populations until all trials are finished; picks up what was interrupted."""
     data = replace(setup.data, test=None)  # the search never sees a test sample
     _tell_rest(study, setup, proposals)
-    judge = _make_judge(study, proposals, pruner)
+    judges: dict[tuple[int, ...], Judge | None] = {}  # of the group that trains, once it does
     while pending := proposals.ask(study):
         first = pending[0].number
         epochs = proposals.epochs_of(first)
@@ -270,10 +270,17 @@ def _run_trials(
             explores: bool = first < proposals.n_explored,
             epochs: int = epochs,
         ) -> None:
-            if judge is not None and explores:
-                curves = {n: c.validation_score for n, c in sorted(population.curves.items())}
-                group = [asked[number] for number in curves]
-                population.drop(judge(group, _values(curves, epochs), population.epoch))
+            curves = {n: c.validation_score for n, c in sorted(population.curves.items())}
+            group = tuple(curves)
+            if explores and group not in judges:
+                # A new one for each group, that knows who is told: also of groups that are halved
+                # and begin anew, and the same after a kill.
+                judges.clear()
+                judges[group] = _make_judge(study, proposals, pruner)
+            judge = judges.get(group)
+            if judge is not None:
+                now, trials = population.epoch, [asked[number] for number in group]
+                population.drop(judge(trials, _values(curves, epochs), now))
             show(before + len(population.curves) * population.epoch / epochs)
 
         def finish_group(population: Population) -> None:

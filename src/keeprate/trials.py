@@ -19,6 +19,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError, invalid
+from keeprate.pruners import quiet
 from keeprate.sampler import (
     DEFAULT_POPULATION_SIZE,
     NaturalGradientSampler,
@@ -314,7 +315,7 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
 def open_study(folder: Path | None) -> optuna.Study:
     """The study of a run folder, or one in memory."""
     storage = None if folder is None else _storage(folder)
-    with _quiet():
+    with quiet():
         return optuna.create_study(
             storage=storage,
             study_name=STUDY_NAME,
@@ -328,22 +329,12 @@ def find_study(folder: Path | None) -> optuna.Study | None:
     """The study of a finished run's folder, if it is still there; nothing is written."""
     if folder is None or not (folder / STUDY_FILE).exists():
         return None
-    with _quiet():
+    with quiet():
         return optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(f"sqlite:///{(folder / STUDY_FILE).resolve()}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def trial_value(validation_score: list[float], epochs: int) -> float:
