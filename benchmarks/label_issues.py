@@ -1,6 +1,7 @@
 """Which labels are wrong: keeprate against cleanlab (`python -m benchmarks.label_issues`).
 
-On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise. keeprate: small-loss
+On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and on 10,000 CIFAR-10
+samples (Model 1) with the labels that people gave, CIFAR-10N. keeprate: small-loss
 training of two networks with ``schedule="auto"``, 8 epochs that estimate the noise rate and 32 with
 an R(t) by it: nothing of the noise is known. cleanlab: out-of-sample probabilities of five folds,
 one network and 20 epochs each (as many network epochs in all), or 5 epochs, in which less is
@@ -30,8 +31,11 @@ from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Data, part
 from keeprate.training import TrainingConfig
 
-NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4")
+HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
+"""Labels by people, and the column that holds them."""
+NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4", *HUMAN)
 SAMPLES = 20_000
+HUMAN_SAMPLES, HUMAN_MODEL = 10_000, "model1"
 PROTOCOL = {
     "data": "mnist",
     "samples": SAMPLES,
@@ -55,11 +59,12 @@ def judged(
     }
 
 
-def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int) -> Row:
+def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -> Row:
     started = time.perf_counter()
     run = keeprate.train(
         data,
         schedule="auto",
+        model=model,
         config=TrainingConfig(epochs=32),  # and a quarter of these to estimate the noise rate
         seed=seed,
         baselines_too=False,
@@ -69,7 +74,7 @@ def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int) -> Row:
     return judged(wrong, quality.scores, quality.is_issue) | {"seconds": seconds}
 
 
-def out_of_sample(data: Data, epochs: int, seed: int) -> NDArray[np.float64]:
+def out_of_sample(data: Data, epochs: int, seed: int, model: str = "mlp") -> NDArray[np.float64]:
     """Class probabilities [N, C] of each sample by a network that was not trained with it."""
     labels = data.train.labels.numpy()
     found = np.empty((len(labels), data.n_classes))
@@ -79,6 +84,7 @@ def out_of_sample(data: Data, epochs: int, seed: int) -> NDArray[np.float64]:
             replace(data, train=part(data.train, kept), test=None),
             schedule="constant",
             method="standard",
+            model=model,
             config=TrainingConfig(epochs=epochs),
             seed=seed,
             baselines_too=False,
@@ -88,12 +94,14 @@ def out_of_sample(data: Data, epochs: int, seed: int) -> NDArray[np.float64]:
     return found
 
 
-def with_cleanlab(data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int) -> dict[str, Row]:
+def with_cleanlab(
+    data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int, model: str
+) -> dict[str, Row]:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     started = time.perf_counter()
-    probabilities, labels = out_of_sample(data, epochs, seed), data.train.labels.numpy()
+    probabilities, labels = out_of_sample(data, epochs, seed, model), data.train.labels.numpy()
     seconds = time.perf_counter() - started
     scores = get_label_quality_scores(labels, probabilities)
     issues = find_label_issues(labels, probabilities, n_jobs=1)
@@ -109,15 +117,21 @@ def with_cleanlab(data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int) 
 
 def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
     """All of them on the same labels."""
-    source = folder if folder == "digits" else str(Path(folder) / "mnist")
-    data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
+    model = "mlp"
+    if noise in HUMAN:
+        human = keeprate.load(Path(folder) / "cifar-10", label=HUMAN[noise], true_label="label")
+        data = keeprate.prepare(human, seed=seed, limit=HUMAN_SAMPLES)
+        model = HUMAN_MODEL
+    else:
+        source = folder if folder == "digits" else str(Path(folder) / "mnist")
+        data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
     # A small validation set and no test: what is measured is the time of training.
     few = part(data.validation, np.arange(min(500, len(data.validation))))
     data = replace(data, validation=few, test=None)
     wrong = (data.train.labels != torch.as_tensor(data.train.true_labels)).numpy()
-    found = {"keeprate": with_keeprate(data, wrong, seed)}
+    found = {"keeprate": with_keeprate(data, wrong, seed, model)}
     for epochs in (20, 5):
-        found |= with_cleanlab(data, wrong, epochs, seed)
+        found |= with_cleanlab(data, wrong, epochs, seed, model)
     return {"noise_rate": float(wrong.mean()), "found": found}
 
 
