@@ -150,6 +150,21 @@ def read_results(item: str, protocol: str, results: Path = RESULTS) -> dict[str,
     return read_json(path) if path.exists() else None
 
 
+def results_to_draw(item: str, protocol: str, results: Path = RESULTS) -> dict[str, Any]:
+    """What has been found so far.
+
+    Raises
+    ------
+    InputError
+        If nothing has.
+    """
+    found = read_results(item, protocol, results)
+    if found is None:
+        what, command = ", ".join(filter(None, (item, protocol))), command_of(item, protocol)
+        raise InputError(f"there are no results of {what}; run `{command}` first.")
+    return found
+
+
 def row_of(rows: Sequence[Row], key: Row) -> Row | None:
     return next((row for row in rows if all(row.get(k) == v for k, v in key.items())), None)
 

@@ -27,11 +27,10 @@ from experiments.common import (
     command_of,
     describe_run,
     load_data,
-    read_results,
+    results_to_draw,
     run_missing,
 )
 from experiments.drawing import SEQUENCE, STYLE, band, new_figure, save, say
-from keeprate import InputError
 from keeprate.training import TrainingConfig
 
 NAME = "fig1"
@@ -190,11 +189,7 @@ def draw(name: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[P
     list of Path
         A PNG and an SVG.
     """
-    protocol, found = protocol_named(name), read_results(NAME, name, results)
-    if found is None:
-        raise InputError(
-            f"there are no results of {NAME}, {name}; run `{command_of(NAME, name)}` first."
-        )
+    protocol, found = protocol_named(name), results_to_draw(NAME, name, results)
     (first, group), *_ = protocol.factors.items()
     pictures = [(first, group, "train_accuracy")]
     pictures += [(title, group, "test_accuracy") for title, group in protocol.factors.items()]

@@ -23,9 +23,9 @@ import optuna
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from experiments.common import IMAGES, RESULTS, Job, Row, read_results, run_missing
+from experiments.common import IMAGES, RESULTS, Job, Row, results_to_draw, run_missing
 from experiments.drawing import STYLE, Look, new_figure, save
-from keeprate import InputError, NaturalGradientSampler
+from keeprate import NaturalGradientSampler
 from keeprate.spaces import get_space
 
 NAME = "fig3"
@@ -255,9 +255,7 @@ def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
     list of Path
         A PNG and an SVG.
     """
-    found = read_results(NAME, PROTOCOL, results)
-    if found is None:
-        raise InputError(f"there are no results of {NAME}; run `python -m experiments {NAME}`.")
+    found = results_to_draw(NAME, PROTOCOL, results)
     rows = found["rows"]
     with matplotlib.rc_context(STYLE):
         figure, panels = new_figure(3, len(TARGETS))

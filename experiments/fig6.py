@@ -30,11 +30,10 @@ from experiments.common import (
     Job,
     Row,
     load_data,
-    read_results,
+    results_to_draw,
     run_missing,
 )
 from experiments.drawing import STYLE, Look, new_figure, save
-from keeprate import InputError
 from keeprate.budget import trials_for
 from keeprate.lockstep import make_setup, train_schedules
 from keeprate.methods import get_method
@@ -322,9 +321,7 @@ def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
     list of Path
         A PNG and an SVG.
     """
-    found = read_results(NAME, PROTOCOL, results)
-    if found is None:
-        raise InputError(f"there are no results of {NAME}; run `python -m experiments {NAME}`.")
+    found = results_to_draw(NAME, PROTOCOL, results)
     rows, cost = found["rows"], int(found["protocol"]["cost"])
     with matplotlib.rc_context(STYLE):
         figure, panels = new_figure(2, len(TASKS))
