@@ -16,3 +16,15 @@ def test_example_runs(path, tmp_path):
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
+
+
+def test_each_tutorial_shows_an_example_whole() -> None:
+    shown = [
+        line
+        for page in (EXAMPLES[0].parent.parent / "docs" / "tutorials").glob("*.md")
+        for line in page.read_text().splitlines()
+        if "--8" in line
+    ]
+    # A formatter once took the markers for Python, and the pages showed them instead.
+    tutorials = {path.name for path in EXAMPLES} - {"quickstart.py", "own_method.py"}
+    assert sorted(shown) == [f'--8<-- "examples/{name}"' for name in sorted(tutorials)]
