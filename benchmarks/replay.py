@@ -4,8 +4,8 @@ A random forest over the keep rates [T] predicts the learning curves of any sche
 `benchmarks.schedule_bench`. (Not a Gaussian process: our search uses one, and would be judged by
 its own assumptions.) A replayed training is the prediction plus the residual of one of the nearest
 schedules that were trained, from its prediction by those trees that did not see it: replays are at
-least as noisy as trainings. Our search with a budget of six explores given schedules only (plain
-decays, a shape chosen on MNIST beforehand); the rivals know none. Ours is the real one
+least as noisy as trainings. Our search with a budget of six explores given schedules only (shapes
+chosen on MNIST beforehand); the rivals know none. Ours is the real one
 (`keeprate.trials`), its trainings replaced. A search is judged by the predicted test accuracy,
 without noise, at the last epoch of the schedule that it chooses.
 """
@@ -40,7 +40,7 @@ from keeprate.trials import (
     choose,
     confirming,
     open_study,
-    starting_points,
+    starting_point,
     tell,
     trial_value,
 )
@@ -179,7 +179,7 @@ def ours(setting: Replayed, seed: int, *, plan: tuple[int, int], fidelity: float
 def given(setting: Replayed, seed: int) -> Found:
     """The first six given schedules of a warm start trained fully, the best by validation."""
     rng = np.random.default_rng([seed, 1])
-    points = starting_points(SPACE, setting.epochs)[:6]
+    points = [starting_point(SPACE, setting.epochs, number) for number in range(6)]
     values = [trial_value(setting.train(point, rng), setting.epochs) for point in points]
     return points[int(np.argmax(values))], 6.0
 

@@ -284,15 +284,53 @@ def hours(rows: Sequence[Row]) -> float:
     return float(sum(c.get("search_seconds", 0.0) + c["final_seconds"] for c in cost)) / 3600
 
 
-MAIN_JOB_FILES = {"linear-decay": "main_job.json", "constant": "main_job-constant.json"}
-"""Of results, for each learning-rate schedule."""
+@dataclass(frozen=True)
+class MainJob:
+    """A variant of the main job: which learning rate, and what a search may cost.
+
+    Attributes
+    ----------
+    file : str
+        Of its results.
+    title : str
+    lr_schedule : str
+    search : dict
+        Arguments of `keeprate.search`.
+    """
+
+    file: str
+    title: str
+    lr_schedule: str
+    search: dict[str, Any]
 
 
-def main_job_rows(
-    lr_schedule: str, results: Path = RESULTS
-) -> tuple[dict[str, Any] | None, list[Row]]:
+MAIN_JOBS = {
+    "trials": MainJob(
+        "main_job.json", "40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4}
+    ),
+    "budget": MainJob(
+        "main_job-budget.json",
+        "a budget of 6 trainings, constant learning rate",
+        "constant",
+        {"budget": 6},
+    ),
+}
+MAIN_JOB = "trials"  # the default
+
+
+def main_job_command(variant: str) -> str:
+    """The command that runs a variant.
+
+    >>> main_job_command("trials"), main_job_command("budget")
+    ('python -m experiments.main_job', 'python -m experiments.main_job --variant budget')
+    """
+    option = "" if variant == MAIN_JOB else f" --variant {variant}"
+    return f"python -m experiments.main_job{option}"
+
+
+def main_job_rows(variant: str, results: Path = RESULTS) -> tuple[dict[str, Any] | None, list[Row]]:
     """A file of the main job, and its runs as rows like those of the tables."""
-    path = results / MAIN_JOB_FILES[lr_schedule]
+    path = results / MAIN_JOBS[variant].file
     if not path.exists():
         return None, []
     found = read_json(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import MAIN_JOB_FILES, RESULTS
+from experiments.common import MAIN_JOB, MAIN_JOBS, RESULTS
 from keeprate.files import read_json, write_atomically
 
 STYLES = {
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--noise", default="pairflip:0.45")
     parser.add_argument("--out", default="docs/images/effect.png")
     arguments = parser.parse_args()
-    result = read_json(RESULTS / MAIN_JOB_FILES["linear-decay"])
+    result = read_json(RESULTS / MAIN_JOBS[MAIN_JOB].file)
     rows = [row for row in result["runs"] if row["noise"] == arguments.noise]
     seeds = f"{len(rows)} seed" + ("s" if len(rows) > 1 else "")
     write_atomically(Path(arguments.out), draw(rows, f"MNIST, {arguments.noise} noise, {seeds}"))

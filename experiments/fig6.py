@@ -203,7 +203,7 @@ ARMS = (
     ),
     Arm(
         "keeprate",
-        "keeprate's natural gradient",
+        "keeprate's search",
         partial(_keeprate, warm_start=True),
         Look("", "#D55E00", width=2.4),
     ),

@@ -1,6 +1,6 @@
 """The main job on MNIST: search R(t), compare; mean and deviation over seeds.
 
-    python -m experiments.main_job [--lr-schedule constant] [--noise ...] [--seeds 0 1 2]
+    python -m experiments.main_job [--variant budget] [--noise ...] [--seeds 0 1 2]
 
 Two at a time on two cores, one thread each, take less time than one after the other on two threads.
 Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
@@ -23,32 +23,31 @@ from typing import Any
 import torch
 
 import keeprate
-from experiments.common import MAIN_JOB_FILES, RESULTS, mean_std
+from experiments.common import MAIN_JOB, MAIN_JOBS, RESULTS, main_job_command, mean_std
 from keeprate.files import read_json, write_json
 from keeprate.noise import Noise
 from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
+from keeprate.trials import given_in_words
 
-FIDELITY, RESTARTS = 0.4, 3
+RESTARTS = 3
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
 def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One search with its baselines, as a row of the results file."""
-    started, lr_schedule = time.perf_counter(), arguments.lr_schedule
+    started, job = time.perf_counter(), MAIN_JOBS[arguments.variant]
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
     data = keeprate.prepare(arguments.data, noise=Noise.parse(noise), seed=seed)
-    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-{lr_schedule}-seed{seed}"
+    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-{arguments.variant}-seed{seed}"
     run = keeprate.search(
         data,
-        trials=arguments.trials,
-        fidelity=FIDELITY,
+        **job.search,
         restarts=RESTARTS,
-        config=TrainingConfig(epochs=arguments.epochs, lr_schedule=lr_schedule),
+        config=TrainingConfig(epochs=arguments.epochs, lr_schedule=job.lr_schedule),
         seed=seed,
         out=folder,
-        command=f"python -m experiments.main_job --lr-schedule {lr_schedule} --noise {noise} "
-        f"--seeds {seed}",
+        command=f"{main_job_command(arguments.variant)} --noise {noise} --seeds {seed}",
     )
     record = run.record
     return {
@@ -109,23 +108,22 @@ def main() -> None:
     parser.add_argument("--data", default=str(default))
     parser.add_argument("--noise", nargs="+", default=["pairflip:0.45", "symmetric:0.5"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--lr-schedule", default="linear-decay", choices=LR_SCHEDULES)
+    parser.add_argument("--variant", default=MAIN_JOB, choices=MAIN_JOBS)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--runs", default="runs/main_job")
-    parser.add_argument("--out", help="the results file; one for each learning-rate schedule")
+    parser.add_argument("--out", help="the results file; one for each variant")
     arguments = parser.parse_args()
-    out = Path(arguments.out or RESULTS / MAIN_JOB_FILES[arguments.lr_schedule])
+    job = MAIN_JOBS[arguments.variant]
+    out = Path(arguments.out or RESULTS / job.file)
     protocol = {
         "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
-        "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[arguments.lr_schedule],
+        "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[job.lr_schedule],
         "epochs": arguments.epochs,
-        "trials": arguments.trials,
+        **job.search,
         "sampler": "natural-gradient",
-        "fidelity": FIDELITY,
         "confirm": True,
-        "warm_start": True,
+        "warm_start": given_in_words(),
         "restarts": RESTARTS,
         "jobs": arguments.jobs,
     }

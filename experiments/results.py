@@ -14,7 +14,7 @@ from experiments.common import (
     DATA_SETS,
     HERE,
     IMAGES,
-    MAIN_JOB_FILES,
+    MAIN_JOBS,
     NOISES,
     PROTOCOLS,
     RESULTS,
@@ -22,6 +22,7 @@ from experiments.common import (
     command_of,
     hours,
     in_words,
+    main_job_command,
     main_job_rows,
     mean_std,
     paper_numbers,
@@ -95,7 +96,7 @@ def text(results: Path = RESULTS) -> str:
     parts = [
         _INTRODUCTION,
         "\n".join(_claims(results)),
-        *("\n".join(_main_job(lr_schedule, results)) for lr_schedule in MAIN_JOB_FILES),
+        *("\n".join(_main_job(variant, results)) for variant in MAIN_JOBS),
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
@@ -183,9 +184,11 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
 
 
 def _trials_in_words(p: dict[str, Any]) -> str:
+    if "budget" in p:
+        return f"{p['budget']:g} full trainings in all"
     again = confirming(p["trials"]) if p["confirm"] else 0
     plan = Proposals(
-        get_space("basis"), p["epochs"], p["sampler"], p["trials"], again, 0, p["warm_start"]
+        get_space("basis"), p["epochs"], p["sampler"], p["trials"], again, 0, bool(p["warm_start"])
     )
     n = plan.n_explored
     updates = (n - 1) // plan.population_size
@@ -205,11 +208,11 @@ def _missing_in_words(left: list[str]) -> str:
 
 def _sources(results: Path) -> Iterator[Source]:
     """Everything that a claim may be judged by, with results or without."""
-    for lr_schedule in MAIN_JOB_FILES:
-        _, rows = main_job_rows(lr_schedule, results)
+    for variant, job in MAIN_JOBS.items():
+        _, rows = main_job_rows(variant, results)
         names = [arm.name for arm in MAIN_JOB_ARMS]
         whole = len(rows) == MAIN_JOB_SEEDS * len(MAIN_JOB_NOISES) * len(names)
-        title = f"main job (three methods), {lr_schedule} learning rate"
+        title = f"main job (three methods), {job.title}"
         yield Source(title, "methods", rows, MAIN_JOB_NOISES, names, whole)
     for table in COMPARISONS:
         kind = "spaces" if table is table7.TABLE else "methods"
@@ -256,13 +259,11 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield _wrapped(f"- {UNKNOWN}: {'; '.join(unknown)}.", "  ")
 
 
-def _main_job(lr_schedule: str, results: Path) -> Iterator[str]:
-    found, rows = main_job_rows(lr_schedule, results)
-    yield f"## The main job: MNIST, {lr_schedule} learning rate"
+def _main_job(variant: str, results: Path) -> Iterator[str]:
+    found, rows = main_job_rows(variant, results)
+    yield f"## The main job: MNIST, {MAIN_JOBS[variant].title}"
     yield ""
-    default = next(iter(MAIN_JOB_FILES))
-    option = "" if lr_schedule == default else f" --lr-schedule {lr_schedule}"
-    command = f"python -m experiments.main_job{option}"
+    command = main_job_command(variant)
     if found is None:
         yield f"Not run yet: `{command}`."
         return

@@ -215,11 +215,47 @@ def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
     >>> plain_decay(5, 0.5).round(3)
     array([1.   , 0.665, 0.579, 0.532, 0.5  ])
     """
+    level, share = _level_and_share(n_epochs, level)
+    return _clipped((1 + 20 * share) ** (np.log(level) / np.log(21)))
+
+
+def drop_and_rise(n_epochs: int, level: npt.ArrayLike) -> Array:
+    """Drops within a quarter of the epochs, then rises slowly by 0.05: exponential plus line.
+
+    ``b + (1 - b) exp(-10 s) + 0.05 s`` with s = t / (T - 1), t from 0, and b = level - 0.05.
+
+    Parameters
+    ----------
+    n_epochs : int
+        T.
+    level : array_like [...]
+        The keep rate of the last epoch, in (0, 1].
+
+    Returns
+    -------
+    ndarray of float64 [..., T]
+
+    Raises
+    ------
+    InputError
+        If a level leaves its range.
+
+    Examples
+    --------
+    >>> drop_and_rise(5, 0.5).round(3)
+    array([1.   , 0.508, 0.479, 0.488, 0.5  ])
+    """
+    level, share = _level_and_share(n_epochs, level)
+    base = level - 0.05
+    return _clipped(base + (1 - base) * np.exp(-10 * share) + 0.05 * share)
+
+
+def _level_and_share(n_epochs: int, level: npt.ArrayLike) -> tuple[Array, Array]:
+    """The levels [..., 1], checked, and t / (T - 1) of each epoch [T]."""
     level = np.asarray(level, dtype=np.float64)[..., None]
     if not ((level > 0) & (level <= 1)).all():
         raise invalid("level", "lie in (0, 1]", level.squeeze().tolist(), "give a keep rate")
-    t = np.arange(check_epochs(n_epochs)) / max(1, n_epochs - 1)
-    return _clipped((1 + 20 * t) ** (np.log(level) / np.log(21)))
+    return level, np.arange(check_epochs(n_epochs)) / max(1, n_epochs - 1)
 
 
 def co_teaching_schedule(

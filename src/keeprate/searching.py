@@ -48,6 +48,7 @@ from keeprate.trials import (
     confirming,
     describe_trial,
     find_study,
+    given_in_words,
     open_study,
     storage_errors,
     tell,
@@ -121,9 +122,9 @@ def search(
         partly lucky.
         These trials are not pruned.
     warm_start : bool
-        Begin (where four trials or more explore) with plain decays to seven levels from 0.25 to
-        0.85, as near as the space comes to them; otherwise with what the sampler draws without
-        knowing anything.
+        Begin (where four trials or more explore) with given schedules, as near as the space comes
+        to them: up to seven quick drops and plain decays to levels from 0.35 to 1; otherwise with
+        what the sampler draws without knowing anything.
     budget : float or str, optional
         Instead of `trials`, `fidelity` and `confirm`: what the search may cost, in full trainings
         (6, at least 2), or how long all may take, final trainings included ("30m", "2h").
@@ -177,7 +178,7 @@ def search(
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
-        "warm_start": warm_start,
+        "warm_start": warm_start and given_in_words(),
         "baselines": baselines_too,
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,

@@ -26,7 +26,7 @@ from keeprate.sampler import (
     from_unit,
     keys,
 )
-from keeprate.schedules import plain_decay
+from keeprate.schedules import Array, drop_and_rise, plain_decay
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
@@ -36,8 +36,16 @@ PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 FEW = 4  # explored trials from which on given schedules are the first
 MANY = 16  # trials from which on some confirm, if nothing else is said
-START_LEVELS = (0.45, 0.25, 0.65, 0.35, 0.55, 0.75, 0.85)
-"""Where the given schedules of a warm start end: a few for every noise rate, then those between."""
+GIVEN: tuple[tuple[Callable[[int, float], Array], float], ...] = (
+    (drop_and_rise, 0.45),
+    (plain_decay, 0.35),
+    (drop_and_rise, 0.7),
+    (drop_and_rise, 0.35),
+    (plain_decay, 0.55),
+    (plain_decay, 0.85),
+    (plain_decay, 1.0),
+)
+"""The given schedules of a warm start: one or two for every noise rate, then what few need."""
 
 
 def confirming(trials: int) -> int:
@@ -68,8 +76,7 @@ class Proposals:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
-        Whether the first trials are given schedules, plain decays to seven levels, where at
-        least four explore.
+        Whether the first trials are `GIVEN` schedules, where at least four explore.
     fidelity : float
         Share of the T epochs that explored trials train for.
     """
@@ -128,6 +135,20 @@ class Proposals:
         """Trials before the confirming ones."""
         return self.trials - sum(self.rounds)
 
+    @property
+    def n_given(self) -> int:
+        """How many of the explored trials, the first ones, are `GIVEN` schedules.
+
+        >>> from keeprate.spaces import get_space
+        >>> plan = (get_space("basis"), 40, "random")
+        >>> [Proposals(*plan, n, confirm=0, seed=0).n_given for n in (3, 4, 40)]
+        [0, 4, 7]
+        """
+        # With one epoch, R(1) = 1, all of them would be the same.
+        if not self.warm_start or self.epochs == 1 or self.n_explored < FEW:
+            return 0
+        return min(len(GIVEN), self.n_explored)
+
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
 
@@ -151,10 +172,8 @@ class Proposals:
 
         def complete(trial: optuna.Trial) -> None:
             fixed = None
-            # With one epoch, R(1) = 1, all of them would be the same.
-            n_given = min(len(START_LEVELS), self.n_explored) if self.epochs > 1 else 0
-            if self.warm_start and n_given >= FEW and trial.number < n_given:
-                fixed = self._given[trial.number]
+            if trial.number < self.n_given:
+                fixed = starting_point(self.space, self.epochs, trial.number)
             again = self._to_confirm(trial.number, existing)
             if again is not None:
                 trial.set_user_attr("confirms", again.number)
@@ -228,10 +247,6 @@ class Proposals:
         """One for all trials: it remembers, for speed, what it has computed."""
         return SAMPLERS[self._kind[0]](derive_seed(self.seed, "sampler") % 2**31, self)
 
-    @cached_property
-    def _given(self) -> list[dict[str, float]]:
-        return starting_points(self.space, self.epochs)
-
     def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """The schedules [n, T] that the parameters of n trials stand for."""
         return self.space.keep_rates(parameters, self.epochs)
@@ -270,15 +285,29 @@ SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
 }
 
 
-def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
-    """Parameters of the given schedules of a warm start, as near as the space comes to them.
+def given_in_words() -> list[str]:
+    """What a run's configuration says of `GIVEN`: with others, a search would not be continued.
 
-    They are plain decays to each of `START_LEVELS`.
+    >>> given_in_words()[:2]
+    ['drop_and_rise 0.45', 'plain_decay 0.35']
+    """
+    return [f"{shape.__name__} {level:g}" for shape, level in GIVEN]
 
+
+def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
+    """Parameters of a given schedule of a warm start, as near as the space comes to it.
+
+    Parameters
+    ----------
+    number : int
+        In `GIVEN`.
+
+    Examples
+    --------
     >>> from keeprate.spaces import get_space
     >>> space = get_space("basis")
-    >>> given = [space.schedule(p, 40).keep_rate[-1] for p in starting_points(space, 40)]
-    >>> bool(np.allclose(given, START_LEVELS, atol=0.05))
+    >>> nearest = space.schedule(starting_point(space, 40, 0), 40).keep_rate
+    >>> bool(np.allclose(nearest, drop_and_rise(40, 0.45), atol=0.02))
     True
     """
     from scipy.optimize import least_squares
@@ -293,23 +322,18 @@ def starting_points(space: Space, epochs: int) -> list[dict[str, float]]:
         pairs = zip(numerical.items(), u.tolist(), strict=True)
         return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
 
+    shape, level = GIVEN[number]
+    target = shape(epochs, level)
+
+    def error(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return space.schedule(parameters(u), epochs).keep_rate - target
+
     # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
     tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
-    schedules = np.array([space.schedule(parameters(u), epochs).keep_rate for u in tried])
-    points = []
-    for level in START_LEVELS:
-        target = plain_decay(epochs, level)
-
-        def error(
-            u: npt.NDArray[np.float64], target: npt.NDArray[np.float64] = target
-        ) -> npt.NDArray[np.float64]:
-            return space.schedule(parameters(u), epochs).keep_rate - target
-
-        nearest = tried[np.square(schedules - target).sum(1).argmin()]
-        # Not at the edges of the cube, where a Beta density has no finite logarithm.
-        fitted = least_squares(error, nearest, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
-        points.append(parameters(fitted.x))
-    return points
+    nearest = tried[np.argmin([np.square(error(u)).sum() for u in tried])]
+    # Not at the edges of the cube, where a Beta density has no finite logarithm.
+    fitted = least_squares(error, nearest, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
+    return parameters(fitted.x)
 
 
 def open_study(folder: Path | None) -> optuna.Study:
