@@ -39,9 +39,9 @@ MANY = 16  # trials from which on some confirm, if nothing else is said
 GIVEN: tuple[tuple[Callable[[int, float], Array], float], ...] = (
     (drop_and_rise, 0.45),
     (plain_decay, 0.35),
-    (drop_and_rise, 0.7),
+    (plain_decay, 0.75),
     (drop_and_rise, 0.35),
-    (plain_decay, 0.55),
+    (drop_and_rise, 0.6),
     (plain_decay, 0.85),
     (plain_decay, 1.0),
 )
@@ -324,15 +324,27 @@ def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
 
     shape, level = GIVEN[number]
     target = shape(epochs, level)
+    low, high, step = 0.02, 0.98, 0.01
 
-    def error(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return space.schedule(parameters(u), epochs).keep_rate - target
+    def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Of many points [n, d] of the unit cube at once: [n, T]."""
+        columns = [parameters(u).values() for u in points]
+        together = zip(numerical, np.array([list(column) for column in columns]).T, strict=True)
+        return space.keep_rates(dict(together), epochs) - target
+
+    def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """By forward differences: [T, d]."""
+        steps = np.where(u * (1 + step) > high, -step * u, step * u)
+        here, *there = errors(np.vstack([u, u + np.diag(steps)]))
+        return np.asarray((np.stack(there, 1) - here[:, None]) / steps)
 
     # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
     tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
-    nearest = tried[np.argmin([np.square(error(u)).sum() for u in tried])]
+    nearest = tried[np.argmin(np.square(errors(tried)).sum(1))]
     # Not at the edges of the cube, where a Beta density has no finite logarithm.
-    fitted = least_squares(error, nearest, bounds=(0.02, 0.98), diff_step=0.01, max_nfev=15)
+    fitted = least_squares(
+        lambda u: errors(u[None])[0], nearest, jacobian, bounds=(low, high), max_nfev=15
+    )
     return parameters(fitted.x)
 
 
