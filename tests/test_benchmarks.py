@@ -155,6 +155,21 @@ def test_a_search_with_and_without_clean_labels(validation):
     assert len(noisy_validation.table([row])) == 3
 
 
+def test_all_train_and_are_tested_on_the_same_samples():
+    clean, noisy = (
+        noisy_validation.prepared("digits", "pairflip:0.3", 1, 500, clean=clean)
+        for clean in (True, False)
+    )
+    assert clean.validation_labels == "clean" and noisy.validation_labels == "noisy"
+    for split in ("train", "test"):
+        one, other = getattr(clean, split), getattr(noisy, split)
+        assert one.rows.tolist() == other.rows.tolist()
+        assert (one.labels == other.labels).all()
+    assert len(noisy.train) == 450 and len(noisy.validation) == 50
+    assert not set(noisy.validation.rows) & set(noisy.train.rows)
+    assert noisy.validation.true_labels is None
+
+
 def test_classes_are_thinned_out():
     loaded = keeprate.load("digits")
     thin = long_tail.thinned(loaded, 0, 150, 10)
