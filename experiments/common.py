@@ -14,7 +14,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from keeprate.files import read_json, write_json
 from keeprate.records import differences, versions
 from keeprate.runs import Run
 from keeprate.training import TrainingConfig
+from keeprate.trials import given_in_words
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -83,6 +84,10 @@ class Protocol:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     lr_schedule: str = "linear-decay"
+
+    def as_row(self) -> Row:
+        """For the results file; says which schedules a warm start gives."""
+        return asdict(self) | {"warm_start": self.warm_start and given_in_words()}
 
     def config(self) -> TrainingConfig:
         return TrainingConfig(
@@ -306,13 +311,16 @@ class MainJob:
 
 MAIN_JOBS = {
     "trials": MainJob(
-        "main_job.json", "40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4}
+        "main_job.json",
+        "40 trials",
+        "linear-decay",
+        {"trials": 40, "fidelity": 0.4, "restarts": 3},
     ),
     "budget": MainJob(
         "main_job-budget.json",
         "a budget of 6 trainings, constant learning rate",
         "constant",
-        {"budget": 6},
+        {"budget": 6, "restarts": 2},
     ),
 }
 MAIN_JOB = "trials"  # the default

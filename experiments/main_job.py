@@ -30,7 +30,6 @@ from keeprate.records import differences, versions
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
-RESTARTS = 3
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
@@ -43,7 +42,6 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     run = keeprate.search(
         data,
         **job.search,
-        restarts=RESTARTS,
         config=TrainingConfig(epochs=arguments.epochs, lr_schedule=job.lr_schedule),
         seed=seed,
         out=folder,
@@ -124,7 +122,6 @@ def main() -> None:
         "sampler": "natural-gradient",
         "confirm": True,
         "warm_start": given_in_words(),
-        "restarts": RESTARTS,
         "jobs": arguments.jobs,
     }
     rows: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from keeprate.schedules import (
     basis_schedule,
     co_teaching_schedule,
     constant_schedule,
-    drop_and_rise,
     exponential_decay,
+    exponential_drop,
     logarithmic_decay,
     logarithmic_growth,
     plain_decay,
@@ -179,7 +180,9 @@ def test_single_power_decay_is_clipped():
 # Schedule
 
 
-@pytest.mark.parametrize("shape", [plain_decay, drop_and_rise])
+@pytest.mark.parametrize(
+    "shape", [plain_decay, partial(exponential_drop, speed=20)], ids=["decay", "drop"]
+)
 @given(level=st.floats(0.05, 1), n_epochs=st.integers(1, 200))
 def test_given_shapes_go_from_one_to_their_level(shape, level, n_epochs):
     found = shape(n_epochs, level)
@@ -187,16 +190,17 @@ def test_given_shapes_go_from_one_to_their_level(shape, level, n_epochs):
     if n_epochs > 1:
         assert found[-1] == pytest.approx(level, abs=1e-4)
     assert np.array_equal(shape(n_epochs, [level, 0.5]), [found, shape(n_epochs, 0.5)])
+    with pytest.raises(InputError, match="level must lie in"):
+        shape(n_epochs, 0.0)
 
 
 def test_given_shapes_differ_in_how_fast_they_fall():
     assert plain_decay(41, 0.5)[2] == pytest.approx(2 ** -(np.log(2) / np.log(21)))
-    drop = drop_and_rise(41, 0.5)
-    assert drop[4] == pytest.approx(0.45 + 0.55 / np.e + 0.005)  # a tenth of the epochs
-    assert drop[20] < drop[10] and (np.diff(drop[25:]) > 0).all()
-    for shape in (plain_decay, drop_and_rise):
-        with pytest.raises(InputError, match="level must lie in"):
-            shape(10, 0.0)
+    for speed in (8, 20):  # T / speed epochs: five, and two
+        assert exponential_drop(41, 0.5, speed)[40 // speed] == pytest.approx(0.5 + 0.5 / np.e)
+    for speed in (0, -1, np.nan, np.inf):
+        with pytest.raises(InputError, match="speed must be positive and finite"):
+            exponential_drop(10, 0.5, speed)
 
 
 def test_schedule_is_a_read_only_copy():

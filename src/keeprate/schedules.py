@@ -219,17 +219,17 @@ def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
     return _clipped((1 + 20 * share) ** (np.log(level) / np.log(21)))
 
 
-def drop_and_rise(n_epochs: int, level: npt.ArrayLike) -> Array:
-    """Drops within a quarter of the epochs, then rises slowly by 0.05: exponential plus line.
-
-    ``b + (1 - b) exp(-10 s) + 0.05 s`` with s = t / (T - 1), t from 0, and b = level - 0.05.
+def exponential_drop(n_epochs: int, level: npt.ArrayLike, speed: float) -> Array:
+    """Falls to a level and stays: ``level + (1 - level) exp(-speed t / (T - 1))``, t from 0.
 
     Parameters
     ----------
     n_epochs : int
         T.
     level : array_like [...]
-        The keep rate of the last epoch, in (0, 1].
+        The keep rate that it comes near, in (0, 1].
+    speed : float
+        Positive and finite: after (T - 1) / speed epochs 1/e of the way is left.
 
     Returns
     -------
@@ -238,16 +238,17 @@ def drop_and_rise(n_epochs: int, level: npt.ArrayLike) -> Array:
     Raises
     ------
     InputError
-        If a level leaves its range.
+        If a level or the speed leaves its range.
 
     Examples
     --------
-    >>> drop_and_rise(5, 0.5).round(3)
-    array([1.   , 0.508, 0.479, 0.488, 0.5  ])
+    >>> exponential_drop(5, 0.5, 20).round(3)
+    array([1.   , 0.503, 0.5  , 0.5  , 0.5  ])
     """
+    if not 0 < speed < np.inf:
+        raise invalid("speed", "be positive and finite", speed, "try 8")
     level, share = _level_and_share(n_epochs, level)
-    base = level - 0.05
-    return _clipped(base + (1 - base) * np.exp(-10 * share) + 0.05 * share)
+    return _clipped(level + (1 - level) * np.exp(-speed * share))
 
 
 def _level_and_share(n_epochs: int, level: npt.ArrayLike) -> tuple[Array, Array]:

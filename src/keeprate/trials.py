@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError, invalid
@@ -26,7 +26,7 @@ from keeprate.sampler import (
     from_unit,
     keys,
 )
-from keeprate.schedules import Array, drop_and_rise, plain_decay
+from keeprate.schedules import Array, exponential_drop, plain_decay
 from keeprate.seeding import derive_seed
 from keeprate.spaces import Space
 from keeprate.training import Curves
@@ -36,16 +36,16 @@ PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 FEW = 4  # explored trials from which on given schedules are the first
 MANY = 16  # trials from which on some confirm, if nothing else is said
-GIVEN: tuple[tuple[Callable[[int, float], Array], float], ...] = (
-    (drop_and_rise, 0.45),
-    (plain_decay, 0.35),
-    (plain_decay, 0.75),
-    (drop_and_rise, 0.35),
-    (drop_and_rise, 0.6),
-    (plain_decay, 0.85),
-    (plain_decay, 1.0),
+GIVEN: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
+    (exponential_drop, (0.45, 20)),
+    (exponential_drop, (0.35, 8)),
+    (plain_decay, (0.75,)),
+    (exponential_drop, (0.4, 8)),
+    (exponential_drop, (0.6, 8)),
+    (plain_decay, (0.85,)),
+    (plain_decay, (1.0,)),
 )
-"""The given schedules of a warm start: one or two for every noise rate, then what few need."""
+"""The given schedules of a warm start, shapes and their numbers: any five suit every noise rate."""
 
 
 def confirming(trials: int) -> int:
@@ -289,9 +289,9 @@ def given_in_words() -> list[str]:
     """What a run's configuration says of `GIVEN`: with others, a search would not be continued.
 
     >>> given_in_words()[:2]
-    ['drop_and_rise 0.45', 'plain_decay 0.35']
+    ['exponential_drop 0.45 20', 'exponential_drop 0.35 8']
     """
-    return [f"{shape.__name__} {level:g}" for shape, level in GIVEN]
+    return [" ".join([shape.__name__, *(f"{n:g}" for n in numbers)]) for shape, numbers in GIVEN]
 
 
 def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
@@ -307,7 +307,7 @@ def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
     >>> from keeprate.spaces import get_space
     >>> space = get_space("basis")
     >>> nearest = space.schedule(starting_point(space, 40, 0), 40).keep_rate
-    >>> bool(np.allclose(nearest, drop_and_rise(40, 0.45), atol=0.02))
+    >>> bool(np.allclose(nearest, exponential_drop(40, 0.45, 20), atol=0.02))
     True
     """
     from scipy.optimize import least_squares
@@ -322,19 +322,22 @@ def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
         pairs = zip(numerical.items(), u.tolist(), strict=True)
         return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
 
-    shape, level = GIVEN[number]
-    target = shape(epochs, level)
-    low, high, step = 0.02, 0.98, 0.01
+    shape, numbers = GIVEN[number]
+    target = shape(epochs, *numbers)
+    low, high = 0.02, 0.98
+    # A whole number changes only with the next cell of its own.
+    least = np.array([_cell_width(one) for one in numerical.values()])
 
     def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Of many points [n, d] of the unit cube at once: [n, T]."""
-        columns = [parameters(u).values() for u in points]
-        together = zip(numerical, np.array([list(column) for column in columns]).T, strict=True)
-        return space.keep_rates(dict(together), epochs) - target
+        values = [parameters(u) for u in points]
+        together = {name: [one[name] for one in values] for name in numerical}
+        return space.keep_rates(together, epochs) - target
 
     def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """By forward differences: [T, d]."""
-        steps = np.where(u * (1 + step) > high, -step * u, step * u)
+        """By differences: [T, d]."""
+        steps = np.maximum(0.01 * u, least)
+        steps = np.where(u + steps > high, -steps, steps)
         here, *there = errors(np.vstack([u, u + np.diag(steps)]))
         return np.asarray((np.stack(there, 1) - here[:, None]) / steps)
 
@@ -346,6 +349,13 @@ def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
         lambda u: errors(u[None])[0], nearest, jacobian, bounds=(low, high), max_nfev=15
     )
     return parameters(fitted.x)
+
+
+def _cell_width(distribution: BaseDistribution) -> float:
+    """Of a whole number's values on the unit interval; 0 for other numbers."""
+    if not isinstance(distribution, IntDistribution):
+        return 0.0
+    return 1 / (1 + (distribution.high - distribution.low) // distribution.step)
 
 
 def open_study(folder: Path | None) -> optuna.Study:
