@@ -1,10 +1,11 @@
 """A search without a clean label against one with 5,000: `python -m benchmarks.noisy_validation`.
 
 MNIST, 20,000 samples with noise, MLP, 40 epochs, a budget of six full trainings, three final
-trainings. All train on the same 18,000 of them, so that only what judges differs: the other
-2,000 with their noise, or 5,000 clean labels of the test images. Beside the two: no search, but
-``schedule="auto"``: a quarter of a training, and the final ones. All are tested on the other 5,000
-test images with their true labels. The estimated noise rate stands beside the true one.
+trainings. All train on the same 18,000 of them, chosen at random, so that only what judges differs:
+the other 2,000 with their noise, or 5,000 clean labels of the test images. (Who has clean labels
+could train on the 2,000, too.) Beside the two: no search, but ``schedule="auto"``: a quarter of a
+training, and the final ones. All are tested on the other 5,000 test images with their true labels.
+The estimated noise rate stands beside the true one.
 
 The same command goes on after a kill; the results are in `results/noisy_validation.json`.
 """
@@ -35,7 +36,7 @@ SAMPLES, EPOCHS, BUDGET, RESTARTS = 20_000, 40, 6, 3
 PROTOCOL = {
     "data": "mnist",
     "samples": SAMPLES,
-    "of which validate where no label is clean": SAMPLES // 10,
+    "left out of training, to validate where no label is clean": SAMPLES // 10,
     "model": "mlp",
     "epochs": EPOCHS,
     "budget": BUDGET,
@@ -54,7 +55,12 @@ def prepared(folder: str, noise: str, seed: int, samples: int, *, clean: bool) -
     if clean:
         return shared
     held_out = replace(part(data.train, left_out), true_labels=None)
-    return replace(shared, validation=held_out, validation_labels="noisy")
+    return replace(
+        shared,
+        validation=held_out,
+        validation_labels="noisy",
+        validation_from=f"{len(held_out)} of the {len(order)} training samples",
+    )
 
 
 def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, epochs: int) -> Row:

@@ -14,14 +14,16 @@ from hypothesis import settings
 settings.register_profile("keeprate", deadline=None)
 settings.load_profile("keeprate")
 
+# A string, as the new process cannot import this file.
 RUN = """
-import os, sys
+import os, runpy, sys
 
 os.chdir(folder)
 for stream, file in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(output + file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-sys.argv = ["-c", *arguments]
-exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})
+sys.argv = [script, *arguments]
+sys.path[0] = os.path.dirname(script)
+runpy.run_path(script, run_name="__main__")
 """
 
 Python = Callable[..., CompletedProcess[str]]
@@ -29,10 +31,11 @@ Python = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Run a script in a process of its own, as ``python -c code argument...`` does.
+    """Run a script in a process of its own, as ``python script argument...`` does.
 
-    The process is forked from one that has imported what scripts need and done nothing else: a
-    new interpreter takes seconds of processor time for these imports, each time.
+    The process is forked from one that has imported what scripts need and done nothing else: in a
+    new interpreter these imports (PyTorch's optimisers need `torch._dynamo`) take seconds of
+    processor time, each time.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -40,9 +43,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     )
     output = tmp_path_factory.mktemp("python")
 
-    def run(code: str, *arguments: str, cwd: Path | None = None) -> CompletedProcess[str]:
+    def run(script: Path, *arguments: str, cwd: Path | None = None) -> CompletedProcess[str]:
         names = {
-            "code": code,
+            "script": str(script),
             "arguments": arguments,
             "folder": str(cwd or Path.cwd()),
             "output": f"{output}/",
@@ -52,6 +55,6 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
         process.join()
         assert process.exitcode is not None
         shown = [(output / name).read_text() for name in ("stdout", "stderr")]
-        return CompletedProcess(["python", "-c", code, *arguments], process.exitcode, *shown)
+        return CompletedProcess(["python", str(script), *arguments], process.exitcode, *shown)
 
     return run

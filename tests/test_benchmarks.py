@@ -168,6 +168,9 @@ def test_all_train_and_are_tested_on_the_same_samples():
     assert len(noisy.train) == 450 and len(noisy.validation) == 50
     assert not set(noisy.validation.rows) & set(noisy.train.rows)
     assert noisy.validation.true_labels is None
+    assert noisy.validation_from == "50 of the 500 training samples"
+    true = keeprate.load("digits").splits["train"].labels[noisy.validation.rows]
+    assert 0.1 < (noisy.validation.labels != true).float().mean() < 0.5
 
 
 def test_classes_are_thinned_out():
