@@ -6,7 +6,7 @@ Tables 4 to 6 compare methods, Table 7 search spaces; each is a declaration of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Arm:
         Search R(t) in it; left out, the schedule is Co-teaching's own.
     paper : str
         What the paper's table calls it; empty where the paper does not have it.
+    judged : bool
+        Whether the paper's claims about the proposed method are judged by it, too.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Arm:
     method: str
     space: str | None = None
     paper: str = ""
+    judged: bool = True
 
 
 def _method(name: str, *, in_paper: bool = True) -> Arm:
@@ -119,7 +122,7 @@ class Comparison:
             for arm in self.arms
         ]
         return run_missing(
-            self.name, protocol.name, asdict(protocol), jobs, at_once=at_once, results=results
+            self.name, protocol.name, protocol.as_row(), jobs, at_once=at_once, results=results
         )
 
     def _train(

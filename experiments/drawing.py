@@ -59,6 +59,7 @@ LOOKS = {
     "co-teaching-plus": Look("Co-teaching+", "#56B4E9", (0, (4, 1.5))),
     "co-mining": Look("Co-Mining", "#B98500"),
     "jocor": Look("JoCoR", "#CC79A7", (0, (4, 1.2, 1, 1.2))),
+    "jocor-searched": Look("JoCoR, searched R(t)", "#CC79A7", width=2.4),
     "proposed": Look("Proposed (searched R(t))", "#D55E00", width=2.4),
 }
 """The colours of the README's picture, and the rest of Okabe and Ito's palette."""

@@ -40,7 +40,14 @@ from keeprate.methods import get_method
 from keeprate.pruners import get_pruner
 from keeprate.spaces import Space, get_space
 from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import Proposals, choose, open_study, tell, trial_value
+from keeprate.trials import (
+    Proposals,
+    choose,
+    given_in_words,
+    open_study,
+    tell,
+    trial_value,
+)
 
 NAME = "fig6"
 SUMMARY = "search algorithms on the real task, by what they cost (trains and draws)"
@@ -286,7 +293,7 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol),
+        asdict(protocol) | {"warm_start": given_in_words()},
         jobs,
         at_once=at_once,
         results=results,

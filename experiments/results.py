@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from experiments.common import (
 from experiments.comparison import Arm, Comparison, missing, of, percent
 from experiments.drawing import TABLES
 from keeprate import InputError
+from keeprate.budget import trials_for
 from keeprate.files import write_atomically
 from keeprate.methods import METHODS
 from keeprate.spaces import get_space
@@ -184,15 +186,20 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
 
 
 def _trials_in_words(p: dict[str, Any]) -> str:
-    if "budget" in p:
-        return f"{p['budget']:g} full trainings in all"
-    again = confirming(p["trials"]) if p["confirm"] else 0
+    by_budget = "budget" in p
+    trials, again = trials_for(p["budget"]) if by_budget else (p["trials"], confirming(p["trials"]))
+    again *= p["confirm"]
     plan = Proposals(
-        get_space("basis"), p["epochs"], p["sampler"], p["trials"], again, 0, bool(p["warm_start"])
+        get_space("basis"), p["epochs"], p["sampler"], trials, again, 0, bool(p["warm_start"])
     )
+    if by_budget:
+        return (
+            f"{trials} full trainings in all ({plan.n_given} of them given schedules, "
+            f"{plan.n_explored - plan.n_given} drawn, {again} to confirm)"
+        )
     n = plan.n_explored
     updates = (n - 1) // plan.population_size
-    words = f"{p['trials']} trials ({updates} update" + ("" if updates == 1 else "s")
+    words = f"{trials} trials ({updates} update" + ("" if updates == 1 else "s")
     words += ", warm start" if p["warm_start"] else ""
     if p["fidelity"] < 1:
         words += f", new schedules in {round(p['fidelity'] * p['epochs'])} epochs"
@@ -219,9 +226,10 @@ def _sources(results: Path) -> Iterator[Source]:
         for protocol in PROTOCOLS:
             found = read_results(table.name, protocol, results)
             title = f"{table.title.replace(': ', ', ')}, {protocol}"
-            names = [arm.name for arm in table.arms]
+            judged = replace(table, arms=tuple(arm for arm in table.arms if arm.judged))
+            names = [arm.name for arm in judged.arms]
             rows = [] if found is None else found["rows"]
-            whole = not list(missing(table, table.protocol(protocol), rows))
+            whole = not list(missing(judged, table.protocol(protocol), rows))
             yield Source(title, kind, rows, table.noises, names, whole)
     for protocol in PROTOCOLS:
         found = read_results(fig1.NAME, protocol, results)
@@ -291,6 +299,7 @@ def _comparison(table: Comparison, results: Path) -> Iterator[str]:
             "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; "
             "Proposed is Co-teaching with the searched one. The paper has neither Co-Mining nor "
             "JoCoR here."
+            + "".join(f" No claim is judged by “{a.label}”." for a in table.arms if not a.judged)
         )
     else:
         yield "Co-teaching, R(t) searched in three spaces."
@@ -436,7 +445,8 @@ def _real_task(results: Path) -> Iterator[str]:
         "choose by its validation value when so much is spent (mean of that schedule's complete "
         "trainings; the search never sees it); mean ± sample standard deviation over seeds. "
         "keeprate's searches ask for up to ten schedules at a time, the others for one; TPE and GP "
-        f"begin with {fig6.STARTUP} random ones. `{command}`, {spent:.1f} hours."
+        f"begin with {fig6.STARTUP} random ones. The given schedules of a warm start were chosen "
+        f"on MNIST. `{command}`, {spent:.1f} hours."
     )
     costs = sorted({c for c in (6, 12, p["cost"]) if c <= p["cost"]})
     for noise in fig6.TASKS:

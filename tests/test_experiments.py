@@ -36,6 +36,7 @@ from experiments.common import NOISES, Protocol, load_data, paper_numbers, read_
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
 from keeprate.errors import InputError
+from keeprate.trials import given_in_words
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -90,6 +91,7 @@ def made_up(seed: int, noise: str, name: str, epochs: int = 30, forgets: float =
 
 
 FORGETS = {"proposed": 0.0, "co-mining": 0.03, "co-teaching": 0.05, "f-correction": 0.5}
+FORGETS |= {"jocor-searched": -0.02}
 
 
 def write_made_up(
@@ -103,7 +105,7 @@ def write_made_up(
             for noise in NOISES
             for arm in table.arms
         ]
-        write_rows(folder, table.name, asdict(table.protocol("desk")), rows)
+        write_rows(folder, table.name, table.protocol("desk").as_row(), rows)
     protocol = fig1.protocol_named("desk")
     rows = []
     for number, setting in enumerate(protocol.settings()):
@@ -124,7 +126,9 @@ def test_rows_are_written(trained: Path) -> None:
     found = read_results("table4", "tiny", trained)
     assert found is not None
     assert found["command"] == "python -m experiments table4 --protocol tiny"
-    assert found["protocol"] == asdict(TINY)
+    assert found["protocol"] == TINY.as_row()
+    assert TINY.as_row()["warm_start"] is False
+    assert table4.TABLE.protocol("desk").as_row()["warm_start"] == given_in_words()
     keys = [(row["noise"], row["seed"], row["name"]) for row in found["rows"]]
     names = ("standard", "f-correction", "proposed")
     assert keys == [("pairflip:0.45", seed, name) for seed in (0, 1) for name in names]
@@ -331,6 +335,25 @@ def test_claims_that_hold_and_claims_that_do_not() -> None:
             row["keep_rate"][-1] = 0.51
             row["last"] |= {"test_accuracy": 0.3, "label_precision": 0.3}
     assert set(verdicts(source).values()) == {FAILED}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_line_that_is_not_judged_settles_no_claim(tmp_path: Path, there: bool) -> None:
+    write_made_up(tmp_path, tables=[table4.TABLE])
+    found = read_results("table4", "desk", tmp_path)
+    assert found is not None
+    rows = [row for row in found["rows"] if there or row["name"] != "jocor-searched"]
+    write_rows(tmp_path, "table4", found["protocol"], rows)
+    own, other = (
+        statistics.fmean(r["last"]["test_accuracy"] for r in found["rows"] if r["name"] == name)
+        for name in ("proposed", "jocor-searched")
+    )
+    assert other > own
+    page = results.text(tmp_path)
+    claim = page[page.index("**The proposed method is more accurate") :]
+    assert "- Table 4, MNIST, desk: **held**" in claim[: claim.index("**The searched R(t)")]
+    assert ("JoCoR, searched R(t) (all seeds)" in page) != there
+    assert page.count("| JoCoR, searched R(t) | –") == (0 if there else 3)
 
 
 def test_claims_are_not_settled_by_a_part() -> None:
