@@ -90,8 +90,13 @@ def made_up(seed: int, noise: str, name: str, epochs: int = 30, forgets: float =
     }
 
 
-FORGETS = {"proposed": 0.0, "co-mining": 0.03, "co-teaching": 0.05, "f-correction": 0.5}
-FORGETS |= {"jocor-searched": -0.02}
+FORGETS = {
+    "jocor-searched": -0.02,
+    "proposed": 0.0,
+    "co-mining": 0.03,
+    "co-teaching": 0.05,
+    "f-correction": 0.5,
+}
 
 
 def write_made_up(

@@ -196,7 +196,7 @@ def test_given_shapes_go_from_one_to_their_level(shape, level, n_epochs):
 
 def test_given_shapes_differ_in_how_fast_they_fall():
     assert plain_decay(41, 0.5)[2] == pytest.approx(2 ** -(np.log(2) / np.log(21)))
-    for speed in (8, 20):  # T / speed epochs: five, and two
+    for speed in (8, 20):  # (T - 1) / speed epochs: five, and two
         assert exponential_drop(41, 0.5, speed)[40 // speed] == pytest.approx(0.5 + 0.5 / np.e)
     for speed in (0, -1, np.nan, np.inf):
         with pytest.raises(InputError, match="speed must be positive and finite"):
