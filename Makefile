@@ -27,7 +27,7 @@ demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table an
 	  --batch-size 32 --seed 0 --out $(DEMO_OUT)
 
 test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-data ones)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(TEST_ARGS)
 
 check: $(READY) ## Lint, formatting, types, import floors, and docs/results.md is current
 	$(BIN)/ruff check src $(EXTRA_SOURCES)

@@ -41,6 +41,7 @@ PROTOCOL = {
     "epochs": EPOCHS,
     "budget": BUDGET,
     "restarts": RESTARTS,
+    "finalists": 2,
     "test samples": 5_000,
 }
 

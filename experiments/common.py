@@ -100,16 +100,14 @@ class Protocol:
 
 
 def desk(data: str, model: str, *, epochs: int, limit: int | None = None) -> Protocol:
-    """What the desk protocols have in common: a search that two CPU cores can do."""
+    """What the desk protocols have in common: a search of six full trainings, a small budget's."""
     return Protocol(
         "desk",
         data,
         model,
         epochs=epochs,
         seeds=3,
-        trials=20,
-        fidelity=0.4,
-        confirm=True,
+        trials=6,
         warm_start=True,
         limit=limit,
     )

@@ -67,7 +67,7 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
             {name: t[name] for name in ("number", "state", "value", "confirms", "parameters")}
             for t in record["trials"]
         ],
-        "chosen_trials": record["chosen_trials"],
+        "finalists": record["finalists"],
         "precision": record["config"]["training"]["precision"],
         # Of this start: a run that goes on after a kill was longer than that.
         "cost": record["cost"] | {"wall_seconds": time.perf_counter() - started},
@@ -122,6 +122,7 @@ def main() -> None:
         "sampler": "natural-gradient",
         "confirm": True,
         "warm_start": given_in_words(),
+        "finalists": 2,
         "jobs": arguments.jobs,
     }
     rows: list[dict[str, Any]] = []

@@ -32,7 +32,6 @@ from experiments.common import (
 from experiments.comparison import Arm, Comparison, missing, of, percent
 from experiments.drawing import TABLES
 from keeprate import InputError
-from keeprate.budget import trials_for
 from keeprate.files import write_atomically
 from keeprate.methods import METHODS
 from keeprate.spaces import get_space
@@ -185,25 +184,26 @@ def _protocol_in_words(p: dict[str, Any]) -> str:
     )
 
 
-def _trials_in_words(p: dict[str, Any]) -> str:
-    by_budget = "budget" in p
-    trials, again = trials_for(p["budget"]) if by_budget else (p["trials"], confirming(p["trials"]))
-    again *= p["confirm"]
+def _trials_in_words(p: dict[str, Any], run: dict[str, Any] | None = None) -> str:
+    """What a search tries; by a budget what a run of it tried."""
+    if run is None:
+        trials, again = p["trials"], confirming(p["trials"]) * p["confirm"]
+    else:
+        trials = len(run["trials"])
+        again = sum(trial["confirms"] is not None for trial in run["trials"])
     plan = Proposals(
         get_space("basis"), p["epochs"], p["sampler"], trials, again, 0, bool(p["warm_start"])
     )
-    if by_budget:
-        return (
-            f"{trials} full trainings in all ({plan.n_given} of them given schedules, "
-            f"{plan.n_explored - plan.n_given} drawn, {again} to confirm)"
-        )
-    n = plan.n_explored
-    updates = (n - 1) // plan.population_size
-    words = f"{trials} trials ({updates} update" + ("" if updates == 1 else "s")
-    words += ", warm start" if p["warm_start"] else ""
-    if p["fidelity"] < 1:
-        words += f", new schedules in {round(p['fidelity'] * p['epochs'])} epochs"
-    return words + (f", {again} trials confirm)" if again else ")")
+    drawn = plan.n_explored - plan.n_given
+    updates = max(0, plan.n_explored - 1) // plan.population_size
+    parts = [
+        f"{plan.n_given} given schedules" * (plan.n_given > 0),
+        f"{drawn} drawn, {updates} update{'s' * (updates != 1)}" * (drawn > 0),
+        f"new ones in {round(p.get('fidelity', 1) * p['epochs'])} epochs"
+        * (p.get("fidelity", 1) < 1),
+        f"{again} to confirm" * (again > 0),
+    ]
+    return f"{trials} trials ({', '.join(filter(None, parts))})"
 
 
 def _missing_in_words(left: list[str]) -> str:
@@ -276,10 +276,12 @@ def _main_job(variant: str, results: Path) -> Iterator[str]:
         yield f"Not run yet: `{command}`."
         return
     protocol = found["protocol"]
+    shared = ", which the two best schedules share" if protocol.get("finalists") == 2 else ""
     yield _wrapped(
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
-        f"{_trials_in_words(protocol)}; each final training the best of {protocol['restarts']} by "
-        f"validation. `{command}`, {hours(found['runs']):.1f} hours."
+        f"{_trials_in_words(protocol, found['runs'][0])}; each final training the best of "
+        f"{protocol['restarts']} by validation{shared}. `{command}`, "
+        f"{hours(found['runs']):.1f} hours."
     )
     for noise in MAIN_JOB_NOISES:
         yield ""

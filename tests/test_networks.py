@@ -56,7 +56,8 @@ def test_stacked_equals_one_by_one_after_20_float32_steps(name):
     for networks in (stacked, alone):
         # Small steps: batch norm amplifies any rounding that carries a loss or a
         # pre-activation across a threshold, whichever way the networks are run.
-        steps(networks, shape, 20, lr=1e-4)
+        # Of Model 3's step the convolutions take seconds.
+        steps(networks, shape, 20, lr=1e-4, size=4 if name == "model3" else 8)
     for candidate in range(2):
         for peer in range(2):
             assert relative(stacked.module(candidate, peer), alone.module(candidate, peer)) < 1e-4

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import lockstep, runs, trials
+from keeprate import lockstep, runs, searching, trials
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
 from keeprate.noise import Noise
@@ -24,7 +24,7 @@ from keeprate.pruners import PRUNERS, Judge, get_pruner
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
-from keeprate.spaces import SPACES
+from keeprate.spaces import SPACES, Space
 from keeprate.training import Curves, Population, TrainingConfig
 from keeprate.trials import GIVEN, starting_point
 
@@ -53,8 +53,8 @@ def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     assert [t["number"] for t in record["trials"]] == list(range(12))
     assert all(len(t["validation_score"]) == 3 for t in record["trials"])
     assert [r["name"] for r in record["results"]] == ["searched", "co-teaching", "standard"]
-    best = max(record["trials"], key=lambda t: t["value"])
-    assert np.allclose(run.schedule.keep_rate, best["keep_rate"])
+    best, second = sorted(record["trials"], key=lambda t: -t["value"])[:2]
+    assert record["finalists"] == [[best["number"]], [second["number"]]]
     assert best["value"] == pytest.approx(best["validation_score"][-1])
     saved = keeprate.Schedule.load(run.folder / "schedule.csv")
     assert np.array_equal(saved.keep_rate, run.schedule.keep_rate)
@@ -332,7 +332,7 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     assert states == ["complete" if n == 5 else "pruned" for n in lengths]
     complete = [t for t in halved.record["trials"] if t["value"] is not None]
     best = max(complete, key=lambda t: t["value"])
-    assert np.allclose(halved.schedule.keep_rate, best["keep_rate"])
+    assert halved.record["finalists"][0] == [best["number"]]
     # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
     assert halved.record["cost"]["candidate_epochs"] == 28 + 7
 
@@ -446,10 +446,13 @@ def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
     assert [t["confirms"] for t in second] == finalists
     winner = ranked_by_mean(finalists, trials)[0]
     same = [t for t in trials if winner in (t["number"], t["confirms"])]
-    assert found.record["chosen_trials"] == [t["number"] for t in same] and len(same) == 3
+    chosen, rival = found.record["finalists"]
+    assert chosen == [t["number"] for t in same] and len(same) == 3
+    assert rival[0] == ranked_by_mean(finalists, trials)[1] and len(rival) == 3
     assert all(t["parameters"] == trials[winner]["parameters"] for t in same)
     assert len({tuple(t["validation_score"]) for t in same}) == 3  # other weights and batches
-    assert np.allclose(found.schedule.keep_rate, trials[winner]["keep_rate"])
+    finalist = found.record["results"][0]["finalist"]
+    assert np.allclose(found.schedule.keep_rate, trials[(winner, rival[0])[finalist]]["keep_rate"])
 
 
 def test_short_trials_explore_and_only_full_ones_win(confirmed):
@@ -459,15 +462,13 @@ def test_short_trials_explore_and_only_full_ones_win(confirmed):
     assert [t["state"] for t in trials] == ["short"] * 12 + ["complete"] * 4
     best = sorted(explored, key=lambda t: -t["validation_score"][-1])[:4]
     assert [t["confirms"] for t in first] == [t["number"] for t in best]
-    winner = max(first, key=lambda t: t["value"])["confirms"]
-    assert np.allclose(confirmed.schedule.keep_rate, trials[winner]["keep_rate"])
-    assert [trials[n]["confirms"] for n in confirmed.record["chosen_trials"]] == [winner]
+    winner, rival = (t["confirms"] for t in sorted(first, key=lambda t: -t["value"])[:2])
+    finalists = confirmed.record["finalists"]
+    assert [[trials[n]["confirms"] for n in one] for one in finalists] == [[winner], [rival]]
     assert confirmed.record["cost"]["full_trainings"] == pytest.approx(12 * 0.5 + 4)
 
 
 def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
-    from keeprate import searching
-
     seen = []
 
     def spy(numbers, schedules, setup, **options):
@@ -594,12 +595,58 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
+@pytest.mark.parametrize("loser", [0, 1])
+def test_the_two_best_schedules_share_the_restarts_and_the_better_training_wins(
+    data, tmp_path, monkeypatch, loser
+):
+    """Of three restarts the best schedule has two; a schedule of zeros cannot learn."""
+    real, given = searching.ranked, {}
+
+    def spoilt(trials):
+        best = real(trials)[:2]
+        given["finalists"] = [[t.number for t in same] for same in best]
+        given["spoilt"] = best[loser][0].params
+        return best
+
+    def schedule(space, parameters, epochs):
+        found = real_schedule(space, parameters, epochs)
+        if parameters == given.get("spoilt"):
+            return keeprate.Schedule(np.zeros(epochs), "spoilt", {"spoilt": 1.0})
+        return found
+
+    real_schedule = Space.schedule
+    monkeypatch.setattr(searching, "ranked", spoilt)
+    monkeypatch.setattr(Space, "schedule", schedule)
+    options = {"config": replace(CONFIG, epochs=8), "baselines_too": False, "trials": 4}
+    run = search(data, out=tmp_path, restarts=3, **options)
+    result, trials = run.record["results"][0], run.record["trials"]
+    assert run.record["finalists"] == given["finalists"]
+    assert [one["finalist"] for one in result["restarts"]] == [0, 1, 0]
+    winner = 1 - loser
+    assert result["finalist"] == winner
+    values = [one["validation_score"] for one in result["restarts"]]
+    assert values[1] == (max if winner else min)(values)
+    expected = trials[run.record["finalists"][winner][0]]
+    assert result["parameters"] == expected["parameters"]
+    for rate in (
+        run.schedule.keep_rate,
+        keeprate.Schedule.load(tmp_path / "schedule.csv").keep_rate,
+    ):
+        assert np.array_equal(rate, result["keep_rate"]) and np.allclose(
+            rate, expected["keep_rate"]
+        )
+    accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
+    assert float(accuracy) == pytest.approx(result["last"]["test_accuracy"], abs=0.06)
+    again = search(data, out=tmp_path, restarts=3, **options)
+    assert np.array_equal(again.schedule.keep_rate, run.schedule.keep_rate)
+
+
 def test_nothing_is_confirmed_if_the_user_says_so(data):
     found = search(
         data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines_too=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 16
-    assert len(found.record["chosen_trials"]) == 1
+    assert [len(one) for one in found.record["finalists"]] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -620,7 +667,7 @@ def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
     config = replace(CONFIG, epochs=6)
     resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
     assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
-    assert resumed.record["chosen_trials"] == confirmed.record["chosen_trials"]
+    assert resumed.record["finalists"] == confirmed.record["finalists"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])

@@ -53,13 +53,15 @@ def trials_for(trainings: float) -> tuple[int, int]:
     """How many trials a number of full trainings buys, and how many of these confirm.
 
     All train fully: short trainings of whole schedules, at the same price, found no better ones
-    in replays (docs/decisions/0014). A quarter trains the best again.
+    in replays (docs/decisions/0014). A quarter trains the best again, if that are two or more: to
+    confirm the one that would be chosen without changes nothing.
 
-    >>> trials_for(6), trials_for(22.9)
-    ((6, 1), (22, 5))
+    >>> trials_for(6), trials_for(8), trials_for(22.9)
+    ((6, 0), (8, 2), (22, 5))
     """
     trials = math.floor(trainings)
-    return trials, trials // 4
+    confirm = trials // 4
+    return trials, confirm if confirm > 1 else 0
 
 
 def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float) -> float:

@@ -30,12 +30,22 @@ class Plan:
     label: str
     method: Method
     schedule: Schedule
+    rival: Schedule | None = None
+    """Every second restart trains with this one instead."""
+
+    def finalist(self, restart: int) -> int:
+        """Which schedule a restart, counted from 0, trains with: 0, or 1 for the rival."""
+        return restart % 2 if self.rival is not None else 0
+
+    def schedule_of(self, restart: int) -> Schedule:
+        return self.rival if self.rival is not None and restart % 2 else self.schedule
 
 
 @dataclass(frozen=True)
 class Trained:
     """The networks of a plan, and what they said of the training samples while they learned."""
 
+    schedule: Schedule
     modules: list[nn.Module]
     log_probability: Tensor | None  # [n_train, C], summed over the later half of the epochs
     times_seen: Tensor | None  # [n_train], how many terms each sum has
@@ -47,8 +57,9 @@ def train_plans(
     """Train the plans (those of one method in lockstep) and put their results in the record.
 
     Each plan is trained `restarts` times, from other initial weights, all of a method together,
-    and the one with the best validation score at the end is kept. All plans are treated alike,
-    and no test label chooses. The first plan is the run's own: its networks are returned.
+    and the one with the best validation score at the end is kept: a plan's rival schedule has
+    every second of its restarts and wins by that. All plans are treated alike, and no test label
+    chooses. The first plan is the run's own: its networks are returned.
     """
     epochs = setup.config.epochs
     total = epochs * len(plans) * restarts
@@ -67,20 +78,24 @@ def train_plans(
         nonlocal trained
         trained += epochs * len(population.curves)
         for number, curves in population.curves.items():
-            i = number % len(plans)
-            value = None
+            restart, i = divmod(number, len(plans))
+            finalist, value = plans[i].finalist(restart), None
             if number not in population.failed:
                 value = trial_value(curves.validation_score, epochs)
-            tried[i].append({"validation_score": value, "seconds": curves.seconds})
+            tried[i].append(
+                {"finalist": finalist, "validation_score": value, "seconds": curves.seconds}
+            )
             if value is None or (i in values and value <= values[i]):
                 continue
-            values[i], found[i] = value, describe_result(plans[i], curves)
+            schedule = plans[i].schedule_of(restart)
+            values[i], found[i] = value, describe_result(plans[i], schedule, curves)
+            found[i]["finalist"] = finalist
             row = population.numbers.index(number)
             if population.transition_matrix is not None:
                 matrix = population.transition_matrix[row].double().cpu().numpy()
                 found[i] |= describe_estimate(matrix, setup.data)
             if i == 0:
-                own[:] = [_trained(population, row)]
+                own[:] = [_trained(population, row, schedule)]
 
     if setup.curves_writer is not None:
         setup.curves_writer.name(
@@ -94,7 +109,7 @@ def train_plans(
         mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
         train_schedules(
             [i + restart * len(plans) for restart in range(restarts) for i in mine],
-            [plans[i].schedule for i in mine] * restarts,
+            [plans[i].schedule_of(restart) for restart in range(restarts) for i in mine],
             setup,
             method=plans[mine[0]].method,
             stream=f"final-{name}",
@@ -121,9 +136,10 @@ def _fits(data: Data, n_candidates: int) -> bool:
     return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED
 
 
-def _trained(population: Population, row: int) -> Trained:
+def _trained(population: Population, row: int, schedule: Schedule) -> Trained:
     networks, learned = population.networks, population.log_probability
     return Trained(
+        schedule,
         [networks.module(row, peer) for peer in range(networks.n_peers)],
         None if learned is None else learned[row].cpu().clone(),
         None if population.times_seen is None else population.times_seen.cpu().clone(),
@@ -140,7 +156,7 @@ def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]
     return {"transition_matrix": matrix.tolist(), "transition_error": error}
 
 
-def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
+def describe_result(plan: Plan, schedule: Schedule, curves: Curves) -> dict[str, Any]:
     """One entry of the record's `results`, but for what all restarts have in common."""
     measured = {
         "train_loss": curves.train_loss,
@@ -164,9 +180,9 @@ def describe_result(plan: Plan, curves: Curves) -> dict[str, Any]:
         "name": plan.name,
         "label": plan.label,
         "method": plan.method.name,
-        "schedule": plan.schedule.name,
-        "keep_rate": plan.schedule.keep_rate.tolist(),
-        "parameters": dict(plan.schedule.parameters),
+        "schedule": schedule.name,
+        "keep_rate": schedule.keep_rate.tolist(),
+        "parameters": dict(schedule.parameters),
         "curves": measured,
         "last": at(-1),
         "best": {"epoch": best + 1, **at(best)},

@@ -176,10 +176,7 @@ def _given_plan(method: Method, schedule: Schedule) -> Plan:
 
 
 def save_outputs(
-    setup: Setup,
-    record: dict[str, Any],
-    schedule: Schedule,
-    trained: Trained,
+    setup: Setup, record: dict[str, Any], trained: Trained
 ) -> tuple[Classifier, LabelQuality]:
     """What a finished run leaves behind, written to its folder if it has one, the record last."""
     modules, train, folder = trained.modules, setup.data.train, setup.folder
@@ -208,7 +205,7 @@ def save_outputs(
     record["suspects"] = describe_suspects(train, quality, names, columns)
     record["finished"] = True
     if folder is not None:
-        schedule.save(folder / "schedule.csv")
+        trained.schedule.save(folder / "schedule.csv")
         save_classifier(folder, classifier, model=setup.model_name)
         quality.save(folder / QUALITY_FILE, classifier.class_names)
         save_record(folder, record)
@@ -275,8 +272,8 @@ def finish(
     trained = train_plans(plans, setup, record, restarts=restarts)
     seconds = sum(result["seconds"] for result in record["results"])
     record["cost"] = cost | {"final_seconds": seconds}
-    classifier, quality = save_outputs(setup, record, plans[0].schedule, trained)
-    return Run(record, plans[0].schedule, classifier, quality, setup.folder)
+    classifier, quality = save_outputs(setup, record, trained)
+    return Run(record, trained.schedule, classifier, quality, setup.folder)
 
 
 def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:

@@ -44,12 +44,12 @@ from keeprate.training import Population, TrainingConfig
 from keeprate.trials import (
     Proposals,
     best_value,
-    choose,
     confirming,
     describe_trial,
     find_study,
     given_in_words,
     open_study,
+    ranked,
     storage_errors,
     tell,
     trial_value,
@@ -133,7 +133,8 @@ def search(
     baselines_too : bool
         Also train Standard and Co-teaching's own schedule, for the table.
     restarts : int
-        Of the final trainings, the baselines' too: as in `keeprate.train`.
+        Of the final trainings, the baselines' too: as in `keeprate.train`. The two best schedules
+        take turns, the best first.
 
     Returns
     -------
@@ -206,11 +207,12 @@ def search(
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [describe_trial(trial, proposals) for trial in finished]
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
-    best = choose(finished)
-    record["chosen_trials"] = [trial.number for trial in best]
-    found = family.schedule(best[0].params, config.epochs)
-    found = Schedule(found.keep_rate, "searched", found.parameters)
-    plans[0] = replace(plans[0], schedule=found)
+    best = ranked(finished)[:2]
+    # By trial number; which of them has the run's networks is in its result.
+    record["finalists"] = [[trial.number for trial in same] for same in best]
+    found = [family.schedule(same[0].params, config.epochs) for same in best]
+    found = [Schedule(one.keep_rate, "searched", one.parameters) for one in found]
+    plans[0] = replace(plans[0], schedule=found[0], rival=found[1] if len(found) > 1 else None)
     epochs = sum(len(trial["validation_score"]) for trial in record["trials"])
     cost = {
         "search_seconds": sum(float(trial["seconds"]) for trial in record["trials"]),

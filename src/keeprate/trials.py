@@ -421,7 +421,18 @@ def tell(
 
 
 def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the best schedule: of those trained most often, the best on average.
+    """The trials of the best schedule.
+
+    Raises
+    ------
+    InputError
+        As `ranked` does.
+    """
+    return ranked(trials)[0]
+
+
+def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """The trials of each schedule, the best first: those trained most often, best on average.
 
     The average includes the training that put the schedule among the best. It was partly lucky,
     but so was that of each rival, and three numbers say more than two.
@@ -438,9 +449,9 @@ def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
             "a smaller learning rate, or check the inputs for extreme values."
         )
     # Where few have a value, some are confirmed more often than planned: that is no merit.
-    return max(
+    return sorted(
         schedules.values(),
-        key=lambda same: (min(len(same), MOST_TRAININGS), _mean(same), -same[0].number),
+        key=lambda same: (-min(len(same), MOST_TRAININGS), -_mean(same), same[0].number),
     )
 
 
