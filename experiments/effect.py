@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import MAIN_JOB, MAIN_JOBS, RESULTS
-from keeprate.files import read_json, write_atomically
+from experiments import main_job
+from experiments.common import results_to_draw
+from keeprate.files import write_atomically
 
 STYLES = {
     "searched": ("searched R(t)", "#D55E00"),
@@ -55,8 +56,8 @@ def main() -> None:
     parser.add_argument("--noise", default="pairflip:0.45")
     parser.add_argument("--out", default="docs/images/effect.png")
     arguments = parser.parse_args()
-    result = read_json(RESULTS / MAIN_JOBS[MAIN_JOB].file)
-    rows = [row for row in result["runs"] if row["noise"] == arguments.noise]
+    found = results_to_draw(*main_job.file_of(main_job.MAIN_JOB))
+    rows = [row for row in found["rows"] if row["noise"] == arguments.noise]
     seeds = f"{len(rows)} seed" + ("s" if len(rows) > 1 else "")
     write_atomically(Path(arguments.out), draw(rows, f"MNIST, {arguments.noise} noise, {seeds}"))
 

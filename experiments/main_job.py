@@ -1,56 +1,122 @@
-"""The main job on MNIST: search R(t), compare; mean and deviation over seeds.
+"""The main job on MNIST: search R(t), compare: `python -m experiments.main_job [--variant budget]`.
 
-    python -m experiments.main_job [--variant budget] [--noise ...] [--seeds 0 1 2]
-
-Two at a time on two cores, one thread each, take less time than one after the other on two threads.
-Each (noise, seed) is one `keeprate search` run in its own folder under --runs; a killed
-experiment goes on where it stopped. The results file is rewritten after each run, and runs that
-it holds already (of the same protocol) are not repeated: delete it to start anew.
-Noise, split, initial weights and search all vary with the seed.
+Noise, split, initial weights and search all vary with the seed. Two at a time on two cores, one
+thread each, take less time than one after the other on two threads. The same command goes on
+after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import keeprate
-from experiments.common import MAIN_JOB, MAIN_JOBS, RESULTS, main_job_command, mean_std
-from keeprate.files import read_json, write_json
-from keeprate.noise import Noise
-from keeprate.records import differences, versions
+from experiments.common import RESULTS, Job, Row, load_data, read_results, run_missing
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
+NOISES = ("symmetric:0.5", "pairflip:0.45")
+SEEDS, EPOCHS = 3, 40
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
-def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One search with its baselines, as a row of the results file."""
-    started, job = time.perf_counter(), MAIN_JOBS[arguments.variant]
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
-    data = keeprate.prepare(arguments.data, noise=Noise.parse(noise), seed=seed)
-    folder = Path(arguments.runs) / f"{noise.replace(':', '-')}-{arguments.variant}-seed{seed}"
+@dataclass(frozen=True)
+class MainJob:
+    """A variant of the main job: which learning rate, and what a search may cost.
+
+    Attributes
+    ----------
+    title : str
+    lr_schedule : str
+    search : dict
+        Arguments of `keeprate.search`.
+    """
+
+    title: str
+    lr_schedule: str
+    search: dict[str, Any]
+
+    def protocol(self, at_once: int) -> Row:
+        """For the results file."""
+        return {
+            "data": "MNIST, all 60,000 training samples; test set halved: "
+            "5,000 validation, 5,000 test",
+            "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[self.lr_schedule],
+            "epochs": EPOCHS,
+            **self.search,
+            "finalists": 2,
+            "sampler": "natural-gradient",
+            "confirm": True,
+            "warm_start": given_in_words(),
+            "jobs": at_once,
+        }
+
+
+MAIN_JOBS = {
+    "trials": MainJob("40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4, "restarts": 3}),
+    "budget": MainJob(
+        "a budget of 6 trainings, constant learning rate", "constant", {"budget": 6, "restarts": 2}
+    ),
+}
+MAIN_JOB = "trials"  # the default
+
+
+def file_of(variant: str) -> tuple[str, str]:
+    """The names of a variant's results file, as `experiments.common.read_results` takes them."""
+    return "main_job", "" if variant == MAIN_JOB else variant
+
+
+def command_of(variant: str) -> str:
+    """The command that runs a variant.
+
+    >>> command_of("trials"), command_of("budget")
+    ('python -m experiments.main_job', 'python -m experiments.main_job --variant budget')
+    """
+    option = "" if variant == MAIN_JOB else f" --variant {variant}"
+    return f"python -m experiments.main_job{option}"
+
+
+def lines_of(found: dict[str, Any] | None) -> list[Row]:
+    """The trainings of a results file, each a row as the tables have them."""
+    return [
+        {
+            "noise": run["noise"],
+            "seed": run["seed"],
+            "name": "proposed" if name == "searched" else name,
+            "noise_rate": run["noise_rate"],
+            "last": result["last"],
+            "best": result["best"],
+            "keep_rate": run["keep_rate"] if name == "searched" else None,
+        }
+        for run in (found or {"rows": []})["rows"]
+        for name, result in run["results"].items()
+    ]
+
+
+def minutes(found: dict[str, Any]) -> float:
+    """How long all runs took together, so many at a time."""
+    seconds = sum(row["cost"]["wall_seconds"] for row in found["rows"])
+    return float(seconds / found["protocol"]["jobs"] / 60)
+
+
+def run_one(variant: str, noise: str, seed: int, data: str, runs: str) -> Row:
+    """One search with its baselines."""
+    started, job = time.perf_counter(), MAIN_JOBS[variant]
     run = keeprate.search(
-        data,
+        keeprate.prepare(load_data(data, "mnist"), noise=noise, seed=seed),
         **job.search,
-        config=TrainingConfig(epochs=arguments.epochs, lr_schedule=job.lr_schedule),
+        config=TrainingConfig(epochs=EPOCHS, lr_schedule=job.lr_schedule),
         seed=seed,
-        out=folder,
-        command=f"{main_job_command(arguments.variant)} --noise {noise} --seeds {seed}",
+        out=Path(runs) / f"{noise.replace(':', '-')}-{variant}-seed{seed}",
+        command=command_of(variant),
     )
     record = run.record
     return {
-        "noise": noise,
-        "seed": seed,
         "noise_rate": record["data"]["noise_rate"],
         "keep_rate": run.schedule.keep_rate.tolist(),
         "results": {
@@ -74,84 +140,45 @@ def run_one(noise: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     }
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample deviation over seeds, in percent, for each noise and training."""
-    summary: dict[str, Any] = {}
-    for noise in dict.fromkeys(row["noise"] for row in rows):
-        chosen = [row for row in rows if row["noise"] == noise]
-        summary[noise] = {"seeds": [row["seed"] for row in chosen]}
-        for name in chosen[0]["results"]:
-            summary[noise][name] = {
-                f"{when} {what}": _mean_and_deviation(
-                    [100 * row["results"][name][when][what] for row in chosen]
-                )
-                for when in ("last", "best")
-                for what in ("test_accuracy", "label_precision")
-            }
-        summary[noise]["wall minutes of each run"] = [
-            round(row["cost"]["wall_seconds"] / 60, 1) for row in chosen
-        ]
-    return summary
+def _accuracies(row: Row) -> str:
+    each = [
+        f"{name} {100 * r['last']['test_accuracy']:.2f} %" for name, r in row["results"].items()
+    ]
+    return ", ".join(each)
 
 
-def _mean_and_deviation(values: list[float]) -> list[float | None]:
-    mean, deviation = mean_std(values)
-    return [round(mean, 2), None if deviation is None else round(deviation, 2)]
+def run(variant: str, *, data: str, runs: str, at_once: int, results: Path = RESULTS) -> list[Row]:
+    """Run what the results file does not have yet; `data` is the folder of data sets."""
+    jobs = [
+        Job({"noise": noise, "seed": seed}, partial(run_one, variant, noise, seed, data, runs))
+        for seed in range(SEEDS)
+        for noise in NOISES
+    ]
+    return run_missing(
+        *file_of(variant),
+        MAIN_JOBS[variant].protocol(at_once),
+        jobs,
+        at_once=at_once,
+        results=results,
+        words=_accuracies,
+        command=command_of(variant),
+    )
+
+
+def read(variant: str, results: Path = RESULTS) -> dict[str, Any] | None:
+    """What has been found so far; None if nothing has."""
+    return read_results(*file_of(variant), results)
 
 
 def main() -> None:
-    """Run what is missing, rewrite the results file after each run."""
+    """Run a variant."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default = Path(os.environ.get("KEEPRATE_DATA", "../shared/data")) / "mnist"
-    parser.add_argument("--data", default=str(default))
-    parser.add_argument("--noise", nargs="+", default=["pairflip:0.45", "symmetric:0.5"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--variant", default=MAIN_JOB, choices=MAIN_JOBS)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
     parser.add_argument("--runs", default="runs/main_job")
-    parser.add_argument("--out", help="the results file; one for each variant")
-    arguments = parser.parse_args()
-    job = MAIN_JOBS[arguments.variant]
-    out = Path(arguments.out or RESULTS / job.file)
-    protocol = {
-        "data": "MNIST, all 60,000 training samples; test set halved: 5,000 validation, 5,000 test",
-        "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[job.lr_schedule],
-        "epochs": arguments.epochs,
-        **job.search,
-        "sampler": "natural-gradient",
-        "confirm": True,
-        "warm_start": given_in_words(),
-        "finalists": 2,
-        "jobs": arguments.jobs,
-    }
-    rows: list[dict[str, Any]] = []
-    if out.exists():
-        found = read_json(out)
-        if found["protocol"] != protocol:
-            changed = "; ".join(differences(found["protocol"], protocol))
-            sys.exit(f"{out} holds runs of another protocol ({changed}); move it away.")
-        rows = found["runs"]
-    done = {(row["noise"], row["seed"]) for row in rows}
-    wanted = [(noise, seed) for seed in arguments.seeds for noise in arguments.noise]
-    started = time.perf_counter()
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_one, *key, arguments) for key in wanted if key not in done]
-        for future in as_completed(futures):
-            row = future.result()
-            rows.append(row)
-            rows.sort(key=lambda row: (row["noise"], row["seed"]))
-            result = {
-                "command": " ".join(["python -m experiments.main_job", *sys.argv[1:]]),
-                "protocol": protocol,
-                "versions": versions(),
-                "wall_minutes": round((time.perf_counter() - started) / 60, 1),
-                "summary": summarise(rows),
-                "runs": rows,
-            }
-            write_json(out, result)
-            accuracies = {k: v["last"]["test_accuracy"] for k, v in row["results"].items()}
-            print(row["noise"], row["seed"], accuracies, flush=True)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    given = parser.parse_args()
+    run(given.variant, data=given.data, runs=given.runs, at_once=given.jobs)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, table7
+from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, main_job, table7
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
 from experiments.common import (
     DATA_SETS,
     HERE,
     IMAGES,
-    MAIN_JOBS,
     NOISES,
     PROTOCOLS,
     RESULTS,
@@ -23,8 +22,6 @@ from experiments.common import (
     command_of,
     hours,
     in_words,
-    main_job_command,
-    main_job_rows,
     mean_std,
     paper_numbers,
     read_results,
@@ -46,8 +43,6 @@ FIGURES = (
     (fig7, "Figure 7: label precision"),
 )
 COMPARISONS = (*TABLES, table7.TABLE)
-MAIN_JOB_SEEDS = 3
-MAIN_JOB_NOISES = ("symmetric:0.5", "pairflip:0.45")
 MAIN_JOB_ARMS = (
     Arm("standard", "Standard", "standard"),
     Arm("co-teaching", "Co-teaching, its own R(t)", "co-teaching"),
@@ -97,7 +92,7 @@ def text(results: Path = RESULTS) -> str:
     parts = [
         _INTRODUCTION,
         "\n".join(_claims(results)),
-        *("\n".join(_main_job(variant, results)) for variant in MAIN_JOBS),
+        *("\n".join(_main_job(variant, results)) for variant in main_job.MAIN_JOBS),
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
@@ -194,16 +189,18 @@ def _trials_in_words(p: dict[str, Any], run: dict[str, Any] | None = None) -> st
     plan = Proposals(
         get_space("basis"), p["epochs"], p["sampler"], trials, again, 0, bool(p["warm_start"])
     )
-    drawn = plan.n_explored - plan.n_given
-    updates = max(0, plan.n_explored - 1) // plan.population_size
-    parts = [
-        f"{plan.n_given} given schedules" * (plan.n_given > 0),
-        f"{drawn} drawn, {updates} update{'s' * (updates != 1)}" * (drawn > 0),
-        f"new ones in {round(p.get('fidelity', 1) * p['epochs'])} epochs"
-        * (p.get("fidelity", 1) < 1),
-        f"{again} to confirm" * (again > 0),
-    ]
-    return f"{trials} trials ({', '.join(filter(None, parts))})"
+    fidelity, parts = p.get("fidelity", 1.0), []
+    if updates := (plan.n_explored - 1) // plan.population_size:
+        parts.append(f"{updates} update" + "s" * (updates > 1))
+    if p["warm_start"] is True:  # in a file of earlier code: with other given schedules
+        parts.append("warm start")
+    elif plan.n_given:
+        parts.append(f"{plan.n_given} given schedules")
+    if fidelity < 1:
+        parts.append(f"new schedules in {round(fidelity * p['epochs'])} epochs")
+    if again:
+        parts.append(f"{again} to confirm")
+    return f"{trials} trials" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _missing_in_words(left: list[str]) -> str:
@@ -215,12 +212,12 @@ def _missing_in_words(left: list[str]) -> str:
 
 def _sources(results: Path) -> Iterator[Source]:
     """Everything that a claim may be judged by, with results or without."""
-    for variant, job in MAIN_JOBS.items():
-        _, rows = main_job_rows(variant, results)
+    for variant, job in main_job.MAIN_JOBS.items():
+        rows = main_job.lines_of(main_job.read(variant, results))
         names = [arm.name for arm in MAIN_JOB_ARMS]
-        whole = len(rows) == MAIN_JOB_SEEDS * len(MAIN_JOB_NOISES) * len(names)
+        whole = len(rows) == main_job.SEEDS * len(main_job.NOISES) * len(names)
         title = f"main job (three methods), {job.title}"
-        yield Source(title, "methods", rows, MAIN_JOB_NOISES, names, whole)
+        yield Source(title, "methods", rows, main_job.NOISES, names, whole)
     for table in COMPARISONS:
         kind = "spaces" if table is table7.TABLE else "methods"
         for protocol in PROTOCOLS:
@@ -268,22 +265,22 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _main_job(variant: str, results: Path) -> Iterator[str]:
-    found, rows = main_job_rows(variant, results)
-    yield f"## The main job: MNIST, {MAIN_JOBS[variant].title}"
+    found = main_job.read(variant, results)
+    yield f"## The main job: MNIST, {main_job.MAIN_JOBS[variant].title}"
     yield ""
-    command = main_job_command(variant)
+    command = main_job.command_of(variant)
     if found is None:
         yield f"Not run yet: `{command}`."
         return
-    protocol = found["protocol"]
+    protocol, rows = found["protocol"], main_job.lines_of(found)
     shared = ", which the two best schedules share" if protocol.get("finalists") == 2 else ""
     yield _wrapped(
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
-        f"{_trials_in_words(protocol, found['runs'][0])}; each final training the best of "
+        f"{_trials_in_words(protocol, found['rows'][0])}; each final training the best of "
         f"{protocol['restarts']} by validation{shared}. `{command}`, "
-        f"{hours(found['runs']):.1f} hours."
+        f"{main_job.minutes(found):.0f} minutes, {protocol['jobs']} runs at a time."
     )
-    for noise in MAIN_JOB_NOISES:
+    for noise in main_job.NOISES:
         yield ""
         if not any(row["noise"] == noise for row in rows):
             yield f"{NOISES[noise].capitalize()}: not run yet."

@@ -27,6 +27,7 @@ from experiments import (
     fig5,
     fig6,
     fig7,
+    main_job,
     results,
     table4,
     table7,
@@ -581,6 +582,30 @@ def test_the_page_is_written_and_found_stale(tmp_path: Path) -> None:
     write_made_up(tmp_path, tables=TABLES[:1], seeds=2)
     with pytest.raises(InputError, match=r"results\.md is not current"):
         results.check(**where)
+
+
+def test_the_main_job_goes_on_and_is_shown(tmp_path: Path, monkeypatch) -> None:
+    search = {"budget": 2, "restarts": 2}
+    monkeypatch.setattr(main_job, "MAIN_JOBS", {"budget": main_job.MainJob("b", "cosine", search)})
+    monkeypatch.setattr(main_job, "LR_SCHEDULES", {"cosine": "cosine"})
+    monkeypatch.setattr(main_job, "load_data", lambda folder, name: keeprate.load("digits"))
+    monkeypatch.setattr(main_job, "EPOCHS", 2)
+    monkeypatch.setattr(main_job, "SEEDS", 1)
+    where = {"data": "", "runs": str(tmp_path / "runs"), "results": tmp_path}
+    rows = main_job.run("budget", at_once=1, **where)
+    assert [(row["noise"], row["seed"]) for row in rows] == [(n, 0) for n in main_job.NOISES]
+    with monkeypatch.context() as again:
+        again.setattr(keeprate, "search", refuse)
+        assert main_job.run("budget", at_once=1, **where) == json.loads(json.dumps(rows))
+    with pytest.raises(InputError, match="jobs: 1 before, 2 now"):
+        main_job.run("budget", at_once=2, **where)
+    record = keeprate.records.load_record(tmp_path / "runs" / "pairflip-0.45-budget-seed0")
+    accuracy = record["results"][0]["last"]["test_accuracy"]
+    assert rows[1]["results"]["searched"]["last"]["test_accuracy"] == accuracy
+    assert rows[1]["finalists"] == record["finalists"] and len(rows[1]["trials"]) == 2
+    page = " ".join(results.text(tmp_path).split())
+    assert "searches of 2 trials; each final training the best of 2 by validation, which" in page
+    assert f"searched R(t) | {100 * accuracy:.2f} |" in page
 
 
 def test_check_exits_with_1(tmp_path: Path, monkeypatch, capsys) -> None:
