@@ -30,7 +30,6 @@ from scipy.stats import spearmanr, wilcoxon
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.schedule_bench import IN_SHORT, RESULTS, SHORT, TEST_ACCURACY
-from keeprate.budget import trials_for
 from keeprate.files import write_json
 from keeprate.pruners import get_pruner
 from keeprate.records import versions
@@ -41,7 +40,6 @@ from keeprate.trials import (
     choose,
     confirming,
     open_study,
-    starting_point,
     tell,
     trial_value,
 )
@@ -161,9 +159,9 @@ Found = tuple[dict[str, Any], float]
 Search = Callable[[Replayed, int], Found]
 
 
-def ours(setting: Replayed, seed: int, *, plan: tuple[int, int], fidelity: float = 1.0) -> Found:
-    """The search of `keeprate.search`: so many trials, of which so many confirm."""
-    rng, (trials, confirm) = np.random.default_rng([seed, 1]), plan
+def ours(setting: Replayed, seed: int, *, trials: int, fidelity: float = 1.0) -> Found:
+    """The search of `keeprate.search`, by its own plan."""
+    rng, confirm = np.random.default_rng([seed, 1]), confirming(trials)
     proposals = Proposals(
         SPACE, setting.epochs, "natural-gradient", trials, confirm, seed, True, fidelity
     )
@@ -175,14 +173,6 @@ def ours(setting: Replayed, seed: int, *, plan: tuple[int, int], fidelity: float
             epochs += len(curves.validation_score)
             tell(study, trial.number, curves, proposals, failed=False)
     return choose(study.trials)[0].params, epochs / setting.epochs
-
-
-def given(setting: Replayed, seed: int) -> Found:
-    """The first six given schedules of a warm start trained fully, the best by validation."""
-    rng = np.random.default_rng([seed, 1])
-    points = [starting_point(SPACE, setting.epochs, number) for number in range(6)]
-    values = [trial_value(setting.train(point, rng), setting.epochs) for point in points]
-    return points[int(np.argmax(values))], 6.0
 
 
 def fully(
@@ -225,12 +215,10 @@ def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
 
 
 SEARCHES: dict[str, Search] = {
-    "keeprate, budget 6": partial(ours, plan=trials_for(6)),
-    "keeprate, budget 12": partial(ours, plan=trials_for(12)),
-    "keeprate, budget 22": partial(ours, plan=trials_for(22)),
-    "keeprate, 40 trials, fidelity 0.4": partial(ours, plan=(40, confirming(40)), fidelity=0.4),
-    "keeprate, 10 trials, fidelity 0.4": partial(ours, plan=(10, 3), fidelity=0.4),
-    "six given schedules": given,
+    "keeprate, budget 6": partial(ours, trials=6),
+    "keeprate, budget 12": partial(ours, trials=12),
+    "keeprate, budget 22": partial(ours, trials=22),
+    "keeprate, 40 trials, fidelity 0.4": partial(ours, trials=40, fidelity=0.4),
     "random search, 6": partial(fully, sampler=optuna.samplers.RandomSampler, trials=6),
     "TPE, 6": partial(fully, sampler=optuna.samplers.TPESampler, trials=6),
     "CMA-ES, 6": partial(fully, sampler=optuna.samplers.CmaEsSampler, trials=6),

@@ -34,7 +34,6 @@ from experiments.common import (
     run_missing,
 )
 from experiments.drawing import STYLE, Look, new_figure, save
-from keeprate.budget import trials_for
 from keeprate.lockstep import make_setup, train_schedules
 from keeprate.methods import get_method
 from keeprate.pruners import get_pruner
@@ -43,6 +42,7 @@ from keeprate.training import Curves, Population, TrainingConfig
 from keeprate.trials import (
     Proposals,
     choose,
+    confirming,
     given_in_words,
     open_study,
     tell,
@@ -141,7 +141,7 @@ class Planned(Search):
 
 
 def _keeprate(protocol: Protocol, seed: int, *, warm_start: bool) -> Search:
-    space, plan = get_space("basis"), trials_for(protocol.cost)
+    space, plan = get_space("basis"), (protocol.cost, confirming(protocol.cost))
     proposals = Proposals(space, protocol.epochs, "natural-gradient", *plan, seed, warm_start)
     return Planned(open_study(None), space, protocol.epochs, protocol.cost, proposals=proposals)
 

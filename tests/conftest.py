@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 from hypothesis import settings
+
+import keeprate
+from keeprate.data import Data
+from keeprate.runs import Run
+from keeprate.searching import search
+from tests.searches import CONFIG, SIXTEEN
 
 # Examples may be slow while other tests run beside them.
 settings.register_profile("keeprate", deadline=None)
@@ -58,3 +65,20 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
         return CompletedProcess(["python", str(script), *arguments], process.exitcode, *shown)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
+
+
+@pytest.fixture(scope="session")
+def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search of twelve trials, with a folder."""
+    return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def confirmed(data: Data) -> Run:
+    """A search of short trials, of which four confirm."""
+    return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)

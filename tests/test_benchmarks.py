@@ -14,7 +14,6 @@ import pytest
 import keeprate
 from benchmarks import criteria, label_issues, long_tail, noisy_validation, replay, schedule_bench
 from benchmarks.replay import Interpolator, Replayed
-from keeprate.budget import trials_for
 from keeprate.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
@@ -108,12 +107,10 @@ def test_replays_cost_what_they_say_and_repeat(made):
     rows, _ = made
     setting = Replayed.fit(rows, 10)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    chosen, cost = replay.ours(setting, 0, plan=(16, 4), fidelity=0.2)
+    chosen, cost = replay.ours(setting, 0, trials=16, fidelity=0.2)
     assert cost == pytest.approx(12 * 0.2 + 4)
-    assert replay.ours(setting, 0, plan=(16, 4), fidelity=0.2)[0] == chosen
-    assert replay.ours(setting, 0, plan=trials_for(6))[1] == 6
-    parameters, cost = replay.given(setting, 0)
-    assert cost == 6 and set(parameters) == set(chosen)
+    assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == chosen
+    assert replay.ours(setting, 0, trials=6)[1] == 6
     _, cost = replay.hyperband(setting, 0, cost=3.0)
     assert 3.0 <= cost <= 4.0  # the last trial may go beyond
     parameters, cost = replay.fully(setting, 0, sampler=optuna.samplers.RandomSampler, trials=5)

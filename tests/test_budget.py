@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import keeprate
 from keeprate import budget, searching
-from keeprate.budget import parse_budget, trials_for
+from keeprate.budget import parse_budget
 from keeprate.lockstep import make_setup
 from keeprate.methods import get_method
 from keeprate.records import load_record
 from keeprate.searching import search
-from keeprate.training import TrainingConfig
+from tests.searches import ALONE, CONFIG
 
-CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
-QUICK = {"config": CONFIG, "baselines_too": False, "restarts": 1}
-
-
-@pytest.fixture(scope="module")
-def data():
-    return keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
-
-
-@given(st.floats(2, 300))
-def test_a_plan_uses_its_budget_and_no_more(trainings: float) -> None:
-    trials, confirm = trials_for(trainings)
-    assert trainings - 1 < trials <= trainings and 0 <= confirm < trials
+QUICK = {"config": CONFIG, **ALONE}
 
 
 @pytest.mark.parametrize("said", ["", "x", "1", "-3", "nan", "inf", "5 days", "0m x", None, 1.5])
@@ -45,11 +31,11 @@ def test_a_budget_is_given_alone(data, more) -> None:
 
 
 def test_a_search_costs_what_was_said(data, tmp_path) -> None:
-    run = search(data, budget="8", out=tmp_path, **QUICK)
-    assert run.record["plan"] == {"trials": 8, "confirm": 2}
-    assert run.record["cost"]["full_trainings"] == 8 and len(run.record["trials"]) == 8
+    run = search(data, budget="16.9", out=tmp_path, **QUICK)
+    assert run.record["plan"] == {"trials": 16, "confirm": 4}
+    assert run.record["cost"]["full_trainings"] == 16 and len(run.record["trials"]) == 16
     again = [trial["confirms"] is not None for trial in run.record["trials"]]
-    assert again == [False] * 6 + [True] * 2
+    assert again == [False] * 12 + [True] * 4
 
 
 def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:

@@ -1,10 +1,9 @@
-"""The main job: search, final networks, outputs; resume after kill -9; no leak."""
+"""The main job: search, final networks, outputs; no leak."""
 
 from __future__ import annotations
 
 import csv
 import json
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -15,37 +14,17 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import lockstep, runs, searching, trials
+from keeprate import lockstep, runs, searching
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
-from keeprate.noise import Noise
 from keeprate.noise_model import count_pairs, determinant_score
-from keeprate.pruners import PRUNERS, Judge, get_pruner
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
-from keeprate.spaces import SPACES, Space
+from keeprate.spaces import SPACES, Space, get_space
 from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import GIVEN, starting_point
-
-CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
-
-
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
-
-
-def essence(record):
-    """All of a record but times and names of places."""
-    kept = {key: record[key] for key in ("kind", "config", "data", "trials", "results")}
-    text = json.dumps(kept, sort_keys=True)
-    return json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})
+from keeprate.trials import GIVEN, Proposals, choose, starting_point
+from tests.searches import CONFIG, SIXTEEN, essence
 
 
 def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
@@ -224,41 +203,6 @@ def test_label_scores_are_ranked_and_find_the_wrong_labels(data, tmp_path):
     assert np.mean(suspects) > data.noise_rate + 0.2
 
 
-def test_a_finished_run_is_returned_as_it_is(run, data):
-    before = (run.folder / "record.json").read_bytes()
-    again = search(data, trials=12, config=CONFIG, out=run.folder)
-    assert (run.folder / "record.json").read_bytes() == before
-    assert essence(again.record) == essence(run.record)
-
-
-def test_another_configuration_is_refused_with_its_differences(run, data):
-    with pytest.raises(keeprate.InputError) as error:
-        search(data, trials=20, config=replace(CONFIG, epochs=4), out=run.folder)
-    assert "training.epochs: 3 before, 4 now" in str(error.value)
-    assert "trials: 12 before, 20 now" in str(error.value)
-    other = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=1)
-    with pytest.raises(keeprate.InputError, match="seed: 0 before, 1 now"):
-        search(other, trials=12, config=CONFIG, seed=1, out=run.folder)
-    noisier = keeprate.prepare("digits", noise="symmetric:0.2", seed=0)
-    with pytest.raises(keeprate.InputError, match=r"data\.noise: pairflip:0\.45 before, sym"):
-        search(noisier, trials=12, config=CONFIG, out=run.folder)
-    brighter = replace(data, train=replace(data.train, inputs=data.train.inputs + 1))
-    with pytest.raises(keeprate.InputError, match="data_fingerprint"):
-        search(brighter, trials=12, config=CONFIG, out=run.folder)
-
-
-def test_a_search_is_not_continued_with_other_given_schedules(run, data, monkeypatch):
-    monkeypatch.setattr(trials, "GIVEN", trials.GIVEN[1:])
-    with pytest.raises(keeprate.InputError, match=r"warm_start: .* before, .* now"):
-        search(data, trials=12, config=CONFIG, out=run.folder)
-
-
-def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
-    (tmp_path / "study.db").write_bytes((run.folder / "study.db").read_bytes())
-    with pytest.raises(keeprate.InputError, match=r"study\.db without the record\.json"):
-        search(data, trials=12, config=CONFIG, out=tmp_path)
-
-
 @pytest.mark.parametrize("rate", [1.5, -0.1, float("nan")])
 def test_a_bad_noise_rate_is_refused_before_the_search(data, rate, tmp_path):
     with pytest.raises(keeprate.InputError, match=r"noise_rate must lie in \[0, 1\)"):
@@ -311,118 +255,6 @@ def test_lockstep_groups_of_any_size_give_the_same_trials(run, data):
     # Products of other shapes round differently: a sample or two of 359 may flip.
     assert np.allclose(ours, theirs, atol=0.02)
     assert np.allclose(ours[:10], theirs[:10], atol=0.01)
-
-
-@pytest.fixture(scope="module")
-def halved(data):
-    config = replace(CONFIG, epochs=5)
-    return search(data, trials=12, config=config, pruner="halving", baselines_too=False)
-
-
-def test_halving_stops_the_worse_half_at_each_rung(halved):
-    first = halved.record["trials"][:10]
-    curves = [t["validation_score"] for t in first]
-    lengths = [len(curve) for curve in curves]
-    assert sorted(lengths) == [2] * 6 + [3] * 2 + [5] * 2
-    for rung in (2, 3):  # of so few epochs, the value is that of the rung's own epoch
-        stopped = [curve[rung - 1] for curve in curves if len(curve) == rung]
-        went_on = [curve[rung - 1] for curve in curves if len(curve) > rung]
-        assert max(stopped) <= min(went_on)
-    states = [t["state"] for t in first]
-    assert states == ["complete" if n == 5 else "pruned" for n in lengths]
-    complete = [t for t in halved.record["trials"] if t["value"] is not None]
-    best = max(complete, key=lambda t: t["value"])
-    assert halved.record["finalists"][0] == [best["number"]]
-    # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
-    assert halved.record["cost"]["candidate_epochs"] == 28 + 7
-
-
-@pytest.mark.parametrize("pruner", ["median", "successive-halving", "hyperband"])
-def test_optunas_pruners_stop_trials(data, pruner):
-    config = replace(CONFIG, epochs=5)
-    found = search(data, trials=30, config=config, pruner=pruner, confirm=False, **ALONE)
-    trials = found.record["trials"]
-    for trial, told in zip(trials, found.study.trials, strict=True):
-        lengths = len(trial["validation_score"])
-        assert (trial["state"] == "complete") == (lengths == 5)
-        assert list(told.intermediate_values) == ([] if lengths == 5 else [lengths])
-    pruned = [t["number"] for t in trials if t["state"] == "pruned"]
-    assert 2 <= len(pruned) <= 28
-    if pruner == "median":  # of complete trials: the first population has none to be judged by
-        assert min(pruned) >= 10
-        assert min(len(t["validation_score"]) for t in trials) >= 2
-
-
-def test_a_group_that_ran_out_of_memory_is_judged_anew(data, monkeypatch):
-    def starved(population, *arguments, after_epoch, **options):
-        def once(population):
-            after_epoch(population)
-            if len(population.curves) > 5:
-                raise torch.OutOfMemoryError("not enough")
-
-        return real(population, *arguments, after_epoch=once, **options)
-
-    options = {"trials": 10, "config": replace(CONFIG, epochs=5), "pruner": "halving", **ALONE}
-    small = search(data, population=5, **options).record["trials"]
-    real = lockstep.train_population
-    monkeypatch.setattr(lockstep, "train_population", starved)
-    halved = search(data, population=10, **options).record["trials"]
-    lengths = [[len(t["validation_score"]) for t in trials] for trials in (small, halved)]
-    assert lengths[0] == lengths[1] and min(lengths[0]) == 2
-
-
-def test_a_pruner_of_ones_own_decides(data):
-    class Odd(optuna.pruners.BasePruner):
-        def __init__(self):
-            self.every = 2
-
-        def prune(self, study, trial):
-            assert len(trial.params) == 12
-            return trial.number % self.every == 1 and trial.last_step == 2
-
-    record = search(data, trials=6, config=CONFIG, pruner=Odd(), **ALONE).record
-    assert [len(t["validation_score"]) for t in record["trials"]] == [3, 2] * 3
-    assert record["config"]["pruner"] == "Odd(every=2)"
-
-
-@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
-def test_a_judge_that_is_told_the_past_says_the_same(pruner):
-    """As after a kill: of two whole populations, then of five epochs of the third at once."""
-    rng, epochs = np.random.default_rng(0), 9
-    whole = {n: rng.uniform(size=epochs).tolist() for n in range(24)}
-    whole[9] = []  # failed in its first epoch
-    trials = [optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING) for _ in range(24)]
-    for number, trial in enumerate(trials):
-        trial.number = number
-    populations = [range(8), range(8, 16), range(16, 24)]
-
-    def judge(one, numbers, now, length):
-        values = {n: whole[n][: min(now, length[n])] for n in numbers}
-        return one([trials[n] for n in numbers], values, now)
-
-    first, length, said = Judge(get_pruner(pruner, epochs), epochs), {}, {}
-    for numbers in populations:
-        length |= {n: len(whole[n]) for n in numbers}
-        for now in range(1, epochs + 1):
-            said[numbers, now] = judge(first, numbers, now, length)
-            assert said[numbers, now] == judge(first, numbers, now, length)
-            length |= dict.fromkeys(said[numbers, now], now)
-    stopped = [n for numbers in said.values() for n in numbers]
-    assert stopped and len(set(stopped)) == len(stopped) and 9 not in stopped
-    again = Judge(get_pruner(pruner, epochs), epochs)
-    for numbers in populations[:2]:
-        judge(again, numbers, epochs, length)
-    for now in range(5, epochs + 1):
-        assert judge(again, populations[2], now, length) == said[populations[2], now]
-
-
-ALONE = {"baselines_too": False, "restarts": 1}
-SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
-
-
-@pytest.fixture(scope="module")
-def confirmed(data):
-    return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)
 
 
 def ranked_by_mean(numbers, trials):
@@ -488,22 +320,6 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
     assert seen[0][1].learning_rate_at(2) < config.learning_rate_at(2)  # decays within three
 
 
-def test_rungs_are_shares_of_a_short_training(data):
-    found = search(data, config=replace(CONFIG, epochs=10), pruner="halving", **SIXTEEN)
-    lengths = [len(t["validation_score"]) for t in found.record["trials"]]
-    assert sorted(lengths[:10]) == [2] * 6 + [3] * 2 + [5] * 2
-    assert lengths[12:] == [10] * 4  # what confirms is not pruned
-
-
-def test_short_trainings_are_judged_by_short_ones(data):
-    options = {"trials": 24, "fidelity": 0.5, **ALONE}
-    found = search(data, config=replace(CONFIG, epochs=8), pruner="median", **options)
-    trials = found.record["trials"]
-    states = [t["state"] for t in trials]
-    assert set(states[:10]) == {"short"} and "pruned" in states[10:18]
-    assert states[18:] == ["complete"] * 6
-
-
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("epochs", [5, 40])
 def test_each_space_comes_near_the_given_schedules(space, epochs):
@@ -535,8 +351,6 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
 
 
 def test_each_population_has_its_own_batches_and_restarts_train_together(data, monkeypatch):
-    from keeprate import lockstep
-
     seen, begin = [], lockstep.train_population
 
     def spy(population, *rest, **options):
@@ -555,8 +369,6 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
 
 
 def test_the_choice_is_by_the_mean_of_all_trainings_of_a_schedule():
-    from keeprate.trials import choose
-
     def trial(number, value, confirms=None):
         attributes = {} if confirms is None else {"confirms": confirms}
         return optuna.trial.create_trial(value=value, user_attrs=attributes), number
@@ -649,27 +461,6 @@ def test_nothing_is_confirmed_if_the_user_says_so(data):
     assert [len(one) for one in found.record["finalists"]] == [1, 1]
 
 
-@pytest.mark.parametrize(
-    ("where", "at"),
-    [
-        ("search", 5),  # within a short population
-        ("tell", 5),  # one that is trained but not told
-        ("search", 13),  # within a confirming one
-        ("suggest", 130),  # within a question that is screened
-        ("suggest", 150),
-        ("tell", 13),
-    ],
-)
-def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
-    kill, confirmed, data, tmp_path, where, at
-):
-    kill(tmp_path, where, at, epochs=6, **SIXTEEN)
-    config = replace(CONFIG, epochs=6)
-    resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
-    assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
-    assert resumed.record["finalists"] == confirmed.record["finalists"]
-
-
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_other_samplers(data, sampler):
     found = search(
@@ -690,9 +481,6 @@ def test_every_space_is_searched(data, space, epochs):
 
 
 def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
-    from keeprate.spaces import get_space
-    from keeprate.trials import Proposals
-
     plan = Proposals(get_space("basis"), 40, "paper:20", 100, 0, 0, warm_start=False)
     assert [plan.population_of(n) for n in (0, 19, 20, 99)] == [
         range(0, 20), range(0, 20), range(20, 40), range(80, 100),
@@ -737,8 +525,6 @@ def test_when_every_candidate_fails_the_user_is_told(data):
 
 
 def test_out_of_memory_halves_the_population(data, monkeypatch):
-    from keeprate import lockstep
-
     sizes, new = [], lockstep.new_population
 
     def small(numbers, *rest, **options):
@@ -751,131 +537,6 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
     found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines_too=False)
     assert sizes[:4] == [5, 2, 2, 1]
     assert all(t["state"] == "complete" for t in found.record["trials"])
-
-
-KILLED = """
-import json, os, signal, sys
-import optuna, keeprate
-from keeprate.noise import Noise
-from keeprate.searching import search
-from keeprate.training import TrainingConfig
-
-folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
-calls = 0
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def progress(stage, done, total, best):
-    if where == stage and done >= at:
-        die()
-
-def counted(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls > at:
-            die()
-        return function(*arguments, **options)
-    return call
-
-if where in ("ask", "tell"):
-    setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
-if where == "suggest":
-    optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
-data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
-options = json.loads(sys.argv[4])
-config = TrainingConfig(epochs=options.pop("epochs", 3), batch_size=64, learning_rate=3e-3)
-options = {"trials": 12, "checkpoint_seconds": 0} | options
-search(data, config=config, out=folder, progress=progress, **options)
-"""
-
-
-@pytest.mark.parametrize(
-    ("where", "at"),
-    [
-        ("search", 6.6),  # two thirds of the first population
-        ("search", 11.3),  # within the second one
-        ("ask", 4),  # between two questions
-        ("suggest", 30),  # within a question
-        ("tell", 5),  # half of a population told
-        ("final training", 2),
-        ("final training", 5),
-    ],
-)
-def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path, where, at):
-    kill(tmp_path, where, at)
-    resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
-    assert essence(resumed.record) == essence(run.record)
-    assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
-    ours = run.classifier.predict_proba(data.test.inputs)
-    assert torch.equal(resumed.classifier.predict_proba(data.test.inputs), ours)
-
-
-@pytest.fixture
-def kill(python, tmp_path_factory):
-    """Search in a process of its own that kills itself; nothing but the folder is left."""
-    script = tmp_path_factory.mktemp("killed") / "script.py"
-    script.write_text(KILLED)
-
-    def kill(folder, where, at, **options):
-        killed = python(script, str(folder), where, str(at), json.dumps(options))
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not load_record(folder)["finished"]
-
-    return kill
-
-
-def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path):
-    options = {"trials": 2, "restarts": 3, "baselines_too": False, "population": 1}
-    kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
-    seen = []
-
-    def progress(stage, done, total, best):
-        if stage == "final training":
-            seen.append(done)
-
-    resumed, whole = (
-        search(data, config=CONFIG, out=out, progress=look, checkpoint_seconds=0, **options)
-        for out, look in ((tmp_path, progress), (None, None))
-    )
-    assert seen == [8, 9]  # the epoch in which it was killed was not saved
-    assert essence(resumed.record) == essence(whole.record)
-    assert not list(tmp_path.glob("*checkpoint*"))
-
-
-@pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
-def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, sampler):
-    kill(tmp_path, "suggest", 30, sampler=sampler)
-    resumed, whole = (
-        search(data, trials=12, config=CONFIG, sampler=sampler, out=out, checkpoint_seconds=0)
-        for out in (tmp_path, None)
-    )
-    assert essence(resumed.record) == essence(whole.record)
-
-
-@pytest.mark.parametrize(
-    ("pruner", "where", "at", "every"),
-    [
-        ("halving", "search", 5, 0),  # between the two rungs of the first population
-        ("halving", "search", 9, 1e9),  # behind both, and no checkpoint to go on from
-        ("halving", "tell", 5, 0),  # the untold half must not be pruned among themselves
-        ("successive-halving", "search", 9, 0),
-        ("hyperband", "search", 15, 1e9),
-    ],
-)
-def test_a_killed_search_with_a_pruner_prunes_the_same(
-    kill, data, tmp_path, pruner, where, at, every
-):
-    options = {"trials": 22, "pruner": pruner, "confirm": False, **ALONE}
-    kill(tmp_path, where, at, epochs=5, checkpoint_seconds=every, **options)
-    resumed, whole = (
-        search(data, config=replace(CONFIG, epochs=5), out=out, **options)
-        for out in (tmp_path, None)
-    )
-    assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
-    assert any(t["state"] == "pruned" for t in whole.record["trials"])
-    assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
 
 
 def test_bfloat16_is_as_accurate_within_noise(data):

@@ -1,4 +1,4 @@
-"""How a search spends a budget: how many trials, and how many of these confirm."""
+"""What a search may cost: a number of full trainings, or a time and how many fit in it."""
 
 from __future__ import annotations
 
@@ -47,21 +47,6 @@ def parse_budget(budget: float | str) -> tuple[float, str]:
     if not (math.isfinite(value) and value >= LEAST):
         raise invalid("budget", requirement, budget, remedy)
     return value, "trainings"
-
-
-def trials_for(trainings: float) -> tuple[int, int]:
-    """How many trials a number of full trainings buys, and how many of these confirm.
-
-    All train fully: short trainings of whole schedules, at the same price, found no better ones
-    in replays (docs/decisions/0014). A quarter trains the best again, if that are two or more: to
-    confirm the one that would be chosen without changes nothing.
-
-    >>> trials_for(6), trials_for(8), trials_for(22.9)
-    ((6, 0), (8, 2), (22, 5))
-    """
-    trials = math.floor(trainings)
-    confirm = trials // 4
-    return trials, confirm if confirm > 1 else 0
 
 
 def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from keeprate.budget import LEAST, affordable, parse_budget, trials_for
+from keeprate.budget import LEAST, affordable, parse_budget
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import invalid
@@ -156,7 +157,7 @@ def search(
         n, again = plan
         return Proposals(family, config.epochs, sampler, n, again, seed, warm_start, fidelity)
 
-    proposals_of(planned or trials_for(LEAST))  # complains before a folder is made
+    proposals_of(planned or _plan(LEAST))  # complains before a folder is made
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -195,7 +196,7 @@ def search(
         if planned is None:
             n_finals = restarts * sum(p.method.n_networks for p in plans) / chosen.n_networks
             seconds, _ = parse_budget(str(budget))
-            planned = trials_for(affordable(seconds, setup, chosen, n_finals=n_finals))
+            planned = _plan(affordable(seconds, setup, chosen, n_finals=n_finals))
         # Kept: after a kill a time would buy something else.
         record["plan"] = {"trials": planned[0], "confirm": planned[1]}
         if setup.folder is not None:
@@ -228,7 +229,7 @@ def _planned(
     """How many trials, and how many of these confirm; None if the budget is a time."""
     if budget is None:
         n = 40 if trials is None else trials
-        return n, confirming(n) if confirm else 0
+        return _plan(n, confirm=confirm)
     also = [
         name
         for name, said in (
@@ -242,7 +243,13 @@ def _planned(
         requirement = "be given alone, as it plans the trials,"
         raise invalid("budget", requirement, f"{' and '.join(also)}, too", "leave that out")
     value, unit = parse_budget(budget)
-    return trials_for(value) if unit == "trainings" else None
+    return _plan(value) if unit == "trainings" else None
+
+
+def _plan(trainings: float, *, confirm: bool = True) -> tuple[int, int]:
+    """How many trials so many full trainings are, and how many of these confirm."""
+    trials = math.floor(trainings)
+    return trials, confirming(trials) if confirm else 0
 
 
 def _run_trials(

@@ -1,0 +1,18 @@
+"""Searches on digits that several test files share."""
+
+from __future__ import annotations
+
+import json
+
+from keeprate.training import TrainingConfig
+
+CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
+ALONE = {"baselines_too": False, "restarts": 1}
+SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
+
+
+def essence(record):
+    """All of a record but times and names of places."""
+    kept = {key: record[key] for key in ("kind", "config", "data", "trials", "results")}
+    text = json.dumps(kept, sort_keys=True)
+    return json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})

@@ -1,0 +1,198 @@
+"""A search goes on after a kill, to the same result; nothing else is adopted."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import keeprate
+from keeprate import trials
+from keeprate.noise import Noise
+from keeprate.records import load_record
+from keeprate.searching import search
+from tests.searches import ALONE, CONFIG, SIXTEEN, essence
+
+KILLED = """
+import json, os, signal, sys
+import optuna, keeprate
+from keeprate.noise import Noise
+from keeprate.searching import search
+from keeprate.training import TrainingConfig
+
+folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
+calls = 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def progress(stage, done, total, best):
+    if where == stage and done >= at:
+        die()
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls > at:
+            die()
+        return function(*arguments, **options)
+    return call
+
+if where in ("ask", "tell"):
+    setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
+if where == "suggest":
+    optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
+data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
+options = json.loads(sys.argv[4])
+config = TrainingConfig(epochs=options.pop("epochs", 3), batch_size=64, learning_rate=3e-3)
+options = {"trials": 12, "checkpoint_seconds": 0} | options
+search(data, config=config, out=folder, progress=progress, **options)
+"""
+
+
+@pytest.fixture
+def kill(python, tmp_path_factory):
+    """Search in a process of its own that kills itself; nothing but the folder is left."""
+    script = tmp_path_factory.mktemp("killed") / "script.py"
+    script.write_text(KILLED)
+
+    def kill(folder, where, at, **options):
+        killed = python(script, str(folder), where, str(at), json.dumps(options))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not load_record(folder)["finished"]
+
+    return kill
+
+
+def test_a_finished_run_is_returned_as_it_is(run, data):
+    before = (run.folder / "record.json").read_bytes()
+    again = search(data, trials=12, config=CONFIG, out=run.folder)
+    assert (run.folder / "record.json").read_bytes() == before
+    assert essence(again.record) == essence(run.record)
+
+
+def test_another_configuration_is_refused_with_its_differences(run, data):
+    with pytest.raises(keeprate.InputError) as error:
+        search(data, trials=20, config=replace(CONFIG, epochs=4), out=run.folder)
+    assert "training.epochs: 3 before, 4 now" in str(error.value)
+    assert "trials: 12 before, 20 now" in str(error.value)
+    other = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=1)
+    with pytest.raises(keeprate.InputError, match="seed: 0 before, 1 now"):
+        search(other, trials=12, config=CONFIG, seed=1, out=run.folder)
+    noisier = keeprate.prepare("digits", noise="symmetric:0.2", seed=0)
+    with pytest.raises(keeprate.InputError, match=r"data\.noise: pairflip:0\.45 before, sym"):
+        search(noisier, trials=12, config=CONFIG, out=run.folder)
+    brighter = replace(data, train=replace(data.train, inputs=data.train.inputs + 1))
+    with pytest.raises(keeprate.InputError, match="data_fingerprint"):
+        search(brighter, trials=12, config=CONFIG, out=run.folder)
+
+
+def test_a_search_is_not_continued_with_other_given_schedules(run, data, monkeypatch):
+    monkeypatch.setattr(trials, "GIVEN", trials.GIVEN[1:])
+    with pytest.raises(keeprate.InputError, match=r"warm_start: .* before, .* now"):
+        search(data, trials=12, config=CONFIG, out=run.folder)
+
+
+def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
+    (tmp_path / "study.db").write_bytes((run.folder / "study.db").read_bytes())
+    with pytest.raises(keeprate.InputError, match=r"study\.db without the record\.json"):
+        search(data, trials=12, config=CONFIG, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [
+        ("search", 6.6),  # two thirds of the first population
+        ("search", 11.3),  # within the second one
+        ("ask", 4),  # between two questions
+        ("suggest", 30),  # within a question
+        ("tell", 5),  # half of a population told
+        ("final training", 2),
+        ("final training", 5),
+    ],
+)
+def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path, where, at):
+    kill(tmp_path, where, at)
+    resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
+    assert essence(resumed.record) == essence(run.record)
+    assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
+    ours = run.classifier.predict_proba(data.test.inputs)
+    assert torch.equal(resumed.classifier.predict_proba(data.test.inputs), ours)
+
+
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [
+        ("search", 5),  # within a short population
+        ("tell", 5),  # one that is trained but not told
+        ("search", 13),  # within a confirming one
+        ("suggest", 130),  # within a question that is screened
+        ("suggest", 150),
+        ("tell", 13),
+    ],
+)
+def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
+    kill, confirmed, data, tmp_path, where, at
+):
+    kill(tmp_path, where, at, epochs=6, **SIXTEEN)
+    config = replace(CONFIG, epochs=6)
+    resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
+    assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
+    assert resumed.record["finalists"] == confirmed.record["finalists"]
+
+
+def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path):
+    options = {"trials": 2, "restarts": 3, "baselines_too": False, "population": 1}
+    kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
+    seen = []
+
+    def progress(stage, done, total, best):
+        if stage == "final training":
+            seen.append(done)
+
+    resumed, whole = (
+        search(data, config=CONFIG, out=out, progress=look, checkpoint_seconds=0, **options)
+        for out, look in ((tmp_path, progress), (None, None))
+    )
+    assert seen == [8, 9]  # the epoch in which it was killed was not saved
+    assert essence(resumed.record) == essence(whole.record)
+    assert not list(tmp_path.glob("*checkpoint*"))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
+def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, sampler):
+    kill(tmp_path, "suggest", 30, sampler=sampler)
+    resumed, whole = (
+        search(data, trials=12, config=CONFIG, sampler=sampler, out=out, checkpoint_seconds=0)
+        for out in (tmp_path, None)
+    )
+    assert essence(resumed.record) == essence(whole.record)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "where", "at", "every"),
+    [
+        ("halving", "search", 5, 0),  # between the two rungs of the first population
+        ("halving", "search", 9, 1e9),  # behind both, and no checkpoint to go on from
+        ("halving", "tell", 5, 0),  # the untold half must not be pruned among themselves
+        ("successive-halving", "search", 9, 0),
+        ("hyperband", "search", 15, 1e9),
+    ],
+)
+def test_a_killed_search_with_a_pruner_prunes_the_same(
+    kill, data, tmp_path, pruner, where, at, every
+):
+    options = {"trials": 22, "pruner": pruner, "confirm": False, **ALONE}
+    kill(tmp_path, where, at, epochs=5, checkpoint_seconds=every, **options)
+    resumed, whole = (
+        search(data, config=replace(CONFIG, epochs=5), out=out, **options)
+        for out in (tmp_path, None)
+    )
+    assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
+    assert any(t["state"] == "pruned" for t in whole.record["trials"])
+    assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
