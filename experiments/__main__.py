@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig3, fig4, fig5, fig6, fig7, results
+from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, results
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
@@ -28,6 +28,8 @@ def main(words: list[str] | None = None) -> int:
             protocol = fig1.protocol_named(options.protocol)
             fig1.run(protocol, **_of_training(options))
             print(*fig1.draw(options.protocol), sep="\n")
+        elif options.item == main_job.NAME:
+            main_job.run(main_job.protocol_named(options.protocol), **_of_training(options))
         elif options.item == fig3.NAME:
             seeds = {} if options.seeds is None else {"seeds": options.seeds}
             fig3.run(at_once=options.jobs, **seeds)
@@ -59,7 +61,7 @@ def _of_training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _summaries() -> dict[str, str]:
-    found = {module.NAME: module.SUMMARY for module in (fig1, fig3, fig6)}
+    found = {module.NAME: module.SUMMARY for module in (main_job, fig1, fig3, fig6)}
     found |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     found |= {module.NAME: module.SUMMARY for module in DRAWN}
     return found | {results.NAME: results.SUMMARY}
@@ -76,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
             item.add_argument("--check", action="store_true", help="exit 1 if it is not current")
             continue
         if name not in (fig3.NAME, fig6.NAME):
-            item.add_argument("--protocol", choices=PROTOCOLS, default="desk")
+            own = [protocol.name for protocol in main_job.PROTOCOLS]
+            names = own if name == main_job.NAME else list(PROTOCOLS)
+            item.add_argument("--protocol", choices=names, default=names[0])
         if name in {module.NAME for module in DRAWN}:
             continue
         item.add_argument("--seeds", type=_positive, help="run only so many of the protocol's")
@@ -97,9 +101,8 @@ def _positive(text: str) -> int:
 
 def _list() -> None:
     for name, summary in _summaries().items():
-        print(f"{name:8} {summary}")
+        print(f"{name:9} {summary}")
     print("\npython -m experiments NAME --protocol desk|paper; -h after a name tells the rest.")
-    print("The main job is python -m experiments.main_job.")
 
 
 def _write_results(*, check_only: bool) -> int:

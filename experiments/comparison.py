@@ -42,9 +42,8 @@ class Arm:
     space : str, optional
         Search R(t) in it; left out, the schedule is Co-teaching's own.
     paper : str
-        What the paper's table calls it; empty where the paper does not have it.
-    judged : bool
-        Whether the paper's claims about the proposed method are judged by it, too.
+        What the paper's table calls it; empty where the paper does not have it, whose claims are
+        judged without it.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Arm:
     method: str
     space: str | None = None
     paper: str = ""
-    judged: bool = True
 
 
 def _method(name: str, *, in_paper: bool = True) -> Arm:

@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--noise", default="pairflip:0.45")
     parser.add_argument("--out", default="docs/images/effect.png")
     arguments = parser.parse_args()
-    found = results_to_draw(*main_job.file_of(main_job.MAIN_JOB))
+    found = results_to_draw(main_job.NAME, "trials")
     rows = [row for row in found["rows"] if row["noise"] == arguments.noise]
     seeds = f"{len(rows)} seed" + ("s" if len(rows) > 1 else "")
     write_atomically(Path(arguments.out), draw(rows, f"MNIST, {arguments.noise} noise, {seeds}"))

@@ -41,10 +41,10 @@ from keeprate.spaces import Space, get_space
 from keeprate.training import Curves, Population, TrainingConfig
 from keeprate.trials import (
     Proposals,
-    choose,
     confirming,
     given_in_words,
     open_study,
+    ranked,
     tell,
     trial_value,
 )
@@ -113,7 +113,7 @@ class Search:
             self.test[number] = curves.test_accuracy[-1]
         self._tell(number, curves)
         if self.test:
-            best = choose(self.study.trials)
+            best = ranked(self.study.trials)[0]
             value = float(np.mean([trial.value or 0.0 for trial in best]))
             test = float(np.mean([self.test[trial.number] for trial in best]))
             self.trace.append([self.spent / self.epochs, round(value, 6), round(test, 6)])
@@ -293,7 +293,7 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol) | {"warm_start": given_in_words()},
+        asdict(protocol) | {"confirm": confirming(protocol.cost), "warm_start": given_in_words()},
         jobs,
         at_once=at_once,
         results=results,

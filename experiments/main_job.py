@@ -1,14 +1,11 @@
-"""The main job on MNIST: search R(t), compare: `python -m experiments.main_job [--variant budget]`.
+"""The main job on MNIST: search R(t), compare with Co-teaching's own and with none.
 
-Noise, split, initial weights and search all vary with the seed. Two at a time on two cores, one
-thread each, take less time than one after the other on two threads. The same command goes on
-after a kill.
+Noise, split, initial weights and search all vary with the seed. Two runs at a time on two cores,
+one thread each, take less time than one after the other on two threads.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -16,32 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import keeprate
-from experiments.common import RESULTS, Job, Row, load_data, read_results, run_missing
+from experiments.common import RESULTS, Job, Row, command_of, load_data, run_missing
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
+NAME = "main_job"
+SUMMARY = "the main job on MNIST, two protocols (trains)"
 NOISES = ("symmetric:0.5", "pairflip:0.45")
 SEEDS, EPOCHS = 3, 40
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
 @dataclass(frozen=True)
-class MainJob:
-    """A variant of the main job: which learning rate, and what a search may cost.
+class Protocol:
+    """Which learning rate, and what a search may cost.
 
     Attributes
     ----------
-    title : str
+    name, title : str
     lr_schedule : str
     search : dict
         Arguments of `keeprate.search`.
     """
 
+    name: str
     title: str
     lr_schedule: str
     search: dict[str, Any]
 
-    def protocol(self, at_once: int) -> Row:
+    def as_row(self) -> Row:
         """For the results file."""
         return {
             "data": "MNIST, all 60,000 training samples; test set halved: "
@@ -53,32 +53,22 @@ class MainJob:
             "sampler": "natural-gradient",
             "confirm": True,
             "warm_start": given_in_words(),
-            "jobs": at_once,
         }
 
 
-MAIN_JOBS = {
-    "trials": MainJob("40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4, "restarts": 3}),
-    "budget": MainJob(
-        "a budget of 6 trainings, constant learning rate", "constant", {"budget": 6, "restarts": 2}
+PROTOCOLS = (
+    Protocol("trials", "40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4, "restarts": 3}),
+    Protocol(
+        "budget",
+        "a budget of 6 trainings, constant learning rate",
+        "constant",
+        {"budget": 6, "restarts": 2},
     ),
-}
-MAIN_JOB = "trials"  # the default
+)
 
 
-def file_of(variant: str) -> tuple[str, str]:
-    """The names of a variant's results file, as `experiments.common.read_results` takes them."""
-    return "main_job", "" if variant == MAIN_JOB else variant
-
-
-def command_of(variant: str) -> str:
-    """The command that runs a variant.
-
-    >>> command_of("trials"), command_of("budget")
-    ('python -m experiments.main_job', 'python -m experiments.main_job --variant budget')
-    """
-    option = "" if variant == MAIN_JOB else f" --variant {variant}"
-    return f"python -m experiments.main_job{option}"
+def protocol_named(name: str) -> Protocol:
+    return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
 def lines_of(found: dict[str, Any] | None) -> list[Row]:
@@ -98,22 +88,16 @@ def lines_of(found: dict[str, Any] | None) -> list[Row]:
     ]
 
 
-def minutes(found: dict[str, Any]) -> float:
-    """How long all runs took together, so many at a time."""
-    seconds = sum(row["cost"]["wall_seconds"] for row in found["rows"])
-    return float(seconds / found["protocol"]["jobs"] / 60)
-
-
-def run_one(variant: str, noise: str, seed: int, data: str, runs: str) -> Row:
+def run_one(protocol: Protocol, noise: str, seed: int, data: str, runs: str) -> Row:
     """One search with its baselines."""
-    started, job = time.perf_counter(), MAIN_JOBS[variant]
+    started = time.perf_counter()
     run = keeprate.search(
         keeprate.prepare(load_data(data, "mnist"), noise=noise, seed=seed),
-        **job.search,
-        config=TrainingConfig(epochs=EPOCHS, lr_schedule=job.lr_schedule),
+        **protocol.search,
+        config=TrainingConfig(epochs=EPOCHS, lr_schedule=protocol.lr_schedule),
         seed=seed,
-        out=Path(runs) / f"{noise.replace(':', '-')}-{variant}-seed{seed}",
-        command=command_of(variant),
+        out=Path(runs) / "-".join([NAME, protocol.name, noise.replace(":", "-"), f"seed{seed}"]),
+        command=command_of(NAME, protocol.name),
     )
     record = run.record
     return {
@@ -147,39 +131,27 @@ def _accuracies(row: Row) -> str:
     return ", ".join(each)
 
 
-def run(variant: str, *, data: str, runs: str, at_once: int, results: Path = RESULTS) -> list[Row]:
+def run(
+    protocol: Protocol,
+    *,
+    data: str,
+    runs: str,
+    seeds: int | None = None,
+    at_once: int = 1,
+    results: Path = RESULTS,
+) -> list[Row]:
     """Run what the results file does not have yet; `data` is the folder of data sets."""
     jobs = [
-        Job({"noise": noise, "seed": seed}, partial(run_one, variant, noise, seed, data, runs))
-        for seed in range(SEEDS)
+        Job({"noise": noise, "seed": seed}, partial(run_one, protocol, noise, seed, data, runs))
+        for seed in range(SEEDS if seeds is None else seeds)
         for noise in NOISES
     ]
     return run_missing(
-        *file_of(variant),
-        MAIN_JOBS[variant].protocol(at_once),
+        NAME,
+        protocol.name,
+        protocol.as_row(),
         jobs,
         at_once=at_once,
         results=results,
         words=_accuracies,
-        command=command_of(variant),
     )
-
-
-def read(variant: str, results: Path = RESULTS) -> dict[str, Any] | None:
-    """What has been found so far; None if nothing has."""
-    return read_results(*file_of(variant), results)
-
-
-def main() -> None:
-    """Run a variant."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--variant", default=MAIN_JOB, choices=MAIN_JOBS)
-    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
-    parser.add_argument("--runs", default="runs/main_job")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
-    given = parser.parse_args()
-    run(given.variant, data=given.data, runs=given.runs, at_once=given.jobs)
-
-
-if __name__ == "__main__":
-    main()

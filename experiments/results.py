@@ -92,7 +92,7 @@ def text(results: Path = RESULTS) -> str:
     parts = [
         _INTRODUCTION,
         "\n".join(_claims(results)),
-        *("\n".join(_main_job(variant, results)) for variant in main_job.MAIN_JOBS),
+        *("\n".join(_main_job(job, results)) for job in main_job.PROTOCOLS),
         *("\n".join(_comparison(table, results)) for table in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
@@ -195,7 +195,8 @@ def _trials_in_words(p: dict[str, Any], run: dict[str, Any] | None = None) -> st
     if p["warm_start"] is True:  # in a file of earlier code: with other given schedules
         parts.append("warm start")
     elif plan.n_given:
-        parts.append(f"{plan.n_given} given schedules")
+        all_given = plan.n_given == plan.n_explored
+        parts.append(f"{plan.n_given} given schedules" + ", nothing drawn" * all_given)
     if fidelity < 1:
         parts.append(f"new schedules in {round(fidelity * p['epochs'])} epochs")
     if again:
@@ -212,8 +213,8 @@ def _missing_in_words(left: list[str]) -> str:
 
 def _sources(results: Path) -> Iterator[Source]:
     """Everything that a claim may be judged by, with results or without."""
-    for variant, job in main_job.MAIN_JOBS.items():
-        rows = main_job.lines_of(main_job.read(variant, results))
+    for job in main_job.PROTOCOLS:
+        rows = main_job.lines_of(read_results(main_job.NAME, job.name, results))
         names = [arm.name for arm in MAIN_JOB_ARMS]
         whole = len(rows) == main_job.SEEDS * len(main_job.NOISES) * len(names)
         title = f"main job (three methods), {job.title}"
@@ -223,11 +224,13 @@ def _sources(results: Path) -> Iterator[Source]:
         for protocol in PROTOCOLS:
             found = read_results(table.name, protocol, results)
             title = f"{table.title.replace(': ', ', ')}, {protocol}"
-            judged = replace(table, arms=tuple(arm for arm in table.arms if arm.judged))
-            names = [arm.name for arm in judged.arms]
             rows = [] if found is None else found["rows"]
-            whole = not list(missing(judged, table.protocol(protocol), rows))
-            yield Source(title, kind, rows, table.noises, names, whole)
+            papers = replace(table, arms=tuple(arm for arm in table.arms if arm.paper))
+            for what, judged in ((kind, papers), ("all methods", table)):
+                names = [arm.name for arm in judged.arms]
+                whole = not list(missing(judged, table.protocol(protocol), rows))
+                if what == kind or kind == "methods":
+                    yield Source(title, what, rows, table.noises, names, whole)
     for protocol in PROTOCOLS:
         found = read_results(fig1.NAME, protocol, results)
         rows = [] if found is None else found["rows"]
@@ -264,11 +267,11 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield _wrapped(f"- {UNKNOWN}: {'; '.join(unknown)}.", "  ")
 
 
-def _main_job(variant: str, results: Path) -> Iterator[str]:
-    found = main_job.read(variant, results)
-    yield f"## The main job: MNIST, {main_job.MAIN_JOBS[variant].title}"
+def _main_job(job: main_job.Protocol, results: Path) -> Iterator[str]:
+    found = read_results(main_job.NAME, job.name, results)
+    yield f"## The main job: MNIST, {job.title}"
     yield ""
-    command = main_job.command_of(variant)
+    command = command_of(main_job.NAME, job.name)
     if found is None:
         yield f"Not run yet: `{command}`."
         return
@@ -278,7 +281,7 @@ def _main_job(variant: str, results: Path) -> Iterator[str]:
         f"{protocol['data']}; {protocol['network']}; {protocol['epochs']} epochs; searches of "
         f"{_trials_in_words(protocol, found['rows'][0])}; each final training the best of "
         f"{protocol['restarts']} by validation{shared}. `{command}`, "
-        f"{main_job.minutes(found):.0f} minutes, {protocol['jobs']} runs at a time."
+        f"{hours(found['rows']):.1f} hours."
     )
     for noise in main_job.NOISES:
         yield ""
@@ -297,8 +300,7 @@ def _comparison(table: Comparison, results: Path) -> Iterator[str]:
         yield _wrapped(
             "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; "
             "Proposed is Co-teaching with the searched one. The paper has neither Co-Mining nor "
-            "JoCoR here."
-            + "".join(f" No claim is judged by “{a.label}”." for a in table.arms if not a.judged)
+            "JoCoR here: its claims are judged without them."
         )
     else:
         yield "Co-teaching, R(t) searched in three spaces."

@@ -6,7 +6,7 @@ from experiments.common import Protocol, desk
 from experiments.comparison import METHOD_ARMS, Arm, Comparison
 
 # Searching is not tied to Co-teaching: what it adds to the strongest of the other methods.
-JOCOR = Arm("jocor-searched", "JoCoR, searched R(t)", "jocor", space="basis", judged=False)
+JOCOR = Arm("jocor-searched", "JoCoR, searched R(t)", "jocor", space="basis")
 
 TABLE = Comparison(
     "table4",

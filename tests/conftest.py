@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-import keeprate
-from keeprate.data import Data
-from keeprate.runs import Run
-from keeprate.searching import search
-from tests.searches import CONFIG, SIXTEEN
+if TYPE_CHECKING:
+    from keeprate.data import Data
+    from keeprate.runs import Run
 
 # Examples may be slow while other tests run beside them.
 settings.register_profile("keeprate", deadline=None)
@@ -67,18 +66,29 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     return run
 
 
+# The imports take seconds, and not every test needs them.
+
+
 @pytest.fixture(scope="session")
 def data() -> Data:
+    import keeprate
+
     return keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
 
 
 @pytest.fixture(scope="session")
 def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A search of twelve trials, with a folder."""
+    from keeprate.searching import search
+    from tests.searches import CONFIG
+
     return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="session")
 def confirmed(data: Data) -> Run:
     """A search of short trials, of which four confirm."""
+    from keeprate.searching import search
+    from tests.searches import CONFIG, SIXTEEN
+
     return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)

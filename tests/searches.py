@@ -13,6 +13,8 @@ SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
 
 def essence(record):
     """All of a record but times and names of places."""
-    kept = {key: record[key] for key in ("kind", "config", "data", "trials", "results")}
+    kept = {
+        key: record[key] for key in ("kind", "config", "data", "trials", "finalists", "results")
+    }
     text = json.dumps(kept, sort_keys=True)
     return json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})

@@ -38,6 +38,12 @@ def test_a_search_costs_what_was_said(data, tmp_path) -> None:
     assert again == [False] * 12 + [True] * 4
 
 
+@pytest.mark.parametrize(("budget", "plan"), [(2, (2, 0)), ("6.9", (6, 0)), (16, (16, 4))])
+def test_a_budget_is_so_many_trials(budget, plan) -> None:
+    assert searching._planned(budget, None, 1.0, True) == plan
+    assert searching._planned(None, plan[0], 1.0, True) == plan
+
+
 def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
     class StoppedError(Exception):
         pass

@@ -14,16 +14,18 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import lockstep, runs, searching
+from keeprate import lockstep, runs, searching, training
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
+from keeprate.finals import Plan, train_plans
+from keeprate.methods import METHODS
 from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.records import load_record
 from keeprate.runs import train
 from keeprate.searching import search
-from keeprate.spaces import SPACES, Space, get_space
+from keeprate.spaces import SPACES, get_space
 from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import GIVEN, Proposals, choose, starting_point
+from keeprate.trials import GIVEN, Proposals, ranked, starting_point
 from tests.searches import CONFIG, SIXTEEN, essence
 
 
@@ -381,13 +383,13 @@ def test_the_choice_is_by_the_mean_of_all_trainings_of_a_schedule():
     for one, number in made:
         one.number = number
         trials.append(one)
-    assert [t.number for t in choose(trials)] == [0, 3, 5]
-    assert [t.number for t in choose(trials[:3])] == [1]
+    assert [t.number for t in ranked(trials)[0]] == [0, 3, 5]
+    assert [t.number for t in ranked(trials[:3])[0]] == [1]
     # Where few have a value some are trained a fourth time: no merit.
     more = [trial(7, 0.99, 1), trial(8, 0.99, 1), trial(9, 0.1, 0)]
     for one, number in more:
         one.number = number
-    assert [t.number for t in choose(trials + [one for one, _ in more])] == [1, 7, 8]
+    assert [t.number for t in ranked(trials + [one for one, _ in more])[0]] == [1, 7, 8]
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -407,50 +409,66 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
-@pytest.mark.parametrize("loser", [0, 1])
-def test_the_two_best_schedules_share_the_restarts_and_the_better_training_wins(
-    data, tmp_path, monkeypatch, loser
-):
-    """Of three restarts the best schedule has two; a schedule of zeros cannot learn."""
-    real, given = searching.ranked, {}
+def finals(data, schedules, restarts):
+    """The result of one plan's final trainings, and its networks."""
+    options = {"model": "mlp", "config": replace(CONFIG, epochs=8), "seed": 0, "out": None}
+    setup = lockstep.make_setup(data, population=None, progress=None, **options)
+    record = {}
+    plan = Plan("searched", "Searched", METHODS["co-teaching"], tuple(schedules))
+    trained = train_plans([plan], setup, record, restarts=restarts)
+    return record["results"][0], trained
 
-    def spoilt(trials):
-        best = real(trials)[:2]
-        given["finalists"] = [[t.number for t in same] for same in best]
-        given["spoilt"] = best[loser][0].params
-        return best
 
-    def schedule(space, parameters, epochs):
-        found = real_schedule(space, parameters, epochs)
-        if parameters == given.get("spoilt"):
-            return keeprate.Schedule(np.zeros(epochs), "spoilt", {"spoilt": 1.0})
-        return found
-
-    real_schedule = Space.schedule
-    monkeypatch.setattr(searching, "ranked", spoilt)
-    monkeypatch.setattr(Space, "schedule", schedule)
-    options = {"config": replace(CONFIG, epochs=8), "baselines_too": False, "trials": 4}
-    run = search(data, out=tmp_path, restarts=3, **options)
-    result, trials = run.record["results"][0], run.record["trials"]
-    assert run.record["finalists"] == given["finalists"]
+@pytest.mark.parametrize("good", [0, 1])
+def test_two_schedules_take_turns_and_the_better_training_wins(data, good):
+    everything, nothing = (keeprate.Schedule(np.full(8, rate), "searched") for rate in (1.0, 0.0))
+    schedules = [everything, nothing] if good == 0 else [nothing, everything]
+    result, trained = finals(data, schedules, 3)
     assert [one["finalist"] for one in result["restarts"]] == [0, 1, 0]
-    winner = 1 - loser
-    assert result["finalist"] == winner
     values = [one["validation_score"] for one in result["restarts"]]
-    assert values[1] == (max if winner else min)(values)
-    expected = trials[run.record["finalists"][winner][0]]
+    assert result["finalist"] == good == np.argmax(values) % 2
+    assert result["last"]["validation_score"] == pytest.approx(max(values))
+    assert result["keep_rate"] == [1.0] * 8 and trained.schedule == everything
+    x = Normaliser.fit(data.train.inputs)(data.validation.inputs)
+    predicted = torch.stack([module(x).argmax(1) for module in trained.modules])
+    accuracy = (predicted == data.validation.labels).float().mean()
+    assert float(accuracy) == pytest.approx(max(values), abs=0.01)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
+    step = training.train_step
+
+    def poisoned(networks, optimizer, *rest):
+        if networks.n_candidates == 2:
+            with torch.no_grad():
+                networks.parameters()[0][2 * lost] = torch.nan  # the first peer's weights
+        return step(networks, optimizer, *rest)
+
+    monkeypatch.setattr(training, "train_step", poisoned)
+    schedules = [keeprate.Schedule(np.full(8, rate), "searched") for rate in (1.0, 0.9)]
+    result, trained = finals(data, schedules, 2)
+    assert result["finalist"] == 1 - lost and trained.schedule == schedules[1 - lost]
+    assert result["restarts"][lost]["validation_score"] is None
+
+
+@pytest.mark.parametrize("restarts", [1, 2, 3])
+def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, restarts):
+    options = {"trials": 4, "config": CONFIG, "baselines_too": False, "restarts": restarts}
+    run = search(data, out=tmp_path, **options)
+    trials, result = run.record["trials"], run.record["results"][0]
+    ranking = sorted(trials, key=lambda t: -t["value"])
+    finalists = [[t["number"]] for t in ranking[: min(restarts, 2)]]
+    assert run.record["finalists"] == finalists
+    turns = [one.get("finalist") for one in result["restarts"]]
+    assert turns == {1: [None], 2: [0, 1], 3: [0, 1, 0]}[restarts]
+    expected = ranking[result.get("finalist", 0)]
     assert result["parameters"] == expected["parameters"]
-    for rate in (
-        run.schedule.keep_rate,
-        keeprate.Schedule.load(tmp_path / "schedule.csv").keep_rate,
-    ):
-        assert np.array_equal(rate, result["keep_rate"]) and np.allclose(
-            rate, expected["keep_rate"]
-        )
-    accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
-    assert float(accuracy) == pytest.approx(result["last"]["test_accuracy"], abs=0.06)
-    again = search(data, out=tmp_path, restarts=3, **options)
-    assert np.array_equal(again.schedule.keep_rate, run.schedule.keep_rate)
+    for found in (run.schedule, keeprate.Schedule.load(tmp_path / "schedule.csv")):
+        assert found.keep_rate.tolist() == result["keep_rate"] == expected["keep_rate"]
+    assert search(data, out=tmp_path, **options).schedule == run.schedule
+    with pytest.raises(keeprate.InputError, match="restarts"):
+        search(data, out=tmp_path, **options | {"restarts": restarts + 1})
 
 
 def test_nothing_is_confirmed_if_the_user_says_so(data):
@@ -499,8 +517,6 @@ def test_the_papers_form_takes_its_step(data):
 
 
 def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
-    from keeprate import training
-
     step = training.train_step
 
     def poisoned(networks, optimizer, *rest):

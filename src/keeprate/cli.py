@@ -152,7 +152,7 @@ Restarts = Annotated[
     typer.Option(
         "--restarts",
         help="Times that each final training is done, from other weights; the best on the "
-        "validation samples is kept. After a search its two best schedules share them.",
+        "validation samples is kept. After a search its two best schedules take turns.",
         rich_help_panel=TRAINING,
     ),
 ]

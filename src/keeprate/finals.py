@@ -24,21 +24,12 @@ MOST_TRACKED = 2**31  # bytes
 
 @dataclass(frozen=True)
 class Plan:
-    """One training of the final stage."""
+    """One line of the final stage; of several schedules the restarts take one after the other."""
 
     name: str
     label: str
     method: Method
-    schedule: Schedule
-    rival: Schedule | None = None
-    """Every second restart trains with this one instead."""
-
-    def finalist(self, restart: int) -> int:
-        """Which schedule a restart, counted from 0, trains with: 0, or 1 for the rival."""
-        return restart % 2 if self.rival is not None else 0
-
-    def schedule_of(self, restart: int) -> Schedule:
-        return self.rival if self.rival is not None and restart % 2 else self.schedule
+    schedules: tuple[Schedule, ...]
 
 
 @dataclass(frozen=True)
@@ -57,9 +48,9 @@ def train_plans(
     """Train the plans (those of one method in lockstep) and put their results in the record.
 
     Each plan is trained `restarts` times, from other initial weights, all of a method together,
-    and the one with the best validation score at the end is kept: a plan's rival schedule has
-    every second of its restarts and wins by that. All plans are treated alike, and no test label
-    chooses. The first plan is the run's own: its networks are returned.
+    and the one with the best validation score at the end is kept; so one of several schedules
+    wins. All plans are treated alike, and no test label chooses. The first plan is the run's own:
+    its networks are returned.
     """
     epochs = setup.config.epochs
     total = epochs * len(plans) * restarts
@@ -79,23 +70,22 @@ def train_plans(
         trained += epochs * len(population.curves)
         for number, curves in population.curves.items():
             restart, i = divmod(number, len(plans))
-            finalist, value = plans[i].finalist(restart), None
+            schedules, value = plans[i].schedules, None
+            turn = restart % len(schedules)
+            which = {"finalist": turn} if len(schedules) > 1 else {}
             if number not in population.failed:
                 value = trial_value(curves.validation_score, epochs)
-            tried[i].append(
-                {"finalist": finalist, "validation_score": value, "seconds": curves.seconds}
-            )
+            tried[i].append(which | {"validation_score": value, "seconds": curves.seconds})
             if value is None or (i in values and value <= values[i]):
                 continue
-            schedule = plans[i].schedule_of(restart)
-            values[i], found[i] = value, describe_result(plans[i], schedule, curves)
-            found[i]["finalist"] = finalist
+            values[i] = value
+            found[i] = which | describe_result(plans[i], schedules[turn], curves)
             row = population.numbers.index(number)
             if population.transition_matrix is not None:
                 matrix = population.transition_matrix[row].double().cpu().numpy()
                 found[i] |= describe_estimate(matrix, setup.data)
             if i == 0:
-                own[:] = [_trained(population, row, schedule)]
+                own[:] = [_trained(population, row, schedules[turn])]
 
     if setup.curves_writer is not None:
         setup.curves_writer.name(
@@ -109,7 +99,11 @@ def train_plans(
         mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
         train_schedules(
             [i + restart * len(plans) for restart in range(restarts) for i in mine],
-            [plans[i].schedule_of(restart) for restart in range(restarts) for i in mine],
+            [
+                plans[i].schedules[restart % len(plans[i].schedules)]
+                for restart in range(restarts)
+                for i in mine
+            ],
             setup,
             method=plans[mine[0]].method,
             stream=f"final-{name}",

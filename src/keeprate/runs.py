@@ -46,8 +46,9 @@ def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
     plans = []
     if noise_rate is not None:
         own = named_schedule("co-teaching", epochs, noise_rate=noise_rate)
-        plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, own))
-    plans.append(Plan("standard", standard.label, standard, as_schedule(np.ones(epochs), epochs)))
+        plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, (own,)))
+    everything = named_schedule("constant", epochs, noise_rate=None)
+    plans.append(Plan("standard", standard.label, standard, (everything,)))
     return plans
 
 
@@ -162,9 +163,9 @@ def _first_training(
 
 def _given_plan(method: Method, schedule: Schedule) -> Plan:
     if not method.uses_schedule:
-        return Plan(method.name, method.label, method, schedule)
+        return Plan(method.name, method.label, method, (schedule,))
     if schedule.name == method.name:
-        return Plan(method.name, f"{method.label}, its own R(t)", method, schedule)
+        return Plan(method.name, f"{method.label}, its own R(t)", method, (schedule,))
     names = {
         "constant": "every sample kept",
         "custom": "given R(t)",
@@ -172,7 +173,7 @@ def _given_plan(method: Method, schedule: Schedule) -> Plan:
         "auto": "R(t) by the noise rate",
     }
     label = f"{method.label}, {names.get(schedule.name, f'{schedule.name} R(t)')}"
-    return Plan("custom", label, method, schedule)
+    return Plan("custom", label, method, (schedule,))
 
 
 def save_outputs(

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
@@ -56,7 +55,7 @@ from keeprate.trials import (
     trial_value,
 )
 
-_UNKNOWN = Schedule(np.ones(1), "searched")  # until it is found
+MOST_FINALISTS = 2  # schedules that share the final trainings
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
 
 
@@ -134,8 +133,8 @@ def search(
     baselines_too : bool
         Also train Standard and Co-teaching's own schedule, for the table.
     restarts : int
-        Of the final trainings, the baselines' too: as in `keeprate.train`. The two best schedules
-        take turns, the best first.
+        Of the final trainings, the baselines' too: as in `keeprate.train`. From two on the two best
+        schedules take turns, the best first.
 
     Returns
     -------
@@ -183,13 +182,14 @@ def search(
         "warm_start": warm_start and given_in_words(),
         "baselines": baselines_too,
         "restarts": check_restarts(restarts),
+        "finalists": min(MOST_FINALISTS, restarts),
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "search", command=command, options=options)
     done = finished_run(setup, record)
     if done is not None:
         return replace(done, study=find_study(setup.folder))
-    plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, _UNKNOWN)]
+    plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, ())]
     if baselines_too:
         plans += baselines(setup, known_rate)
     if "plan" not in record:
@@ -208,12 +208,14 @@ def search(
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [describe_trial(trial, proposals) for trial in finished]
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
-    best = ranked(finished)[:2]
+    best = ranked(finished)[: min(MOST_FINALISTS, restarts)]
     # By trial number; which of them has the run's networks is in its result.
     record["finalists"] = [[trial.number for trial in same] for same in best]
     found = [family.schedule(same[0].params, config.epochs) for same in best]
-    found = [Schedule(one.keep_rate, "searched", one.parameters) for one in found]
-    plans[0] = replace(plans[0], schedule=found[0], rival=found[1] if len(found) > 1 else None)
+    plans[0] = replace(
+        plans[0],
+        schedules=tuple(Schedule(one.keep_rate, "searched", one.parameters) for one in found),
+    )
     epochs = sum(len(trial["validation_score"]) for trial in record["trials"])
     cost = {
         "search_seconds": sum(float(trial["seconds"]) for trial in record["trials"]),

@@ -45,7 +45,7 @@ GIVEN: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
     (plain_decay, (0.85,)),
     (plain_decay, (1.0,)),
 )
-"""The given schedules of a warm start, shapes and their numbers: any five suit every noise rate."""
+"""The given schedules of a warm start, shapes and their numbers; the first six suit all noise."""
 
 
 def confirming(trials: int) -> int:
@@ -418,17 +418,6 @@ def tell(
         study.tell(number, state=TrialState.PRUNED)
     else:
         study.tell(number, value)
-
-
-def choose(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the best schedule.
-
-    Raises
-    ------
-    InputError
-        As `ranked` does.
-    """
-    return ranked(trials)[0]
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
