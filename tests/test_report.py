@@ -134,6 +134,17 @@ def test_a_full_record(page: str) -> None:
     assert "$" not in page
 
 
+def test_the_page_says_which_of_two_schedules_won(page: str, tmp_path: Path) -> None:
+    assert "Each line is" not in page
+    record = make_record()
+    record["results"][0] |= {"restarts": [{}] * 3, "finalist": 1}
+    page = write(record, tmp_path / "two")
+    assert "Each line is the best of 3 trainings by validation; in the searched" in page
+    assert "schedules took turns, the second best won." in page
+    del record["results"][0]["finalist"]
+    assert "of 3 trainings by validation. Best epoch" in write(record, tmp_path / "one")
+
+
 def test_trials_that_confirm_are_told_from_new_schedules(page: str, tmp_path: Path) -> None:
     assert "the best ones again" not in page
     record = make_record()

@@ -411,9 +411,26 @@ def _results_table(record: Record) -> str:
         cells.append(duration(result.get("seconds")))
         mark = " class=first" if result.get("name") == "searched" else ""
         rows.append(f"<tr{mark}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
-    has_best = any(when == "best" for _, when, _ in columns)
-    caption = f"<caption>Best epoch: {escape(BEST_EPOCH)}.</caption>" if has_best else ""
+    notes = [_finals_in_words(results[0])]
+    if any(when == "best" for _, when, _ in columns):
+        notes.append(f"Best epoch: {BEST_EPOCH}.")
+    caption = (
+        f"<caption>{escape(text)}</caption>" if (text := " ".join(filter(None, notes))) else ""
+    )
     return (
         f"<div class=scroll><table>{caption}<thead><tr><th scope=col>Schedule</th>{head}"
         f"<th scope=col>Time</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _finals_in_words(result: Record) -> str:
+    """How often each line was trained, and which of a search's two best schedules won."""
+    tried = result.get("restarts")
+    if not isinstance(tried, list) or len(tried) < 2:
+        return ""
+    words = f"Each line is the best of {len(tried)} trainings by validation"
+    finalist = result.get("finalist")
+    if finalist in (0, 1):
+        place = ("best", "second best")[finalist]
+        words += f"; in the searched one's the two best schedules took turns, the {place} won"
+    return f"{words}."
