@@ -25,6 +25,7 @@ from benchmarks.common import run_rows
 from experiments.common import NOISES, Job, Row, in_words, mean_std
 from keeprate.data import Data, part
 from keeprate.training import TrainingConfig
+from keeprate.trials import given_in_words
 
 NO_SEARCH = "no search"
 VALIDATIONS = {
@@ -42,6 +43,7 @@ PROTOCOL = {
     "budget": BUDGET,
     "restarts": RESTARTS,
     "finalists": 2,
+    "warm start": given_in_words(),
     "test samples": 5_000,
 }
 

@@ -39,7 +39,7 @@ MANY = 16  # trials from which on some confirm, if nothing else is said
 GIVEN: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
     (exponential_drop, (0.45, 20)),
     (exponential_drop, (0.35, 8)),
-    (plain_decay, (0.75,)),
+    (exponential_drop, (0.7, 4)),
     (exponential_drop, (0.4, 8)),
     (exponential_drop, (0.6, 8)),
     (plain_decay, (0.85,)),
