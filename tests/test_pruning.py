@@ -35,7 +35,8 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     complete = [t for t in halved.record["trials"] if t["value"] is not None]
     best = max(complete, key=lambda t: t["value"])
     assert halved.record["finalists"][0] == [best["number"]]
-    assert all(trial["value"] for (n,) in halved.record["finalists"] for trial in [first[n]])
+    finalist = halved.record["finalists"][halved.record["results"][0]["finalist"]][0]
+    assert np.allclose(halved.schedule.keep_rate, halved.record["trials"][finalist]["keep_rate"])
     # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
     assert halved.record["cost"]["candidate_epochs"] == 28 + 7
 

@@ -187,7 +187,8 @@ def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, 
 def test_a_killed_search_with_a_pruner_prunes_the_same(
     kill, data, tmp_path, pruner, where, at, every
 ):
-    options = {"trials": 22, "pruner": pruner, "confirm": False, **ALONE}
+    trials = 22 if pruner == "hyperband" else 12  # more than one population
+    options = {"trials": trials, "pruner": pruner, "confirm": False, **ALONE}
     kill(tmp_path, where, at, epochs=5, checkpoint_seconds=every, **options)
     resumed, whole = (
         search(data, config=replace(CONFIG, epochs=5), out=out, **options)
