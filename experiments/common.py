@@ -12,12 +12,13 @@ import functools
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Interface
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -222,6 +223,32 @@ def run_missing(
         which = ", ".join(str(value) for value in job.key.values())
         print(f"{which}: {words(result)}", flush=True)
     return rows
+
+
+class Repeated(Interface):
+    """What every protocol that is run over seeds has."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seeds(self) -> int: ...
+
+    def as_row(self) -> Row: ...
+
+
+def run_seeds(
+    item: str,
+    protocol: Repeated,
+    jobs_of: Callable[[int], Iterable[Job]],
+    *,
+    seeds: int | None = None,
+    **options: Any,
+) -> list[Row]:
+    """Do the jobs of each seed, all of the protocol's or so many; `options` are `run_missing`'s."""
+    numbers = range(protocol.seeds if seeds is None else seeds)
+    jobs = [job for seed in numbers for job in jobs_of(seed)]
+    return run_missing(item, protocol.name, protocol.as_row(), jobs, **options)
 
 
 def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keeprate
 from experiments.common import (
@@ -21,7 +22,7 @@ from experiments.common import (
     describe_run,
     load_data,
     read_results,
-    run_missing,
+    run_seeds,
 )
 from keeprate import InputError
 from keeprate.methods import METHODS
@@ -99,29 +100,16 @@ class Comparison:
     def protocol(self, name: str) -> Protocol:
         return next(protocol for protocol in self.protocols if protocol.name == name)
 
-    def run(
-        self,
-        protocol: Protocol,
-        *,
-        data: str,
-        runs: str,
-        seeds: int | None = None,
-        at_once: int = 1,
-        results: Path = RESULTS,
-    ) -> list[Row]:
+    def run(self, protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
         """Train what the results file does not have yet; `data` is the folder of data sets."""
-        jobs = [
-            Job(
-                {"noise": noise, "seed": seed, "name": arm.name},
-                partial(self._train, protocol, noise, seed, arm, data, runs),
-            )
-            for seed in range(protocol.seeds if seeds is None else seeds)
-            for noise in self.noises
-            for arm in self.arms
-        ]
-        return run_missing(
-            self.name, protocol.name, protocol.as_row(), jobs, at_once=at_once, results=results
-        )
+
+        def jobs(seed: int) -> Iterator[Job]:
+            for noise in self.noises:
+                for arm in self.arms:
+                    train = partial(self._train, protocol, noise, seed, arm, data, runs)
+                    yield Job({"noise": noise, "seed": seed, "name": arm.name}, train)
+
+        return run_seeds(self.name, protocol, jobs, **options)
 
     def _train(
         self, protocol: Protocol, noise: str, seed: int, arm: Arm, data: str, runs: str

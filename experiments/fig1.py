@@ -7,10 +7,11 @@ those here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ from experiments.common import (
     describe_run,
     load_data,
     results_to_draw,
-    run_missing,
+    run_seeds,
 )
 from experiments.drawing import SEQUENCE, STYLE, band, new_figure, save, say
 from keeprate.training import TrainingConfig
@@ -128,27 +129,18 @@ def protocol_named(name: str) -> Protocol:
     return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
-def run(
-    protocol: Protocol,
-    *,
-    data: str,
-    runs: str,
-    seeds: int | None = None,
-    at_once: int = 1,
-    results: Path = RESULTS,
-) -> list[Row]:
-    """Train what the results file does not have yet; `data` is the folder of data sets."""
-    jobs = [
-        Job(
-            asdict(setting) | {"seed": seed},
-            partial(_train, protocol.name, setting, seed, data, runs),
-        )
-        for seed in range(protocol.seeds if seeds is None else seeds)
-        for setting in protocol.settings()
-    ]
-    return run_missing(
-        NAME, protocol.name, protocol.as_row(), jobs, at_once=at_once, results=results
-    )
+def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
+    """Train what the results file does not have yet; `data` is the folder of data sets.
+
+    `options` are those of `run_seeds`, here and in the tables.
+    """
+
+    def jobs(seed: int) -> Iterator[Job]:
+        for setting in protocol.settings():
+            train = partial(_train, protocol.name, setting, seed, data, runs)
+            yield Job(asdict(setting) | {"seed": seed}, train)
+
+    return run_seeds(NAME, protocol, jobs, **options)
 
 
 def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> Row:

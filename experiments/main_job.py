@@ -7,20 +7,21 @@ one thread each, take less time than one after the other on two threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keeprate
-from experiments.common import RESULTS, Job, Row, command_of, load_data, run_missing
+from experiments.common import Job, Row, command_of, load_data, run_seeds
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
 NAME = "main_job"
 SUMMARY = "the main job on MNIST, two protocols (trains)"
 NOISES = ("symmetric:0.5", "pairflip:0.45")
-SEEDS, EPOCHS = 3, 40
+EPOCHS = 40
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
@@ -40,6 +41,7 @@ class Protocol:
     title: str
     lr_schedule: str
     search: dict[str, Any]
+    seeds: int = 3
 
     def as_row(self) -> Row:
         """For the results file."""
@@ -131,27 +133,12 @@ def _accuracies(row: Row) -> str:
     return ", ".join(each)
 
 
-def run(
-    protocol: Protocol,
-    *,
-    data: str,
-    runs: str,
-    seeds: int | None = None,
-    at_once: int = 1,
-    results: Path = RESULTS,
-) -> list[Row]:
+def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
     """Run what the results file does not have yet; `data` is the folder of data sets."""
-    jobs = [
-        Job({"noise": noise, "seed": seed}, partial(run_one, protocol, noise, seed, data, runs))
-        for seed in range(SEEDS if seeds is None else seeds)
-        for noise in NOISES
-    ]
-    return run_missing(
-        NAME,
-        protocol.name,
-        protocol.as_row(),
-        jobs,
-        at_once=at_once,
-        results=results,
-        words=_accuracies,
-    )
+
+    def jobs(seed: int) -> Iterator[Job]:
+        for noise in NOISES:
+            train = partial(run_one, protocol, noise, seed, data, runs)
+            yield Job({"noise": noise, "seed": seed}, train)
+
+    return run_seeds(NAME, protocol, jobs, words=_accuracies, **options)

@@ -216,7 +216,7 @@ def _sources(results: Path) -> Iterator[Source]:
     for job in main_job.PROTOCOLS:
         rows = main_job.lines_of(read_results(main_job.NAME, job.name, results))
         names = [arm.name for arm in MAIN_JOB_ARMS]
-        whole = len(rows) == main_job.SEEDS * len(main_job.NOISES) * len(names)
+        whole = len(rows) == job.seeds * len(main_job.NOISES) * len(names)
         title = f"main job (three methods), {job.title}"
         yield Source(title, "methods", rows, main_job.NOISES, names, whole)
     for table in COMPARISONS:

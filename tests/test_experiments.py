@@ -608,12 +608,12 @@ def test_the_page_is_written_and_found_stale(tmp_path: Path) -> None:
 
 
 def test_the_main_job_goes_on_and_is_shown(tmp_path: Path, monkeypatch, capsys) -> None:
-    small = main_job.Protocol("budget", "b", "constant", {"budget": 2, "restarts": 2})
+    search = {"budget": 2, "restarts": 2}
+    small = main_job.Protocol("budget", "b", "constant", search, seeds=1)
     monkeypatch.setattr(main_job, "PROTOCOLS", (small,))
     monkeypatch.setattr(main_job, "load_data", lambda folder, name: keeprate.load("digits"))
     monkeypatch.setattr(main_job, "EPOCHS", 2)
-    monkeypatch.setattr(main_job, "SEEDS", 1)
-    monkeypatch.setitem(main_job.run.__kwdefaults__, "results", tmp_path)
+    monkeypatch.setitem(common.run_missing.__kwdefaults__, "results", tmp_path)
     words = ["main_job", "--protocol", "budget", "--runs", str(tmp_path / "runs")]
     assert command.main(words) == 0
     assert "symmetric:0.5, 0: searched " in capsys.readouterr().out
