@@ -24,6 +24,7 @@ import keeprate
 from benchmarks.common import run_rows
 from experiments.common import NOISES, Job, Row, in_words, mean_std
 from keeprate.data import Data, part
+from keeprate.searching import MOST_FINALISTS
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
@@ -42,7 +43,7 @@ PROTOCOL = {
     "epochs": EPOCHS,
     "budget": BUDGET,
     "restarts": RESTARTS,
-    "finalists": 2,
+    "finalists": MOST_FINALISTS,
     "warm start": given_in_words(),
     "test samples": 5_000,
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 import keeprate
 from experiments.common import Job, Row, command_of, load_data, run_seeds
+from keeprate.searching import MOST_FINALISTS
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
@@ -51,7 +52,7 @@ class Protocol:
             "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[self.lr_schedule],
             "epochs": EPOCHS,
             **self.search,
-            "finalists": 2,
+            "finalists": MOST_FINALISTS,
             "sampler": "natural-gradient",
             "confirm": True,
             "warm_start": given_in_words(),

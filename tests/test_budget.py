@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import keeprate
 from keeprate import budget, searching
@@ -36,6 +38,12 @@ def test_a_search_costs_what_was_said(data, tmp_path) -> None:
     assert run.record["cost"]["full_trainings"] == 16 and len(run.record["trials"]) == 16
     again = [trial["confirms"] is not None for trial in run.record["trials"]]
     assert again == [False] * 12 + [True] * 4
+
+
+@given(st.floats(2, 300))
+def test_a_plan_uses_its_budget_and_no_more(trainings: float) -> None:
+    trials, confirm = searching._plan(trainings)
+    assert trainings - 1 < trials <= trainings and 0 <= confirm < trials
 
 
 @pytest.mark.parametrize(("budget", "plan"), [(2, (2, 0)), ("6.9", (6, 0)), (16, (16, 4))])

@@ -31,6 +31,10 @@ class Plan:
     method: Method
     schedules: tuple[Schedule, ...]
 
+    def turn(self, restart: int) -> int:
+        """Which of the schedules a restart, counted from 0, trains with."""
+        return restart % len(self.schedules)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -70,8 +74,7 @@ def train_plans(
         trained += epochs * len(population.curves)
         for number, curves in population.curves.items():
             restart, i = divmod(number, len(plans))
-            schedules, value = plans[i].schedules, None
-            turn = restart % len(schedules)
+            schedules, turn, value = plans[i].schedules, plans[i].turn(restart), None
             which = {"finalist": turn} if len(schedules) > 1 else {}
             if number not in population.failed:
                 value = trial_value(curves.validation_score, epochs)
@@ -100,7 +103,7 @@ def train_plans(
         train_schedules(
             [i + restart * len(plans) for restart in range(restarts) for i in mine],
             [
-                plans[i].schedules[restart % len(plans[i].schedules)]
+                plans[i].schedules[plans[i].turn(restart)]
                 for restart in range(restarts)
                 for i in mine
             ],

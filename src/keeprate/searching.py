@@ -169,6 +169,7 @@ def search(
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
     )
+    n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
     options = {
         "method": chosen.name,
         "method_fingerprint": chosen.fingerprint(),
@@ -181,8 +182,8 @@ def search(
         "confirm": confirm,
         "warm_start": warm_start and given_in_words(),
         "baselines": baselines_too,
-        "restarts": check_restarts(restarts),
-        "finalists": min(MOST_FINALISTS, restarts),
+        "restarts": restarts,
+        "finalists": n_finalists,
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "search", command=command, options=options)
@@ -208,7 +209,7 @@ def search(
         finished = study.get_trials(deepcopy=False)
         record["trials"] = [describe_trial(trial, proposals) for trial in finished]
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
-    best = ranked(finished)[: min(MOST_FINALISTS, restarts)]
+    best = ranked(finished)[:n_finalists]
     # By trial number; which of them has the run's networks is in its result.
     record["finalists"] = [[trial.number for trial in same] for same in best]
     found = [family.schedule(same[0].params, config.epochs) for same in best]
