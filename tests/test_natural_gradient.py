@@ -15,7 +15,7 @@ from keeprate.natural_gradient import (
     ProductBeta,
     rank_utilities,
 )
-from keeprate.schedules import basis_schedule
+from keeprate.shapes import basis_schedule
 
 SOME = ProductBeta([0.5, 1.0, 2.0, 7.0], [0.8, 1.0, 5.0, 3.0])
 T = 200

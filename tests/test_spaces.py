@@ -6,7 +6,7 @@ import pytest
 
 from keeprate.errors import InputError
 from keeprate.sampler import from_unit
-from keeprate.schedules import (
+from keeprate.shapes import (
     MIN_KEEP_RATE,
     basis_schedule,
     co_teaching_schedule,

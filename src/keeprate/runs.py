@@ -30,7 +30,8 @@ from keeprate.methods import METHODS, Method, get_method
 from keeprate.noise import Noise
 from keeprate.noise_model import NoiseEstimate, estimate_noise
 from keeprate.records import save_record
-from keeprate.schedules import Schedule, as_schedule, co_teaching_schedule, plain_decay
+from keeprate.schedules import Schedule, as_schedule
+from keeprate.shapes import co_teaching_schedule, plain_decay
 from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 

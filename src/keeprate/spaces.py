@@ -2,7 +2,7 @@
 
 Sec. 4.1.1 of the paper compares ``basis`` (Eq. (1)), ``co-teaching`` (Eq. (3)) and ``full`` (a free
 keep rate for every epoch); App. B.2 adds ``power-decay``. Every schedule of every space starts at
-R(1) = 1, as Sec. 3.2 asks, and never falls below `keeprate.schedules.MIN_KEEP_RATE`.
+R(1) = 1, as Sec. 3.2 asks, and never falls below `keeprate.shapes.MIN_KEEP_RATE`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from keeprate.errors import invalid
-from keeprate.schedules import (
+from keeprate.schedules import Schedule
+from keeprate.shapes import (
     MIN_KEEP_RATE,
     N_BASIS_PARAMETERS,
     Array,
-    Schedule,
     basis_schedule,
     check_epochs,
     co_teaching_schedule,

@@ -26,8 +26,8 @@ from keeprate.sampler import (
     from_unit,
     keys,
 )
-from keeprate.schedules import Array, exponential_drop, plain_decay
 from keeprate.seeding import derive_seed
+from keeprate.shapes import Array, exponential_drop, plain_decay
 from keeprate.spaces import Space
 from keeprate.training import Curves
 
