@@ -82,28 +82,33 @@ def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
 def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypatch, bias):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(9, 6, generator=generator, requires_grad=True)
-    weight = torch.rand(4, 5, 6, generator=generator, requires_grad=True)
-    given = [x, weight] + [torch.rand(4, 5, generator=generator, requires_grad=True)] * bias
-    selected = torch.rand(4, 9, generator=generator) < 0.5
-    selected[2], selected[3] = True, False  # one keeps all, one nothing
+    weight = torch.rand(5, 5, 6, generator=generator, requires_grad=True)
+    given = [x, weight] + [torch.rand(5, 5, generator=generator, requires_grad=True)] * bias
+    selected = torch.rand(5, 9, generator=generator) < 0.5
+    selected[1] = selected[0].roll(1)  # two keep as many, but others
+    selected[3], selected[4] = True, False  # one keeps all, one nothing
 
     def gradients(y):
         loss = (y.square().sum(-1) * selected).sum()
         return torch.autograd.grad(loss, given)
+
+    def noted(*arguments, bmm=torch.bmm, **options):
+        if options:  # into the weight gradient
+            products.append(arguments)
+        return bmm(*arguments, **options)
 
     plain = torch.einsum("noi,bi->nbo", weight, x) + (given[2][:, None] if bias else 0.0)
     expected, products = gradients(plain), []
     for limit in (1, 2**60):
         monkeypatch.setattr(networks_module, "OWN_PRODUCT", limit)
         with monkeypatch.context() as patch:
-            patch.setattr(
-                torch, "mm", lambda *a, mm=torch.mm, **k: products.append(a) or mm(*a, **k)
-            )
+            patch.setattr(torch, "bmm", noted)
             found = gradients(_stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
-    sizes = [own.shape[1] for own, _ in products]
-    assert sizes == selected.sum(1).tolist()  # above the limit only, and no sample in vain
+    sizes = [own.shape[::2] for own, _ in products]  # above the limit only, no sample in vain
+    numbers = selected.sum(1).tolist()
+    assert sizes == [(2, numbers[1]), *((1, number) for number in numbers[2:])]
 
 
 class Dropping(nn.Module):

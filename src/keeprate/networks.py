@@ -12,6 +12,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -438,7 +439,9 @@ class _SharedLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         n_networks, n_out, n_in = weight.shape
         rows = weight.reshape(n_networks * n_out, n_in)
-        y = rows @ x.T if bias is None else torch.addmm(bias.reshape(-1, 1), rows, x.T)
+        y = rows @ x.T
+        if bias is not None:
+            y += bias.reshape(-1, 1)
         ctx.save_for_backward(x.to(y.dtype), weight)  # autocast: x as it was multiplied
         ctx.has_bias = bias is not None
         return y
@@ -460,6 +463,9 @@ class _SharedLinear(torch.autograd.Function):
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """`[N, out, B] @ [B, in]`; each network's selected samples alone where that is faster.
 
+    Neighbours that selected as many samples (the peers of a candidate, as a rule) share a batched
+    product: a thread for each network is faster than all threads in each product.
+
     That is on a CPU, from `OWN_PRODUCT` on. In bfloat16 gathering the samples costs what it saves,
     and a GPU would have to wait until their number is known.
     """
@@ -470,10 +476,13 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
         learned = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
         if not learned.all():
             product = gradient.new_empty(shape)
-            for row, samples in enumerate(learned):
-                chosen = samples.nonzero().squeeze(-1)
-                own = gradient[row].index_select(-1, chosen)
-                torch.mm(own, x.index_select(0, chosen), out=product[row])
+            row = 0
+            for n_chosen, group in groupby(learned.sum(1).tolist()):
+                rows = slice(row, row := row + len(list(group)))
+                chosen = learned[rows].nonzero()[:, 1].view(rows.stop - rows.start, n_chosen)
+                own = gradient[rows].gather(2, chosen.unsqueeze(1).expand(-1, n_out, -1))
+                inputs = x.index_select(0, chosen.flatten()).view(*chosen.shape, x.shape[1])
+                torch.bmm(own, inputs, out=product[rows])
             return product
     return (gradient.reshape(-1, n_samples) @ x).view(shape)
 
