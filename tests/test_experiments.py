@@ -288,8 +288,8 @@ def test_tables_equal_what_the_rows_give_by_hand(tmp_path: Path) -> None:
         values = [100 * row[when][what] for row in own]
         mean = sum(values) / 3
         std = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
-        cells.append(f"{mean:.2f} ± {std:.2f}")
-    assert f"| Standard | {cells[0]} | {cells[1]} | 68.86 ± 5.20 |" in results.text(tmp_path)
+        cells.append(f"{mean:.2f}\xa0±\xa0{std:.2f}")
+    assert f"| Standard | {cells[0]} | {cells[1]} | 68.86\xa0±\xa05.20 |" in results.text(tmp_path)
 
 
 def test_one_seed_has_no_deviation() -> None:
@@ -359,7 +359,7 @@ def test_a_searched_line_may_be_behind_by_the_deviation_of_the_best() -> None:
     assert claim.verdict(replace(source, complete=False)).verdict == IN_PART
     found = claim.verdict(replace(source, names=("proposed", "jocor"), noises=("pairflip:0.45",)))
     assert found.verdict == FAILED
-    words = "90.00 % (proposed), the best 92.00 ± 0.50 (jocor) (no)"
+    words = "90.00 % (proposed), the best 92.00\xa0±\xa00.50 (jocor) (no)"
     assert found.evidence == [f"pairflip 45 %, {when} epoch: {words}" for when in ("last", "best")]
     assert claim.verdict(replace(source, names=(*means, "standard"))).verdict == UNKNOWN
 
