@@ -22,6 +22,7 @@ FLOORS = {
         "noise",
         "schedules",
         "natural_gradient",
+        "operations",
         "selection",
         "models",
         "records",

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from keeprate import networks as networks_module
+from keeprate import operations
 from keeprate.methods import METHODS
 from keeprate.models import MODELS, model3
-from keeprate.networks import ModuleNetworks, StackedNetworks, _stacked_linear, build_networks
+from keeprate.networks import ModuleNetworks, StackedNetworks, build_networks
+from keeprate.operations import stacked_linear
 from keeprate.training import train_step
 
 CPU = torch.device("cpu")
@@ -20,6 +21,18 @@ BUILDS = {
     "model1": (partial(MODELS["model1"], (3, 32, 32), 10), (3, 32, 32)),
     "model2": (partial(MODELS["model2"], (3, 8, 8), 10), (3, 8, 8)),
     "model3": (partial(model3, (3, 12, 12), 10, dropout=0.0), (3, 12, 12)),
+    "series": (
+        lambda: nn.Sequential(
+            nn.Conv1d(2, 4, 3, stride=2, bias=False),
+            nn.Tanh(),
+            nn.Conv1d(4, 4, 3, padding=1, groups=2),
+            nn.Tanh(),
+            nn.Conv1d(4, 4, 3, padding="same", dilation=2),
+            nn.Flatten(),
+            nn.Linear(20, 10),
+        ),
+        (2, 12),
+    ),
 }
 
 
@@ -66,7 +79,7 @@ def test_stacked_equals_one_by_one_after_20_float32_steps(name):
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
-    monkeypatch.setattr(networks_module, "OWN_PRODUCT", 1)
+    monkeypatch.setattr(operations, "OWN_PRODUCT", 1)
     build, shape = BUILDS[name]
     stacked, alone = (
         cls(lambda: build().double(), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)
@@ -100,10 +113,10 @@ def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypat
     plain = torch.einsum("noi,bi->nbo", weight, x) + (given[2][:, None] if bias else 0.0)
     expected, products = gradients(plain), []
     for limit in (1, 2**60):
-        monkeypatch.setattr(networks_module, "OWN_PRODUCT", limit)
+        monkeypatch.setattr(operations, "OWN_PRODUCT", limit)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "bmm", noted)
-            found = gradients(_stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))
+            found = gradients(stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
     sizes = [own.shape[::2] for own, _ in products]  # above the limit only, no sample in vain

@@ -1,0 +1,279 @@
+"""Operations on stacked networks that vmap's own rules make slow, or that must differ from its.
+
+Linear layers, some convolutions on a CPU, dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+OWN_PRODUCT = 2**22
+"""Multiplications of a whole batch in one network from which a product of its own pays."""
+
+BLOCK = 8
+"""Channels that a CPU convolves at once; groups (vmap's own rule) of other sizes are slow."""
+
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+
+class LockstepOperations(TorchFunctionMode):
+    """Replaces three operations inside the networks.
+
+    Linear layers: vmap's own rule multiplies N small matrices with N copies of the shared
+    input; ours is one large product. Convolutions: vmap's rule is one of N groups, slow on a CPU
+    unless groups fill its blocks. Dropout: each network draws its mask from its own generator.
+    """
+
+    def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
+        super().__init__()
+        self._generators, self._stacked = generators, stacked
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear and self._stacked:
+            return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
+        if func in _CONVOLUTIONS and self._stacked:
+            return _convolution(func, *args, **kwargs)
+        if func is F.dropout:
+            return _dropout(self._generators, *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _linear_arguments(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input, weight, bias
+
+
+class _Linear(torch.autograd.Function):
+    """y = x W^T + b, with a vmap rule of our own.
+
+    Outputs are kept feature-major (`[N, out, B]` in memory, seen as `[N, B, out]`): then the
+    forward product is one large product without copies, and so can the weight gradient be.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep: only the vmap rule runs, and autograd follows its operations."""
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, int]:
+        weight = _leading(weight, in_dims[1], info.batch_size)
+        if bias is not None:
+            bias = _leading(bias, in_dims[2], info.batch_size)
+        stacked = in_dims[0] is not None
+        if in_dims[0] is not None:
+            x = x.movedim(in_dims[0], 0)
+        return stacked_linear(x, weight, bias, stacked=stacked), 0
+
+
+def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
+    """N linear layers at once: x `[B, ..., in]`, or `[N, B, ..., in]` if stacked."""
+    n_networks, n_out, n_in = weight.shape
+    if not stacked:  # the same inputs for every network: one product for all
+        flat = x.reshape(-1, n_in)
+        product: Tensor = _SharedLinear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
+        y = product.view(n_networks, n_out, -1).mT
+    else:
+        flat = x.reshape(n_networks, -1, n_in)
+        if bias is None:
+            y = torch.bmm(weight, flat.mT).mT
+        else:
+            y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
+    shape = x.shape[1:-1] if stacked else x.shape[:-1]
+    return y.unflatten(1, shape) if len(shape) != 1 else y
+
+
+class _SharedLinear(torch.autograd.Function):
+    """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
+
+    The weight gradient costs what was selected: a sample that is left out has a gradient of
+    exactly zero, so that of the product only the part R of the selected is to be computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        n_networks, n_out, n_in = weight.shape
+        rows = weight.reshape(n_networks * n_out, n_in)
+        y = rows @ x.T
+        if bias is not None:
+            y += bias.reshape(-1, 1)
+        ctx.save_for_backward(x.to(y.dtype), weight)  # autocast: x as it was multiplied
+        ctx.has_bias = bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(gradient, x).to(weight.dtype)
+        of_bias = gradient.sum(-1).to(weight.dtype) if ctx.has_bias else None
+        return of_x, of_weight, of_bias
+
+
+def _convolution(
+    convolve: Callable[..., Tensor],
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    # An image has up to four channels and is no group: all networks share it.
+    odd = weight.shape[0] % BLOCK or (weight.shape[1] > 4 and weight.shape[1] % BLOCK)
+    batch = input.dim() == weight.dim()
+    if odd and batch and groups == 1 and input.device.type == "cpu":
+        arguments = (input, weight, bias, stride, padding, dilation)
+        found: Tensor = _Convolution.apply(convolve, *arguments)  # type: ignore[no-untyped-call]
+        return found
+    return convolve(input, weight, bias, stride, padding, dilation, groups)
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution of a batch, with a vmap rule of our own.
+
+    Of shared inputs it is one convolution with N times as many outputs, else one for each network.
+    """
+
+    @staticmethod
+    def forward(convolve: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        return convolve(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep: only the vmap rule runs, and autograd follows its operations."""
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        convolve: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *options: Any,
+    ) -> tuple[Tensor, int]:
+        weight = _leading(weight, in_dims[2], info.batch_size)
+        if bias is not None:
+            bias = _leading(bias, in_dims[3], info.batch_size)
+        if in_dims[1] is None:
+            own = None if bias is None else bias.flatten()
+            y = convolve(x, weight.flatten(0, 1), own, *options)
+            return y.unflatten(1, weight.shape[:2]).movedim(1, 0).contiguous(), 0
+        each = [
+            convolve(one, own, None if bias is None else bias[row], *options)
+            for row, (one, own) in enumerate(zip(x.movedim(in_dims[1], 0), weight, strict=True))
+        ]
+        return torch.stack(each), 0
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """`[N, out, B] @ [B, in]`; each network's selected samples alone where that is faster.
+
+    Neighbours that selected as many samples (the peers of a candidate, as a rule) share a batched
+    product: a thread for each network is faster than all threads in each product.
+
+    That is on a CPU, from `OWN_PRODUCT` on. In bfloat16 gathering the samples costs what it saves,
+    and a GPU would have to wait until their number is known.
+    """
+    n_networks, n_out, n_samples = gradient.shape
+    shape = (n_networks, n_out, x.shape[1])
+    large = n_out * n_samples * x.shape[1] >= OWN_PRODUCT
+    if large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
+        learned = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
+        if not learned.all():
+            product = gradient.new_empty(shape)
+            row = 0
+            for n_chosen, group in groupby(learned.sum(1).tolist()):
+                rows = slice(row, row := row + len(list(group)))
+                chosen = learned[rows].nonzero()[:, 1].view(rows.stop - rows.start, n_chosen)
+                own = gradient[rows].gather(2, chosen.unsqueeze(1).expand(-1, n_out, -1))
+                inputs = x.index_select(0, chosen.flatten()).view(*chosen.shape, x.shape[1])
+                torch.bmm(own, inputs, out=product[rows])
+            return product
+    return (gradient.reshape(-1, n_samples) @ x).view(shape)
+
+
+def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _dropout(
+    generators: list[torch.Generator],
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    if not training or p == 0.0:
+        return input
+    if p == 1.0:
+        return input * 0.0
+    mask: Tensor = _DropoutMask.apply(input.detach(), p, generators)  # type: ignore[no-untyped-call]
+    return input * mask
+
+
+class _DropoutMask(torch.autograd.Function):
+    """0 or 1 / (1 - p) for each element, drawn by each network's own generator."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
+        (generator,) = generators
+        return torch.empty_like(x).bernoulli_(1 - p, generator=generator).div_(1 - p)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        p: float,
+        generators: list[torch.Generator],
+    ) -> tuple[Tensor, int]:
+        return dropout_masks(_leading(x, in_dims[0], info.batch_size), p, generators), 0
+
+
+def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
+    """A dropout mask for each of the stacked networks, `[N, ...]`."""
+    mask = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for row, generator in zip(mask, generators, strict=True):
+        row.bernoulli_(1 - p, generator=generator)
+    return mask.div_(1 - p)
