@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.common import Job, Row, run_missing
+from keeprate.data import Data, part
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,3 +42,17 @@ def run_rows(
         **words,
     )
     print("\n".join(table(rows)))
+
+
+def held_out(data: Data, seed: int) -> Data:
+    """A tenth of the training samples, chosen at random, validates with its noisy labels."""
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    left_out, kept = np.split(order, [len(order) // 10])
+    validation = replace(part(data.train, left_out), true_labels=None)
+    return replace(
+        data,
+        train=part(data.train, kept),
+        validation=validation,
+        validation_labels="noisy",
+        validation_from=f"{len(validation)} of the {len(order)} training samples",
+    )

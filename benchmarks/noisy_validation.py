@@ -18,12 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import keeprate
-from benchmarks.common import run_rows
+from benchmarks.common import held_out, run_rows
 from experiments.common import NOISES, Job, Row, in_words, mean_std
-from keeprate.data import Data, part
+from keeprate.data import Data
 from keeprate.searching import MOST_FINALISTS
 from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
@@ -53,18 +51,8 @@ def prepared(folder: str, noise: str, seed: int, samples: int, *, clean: bool) -
     """The same training and test samples, with clean validation labels or with noisy ones."""
     source = folder if folder == "digits" else str(Path(folder) / "mnist")
     data = keeprate.prepare(source, noise=noise, seed=seed, limit=samples)
-    order = np.random.default_rng(seed).permutation(len(data.train))
-    left_out, kept = np.split(order, [len(order) // 10])
-    shared = replace(data, train=part(data.train, kept))
-    if clean:
-        return shared
-    held_out = replace(part(data.train, left_out), true_labels=None)
-    return replace(
-        shared,
-        validation=held_out,
-        validation_labels="noisy",
-        validation_from=f"{len(held_out)} of the {len(order)} training samples",
-    )
+    noisy = held_out(data, seed)
+    return replace(data, train=noisy.train) if clean else noisy
 
 
 def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, epochs: int) -> Row:

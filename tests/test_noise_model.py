@@ -157,6 +157,15 @@ def test_issues_are_ranked_better_than_by_the_label_s_probability():
     assert (np.diff(found.scores[found.ranking]) >= 0).all()
 
 
+def test_where_predictions_are_of_labels_the_label_s_probability_ranks():
+    """Networks that saw all labels: the fitted matrix is near the identity, its rest chance."""
+    generator = np.random.default_rng(0)
+    pred_probs = generator.dirichlet([0.3] * 5, size=2000)
+    labels = np.array([generator.choice(5, p=row) for row in pred_probs])
+    scores = find_label_issues(labels, pred_probs).scores
+    assert spearmanr(scores, pred_probs[np.arange(2000), labels])[0] > 0.99  # 0.54 by the fit alone
+
+
 @pytest.mark.parametrize(
     ("labels", "pred_probs", "words"),
     [

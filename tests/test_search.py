@@ -116,18 +116,25 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
     options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines_too": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
-    rate = run.schedule.parameters["noise_rate"]
+    rate = run.record["first"]["noise_rate"]
     assert abs(rate - data.noise_rate) < 0.08
-    assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
+    (result,) = run.record["results"]
+    by_rate, everything = (tried["validation_score"] for tried in result["restarts"])
+    if by_rate > everything:
+        assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
+        assert result["finalist"] == 0 and run.schedule.parameters == {"noise_rate": rate}
+    else:
+        assert (run.schedule.keep_rate == 1).all() and result["finalist"] == 1
     assert len(first["results"][0]["curves"]["train_loss"]) == 7  # steps, not a quarter
     assert first["results"][0]["curves"]["test_accuracy"] is None
     cost = run.record["cost"]
     assert (cost["candidate_epochs"], cost["full_trainings"]) == (7, 7 / 16)
-    assert run.record["results"][0]["label"] == "Co-teaching, R(t) by the noise rate"
+    assert result["label"] == "Co-teaching, R(t) without a search"
     wrong = replace(data, test=replace(data.test, labels=data.test.labels.flip(0)))
     assert np.array_equal(train(wrong, **options).schedule.keep_rate, run.schedule.keep_rate)
     told = train(data, noise_rate=0.19, out=tmp_path / "told", **options)
     assert told.schedule.keep_rate[-1] == pytest.approx(0.729)
+    assert told.record["results"][0]["label"] == "Co-teaching, R(t) by the noise rate"
     assert not (tmp_path / "told" / "first").exists()
     monkeypatch.setattr(runs, "train_plans", None)  # neither what is finished is trained again
     again = train(data, out=tmp_path, **options)

@@ -53,9 +53,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         As `keeprate.train` takes it. For one that selects no samples there is nothing to search:
         give ``schedule="constant"``.
     schedule : str, array_like [T], Schedule or callable
-        "search", or what `keeprate.train` takes: "auto" (by an estimated noise rate: the price
-        of one training and a quarter), "co-teaching" (needs `noise_rate`), "constant", a file,
-        keep rates, epoch (from 1) -> keep rate.
+        "search", or what `keeprate.train` takes: "auto" (by an estimated noise rate, or all
+        samples kept: the price of two trainings and a quarter), "co-teaching" (needs
+        `noise_rate`), "constant", a file, keep rates, epoch (from 1) -> keep rate.
     trials : int, optional
         Of a search: each is a training. 20, if no budget is given either.
     budget : float or str, optional

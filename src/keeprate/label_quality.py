@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keeprate.errors import InputError, invalid
 from keeprate.files import write_atomically
-from keeprate.noise_model import class_posterior, fit_transition_matrix
+from keeprate.noise_model import OTHERWISE, class_posterior, fit_transition_matrix
 from keeprate.records import load_record
 from keeprate.tables import needs
 from keeprate.transition import check_classes, check_probabilities
@@ -159,7 +159,8 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
 
     Fits the transition matrix T under which the labels are most likely, and scores each label by
     Bayes' rule, P(right | x, label) = p_label(x) T[label, label] / sum_i p_i(x) T[i, label]: what
-    the prediction says, and where noise usually goes.
+    the prediction says, and where noise usually goes. One label in twenty may go anywhere, whatever
+    the fit says.
 
     Parameters
     ----------
@@ -198,6 +199,10 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     if not len(given):
         raise invalid("labels", "hold at least one label", "none", "check the data")
     p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
-    posterior = class_posterior(p, y, fit_transition_matrix(p, y))
+    fitted = fit_transition_matrix(p, y)
+    # Where networks predict labels rather than classes the fit is near the identity, and what is
+    # left of it beside the diagonal is chance.
+    matrix = (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1]
+    posterior = class_posterior(p, y, matrix)
     scores = posterior.gather(1, y[:, None])[:, 0].numpy()
     return LabelQuality(np.arange(len(given)), given, probabilities.argmax(1), scores)

@@ -429,7 +429,10 @@ def _finals_in_words(result: Record) -> str:
         return ""
     words = f"Each line is the best of {len(tried)} trainings by validation"
     finalist = result.get("finalist")
-    if finalist in (0, 1):
+    if finalist in (0, 1) and result.get("name") == "searched":
         place = ("best", "second best")[finalist]
         words += f"; in the searched one's the two best schedules took turns, the {place} won"
+    elif finalist in (0, 1):
+        which = ("R(t) by the noise rate", "every sample kept")[finalist]
+        words += f"; in the first line's two schedules took turns, {which} won"
     return f"{words}."

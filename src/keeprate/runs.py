@@ -162,9 +162,11 @@ def _first_training(
     }
 
 
-def _given_plan(method: Method, schedule: Schedule) -> Plan:
+def _given_plan(method: Method, schedule: Schedule, *rivals: Schedule) -> Plan:
     if not method.uses_schedule:
         return Plan(method.name, method.label, method, (schedule,))
+    if rivals:
+        return Plan("custom", f"{method.label}, R(t) without a search", method, (schedule, *rivals))
     if schedule.name == method.name:
         return Plan(method.name, f"{method.label}, its own R(t)", method, (schedule,))
     names = {
@@ -318,9 +320,11 @@ def train(
         From `keeprate.prepare`.
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
         A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
-        plain decay to (1 - noise rate)^1.5; where `noise_rate` is not given it is estimated by a
+        plain decay to (1 - noise rate)^1.5. Where `noise_rate` is not given it is estimated by a
         first training, careful and of a quarter of the epochs (or 1,000 steps, if that is more),
-        from the training labels or, where those of the validation samples are noisy, from these.
+        from the training labels or, where those of the validation samples are noisy, from these;
+        and every other final training (there are two at least) keeps every sample instead, as
+        not all networks memorise: the best of them by validation is the run's.
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -386,6 +390,7 @@ def train(
     if done is not None:
         return done
     cost = {"candidate_epochs": 0, "full_trainings": 0.0}
+    rivals: tuple[Schedule, ...] = ()
     if given is None:
         if "first" not in record:
             record["first"] = _first_training(setup, model, chosen, command)
@@ -398,7 +403,9 @@ def train(
             "full_trainings": epochs / config.epochs,
             "search_seconds": record["first"]["seconds"],
         }
-    plans = [_given_plan(chosen, given)]
+        rivals = (named_schedule("constant", config.epochs, noise_rate=None),)
+        restarts = max(2, restarts)
+    plans = [_given_plan(chosen, given, *rivals)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
     return finish(setup, record, plans, cost, restarts=restarts)
