@@ -185,4 +185,4 @@ def test_classes_are_thinned_out():
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.5, 0.4, 0.3]},
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.7, 0.6, 0.5]},
     ]
-    assert long_tail.table(rows)[2] == "| n | m | 78.00 \xb1 4.24 | 50.00 \xb1 14.14 |"
+    assert long_tail.table(rows)[2] == "| n | m | 78.00\xa0±\xa04.24 | 50.00\xa0±\xa014.14 |"

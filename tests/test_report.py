@@ -134,13 +134,20 @@ def test_a_full_record(page: str) -> None:
     assert "$" not in page
 
 
-def test_the_page_says_which_of_two_schedules_won(page: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("searched", "the two best schedules took turns, the second best won."),
+        ("custom", "two schedules took turns, every sample kept won."),
+    ],
+)
+def test_the_page_says_which_of_two_schedules_won(page, tmp_path, name, words) -> None:
     assert "Each line is" not in page
     record = make_record()
-    record["results"][0] |= {"restarts": [{}] * 3, "finalist": 1}
+    record["results"][0] |= {"name": name, "restarts": [{}] * 3, "finalist": 1}
     page = write(record, tmp_path / "two")
-    assert "Each line is the best of 3 trainings by validation; in the searched" in page
-    assert "schedules took turns, the second best won." in page
+    assert "Each line is the best of 3 trainings by validation; in the" in page
+    assert words in page
     del record["results"][0]["finalist"]
     assert "of 3 trainings by validation. Best epoch" in write(record, tmp_path / "one")
 
