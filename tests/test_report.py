@@ -138,7 +138,7 @@ def test_a_full_record(page: str) -> None:
     ("name", "words"),
     [
         ("searched", "the two best schedules took turns, the second best won."),
-        ("custom", "two schedules took turns, every sample kept won."),
+        ("custom", "R(t) by the noise rate and every sample kept took turns, the latter won."),
     ],
 )
 def test_the_page_says_which_of_two_schedules_won(page, tmp_path, name, words) -> None:

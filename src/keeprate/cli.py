@@ -270,8 +270,8 @@ def train_command(
         str,
         typer.Option(
             "--schedule",
-            help="auto (by the noise rate, which is estimated), co-teaching, constant, a .json or "
-            ".csv file, or a run folder.",
+            help="auto (by the noise rate, which is estimated, or every sample kept: whichever "
+            "validates better), co-teaching, constant, a .json or .csv file, or a run folder.",
         ),
     ],
     out: Out,

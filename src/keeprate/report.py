@@ -433,6 +433,6 @@ def _finals_in_words(result: Record) -> str:
         place = ("best", "second best")[finalist]
         words += f"; in the searched one's the two best schedules took turns, the {place} won"
     elif finalist in (0, 1):
-        which = ("R(t) by the noise rate", "every sample kept")[finalist]
-        words += f"; in the first line's two schedules took turns, {which} won"
+        both = "R(t) by the noise rate and every sample kept took turns"
+        words += f"; in the first line's {both}, the {('former', 'latter')[finalist]} won"
     return f"{words}."

@@ -366,6 +366,7 @@ def train(
         given = named_schedule("constant", config.epochs, noise_rate=None)
     elif noise_rate is not None:
         given = estimated_schedule(config.epochs, noise_rate)
+    restarts = max(check_restarts(restarts), 1 if given is not None else 2)
     setup = make_setup(
         data,
         model=model,
@@ -382,7 +383,7 @@ def train(
         "method_fingerprint": chosen.fingerprint(),
         "schedule": "auto" if given is None else given.keep_rate.tolist(),
         "baselines": baselines_too,
-        "restarts": check_restarts(restarts),
+        "restarts": restarts,
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "train", command=command, options=options)
@@ -404,7 +405,6 @@ def train(
             "search_seconds": record["first"]["seconds"],
         }
         rivals = (named_schedule("constant", config.epochs, noise_rate=None),)
-        restarts = max(2, restarts)
     plans = [_given_plan(chosen, given, *rivals)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
