@@ -44,7 +44,7 @@ def run_rows(
     print("\n".join(table(rows)))
 
 
-def held_out(data: Data, seed: int) -> Data:
+def with_noisy_validation(data: Data, seed: int) -> Data:
     """A tenth of the training samples, chosen at random, validates with its noisy labels."""
     order = np.random.default_rng(seed).permutation(len(data.train))
     left_out, kept = np.split(order, [len(order) // 10])

@@ -27,7 +27,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 import keeprate
-from benchmarks.common import held_out, run_rows
+from benchmarks.common import run_rows, with_noisy_validation
 from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Data, part
 from keeprate.training import TrainingConfig
@@ -128,7 +128,7 @@ def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
     else:
         source = folder if folder == "digits" else str(Path(folder) / "mnist")
         data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
-    data = replace(held_out(data, seed), test=None)
+    data = replace(with_noisy_validation(data, seed), test=None)
     wrong = (data.train.labels != torch.as_tensor(data.train.true_labels)).numpy()
     found = {"keeprate": with_keeprate(data, wrong, seed, model)}
     for epochs in (20, 5):

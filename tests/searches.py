@@ -13,8 +13,7 @@ SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
 
 def essence(record):
     """All of a record but times and names of places."""
-    kept = {
-        key: record[key] for key in ("kind", "config", "data", "trials", "finalists", "results")
-    }
+    names = ("kind", "config", "data", "trials", "finalists", "results")
+    kept = {name: record[name] for name in names if name in record}  # finalists: of a search
     text = json.dumps(kept, sort_keys=True)
     return json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})

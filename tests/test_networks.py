@@ -124,6 +124,31 @@ def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypat
     assert sizes == [(2, numbers[1]), *((1, number) for number in numbers[2:])]
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "own"),
+    [
+        (lambda: nn.Conv2d(3, 6, 3), (3, 5, 5), True),
+        (lambda: nn.Conv2d(3, 8, 3), (3, 5, 5), False),  # fills blocks
+        (lambda: nn.Conv2d(6, 8, 3), (6, 5, 5), True),
+        (lambda: nn.Conv2d(6, 6, 3, groups=2), (6, 5, 5), False),
+        (lambda: nn.Conv1d(3, 6, 3, padding="same"), (3, 5), True),
+    ],
+)
+def test_convolutions_whose_channels_fill_no_block_have_a_rule_of_their_own(
+    monkeypatch, layer, shape, own
+):
+    calls, rule = [], operations._Convolution.vmap
+    monkeypatch.setattr(
+        operations._Convolution, "vmap", staticmethod(lambda *a: calls.append(a) or rule(*a))
+    )
+    networks = StackedNetworks(layer, [1, 2], 2, CPU)
+    outputs = networks._forward(networks._parameters, {}, torch.rand(4, *shape))
+    assert not calls  # outside of the lockstep's operations
+    with operations.LockstepOperations([], stacked=True):
+        found = networks._forward(networks._parameters, {}, torch.rand(4, *shape))
+    assert bool(calls) == own and found.shape == outputs.shape
+
+
 class Dropping(nn.Module):
     def __init__(self):
         super().__init__()
@@ -147,12 +172,14 @@ def test_a_candidate_does_not_depend_on_who_shares_its_population(cls):
     torch.testing.assert_close(alone(x)[0], together(x)[0])
 
 
+@pytest.mark.parametrize("name", BUILDS)
 @pytest.mark.parametrize("cls", [StackedNetworks, ModuleNetworks])
-def test_mixed_precision_trains(cls):
-    networks = cls(BUILDS["mlp"][0], [1], 2, CPU)
+def test_mixed_precision_trains(cls, name):
+    build, shape = BUILDS[name]
+    networks = cls(build, [1], 2, CPU)
     before = networks.module(0, 0)
     optimizer = torch.optim.SGD(networks.parameters(), lr=0.1)
-    x, y, rate = torch.rand(8, 1, 28, 28), torch.arange(8), torch.tensor([0.5])
+    x, y, rate = torch.rand(8, *shape), torch.arange(8), torch.tensor([0.5])
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
     losses, *_ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()

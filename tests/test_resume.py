@@ -14,6 +14,7 @@ import keeprate
 from keeprate import trials
 from keeprate.noise import Noise
 from keeprate.records import load_record
+from keeprate.runs import train
 from keeprate.searching import search
 from tests.searches import ALONE, CONFIG, SIXTEEN, essence
 
@@ -196,4 +197,20 @@ def test_a_killed_search_with_a_pruner_prunes_the_same(
     )
     assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
     assert any(t["state"] == "pruned" for t in whole.record["trials"])
+    assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
+
+
+@pytest.mark.parametrize(("where", "at"), [("noise rate", 2), ("final training", 4)])
+def test_a_schedule_by_the_noise_rate_goes_on_where_it_stopped(data, tmp_path, where, at):
+    def stop(stage, done, total, best):
+        if (stage, done) == (where, at):
+            raise KeyboardInterrupt
+
+    options = {"schedule": "auto", "config": CONFIG, "checkpoint_seconds": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, out=tmp_path, progress=stop, **options)
+    resumed, whole = (train(data, out=out, **options) for out in (tmp_path, None))
+    for name in ("noise_rate", "epochs"):
+        assert resumed.record["first"][name] == whole.record["first"][name]
+    assert essence(resumed.record) == essence(whole.record)
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)

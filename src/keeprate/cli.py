@@ -152,7 +152,8 @@ Restarts = Annotated[
     typer.Option(
         "--restarts",
         help="Times that each final training is done, from other weights; the best on the "
-        "validation samples is kept. After a search its two best schedules take turns.",
+        "validation samples is kept. Two schedules (the best of a search, or those of auto, which "
+        "trains twice at least) take turns.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -64,7 +64,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Of a search, as `keeprate.search` takes it: below 1 for large data sets and long trainings.
     restarts : int
         Final trainings, of which the one that validates best is kept; from two on the two best
-        schedules of a search take turns. 1, as searches within a grid search are dear: 3 is safer.
+        schedules of a search take turns ("auto": two at least). 1, as searches within a grid
+        search are dear: 3 is safer.
     epochs, batch_size : int
         As in `keeprate.training.TrainingConfig`; batches are never larger than the training set.
     optimizer : {"adam", "sgd", "rmsprop"}

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from keeprate.errors import InputError, invalid
 from keeprate.files import write_atomically
-from keeprate.noise_model import OTHERWISE, class_posterior, fit_transition_matrix
+from keeprate.noise_model import class_posterior, fit_transition_matrix
 from keeprate.records import load_record
 from keeprate.tables import needs
 from keeprate.transition import check_classes, check_probabilities
 
+OTHERWISE = 0.05  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
 COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
 
@@ -158,9 +159,9 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     """Judge labels by anybody's predicted probabilities.
 
     Fits the transition matrix T under which the labels are most likely, and scores each label by
-    Bayes' rule, P(right | x, label) = p_label(x) T[label, label] / sum_i p_i(x) T[i, label]: what
-    the prediction says, and where noise usually goes. One label in twenty may go anywhere, whatever
-    the fit says.
+    Bayes' rule, P(right | x, label) = p_label(x) T'[label, label] / sum_i p_i(x) T'[i, label]: what
+    the prediction says, and where noise usually goes. T' = 0.95 T + 0.05 / C: a label in twenty may
+    be any.
 
     Parameters
     ----------

@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 TINY = 1e-12
-OTHERWISE = 0.05  # share of labels that may be wrong as no transition matrix says
 STEPS = 20  # of expectation maximisation
 
 

@@ -19,7 +19,7 @@ OWN_PRODUCT = 2**22
 """Multiplications of a whole batch in one network from which a product of its own pays."""
 
 BLOCK = 8
-"""Channels that a CPU convolves at once; groups (vmap's own rule) of other sizes are slow."""
+"""Channels that a CPU (without AVX512) convolves at once; groups of other sizes are slow."""
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
@@ -150,7 +150,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    # An image has up to four channels and is no group: all networks share it.
+    # Up to four channels are taken to be an image, which all networks share.
     odd = weight.shape[0] % BLOCK or (weight.shape[1] > 4 and weight.shape[1] % BLOCK)
     batch = input.dim() == weight.dim()
     if odd and batch and groups == 1 and input.device.type == "cpu":
@@ -163,7 +163,9 @@ def _convolution(
 class _Convolution(torch.autograd.Function):
     """A convolution of a batch, with a vmap rule of our own.
 
-    Of shared inputs it is one convolution with N times as many outputs, else one for each network.
+    vmap's is one of N groups. Ours is one for each network or, of shared inputs, one with N times
+    as many outputs, as vmap's, but what follows gets a contiguous `[N, B, ...]`. Under autocast it
+    stays in float32: so does vmap's own, which the next layer may have.
     """
 
     @staticmethod
@@ -187,15 +189,17 @@ class _Convolution(torch.autograd.Function):
         weight = _leading(weight, in_dims[2], info.batch_size)
         if bias is not None:
             bias = _leading(bias, in_dims[3], info.batch_size)
-        if in_dims[1] is None:
-            own = None if bias is None else bias.flatten()
-            y = convolve(x, weight.flatten(0, 1), own, *options)
-            return y.unflatten(1, weight.shape[:2]).movedim(1, 0).contiguous(), 0
-        each = [
-            convolve(one, own, None if bias is None else bias[row], *options)
-            for row, (one, own) in enumerate(zip(x.movedim(in_dims[1], 0), weight, strict=True))
-        ]
-        return torch.stack(each), 0
+        with torch.autocast("cpu", enabled=False):
+            x = x.to(weight.dtype)
+            if in_dims[1] is None:
+                own = None if bias is None else bias.flatten()
+                y = convolve(x, weight.flatten(0, 1), own, *options)
+                return y.unflatten(1, weight.shape[:2]).movedim(1, 0).contiguous(), 0
+            each = [
+                convolve(one, own, None if bias is None else bias[row], *options)
+                for row, (one, own) in enumerate(zip(x.movedim(in_dims[1], 0), weight, strict=True))
+            ]
+            return torch.stack(each), 0
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:

@@ -423,7 +423,7 @@ def _results_table(record: Record) -> str:
 
 
 def _finals_in_words(result: Record) -> str:
-    """How often each line was trained, and which of a search's two best schedules won."""
+    """How often each line was trained, and which of the first one's two schedules won."""
     tried = result.get("restarts")
     if not isinstance(tried, list) or len(tried) < 2:
         return ""
@@ -434,5 +434,6 @@ def _finals_in_words(result: Record) -> str:
         words += f"; in the searched one's the two best schedules took turns, the {place} won"
     elif finalist in (0, 1):
         both = "R(t) by the noise rate and every sample kept took turns"
-        words += f"; in the first line's {both}, the {('former', 'latter')[finalist]} won"
+        which = "latter" if result.get("schedule") == "constant" else "former"
+        words += f"; in the first line's {both}, the {which} won"
     return f"{words}."

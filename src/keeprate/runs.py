@@ -322,9 +322,9 @@ def train(
         A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
         plain decay to (1 - noise rate)^1.5. Where `noise_rate` is not given it is estimated by a
         first training, careful and of a quarter of the epochs (or 1,000 steps, if that is more),
-        from the training labels or, where those of the validation samples are noisy, from these;
-        and every other final training (there are two at least) keeps every sample instead, as
-        not all networks memorise: the best of them by validation is the run's.
+        from the training labels or, where those of the validation samples are noisy, from these.
+        Every other final training (there are two at least) keeps every sample instead, as not all
+        networks memorise: the best of them by validation is the run's.
     model : str or callable
         A built-in name, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -338,8 +338,8 @@ def train(
     baselines_too : bool
         Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
     restarts : int
-        Train so many times, from other initial weights, all in lockstep, and keep the one of the
-        best validation score at the end.
+        Train so many times ("auto": two at least), from other initial weights, all in lockstep, and
+        keep the one of the best validation score at the end.
     noise_rate : float, optional
         For Co-teaching's own schedule (left out, the nominal rate of injected noise) and "auto".
     tensorboard : bool
@@ -358,15 +358,18 @@ def train(
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
     given: Schedule | None = None  # to be estimated, when all else is checked
+    rivals: tuple[Schedule, ...] = ()
+    everything = named_schedule("constant", config.epochs, noise_rate=None)
     if not (isinstance(schedule, str) and schedule == "auto"):
         if isinstance(schedule, str):
             schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
         given = as_schedule(schedule, config.epochs)
     elif not chosen.uses_schedule or config.epochs == 1:
-        given = named_schedule("constant", config.epochs, noise_rate=None)
-    elif noise_rate is not None:
-        given = estimated_schedule(config.epochs, noise_rate)
-    restarts = max(check_restarts(restarts), 1 if given is not None else 2)
+        given = everything
+    else:
+        rivals = (everything,)
+        if noise_rate is not None:
+            given = estimated_schedule(config.epochs, noise_rate)
     setup = make_setup(
         data,
         model=model,
@@ -383,15 +386,16 @@ def train(
         "method_fingerprint": chosen.fingerprint(),
         "schedule": "auto" if given is None else given.keep_rate.tolist(),
         "baselines": baselines_too,
-        "restarts": restarts,
+        "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
     }
+    if rivals:
+        options["rivals"] = [rival.name for rival in rivals]
     record = open_record(setup, "train", command=command, options=options)
     done = finished_run(setup, record)
     if done is not None:
         return done
     cost = {"candidate_epochs": 0, "full_trainings": 0.0}
-    rivals: tuple[Schedule, ...] = ()
     if given is None:
         if "first" not in record:
             record["first"] = _first_training(setup, model, chosen, command)
@@ -404,8 +408,7 @@ def train(
             "full_trainings": epochs / config.epochs,
             "search_seconds": record["first"]["seconds"],
         }
-        rivals = (named_schedule("constant", config.epochs, noise_rate=None),)
     plans = [_given_plan(chosen, given, *rivals)]
     if baselines_too:
         plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
-    return finish(setup, record, plans, cost, restarts=restarts)
+    return finish(setup, record, plans, cost, restarts=max(restarts, 1 + len(rivals)))
