@@ -144,7 +144,8 @@ def test_a_full_record(page: str) -> None:
 def test_the_page_says_which_of_two_schedules_won(page, tmp_path, name, words) -> None:
     assert "Each line is" not in page
     record = make_record()
-    record["results"][0] |= {"name": name, "restarts": [{}] * 3, "finalist": 1}
+    won = {"name": name, "schedule": "constant", "restarts": [{}] * 3, "finalist": 1}
+    record["results"][0] |= won
     page = write(record, tmp_path / "two")
     assert "Each line is the best of 3 trainings by validation; in the" in page
     assert words in page
