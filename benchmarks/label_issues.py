@@ -5,8 +5,8 @@ samples (Model 1) with the labels that people gave, CIFAR-10N. A tenth of them, 
 held out to validate; both judge the labels of the others, and no label is known to be right.
 keeprate: small-loss training of two networks with ``schedule="auto"``, 1,000 steps that estimate
 the noise rate, then 24 epochs with an R(t) by it, and 24 with every sample kept. cleanlab:
-out-of-sample probabilities of five folds, one network and 20 epochs each (no less time), or 5
-epochs, in which less is memorised. True labels only judge.
+out-of-sample probabilities of five folds, one network and 20 epochs each (about as much time, see
+the seconds), or 5 epochs, in which less is memorised. True labels only judge.
 `find_label_issues` is keeprate's on cleanlab's probabilities, too.
 
 The same command goes on after a kill; the results are in `results/label_issues.json`.

@@ -59,8 +59,25 @@ def _linear_arguments(
     return input, weight, bias
 
 
-class _Linear(torch.autograd.Function):
-    """y = x W^T + b, with a vmap rule of our own.
+class _VmapRule(torch.autograd.Function):
+    """A layer with a vmap rule of our own, of which nothing but that rule runs."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep: autograd follows the operations of the rule."""
+
+    @staticmethod
+    def stacked(
+        info: Any, dims: tuple[int | None, ...], weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias with the networks first, whether they are shared or not."""
+        size = info.batch_size
+        own = None if bias is None else _leading(bias, dims[1], size)
+        return _leading(weight, dims[0], size), own
+
+
+class _Linear(_VmapRule):
+    """y = x W^T + b.
 
     Outputs are kept feature-major (`[N, out, B]` in memory, seen as `[N, B, out]`): then the
     forward product is one large product without copies, and so can the weight gradient be.
@@ -71,10 +88,6 @@ class _Linear(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing to keep: only the vmap rule runs, and autograd follows its operations."""
-
-    @staticmethod
     def vmap(
         info: Any,
         in_dims: tuple[int | None, ...],
@@ -82,9 +95,7 @@ class _Linear(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
     ) -> tuple[Tensor, int]:
-        weight = _leading(weight, in_dims[1], info.batch_size)
-        if bias is not None:
-            bias = _leading(bias, in_dims[2], info.batch_size)
+        weight, bias = _VmapRule.stacked(info, in_dims[1:3], weight, bias)
         stacked = in_dims[0] is not None
         if in_dims[0] is not None:
             x = x.movedim(in_dims[0], 0)
@@ -160,8 +171,8 @@ def _convolution(
     return convolve(input, weight, bias, stride, padding, dilation, groups)
 
 
-class _Convolution(torch.autograd.Function):
-    """A convolution of a batch, with a vmap rule of our own.
+class _Convolution(_VmapRule):
+    """A convolution of a batch.
 
     vmap's is one of N groups. Ours is one for each network or, of shared inputs, one with N times
     as many outputs, as vmap's, but what follows gets a contiguous `[N, B, ...]`. Under autocast it
@@ -173,10 +184,6 @@ class _Convolution(torch.autograd.Function):
         return convolve(*arguments)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing to keep: only the vmap rule runs, and autograd follows its operations."""
-
-    @staticmethod
     def vmap(
         info: Any,
         in_dims: tuple[int | None, ...],
@@ -186,9 +193,7 @@ class _Convolution(torch.autograd.Function):
         bias: Tensor | None,
         *options: Any,
     ) -> tuple[Tensor, int]:
-        weight = _leading(weight, in_dims[2], info.batch_size)
-        if bias is not None:
-            bias = _leading(bias, in_dims[3], info.batch_size)
+        weight, bias = _VmapRule.stacked(info, in_dims[2:4], weight, bias)
         with torch.autocast("cpu", enabled=False):
             x = x.to(weight.dtype)
             if in_dims[1] is None:
@@ -216,10 +221,11 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     large = n_out * n_samples * x.shape[1] >= OWN_PRODUCT
     if large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
         learned = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
-        if not learned.all():
+        numbers = learned.sum(1).tolist()
+        if min(numbers) < n_samples:
             product = gradient.new_empty(shape)
             row = 0
-            for n_chosen, group in groupby(learned.sum(1).tolist()):
+            for n_chosen, group in groupby(numbers):
                 rows = slice(row, row := row + len(list(group)))
                 chosen = learned[rows].nonzero()[:, 1].view(rows.stop - rows.start, n_chosen)
                 own = gradient[rows].gather(2, chosen.unsqueeze(1).expand(-1, n_out, -1))
