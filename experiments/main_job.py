@@ -20,9 +20,10 @@ from keeprate.training import TrainingConfig
 from keeprate.trials import given_in_words
 
 NAME = "main_job"
-SUMMARY = "the main job on MNIST, two protocols (trains)"
+SUMMARY = "the main job on MNIST, three protocols (trains)"
 NOISES = ("symmetric:0.5", "pairflip:0.45")
 EPOCHS = 40
+TRIALS = {"trials": 40, "fidelity": 0.4, "restarts": 3}
 LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
@@ -60,7 +61,8 @@ class Protocol:
 
 
 PROTOCOLS = (
-    Protocol("trials", "40 trials", "linear-decay", {"trials": 40, "fidelity": 0.4, "restarts": 3}),
+    Protocol("trials", "40 trials", "linear-decay", TRIALS),
+    Protocol("trials-constant", "40 trials, constant learning rate", "constant", TRIALS),
     Protocol(
         "budget",
         "a budget of 6 trainings, constant learning rate",

@@ -34,6 +34,9 @@ BUILDS = {
         (2, 12),
     ),
 }
+SIZE = {
+    "model3": 4
+}  # of a batch; eight otherwise: of Model 3's steps the convolutions take seconds
 
 
 def steps(networks, shape, n_steps, *, lr, size=8, dtype=torch.float32):
@@ -69,8 +72,7 @@ def test_stacked_equals_one_by_one_after_20_float32_steps(name):
     for networks in (stacked, alone):
         # Small steps: batch norm amplifies any rounding that carries a loss or a
         # pre-activation across a threshold, whichever way the networks are run.
-        # Of Model 3's step the convolutions take seconds.
-        steps(networks, shape, 20, lr=1e-4, size=4 if name == "model3" else 8)
+        steps(networks, shape, 20, lr=1e-4, size=SIZE.get(name, 8))
     for candidate in range(2):
         for peer in range(2):
             assert relative(stacked.module(candidate, peer), alone.module(candidate, peer)) < 1e-4
@@ -85,7 +87,7 @@ def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
         cls(lambda: build().double(), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)
     )
     for networks in (stacked, alone):
-        steps(networks, shape, 2, lr=1e-2, dtype=torch.float64)
+        steps(networks, shape, 2, lr=1e-2, size=SIZE.get(name, 8), dtype=torch.float64)
     for candidate in range(2):
         for peer in range(2):
             assert relative(stacked.module(candidate, peer), alone.module(candidate, peer)) < 1e-12
@@ -179,7 +181,8 @@ def test_mixed_precision_trains(cls, name):
     networks = cls(build, [1], 2, CPU)
     before = networks.module(0, 0)
     optimizer = torch.optim.SGD(networks.parameters(), lr=0.1)
-    x, y, rate = torch.rand(8, *shape), torch.arange(8), torch.tensor([0.5])
+    size = SIZE.get(name, 8)
+    x, y, rate = torch.rand(size, *shape), torch.arange(size), torch.tensor([0.5])
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
     losses, *_ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()

@@ -113,7 +113,6 @@ def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
         ("ask", 4),  # between two questions
         ("suggest", 30),  # within a question
         ("tell", 5),  # half of a population told
-        ("final training", 2),
         ("final training", 5),
     ],
 )
@@ -133,8 +132,6 @@ def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path,
         ("tell", 5),  # one that is trained but not told
         ("search", 13),  # within a confirming one
         ("suggest", 130),  # within a question that is screened
-        ("suggest", 150),
-        ("tell", 13),
     ],
 )
 def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(

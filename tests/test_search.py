@@ -25,7 +25,7 @@ from keeprate.runs import train
 from keeprate.searching import search
 from keeprate.spaces import SPACES, get_space
 from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import GIVEN, Proposals, ranked, starting_point
+from keeprate.trials import GIVEN, Proposals, nearest_parameters, ranked
 from tests.searches import CONFIG, SIXTEEN, essence
 
 
@@ -347,9 +347,10 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("epochs", [5, 40])
 def test_each_space_comes_near_the_given_schedules(space, epochs):
-    for number, (shape, numbers) in enumerate(GIVEN):
-        nearest = space.schedule(starting_point(space, epochs, number), epochs).keep_rate
-        error = np.sqrt(np.square(nearest - shape(epochs, *numbers)).mean())
+    for shape, numbers in GIVEN:
+        given = shape(epochs, *numbers)
+        nearest = space.schedule(nearest_parameters(space, given), epochs).keep_rate
+        error = np.sqrt(np.square(nearest - given).mean())
         assert error < (0.06 if space.name == "power-decay" else 0.021)
 
 
@@ -373,6 +374,24 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
     assert all(a["parameters"] != b["parameters"] for a, b in zip(warm[:7], cold[:7], strict=True))
     if sampler == "natural-gradient":
         assert warm[10]["parameters"] != cold[10]["parameters"]
+
+
+def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
+    rise = keeprate.Schedule([1.0, 0.3, 0.3, 0.5, 0.7])
+    rise.save(tmp_path / "rise.json")
+    options = {"config": CONFIG, "baselines_too": False, "restarts": 1, "out": tmp_path / "warm"}
+    places = [run.folder, str(tmp_path / "rise.json")]
+    warm = search(data, trials=5, warm_start=places, **options).record
+    first, second, third, *_ = [t["keep_rate"] for t in warm["trials"]]
+    assert first == pytest.approx(run.schedule.keep_rate, abs=0.02)
+    assert second == pytest.approx([1.0, 0.3, 0.7], abs=0.05)  # of epochs 1, 3 and 5
+    assert third == pytest.approx(GIVEN[0][0](3, *GIVEN[0][1]), abs=0.02)
+    alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines_too=False).record
+    assert alone["trials"][0]["keep_rate"] == second  # though fewer than four explore
+    with pytest.raises(keeprate.InputError, match=r"warm_start: .*schedule .* before, .* now"):
+        search(data, trials=5, warm_start=[rise], **options)
+    with pytest.raises(keeprate.InputError, match=r"warm_start must be a \.json or .*'nowhere'"):
+        search(data, trials=5, warm_start="nowhere", config=CONFIG)
 
 
 def test_each_population_has_its_own_batches_and_restarts_train_together(data, monkeypatch):

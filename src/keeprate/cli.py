@@ -209,6 +209,14 @@ def search_command(
             "trains the best ones again, and the choice is by the mean.",
         ),
     ] = False,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            help="A schedule to try first, found on other data: a run folder, .json or .csv file. "
+            "May be given several times.",
+        ),
+    ] = None,
     epochs: Epochs = 40,
     seed: Seed = 0,
     no_baselines: NoBaselines = False,
@@ -250,6 +258,7 @@ def search_command(
             budget=budget,
             fidelity=fidelity,
             confirm=not no_confirm,
+            warm_start=warm_start or True,
             config=config,
             seed=seed,
             out=out,

@@ -107,17 +107,26 @@ def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Sched
             )
         rate = co_teaching_schedule(epochs, tau=noise_rate, t_k=min(10, epochs))
         return Schedule(rate, "co-teaching", {"tau": noise_rate})
+    kinds = "'auto', 'constant', 'co-teaching', a .json or .csv file, or a run's folder"
+    return as_schedule(load_schedule("schedule", name, kinds), epochs)
+
+
+def load_schedule(
+    what: str, name: str | os.PathLike[str], kinds: str = "a .json or .csv file, or a run's folder"
+) -> Schedule:
+    """The schedule of a file or a run folder, of any length; `what` was to be one of `kinds`.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or cannot be read.
+    """
     path = Path(name)
     if path.is_dir():
         path = path / "schedule.csv"
     if not path.exists():
-        raise invalid(
-            "schedule",
-            "be 'auto', 'constant', 'co-teaching', a .json or .csv file, or a run's folder",
-            name,
-            "check the path",
-        )
-    return as_schedule(Schedule.load(path), epochs)
+        raise invalid(what, f"be {kinds}", str(name), "check the path")
+    return Schedule.load(path)
 
 
 def estimated_schedule(epochs: int, noise_rate: float) -> Schedule:

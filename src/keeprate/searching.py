@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import optuna
@@ -37,6 +37,7 @@ from keeprate.runs import (
     check_restarts,
     finish,
     finished_run,
+    load_schedule,
 )
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
@@ -70,7 +71,7 @@ def search(
     trials: int | None = None,
     fidelity: float = 1.0,
     confirm: bool = True,
-    warm_start: bool = True,
+    warm_start: bool | Sequence[str | os.PathLike[str] | Schedule] = True,
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -121,10 +122,12 @@ def search(
         once more (of five or more), and choose by the mean: the best of many single trainings was
         partly lucky.
         These trials are not pruned.
-    warm_start : bool
+    warm_start : bool or sequence
         Begin (where four trials or more explore) with given schedules, as near as the space comes
-        to them: up to seven quick drops and plain decays to levels from 0.35 to 1; otherwise with
-        what the sampler draws without knowing anything.
+        to them: up to seven quick drops and plain decays to levels from 0.35 to 1. Or schedules
+        that were found on other data, in front of these: run folders, files or `Schedule`s, which
+        are stretched to the epochs of this search. False: begin with what the sampler draws
+        without knowing anything.
     budget : float or str, optional
         Instead of `trials`, `fidelity` and `confirm`: what the search may cost, in full trainings
         (6, at least 2), or how long all may take, final trainings included ("30m", "2h").
@@ -151,10 +154,12 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     get_pruner(pruner, config.epochs)  # complains
     planned = _planned(budget, trials, fidelity, confirm)
+    earlier = _earlier(warm_start)
 
     def proposals_of(plan: tuple[int, int]) -> Proposals:
         n, again = plan
-        return Proposals(family, config.epochs, sampler, n, again, seed, warm_start, fidelity)
+        begin = warm_start is not False
+        return Proposals(family, config.epochs, sampler, n, again, seed, begin, fidelity, earlier)
 
     proposals_of(planned or _plan(LEAST))  # complains before a folder is made
     known_rate = assumed_noise_rate(data, noise_rate)
@@ -180,7 +185,7 @@ def search(
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
-        "warm_start": warm_start and given_in_words(),
+        "warm_start": warm_start is not False and given_in_words(earlier),
         "baselines": baselines_too,
         "restarts": restarts,
         "finalists": n_finalists,
@@ -224,6 +229,19 @@ def search(
         "full_trainings": epochs / config.epochs,
     }
     return replace(finish(setup, record, plans, cost, restarts=restarts), study=study)
+
+
+def _earlier(
+    warm_start: bool | Sequence[str | os.PathLike[str] | Schedule],
+) -> tuple[Schedule, ...]:
+    """The schedules that a warm start names."""
+    if isinstance(warm_start, bool):
+        return ()
+    if isinstance(warm_start, str | os.PathLike | Schedule):  # one, not a sequence of letters
+        warm_start = [warm_start]
+    return tuple(
+        one if isinstance(one, Schedule) else load_schedule("warm_start", one) for one in warm_start
+    )
 
 
 def _planned(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from keeprate.sampler import (
     from_unit,
     keys,
 )
+from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
 from keeprate.shapes import Array, exponential_drop, plain_decay
 from keeprate.spaces import Space
@@ -76,9 +78,12 @@ class Proposals:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
-        Whether the first trials are `GIVEN` schedules, where at least four explore.
+        Whether the first trials are `earlier` schedules and, where at least four explore, `GIVEN`
+        ones.
     fidelity : float
         Share of the T epochs that explored trials train for.
+    earlier : tuple of Schedule
+        Found before, on other data; of any length.
     """
 
     space: Space
@@ -89,6 +94,7 @@ class Proposals:
     seed: int
     warm_start: bool = True
     fidelity: float = 1.0
+    earlier: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
         name, step = self._kind
@@ -137,17 +143,25 @@ class Proposals:
 
     @property
     def n_given(self) -> int:
-        """How many of the explored trials, the first ones, are `GIVEN` schedules.
+        """How many of the explored trials, the first ones, are given schedules.
 
         >>> from keeprate.spaces import get_space
         >>> plan = (get_space("basis"), 40, "random")
         >>> [Proposals(*plan, n, confirm=0, seed=0).n_given for n in (3, 4, 40)]
         [0, 4, 7]
         """
+        return len(self._given)
+
+    @cached_property
+    def _given(self) -> list[Array]:
+        """The schedules [T] of a warm start."""
         # With one epoch, R(1) = 1, all of them would be the same.
-        if not self.warm_start or self.epochs == 1 or self.n_explored < FEW:
-            return 0
-        return min(len(GIVEN), self.n_explored)
+        if not self.warm_start or self.epochs == 1:
+            return []
+        given = [schedule.stretched(self.epochs).keep_rate for schedule in self.earlier]
+        if self.n_explored >= FEW:
+            given += [shape(self.epochs, *numbers) for shape, numbers in GIVEN]
+        return given[: self.n_explored]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -173,7 +187,7 @@ class Proposals:
         def complete(trial: optuna.Trial) -> None:
             fixed = None
             if trial.number < self.n_given:
-                fixed = starting_point(self.space, self.epochs, trial.number)
+                fixed = nearest_parameters(self.space, self._given[trial.number])
             again = self._to_confirm(trial.number, existing)
             if again is not None:
                 trial.set_user_attr("confirms", again.number)
@@ -285,33 +299,40 @@ SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
 }
 
 
-def given_in_words() -> list[str]:
-    """What a run's configuration says of `GIVEN`: with others, a search would not be continued.
+def given_in_words(earlier: Sequence[Schedule] = ()) -> list[str]:
+    """What a run's configuration says of a warm start: with another, it would not be continued.
 
     >>> given_in_words()[:2]
     ['exponential_drop 0.45 20', 'exponential_drop 0.35 8']
+    >>> given_in_words([Schedule([1.0, 0.5])])[0]
+    'schedule 7ded3217, R(T) = 0.5'
     """
-    return [" ".join([shape.__name__, *(f"{n:g}" for n in numbers)]) for shape, numbers in GIVEN]
+    found = [
+        f"schedule {sha256(one.keep_rate.tobytes()).hexdigest()[:8]}, R(T) = {one.keep_rate[-1]:g}"
+        for one in earlier
+    ]
+    return found + [" ".join([shape.__name__, *(f"{n:g}" for n in ns)]) for shape, ns in GIVEN]
 
 
-def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
-    """Parameters of a given schedule of a warm start, as near as the space comes to it.
+def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
+    """Parameters of the space's schedule that comes nearest to another one.
 
     Parameters
     ----------
-    number : int
-        In `GIVEN`.
+    target : ndarray [T]
+        Keep rates, of a given schedule of a warm start say.
 
     Examples
     --------
     >>> from keeprate.spaces import get_space
-    >>> space = get_space("basis")
-    >>> nearest = space.schedule(starting_point(space, 40, 0), 40).keep_rate
-    >>> bool(np.allclose(nearest, exponential_drop(40, 0.45, 20), atol=0.02))
+    >>> space, drop = get_space("basis"), exponential_drop(40, 0.45, 20)
+    >>> nearest = space.schedule(nearest_parameters(space, drop), 40).keep_rate
+    >>> bool(np.allclose(nearest, drop, atol=0.02))
     True
     """
     from scipy.optimize import least_squares
 
+    epochs = len(target)
     numerical = {
         name: distribution
         for name, distribution in space.distributions(epochs).items()
@@ -322,8 +343,6 @@ def starting_point(space: Space, epochs: int, number: int) -> dict[str, float]:
         pairs = zip(numerical.items(), u.tolist(), strict=True)
         return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
 
-    shape, numbers = GIVEN[number]
-    target = shape(epochs, *numbers)
     low, high = 0.02, 0.98
     # A whole number changes only with the next cell of its own.
     least = np.array([_cell_width(one) for one in numerical.values()])
