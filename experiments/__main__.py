@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, results
+from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, prior, results
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
@@ -37,6 +37,9 @@ def main(words: list[str] | None = None) -> int:
         elif options.item == fig6.NAME:
             fig6.run(data=options.data, seeds=options.seeds, at_once=options.jobs)
             print(*fig6.draw(), sep="\n")
+        elif options.item == prior.NAME:
+            prior.run(at_once=options.jobs)
+            print(prior.SHIPPED)
         elif drawn := next((one for one in DRAWN if options.item == one.NAME), None):
             print(*drawn.draw(options.protocol), sep="\n")
         else:
@@ -61,7 +64,7 @@ def _of_training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _summaries() -> dict[str, str]:
-    found = {module.NAME: module.SUMMARY for module in (main_job, fig1, fig3, fig6)}
+    found = {module.NAME: module.SUMMARY for module in (main_job, fig1, fig3, fig6, prior)}
     found |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     found |= {module.NAME: module.SUMMARY for module in DRAWN}
     return found | {results.NAME: results.SUMMARY}
@@ -76,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         item = items.add_parser(name, help=summary, description=summary)
         if name == results.NAME:
             item.add_argument("--check", action="store_true", help="exit 1 if it is not current")
+            continue
+        if name == prior.NAME:
+            item.add_argument("--jobs", type=_positive, default=1, help="runs at the same time")
             continue
         if name not in (fig3.NAME, fig6.NAME):
             own = [protocol.name for protocol in main_job.PROTOCOLS]

@@ -88,7 +88,7 @@ class Protocol:
 
     def as_row(self) -> Row:
         """For the results file; says which schedules a warm start gives."""
-        return asdict(self) | {"warm_start": self.warm_start and given_in_words()}
+        return asdict(self) | {"warm_start": self.warm_start and given_in_words()[: self.trials]}
 
     def config(self) -> TrainingConfig:
         return TrainingConfig(

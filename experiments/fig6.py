@@ -293,7 +293,8 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol) | {"confirm": confirming(protocol.cost), "warm_start": given_in_words()},
+        asdict(protocol)
+        | {"confirm": confirming(protocol.cost), "warm_start": given_in_words()[: protocol.cost]},
         jobs,
         at_once=at_once,
         results=results,

@@ -56,7 +56,7 @@ class Protocol:
             "finalists": MOST_FINALISTS,
             "sampler": "natural-gradient",
             "confirm": True,
-            "warm_start": given_in_words(),
+            "warm_start": given_in_words()[: self.search.get("trials", self.search.get("budget"))],
         }
 
 

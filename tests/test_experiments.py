@@ -28,6 +28,7 @@ from experiments import (
     fig6,
     fig7,
     main_job,
+    prior,
     results,
     table4,
     table7,
@@ -37,6 +38,7 @@ from experiments.common import NOISES, Protocol, load_data, paper_numbers, read_
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
 from keeprate.errors import InputError
+from keeprate.files import read_json
 from keeprate.records import load_record
 from keeprate.trials import given_in_words
 
@@ -519,6 +521,33 @@ def test_medians_by_hand(searched) -> None:
     _, median, _ = fig3.quartiles(rows, "gp", "plain drop", 10)
     assert len(two) == 2 and median == pytest.approx(sum(two) / 2)
     assert fig3.quartiles(rows, "no such", "plain drop", 10) is None
+
+
+# The schedules that are shipped ------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_what_the_committed_results_chose() -> None:
+    found, shipped = read_results(prior.NAME, ""), read_json(prior.SHIPPED)
+    assert found is not None and found["protocol"] == prior.PROTOCOL
+    assert shipped["schedules"] == [prior.best_of(noise, found["rows"]) for noise in prior.NOISES]
+
+
+def test_the_best_on_other_draws_is_shipped(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(prior, "NOISES", ("symmetric:0.5",))
+    monkeypatch.setattr(prior, "CONFIG", replace(prior.CONFIG, epochs=3))
+    for name, number in (("TRIALS", 3), ("SEEDS", 2), ("RESTARTS", 1)):
+        monkeypatch.setattr(prior, name, number)
+    rows = prior.run(results=tmp_path, shipped=tmp_path / "shipped.json")
+    schedules = [rate for row in rows[:2] for rate in row["keep_rates"]]
+    assert len(rows) == 4 and len(schedules) == 4
+    assert [row["seed"] for row in rows] == [0, 1, 2, 3]
+    means = np.mean([row["values"] for row in rows[2:]], 0)
+    best = schedules[int(np.argmax(means))]
+    (shipped,) = read_json(tmp_path / "shipped.json")["schedules"]
+    assert shipped["keep_rate"] == pytest.approx(best, abs=1e-5)
+    monkeypatch.setattr(keeprate, "search", refuse)
+    monkeypatch.setattr(keeprate, "train", refuse)
+    assert prior.run(results=tmp_path, shipped=tmp_path / "shipped.json") == rows
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError, invalid
+from keeprate.files import read_json
 from keeprate.pruners import quiet
 from keeprate.sampler import (
     DEFAULT_POPULATION_SIZE,
@@ -38,16 +39,23 @@ PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 FEW = 4  # explored trials from which on given schedules are the first
 MANY = 16  # trials from which on some confirm, if nothing else is said
-GIVEN: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
-    (exponential_drop, (0.45, 20)),
+PRIOR = tuple(
+    Schedule(one["keep_rate"], one["name"])
+    for one in read_json(Path(__file__).with_name("prior.json"))["schedules"]
+)
+"""Found on scikit-learn's digits: `python -m experiments prior` writes the file."""
+Given: TypeAlias = Schedule | tuple[Callable[..., Array], tuple[float, ...]]
+GIVEN: tuple[Given, ...] = (
+    *PRIOR,
+    (exponential_drop, (0.45, 20)),  # at once: for epochs of many steps
+    (exponential_drop, (0.4, 8)),
+    (plain_decay, (0.85,)),
+    (exponential_drop, (0.6, 8)),
+    (plain_decay, (1.0,)),
     (exponential_drop, (0.35, 8)),
     (exponential_drop, (0.7, 4)),
-    (exponential_drop, (0.4, 8)),
-    (exponential_drop, (0.6, 8)),
-    (plain_decay, (0.85,)),
-    (plain_decay, (1.0,)),
 )
-"""The given schedules of a warm start, shapes and their numbers; the first six suit all noise."""
+"""The schedules of a warm start, or shapes with their numbers; the first six suit all noise."""
 
 
 def confirming(trials: int) -> int:
@@ -158,10 +166,8 @@ class Proposals:
         # With one epoch, R(1) = 1, all of them would be the same.
         if not self.warm_start or self.epochs == 1:
             return []
-        given = [schedule.stretched(self.epochs).keep_rate for schedule in self.earlier]
-        if self.n_explored >= FEW:
-            given += [shape(self.epochs, *numbers) for shape, numbers in GIVEN]
-        return given[: self.n_explored]
+        given = self.earlier + (GIVEN if self.n_explored >= FEW else ())
+        return [given_keep_rate(one, self.epochs) for one in given[: self.n_explored]]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -299,19 +305,28 @@ SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
 }
 
 
+def given_keep_rate(given: Given, epochs: int) -> Array:
+    """R(t) over so many epochs: [T]."""
+    if isinstance(given, Schedule):
+        return given.stretched(epochs).keep_rate
+    shape, numbers = given
+    return shape(epochs, *numbers)
+
+
 def given_in_words(earlier: Sequence[Schedule] = ()) -> list[str]:
     """What a run's configuration says of a warm start: with another, it would not be continued.
 
-    >>> given_in_words()[:2]
-    ['exponential_drop 0.45 20', 'exponential_drop 0.35 8']
-    >>> given_in_words([Schedule([1.0, 0.5])])[0]
-    'schedule 7ded3217, R(T) = 0.5'
+    >>> given_in_words([Schedule([1.0, 0.5])])[:2]
+    ['custom 7ded3217', 'exponential_drop 0.45 20']
     """
-    found = [
-        f"schedule {sha256(one.keep_rate.tobytes()).hexdigest()[:8]}, R(T) = {one.keep_rate[-1]:g}"
-        for one in earlier
-    ]
-    return found + [" ".join([shape.__name__, *(f"{n:g}" for n in ns)]) for shape, ns in GIVEN]
+    return [_in_words(one) for one in (*earlier, *GIVEN)]
+
+
+def _in_words(given: Given) -> str:
+    if isinstance(given, Schedule):
+        return f"{given.name} {sha256(given.keep_rate.tobytes()).hexdigest()[:8]}"
+    shape, numbers = given
+    return " ".join([shape.__name__, *(f"{number:g}" for number in numbers)])
 
 
 def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
