@@ -42,7 +42,7 @@ PROTOCOL = {
     "budget": BUDGET,
     "restarts": RESTARTS,
     "finalists": MOST_FINALISTS,
-    "warm start": given_in_words()[:BUDGET],
+    "warm start": given_in_words(BUDGET),
     "auto": "R(t) by the estimated noise rate, or every sample kept",
     "test samples": 5_000,
 }

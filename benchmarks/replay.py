@@ -5,8 +5,9 @@ A random forest over the keep rates [T] predicts the learning curves of any sche
 its own assumptions.) A replayed training is the prediction plus the residual of one of the nearest
 schedules that were trained, from its prediction by those trees that did not see it: replays are at
 least as noisy as trainings. Our search with a budget of six explores given schedules only, the
-rivals know none, and these schedules were chosen on MNIST, some of them by these very replays
-(docs/decisions/0009): that it wins here is no evidence for other data. Ours is the real one
+rivals know none. Three of the six were found on digits; but which of their variants are given, and
+the others, was decided on MNIST, by these very replays too (docs/decisions/0009): that it wins here
+is no evidence for other data. Ours is the real one
 (`keeprate.trials`), its trainings replaced. A search is judged by the predicted test accuracy,
 without noise, at the last epoch of the schedule that it chooses.
 """

@@ -285,6 +285,7 @@ def run(
 ) -> list[Row]:
     """Search what the results file does not have yet; `data` is the folder of data sets."""
     protocol = protocol or Protocol()
+    again = confirming(protocol.cost)
     jobs = [
         Job({"noise": noise, "seed": seed}, partial(search_all, protocol, noise, seed, data))
         for seed in range(protocol.seeds if seeds is None else seeds)
@@ -293,8 +294,7 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol)
-        | {"confirm": confirming(protocol.cost), "warm_start": given_in_words()[: protocol.cost]},
+        asdict(protocol) | {"confirm": again, "warm_start": given_in_words(protocol.cost - again)},
         jobs,
         at_once=at_once,
         results=results,

@@ -17,7 +17,7 @@ import keeprate
 from experiments.common import Job, Row, command_of, load_data, run_seeds
 from keeprate.searching import MOST_FINALISTS
 from keeprate.training import TrainingConfig
-from keeprate.trials import given_in_words
+from keeprate.trials import confirming, given_in_words
 
 NAME = "main_job"
 SUMMARY = "the main job on MNIST, three protocols (trains)"
@@ -47,6 +47,7 @@ class Protocol:
 
     def as_row(self) -> Row:
         """For the results file."""
+        trials: int = self.search.get("trials") or self.search["budget"]
         return {
             "data": "MNIST, all 60,000 training samples; test set halved: "
             "5,000 validation, 5,000 test",
@@ -56,7 +57,7 @@ class Protocol:
             "finalists": MOST_FINALISTS,
             "sampler": "natural-gradient",
             "confirm": True,
-            "warm_start": given_in_words()[: self.search.get("trials", self.search.get("budget"))],
+            "warm_start": given_in_words(trials - confirming(trials)),
         }
 
 

@@ -1,9 +1,9 @@
 """The schedules that keeprate ships, `src/keeprate/prior.json`: found on scikit-learn's digits.
 
 For each kind of noise three searches of 40 trials that begin with nothing given, each with its own
-noise, split and initial weights. The two best schedules of each are trained together on three other
-draws of noise and split, and the one with the best mean validation accuracy is shipped. No test
-label is looked at, and none of the data sets on which the figures and tables are measured.
+noise, split and initial weights. The two best schedules of each are trained on three other draws of
+noise and split, and the one with the best mean validation accuracy is shipped. No test label is
+looked at, and nothing is trained on the data sets of the figures and tables.
 """
 
 from __future__ import annotations

@@ -194,9 +194,10 @@ def _trials_in_words(p: dict[str, Any], run: dict[str, Any] | None = None) -> st
         parts.append(f"{updates} update" + "s" * (updates > 1))
     if p["warm_start"] is True:  # in a file of earlier code: with other given schedules
         parts.append("warm start")
-    elif plan.n_given:
-        all_given = plan.n_given == plan.n_explored
-        parts.append(f"{plan.n_given} given schedules" + ", nothing drawn" * all_given)
+    elif p["warm_start"]:
+        n_given = min(len(p["warm_start"]), plan.n_explored)
+        all_given = n_given == plan.n_explored
+        parts.append(f"{n_given} given schedules" + ", nothing drawn" * all_given)
     if fidelity < 1:
         parts.append(f"new schedules in {round(fidelity * p['epochs'])} epochs")
     if again:
@@ -446,8 +447,8 @@ def _real_task(results: Path) -> Iterator[str]:
         "choose by its validation value when so much is spent (mean of that schedule's complete "
         "trainings; the search never sees it); mean ± sample standard deviation over seeds. "
         "keeprate's searches ask for up to ten schedules at a time, the others for one; TPE and GP "
-        f"begin with {fig6.STARTUP} random ones. The given schedules of a warm start were chosen "
-        f"on MNIST. `{command}`, {spent:.1f} hours."
+        f"begin with {fig6.STARTUP} random ones. Most of the given schedules of a warm start were "
+        f"chosen on MNIST. `{command}`, {spent:.1f} hours."
     )
     costs = sorted({c for c in (6, 12, p["cost"]) if c <= p["cost"]})
     for noise in fig6.TASKS:

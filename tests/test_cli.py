@@ -103,6 +103,20 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
     assert code == 2 and "--noise-rate" in said.err
 
 
+def test_search_begins_with_what_was_found_before(table_run, tmp_path):
+    data, out = table_run
+    (tmp_path / "drop.csv").write_text("epoch,keep_rate\n1,1.0\n2,0.5\n3,0.4\n")
+    code, _ = keeprate(
+        "search", data, "--out", tmp_path / "run", "--trials", 2, "--warm-start", out,
+        "--warm-start", tmp_path / "drop.csv", "--epochs", 8, "--batch-size", 12, "--no-baselines",
+    )  # fmt: skip
+    assert code == 0
+    first, second = load_record(tmp_path / "run")["trials"]
+    found = np.loadtxt(out / "schedule.csv", delimiter=",", skiprows=1)[:, 1]
+    assert first["keep_rate"] == pytest.approx(found, abs=0.03)
+    assert second["keep_rate"][7] == pytest.approx(0.4, abs=0.05)  # stretched from three epochs
+
+
 def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
     _, out = table_run
     code, said = keeprate("issues", out, "--out", tmp_path / "fix.csv", "--top", 3, capsys=capsys)

@@ -137,7 +137,11 @@ def test_rows_are_written(trained: Path) -> None:
     assert found["command"] == "python -m experiments table4 --protocol tiny"
     assert found["protocol"] == TINY.as_row()
     assert TINY.as_row()["warm_start"] is False
-    assert table4.TABLE.protocol("desk").as_row()["warm_start"] == given_in_words()
+    desk = table4.TABLE.protocol("desk")
+    assert desk.as_row()["warm_start"] == given_in_words(6)
+    some = replace(desk, trials=16, confirm=True)  # twelve explore, ten of them given
+    assert some.as_row()["warm_start"] == given_in_words(12) == given_in_words(99)
+    assert replace(desk, trials=3).as_row()["warm_start"] == []
     keys = [(row["noise"], row["seed"], row["name"]) for row in found["rows"]]
     names = ("standard", "f-correction", "proposed")
     assert keys == [("pairflip:0.45", seed, name) for seed in (0, 1) for name in names]

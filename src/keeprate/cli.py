@@ -213,6 +213,7 @@ def search_command(
         list[str] | None,
         typer.Option(
             "--warm-start",
+            metavar="<path>",
             help="A schedule to try first, found on other data: a run folder, .json or .csv file. "
             "May be given several times.",
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
@@ -43,6 +44,7 @@ from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
 from keeprate.training import Population, TrainingConfig
 from keeprate.trials import (
+    GIVEN,
     Proposals,
     best_value,
     confirming,
@@ -57,6 +59,7 @@ from keeprate.trials import (
 )
 
 MOST_FINALISTS = 2  # schedules that share the final trainings
+Found: TypeAlias = str | os.PathLike[str] | Schedule | Sequence[float]
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
 
 
@@ -71,7 +74,7 @@ def search(
     trials: int | None = None,
     fidelity: float = 1.0,
     confirm: bool = True,
-    warm_start: bool | Sequence[str | os.PathLike[str] | Schedule] = True,
+    warm_start: bool | Found | Iterable[Found] = True,
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -122,12 +125,13 @@ def search(
         once more (of five or more), and choose by the mean: the best of many single trainings was
         partly lucky.
         These trials are not pruned.
-    warm_start : bool or sequence
+    warm_start : bool, or one or several schedules
         Begin (where four trials or more explore) with given schedules, as near as the space comes
-        to them: up to seven quick drops and plain decays to levels from 0.35 to 1. Or schedules
-        that were found on other data, in front of these: run folders, files or `Schedule`s, which
-        are stretched to the epochs of this search. False: begin with what the sampler draws
-        without knowing anything.
+        to them: up to ten, three of which were found on scikit-learn's digits, the others quick
+        drops and plain decays to levels from 0.35 to 1. False: begin with what the sampler draws
+        without knowing anything. Schedules found on other data (run folders, files, `Schedule`s or
+        rows of numbers, of any length: they are stretched) come in front of the given ones, however
+        few trials explore.
     budget : float or str, optional
         Instead of `trials`, `fidelity` and `confirm`: what the search may cost, in full trainings
         (6, at least 2), or how long all may take, final trainings included ("30m", "2h").
@@ -161,7 +165,8 @@ def search(
         begin = warm_start is not False
         return Proposals(family, config.epochs, sampler, n, again, seed, begin, fidelity, earlier)
 
-    proposals_of(planned or _plan(LEAST))  # complains before a folder is made
+    # Complains before a folder is made; how many trials a time buys is not known yet.
+    proposals_of(planned or _plan(LEAST + len(earlier), confirm=False))
     known_rate = assumed_noise_rate(data, noise_rate)
     setup = make_setup(
         data,
@@ -175,6 +180,7 @@ def search(
         tensorboard=tensorboard,
     )
     n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
+    most = len(earlier) + len(GIVEN) if planned is None else planned[0] - planned[1]
     options = {
         "method": chosen.name,
         "method_fingerprint": chosen.fingerprint(),
@@ -185,7 +191,7 @@ def search(
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
-        "warm_start": warm_start is not False and given_in_words(earlier),
+        "warm_start": warm_start is not False and given_in_words(most, earlier),
         "baselines": baselines_too,
         "restarts": restarts,
         "finalists": n_finalists,
@@ -231,17 +237,26 @@ def search(
     return replace(finish(setup, record, plans, cost, restarts=restarts), study=study)
 
 
-def _earlier(
-    warm_start: bool | Sequence[str | os.PathLike[str] | Schedule],
-) -> tuple[Schedule, ...]:
+def _earlier(warm_start: bool | Found | Iterable[Found]) -> tuple[Schedule, ...]:
     """The schedules that a warm start names."""
     if isinstance(warm_start, bool):
         return ()
-    if isinstance(warm_start, str | os.PathLike | Schedule):  # one, not a sequence of letters
+    if isinstance(warm_start, str | os.PathLike | Schedule):
         warm_start = [warm_start]
-    return tuple(
-        one if isinstance(one, Schedule) else load_schedule("warm_start", one) for one in warm_start
-    )
+    try:
+        named: tuple[Any, ...] = tuple(warm_start)
+    except TypeError:
+        requirement = "be True, False, or name schedules"
+        raise invalid("warm_start", requirement, warm_start, "give run folders or files") from None
+    return tuple(_renamed(one) for one in named)
+
+
+def _renamed(found: Found) -> Schedule:
+    """By one name: the same schedule from a file and from memory is the same warm start."""
+    if isinstance(found, str | os.PathLike):
+        found = load_schedule("warm_start", found)
+    rates: Any = found.keep_rate if isinstance(found, Schedule) else found
+    return Schedule(rates, "earlier")
 
 
 def _planned(

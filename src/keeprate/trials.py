@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,7 +55,8 @@ GIVEN: tuple[Given, ...] = (
     (exponential_drop, (0.35, 8)),
     (exponential_drop, (0.7, 4)),
 )
-"""The schedules of a warm start, or shapes with their numbers; the first six suit all noise."""
+"""The schedules of a warm start, or shapes with their numbers; the first six reach from much noise
+to little."""
 
 
 def confirming(trials: int) -> int:
@@ -116,6 +117,9 @@ class Proposals:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
         if not 0 < self.fidelity <= 1:
             raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
+        if len(self.earlier) > self.n_explored:
+            requirement = f"name at most as many schedules as trials explore, {self.n_explored}"
+            raise invalid("warm_start", requirement, len(self.earlier), "give more trials")
         if self.fidelity < 1 and not self.rounds:
             requirement = f"be 1 where no trial confirms: none of fewer than {MANY} does"
             raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
@@ -156,7 +160,7 @@ class Proposals:
         >>> from keeprate.spaces import get_space
         >>> plan = (get_space("basis"), 40, "random")
         >>> [Proposals(*plan, n, confirm=0, seed=0).n_given for n in (3, 4, 40)]
-        [0, 4, 7]
+        [0, 4, 10]
         """
         return len(self._given)
 
@@ -166,8 +170,8 @@ class Proposals:
         # With one epoch, R(1) = 1, all of them would be the same.
         if not self.warm_start or self.epochs == 1:
             return []
-        given = self.earlier + (GIVEN if self.n_explored >= FEW else ())
-        return [given_keep_rate(one, self.epochs) for one in given[: self.n_explored]]
+        given = _given(self.n_explored, self.earlier)
+        return [given_keep_rate(one, self.epochs) for one in given]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -313,13 +317,20 @@ def given_keep_rate(given: Given, epochs: int) -> Array:
     return shape(epochs, *numbers)
 
 
-def given_in_words(earlier: Sequence[Schedule] = ()) -> list[str]:
+def _given(n_explored: int, earlier: tuple[Schedule, ...]) -> tuple[Given, ...]:
+    """What a search that explores so many trials begins with."""
+    return (earlier + (GIVEN if n_explored >= FEW else ()))[:n_explored]
+
+
+def given_in_words(n_explored: int, earlier: tuple[Schedule, ...] = ()) -> list[str]:
     """What a run's configuration says of a warm start: with another, it would not be continued.
 
-    >>> given_in_words([Schedule([1.0, 0.5])])[:2]
-    ['custom 7ded3217', 'exponential_drop 0.45 20']
+    >>> given_in_words(5, (Schedule([1.0, 0.5], "earlier"),))[::4]
+    ['earlier 7ded3217', 'exponential_drop 0.45 20']
+    >>> given_in_words(3)
+    []
     """
-    return [_in_words(one) for one in (*earlier, *GIVEN)]
+    return [_in_words(one) for one in _given(n_explored, earlier)]
 
 
 def _in_words(given: Given) -> str:
