@@ -117,7 +117,7 @@ def test_a_clean_validation_set_is_used(fitted):
     X, y, noisy = blobs()
     found = clone(fitted).fit(X[60:], noisy[60:], X[:60], y[:60])
     assert len(found.label_quality_) == 180
-    assert found.score(X, y) > 0.9
+    assert found.score(X, y) > 0.85
     # It decides: a validation set that is all wrong gives other values.
     other = clone(fitted).fit(X[60:], noisy[60:], X[:60], (y[:60] + 1) % 3)
     assert max(other.history_["validation_accuracy"]) < 0.5

@@ -688,8 +688,19 @@ def test_without_a_name_the_items_are_listed(capsys) -> None:
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     tables = ["table4", "table5", "table6", "table7"]
-    names = ["main_job", "fig1", "fig3", "fig6", *tables, "fig4", "fig5", "fig7", "results"]
-    assert [line.split()[0] for line in lines[:12]] == names
+    names = [
+        "main_job",
+        "fig1",
+        "fig3",
+        "fig6",
+        "prior",
+        *tables,
+        "fig4",
+        "fig5",
+        "fig7",
+        "results",
+    ]
+    assert [line.split()[0] for line in lines[:13]] == names
 
 
 @pytest.mark.parametrize("module", [fig1, fig4, fig5, fig7], ids=lambda module: module.NAME)

@@ -128,7 +128,7 @@ def test_rungs_are_shares_of_a_short_training(data):
 
 
 def test_short_trainings_are_judged_by_short_ones(data):
-    options = {"trials": 24, "fidelity": 0.5, **ALONE}
+    options = {"trials": 24, "fidelity": 0.5, "warm_start": False, **ALONE}
     found = search(data, config=replace(CONFIG, epochs=8), pruner="median", **options)
     trials = found.record["trials"]
     states = [t["state"] for t in trials]
