@@ -4,9 +4,9 @@ On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and on
 samples (Model 1) with the labels that people gave, CIFAR-10N. A tenth of them, with their noise, is
 held out to validate; both judge the labels of the others, and no label is known to be right.
 keeprate: small-loss training of two networks with ``schedule="auto"``, 1,000 steps that estimate
-the noise rate, then 24 epochs (CIFAR-10: 20) with an R(t) by it, and as many with every sample
-kept. cleanlab: out-of-sample probabilities of five folds, one network and 20 epochs each (about as
-much time, see the seconds), or 5 epochs, in which less is memorised. True labels only judge.
+the noise rate, then 24 epochs with an R(t) by it, and 24 with every sample kept. cleanlab:
+out-of-sample probabilities of five folds, one network and 20 epochs each (about as much time, see
+the seconds), or 5 epochs, in which less is memorised. True labels only judge.
 `find_label_issues` is keeprate's on cleanlab's probabilities, too.
 
 The same command goes on after a kill; the results are in `results/label_issues.json`.
@@ -36,11 +36,13 @@ HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
 """Labels by people, and the column that holds them."""
 NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4", *HUMAN)
 SAMPLES, EPOCHS = 20_000, 24
-HUMAN_SAMPLES, HUMAN_MODEL, HUMAN_EPOCHS = 10_000, "model1", 20
+HUMAN_SAMPLES, HUMAN_MODEL = 10_000, "model1"
 PROTOCOL = {
-    "mnist": {"samples": SAMPLES, "model": "mlp", "keeprate epochs": EPOCHS},
-    "cifar-10": {"samples": HUMAN_SAMPLES, "model": HUMAN_MODEL, "keeprate epochs": HUMAN_EPOCHS},
+    "data": "mnist",
+    "samples": SAMPLES,
+    "model": "mlp",
     "held out, with their noise": 0.1,
+    "keeprate epochs": EPOCHS,
     "keeprate schedule": "auto",
     "cleanlab folds": 5,
     "cleanlab epochs": [20, 5],
@@ -59,13 +61,13 @@ def judged(
     }
 
 
-def with_keeprate(data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int, model: str) -> Row:
+def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -> Row:
     started = time.perf_counter()
     run = keeprate.train(
         data,
         schedule="auto",
         model=model,
-        config=TrainingConfig(epochs=epochs),
+        config=TrainingConfig(epochs=EPOCHS),
         seed=seed,
         baselines_too=False,
     )
@@ -118,19 +120,19 @@ def with_cleanlab(
 
 def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
     """All of them on the same labels."""
-    model, epochs = "mlp", EPOCHS
+    model = "mlp"
     if noise in HUMAN:
         human = keeprate.load(Path(folder) / "cifar-10", label=HUMAN[noise], true_label="label")
         data = keeprate.prepare(human, seed=seed, limit=HUMAN_SAMPLES)
-        model, epochs = HUMAN_MODEL, HUMAN_EPOCHS
+        model = HUMAN_MODEL
     else:
         source = folder if folder == "digits" else str(Path(folder) / "mnist")
         data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
     data = replace(with_noisy_validation(data, seed), test=None)
     wrong = (data.train.labels != torch.as_tensor(data.train.true_labels)).numpy()
-    found = {"keeprate": with_keeprate(data, wrong, epochs, seed, model)}
-    for n in (20, 5):
-        found |= with_cleanlab(data, wrong, n, seed, model)
+    found = {"keeprate": with_keeprate(data, wrong, seed, model)}
+    for epochs in (20, 5):
+        found |= with_cleanlab(data, wrong, epochs, seed, model)
     return {"noise_rate": float(wrong.mean()), "found": found}
 
 
