@@ -158,11 +158,10 @@ def search(
         raise invalid("method", "select samples to be searched", chosen.name, "try co-teaching")
     get_pruner(pruner, config.epochs)  # complains
     planned = _planned(budget, trials, fidelity, confirm)
-    earlier = _earlier(warm_start)
+    earlier, begin = _earlier(warm_start), warm_start is not False
 
     def proposals_of(plan: tuple[int, int]) -> Proposals:
         n, again = plan
-        begin = warm_start is not False
         return Proposals(family, config.epochs, sampler, n, again, seed, begin, fidelity, earlier)
 
     # Complains before a folder is made; how many trials a time buys is not known yet.
@@ -191,7 +190,7 @@ def search(
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
-        "warm_start": warm_start is not False and given_in_words(most, earlier),
+        "warm_start": begin and given_in_words(most, earlier),
         "baselines": baselines_too,
         "restarts": restarts,
         "finalists": n_finalists,

@@ -170,8 +170,8 @@ class Proposals:
         # With one epoch, R(1) = 1, all of them would be the same.
         if not self.warm_start or self.epochs == 1:
             return []
-        given = _given(self.n_explored, self.earlier)
-        return [given_keep_rate(one, self.epochs) for one in given]
+        first = _begin_with(self.n_explored, self.earlier)
+        return [given_keep_rate(one, self.epochs) for one in first]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -317,7 +317,7 @@ def given_keep_rate(given: Given, epochs: int) -> Array:
     return shape(epochs, *numbers)
 
 
-def _given(n_explored: int, earlier: tuple[Schedule, ...]) -> tuple[Given, ...]:
+def _begin_with(n_explored: int, earlier: tuple[Schedule, ...]) -> tuple[Given, ...]:
     """What a search that explores so many trials begins with."""
     return (earlier + (GIVEN if n_explored >= FEW else ()))[:n_explored]
 
@@ -330,7 +330,7 @@ def given_in_words(n_explored: int, earlier: tuple[Schedule, ...] = ()) -> list[
     >>> given_in_words(3)
     []
     """
-    return [_in_words(one) for one in _given(n_explored, earlier)]
+    return [_in_words(one) for one in _begin_with(n_explored, earlier)]
 
 
 def _in_words(given: Given) -> str:
