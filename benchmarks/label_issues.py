@@ -3,8 +3,8 @@
 On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and on 10,000 CIFAR-10
 samples (Model 1) with the labels that people gave, CIFAR-10N. A tenth of them, with their noise, is
 held out to validate; both judge the labels of the others, and no label is known to be right.
-keeprate: small-loss training of two networks with ``schedule="auto"``, 1,000 steps that estimate
-the noise rate, then 24 epochs with an R(t) by it, and 24 with every sample kept. cleanlab:
+keeprate: small-loss training of two networks with ``schedule="auto"``, 500 steps that estimate
+the noise rate, then 22 epochs with an R(t) by it, and 22 with every sample kept. cleanlab:
 out-of-sample probabilities of five folds, one network and 20 epochs each (about as much time, see
 the seconds), or 5 epochs, in which less is memorised. True labels only judge.
 `find_label_issues` is keeprate's on cleanlab's probabilities, too.
@@ -35,7 +35,7 @@ from keeprate.training import TrainingConfig
 HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
 """Labels by people, and the column that holds them."""
 NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4", *HUMAN)
-SAMPLES, EPOCHS = 20_000, 24
+SAMPLES, EPOCHS = 20_000, 22
 HUMAN_SAMPLES, HUMAN_MODEL = 10_000, "model1"
 PROTOCOL = {
     "data": "mnist",

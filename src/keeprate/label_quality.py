@@ -24,7 +24,7 @@ from keeprate.records import load_record
 from keeprate.tables import needs
 from keeprate.transition import check_classes, check_probabilities
 
-OTHERWISE = 0.05  # share of labels that may be any, whatever the transition matrix says
+OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
 COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
 

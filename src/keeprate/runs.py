@@ -36,7 +36,7 @@ from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
 CAUTIOUS = 0.4  # R(T) of a training that estimates the noise rate
-FIRST_STEPS = 1_000  # that it takes at least, if the final one does
+FIRST_STEPS = 500  # that it takes at least, if the final one does
 MOST_CLASSES = 200  # whose transition matrix a record holds
 
 
@@ -330,7 +330,7 @@ def train(
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
         A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
         plain decay to (1 - noise rate)^1.5. Where `noise_rate` is not given it is estimated by a
-        first training, careful and of a quarter of the epochs (or 1,000 steps, if that is more),
+        first training, careful and of a quarter of the epochs (or 500 steps, if that is more),
         from the training labels or, where those of the validation samples are noisy, from these.
         Every other final training (there are two at least) keeps every sample instead, as not all
         networks memorise: the best of them by validation is the run's.
