@@ -22,7 +22,7 @@ help: ## Show what can be made
 	  "DEMO_OUT=$(DEMO_OUT) TEST_ARGS='$(TEST_ARGS)'"
 
 demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table and plots in runs/demo
-	$(BIN)/keeprate search digits --noise pairflip:0.45 --model mlp --method co-teaching \
+	OMP_WAIT_POLICY=passive $(BIN)/keeprate search digits --noise pairflip:0.45 --model mlp --method co-teaching \
 	  --space basis --sampler natural-gradient --trials $(DEMO_TRIALS) --epochs $(DEMO_EPOCHS) \
 	  --batch-size 32 --seed 0 --out $(DEMO_OUT)
 
