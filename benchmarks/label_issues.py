@@ -30,6 +30,8 @@ import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
 from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Data, part
+from keeprate.label_quality import OTHERWISE
+from keeprate.runs import FIRST_STEPS
 from keeprate.training import TrainingConfig
 
 HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
@@ -46,6 +48,9 @@ PROTOCOL = {
     "keeprate schedule": "auto",
     "cleanlab folds": 5,
     "cleanlab epochs": [20, 5],
+    "CIFAR-10N": f"{HUMAN_SAMPLES} samples of CIFAR-10, {HUMAN_MODEL}",
+    "keeprate steps that estimate the noise rate": FIRST_STEPS,
+    "share of labels that may be any": OTHERWISE,
 }
 FOLDS = 5
 

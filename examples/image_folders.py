@@ -30,6 +30,4 @@ print("look at:", Path("run/report.html").resolve())
 
 quality = run.label_quality
 for i in quality.ranking[:5]:
-    names = data.class_names
-    print(f"training image {quality.rows[i]}: in folder {names[quality.given[i]]}, "
-          f"looks like {names[quality.predicted[i]]}")  # fmt: skip
+    print(f"{quality.names[i]} looks like {data.class_names[quality.predicted[i]]}")

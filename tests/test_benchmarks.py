@@ -65,7 +65,7 @@ def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
 
 def test_criteria_are_compared_with_the_test_accuracy(made):
     rows, _ = made
-    found = criteria.compare(rows)
+    found = criteria.compare(*criteria.criteria_of(rows))
     said = found["criteria"]
     assert said["accuracy, clean labels"]["spearman"] > 0.8 and len(said) == 6
     assert said["determinant"]["spearman"] > 0.5

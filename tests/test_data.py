@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -789,6 +790,48 @@ def test_a_noisy_validation_set_is_cut_from_the_training_split() -> None:
     assert (torch.tensor(ids(only.test)) % 3).equal(only.test.labels)  # the test stays clean
     with pytest.raises(InputError, match="validation must be auto or noisy, got 'clean'"):
         prepare(source, validation="clean")
+
+
+def test_what_labels_are_doubted() -> None:
+    """Those of the training samples, and of samples cut from them with their noise."""
+    x, y = numbered(60)
+    parts = {"train": (x, y), "validation": (x, y), "test": (x, y)}
+    two = {"train": (x, y), "test": (x, y)}
+    everything = ("train", "validation", "test")
+    for source, said, doubted, test_labels in (
+        ((x, y), {}, everything, "noisy"),
+        ((x, y), {"validation": "noisy"}, everything, "noisy"),
+        ((x, y), {"n_test": 0}, ("train", "validation"), "noisy"),
+        ((x, y), {"noise": PAIRFLIP}, ("train",), "clean"),
+        ((x, y), {"noise": PAIRFLIP, "validation": "noisy"}, ("train", "validation"), "clean"),
+        ((x, y, y), {}, ("train",), "clean"),
+        (two, {}, ("train",), "as given"),
+        (two, {"validation": "noisy"}, ("train", "validation"), "as given"),
+        (parts, {}, ("train",), "as given"),
+        (parts, {"validation": "noisy"}, ("train",), "as given"),  # rows of another source
+    ):
+        data = prepare(source, **said)
+        assert (data.doubted, data.test_labels) == (doubted, test_labels), said
+        assert data.doubted_splits[0] is data.train
+        assert replace(data, test=None).doubted_splits == data.doubted_splits[:2]
+
+
+def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None:
+    images = np.arange(10 * 2 * 2, dtype=np.uint8).reshape(10, 2, 2)
+    data = prepare(write_images(tmp_path / "all", {"a": images[:6], "b": images[6:]}))
+    for split in (data.train, data.validation, data.test):
+        for name, image in zip(split.names, split.inputs, strict=True):
+            folder, file = name.split("/")
+            i = int(file.removesuffix(".png")) + (6 if folder == "b" else 0)
+            assert image.flatten().tolist() == images[i].flatten().tolist()
+    write_images(tmp_path / "two" / "train", {"a": images[:2], "b": images[2:4]})
+    write_images(tmp_path / "two" / "test", {"a": images[:1], "b": images[2:3]})
+    two = load(tmp_path / "two").splits
+    assert two["train"].names[0] == "train/a/0.png" and two["test"].names[1] == "test/b/0.png"
+    header, rows = ["text", "x", "label", "by"], [["so so", 1, "a", "Kim"], ["", 2, "b", "Lee"]]
+    table = write_csv(tmp_path / "texts.csv", header, rows)
+    assert only(table, inputs="x").names == ("so so, Kim", "Lee")
+    assert only((np.zeros((2, 1)), [0, 1])).names == ()
 
 
 def test_a_given_validation_split_with_noise_stays() -> None:

@@ -69,17 +69,26 @@ def test_the_score_by_hand():
 
 @pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5", "symmetric:0.2"])
 def test_the_noise_rate_is_found_with_its_error(name):
-    rates = []
+    rates, matrices = [], []
     for seed in range(20):
         rng = np.random.default_rng(seed)
         labels, _ = noisy(rng.permutation(TRUE)[:1000], name, seed)
         true = np.random.default_rng(seed).permutation(TRUE)[:1000]
         found = estimate_noise(torch.from_numpy(predictions(true, 1.0)), torch.from_numpy(labels))
         rates.append((found.noise_rate, found.noise_rate_std))
+        matrices.append((found.transition_matrix, found.transition_matrix_std))
     mean, std = np.mean(rates, axis=0)
     expected = Noise.parse(name).expected_rate(C)
     assert mean == pytest.approx(expected, abs=0.015)
     assert np.std([rate for rate, _ in rates]) == pytest.approx(std, rel=0.6)
+    found, errors = (torch.stack(each) for each in zip(*matrices, strict=True))
+    assert float(found.std(0).mean()) == pytest.approx(float(errors.mean()), rel=0.3)
+
+
+def test_of_a_class_that_is_never_predicted_nothing_is_known():
+    found = estimate_noise(torch.tensor([[0.9, 0.1]] * 4), torch.tensor([0, 0, 0, 1]))
+    assert found.transition_matrix.tolist() == [[0.75, 0.25], [0, 1]]
+    assert found.transition_matrix_std[1].tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from keeprate import report
 from keeprate.errors import InputError
 from keeprate.label_quality import LabelQuality
 from keeprate.loading import Split
@@ -204,7 +206,7 @@ def with_suspects(record: dict[str, Any], folder: Path, names: tuple[str, ...]) 
     rows, scores = rng.permutation(1000)[:90], rng.random(90)
     quality = LabelQuality(rows, given, predicted, scores)
     inputs = torch.from_numpy(rng.integers(0, 256, (90, 1, 8, 8), dtype=np.uint8))
-    record["suspects"] = describe_suspects(Split(inputs, torch.from_numpy(given)), quality, names)
+    record["suspects"] = describe_suspects([Split(inputs, torch.from_numpy(given))], quality, names)
     record["label_issues"] = int(quality.is_issue.sum())
     record["data"]["class_names"] = list(names)
     matrix = np.full((len(names), len(names)), 0.4 / (len(names) - 1))
@@ -222,7 +224,7 @@ def test_suspects_are_shown_and_listed(tmp_path: Path) -> None:
     page = write(record, tmp_path / "run")
     assert "<script" not in page and page.count("<svg") == 4
     assert page.count('<div class="card ') == len(record["suspects"]) == quality.is_issue.sum()
-    assert f"disagree with {quality.is_issue.sum()} of the 1,077 training labels" in page
+    assert f"disagree with {quality.is_issue.sum()} of the 1,077 labels" in page
     assert "About 40.0 % of the labels are wrong (standard error 1.0 %)" in page
     assert "In truth 45.0 %" in page
     packed = re.findall(r"data:text/csv;base64,([^\"]*)", page)
@@ -251,15 +253,66 @@ def test_pictures_and_rows_of_suspects() -> None:
     )
     pixels = torch.arange(3 * 3 * 4 * 4, dtype=torch.uint8).view(3, 3, 4, 4)
     names = ("a", "b")
-    found = describe_suspects(Split(pixels, torch.zeros(3, dtype=torch.long)), quality, names)
+    found = describe_suspects([Split(pixels, torch.zeros(3, dtype=torch.long))], quality, names)
     assert [one["index"] for one in found] == [6, 7, 5]
     with Image.open(io.BytesIO(base64.b64decode(found[0]["image"]))) as image:
         assert np.array_equal(np.asarray(image), pixels[1].permute(1, 2, 0).numpy())
     rows = Split(torch.tensor([[0.5, 2.0]] * 3), torch.zeros(3, dtype=torch.long))
-    found = describe_suspects(rows, quality, names, ("width", "height"))
+    found = describe_suspects([rows], quality, names, ("width", "height"))
     assert found[0]["values"] == {"width": 0.5, "height": 2.0}
     right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3))
-    assert describe_suspects(rows, right, names) == []
+    assert describe_suspects([rows], right, names) == []
+
+
+def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
+    record, named = make_record(), (MALICIOUS, "x" * 400)
+    quality = LabelQuality(
+        np.arange(2), np.zeros(2, int), np.ones(2, int), np.array([0.1, 0.2]), named
+    )
+    rows = Split(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+    record["suspects"] = describe_suspects([rows], quality, ("a", "b"))
+    (tmp_path / "run").mkdir()
+    quality.save(tmp_path / "run" / "label_quality.csv", ("a", "b"))
+    assert LabelQuality.load(tmp_path / "run" / "label_quality.csv", ("a", "b")).names == named
+    page = write(record, tmp_path / "run")
+    assert f"<p>{html.escape(MALICIOUS)}</p>" in page and MALICIOUS not in page
+    assert f"<p>{'x' * 299}\N{HORIZONTAL ELLIPSIS}</p>" in page
+    packed = re.findall(r"data:text/csv;base64,([^\"]*)", page)[0]
+    listed = list(csv.DictReader(io.StringIO(base64.b64decode(packed).decode())))
+    assert [row["name"] for row in listed] == list(named)
+    pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    splits = [Split(part, torch.zeros(1, dtype=torch.long)) for part in pixels.split(1)]
+    record["suspects"] = describe_suspects(splits, quality, ("a", "b"))
+    page = write(record, tmp_path / "run")
+    assert page.count("<img ") == 2 and f"<small>{html.escape(MALICIOUS)}</small>" in page
+
+
+def test_photographs_are_small_in_a_record() -> None:
+    quality = LabelQuality(np.arange(1), np.zeros(1, int), np.ones(1, int), np.ones(1))
+    noise = torch.randint(0, 256, (1, 3, 300, 200), generator=torch.Generator().manual_seed(0))
+    photo = Split(noise.to(torch.uint8), torch.zeros(1, dtype=torch.long))
+    (found,) = describe_suspects([photo], quality, ("a", "b"))
+    with Image.open(io.BytesIO(base64.b64decode(found["image"]))) as image:
+        assert (image.format, image.size) == ("JPEG", (64, 96))
+    record = make_record() | {"suspects": [found]}
+    assert "data:image/jpeg;base64,/9j/" in report._gallery(record, "run")
+
+
+def test_noisy_test_labels_are_said_to_be_noisy(tmp_path: Path) -> None:
+    record = make_record()
+    record["noise_estimate"] = {"noise_rate": 0.3, "noise_rate_std": 0.01}
+    assert "right predictions would reach" not in write(record, tmp_path / "a")
+    record["data"]["test_labels"] = "noisy"
+    assert "right predictions would reach about 70.0 % against them" in write(
+        record, tmp_path / "b"
+    )
+
+
+def test_a_training_without_a_search_has_its_finding(tmp_path: Path) -> None:
+    record = make_record() | {"kind": "train", "trials": []}
+    record["results"] = [record["results"][1] | {"name": "custom"}, record["results"][0]]
+    page = write(record, tmp_path)
+    assert "Co-teaching, own R(t) ends at" in page and "; Standard, R(t) = 1 at" in page
 
 
 def test_several_runs_side_by_side(tmp_path: Path) -> None:

@@ -376,15 +376,18 @@ def issues_command(
     from rich.table import Table
 
     from keeprate.label_quality import load_label_quality
+    from keeprate.suspects import shortened
 
     quality, class_names = load_label_quality(source)
     n_issues, n = int(quality.is_issue.sum()), len(quality.rows)
     typer.echo(f"{n:,} labels, of which {n_issues:,} ({n_issues / n:.1%}) look wrong")
     columns = quality.table(class_names)
-    table = Table("row", "given label", "predicted label", "score", title=None)
+    named = ("name",) if quality.names else ()
+    table = Table("row", "given label", "predicted label", "score", *named, title=None)
     for i in range(min(top, n)):
-        index, _, score, given, predicted = (column[i] for column in columns.values())
-        table.add_row(str(index), escape(given), escape(predicted), f"{score:.4f}")
+        index, _, score, given, predicted, *name = (column[i] for column in columns.values())
+        cells = (str(index), escape(given), escape(predicted), f"{score:.4f}")
+        table.add_row(*cells, *(escape(shortened(one, 24)) for one in name))
     if top:
         Console().print(table)
     if out is not None:
@@ -486,6 +489,7 @@ def _introduce(data: Data) -> None:
         sizes += " (noisy labels)"
     if facts.get("n_test"):
         sizes += f", {facts['n_test']:,} test"
+        sizes += " (noisy labels)" if facts["test_labels"] == "noisy" else ""
     known = "unknown noise rate" if noise is None else f"{noise:.1%} of the training labels wrong"
     typer.echo(f"{facts['name']}: {sizes} samples, {facts['n_classes']} classes, {known}")
 
@@ -520,7 +524,7 @@ def _conclude(run: Run) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from keeprate.report import write_plots
+    from keeprate.report import noisy_test_in_words, write_plots
 
     table = Table()  # that fits in 80 columns
     table.add_column("training")
@@ -557,6 +561,8 @@ def _conclude(run: Run) -> None:
         f"estimated noise rate: {noise['noise_rate']:.1%} +- {noise['noise_rate_std']:.1%} "
         "(standard error of sampling)"
     )
+    if warning := noisy_test_in_words(run.record):
+        typer.echo(warning)
     if run.folder is not None:
         write_plots(run.record, run.folder)
         typer.echo(

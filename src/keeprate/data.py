@@ -54,6 +54,12 @@ class Data:
         validation set that says no more.
     validation_from : str
         Where the validation samples come from, in words.
+    test_labels : str
+        The same of the test samples; "noisy" if they were cut from training samples of which
+        nothing more is known: accuracy against these labels is not the true one.
+    doubted : tuple of str
+        The splits whose labels are to be doubted: "train", and those that were cut from the same
+        samples and are as noisy.
     input_columns : tuple of str
         The columns that the inputs came from, where the source is a table.
     """
@@ -66,6 +72,8 @@ class Data:
     noise: str = "none"
     validation_labels: str = "as given"
     validation_from: str = "given"
+    test_labels: str = "as given"
+    doubted: tuple[str, ...] = ("train",)
     input_columns: tuple[str, ...] = ()
 
     @property
@@ -85,6 +93,12 @@ class Data:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample: (channels, height, width), or (features,)."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def doubted_splits(self) -> list[Split]:
+        """The splits called `doubted`, without a test split that is not there."""
+        splits = (getattr(self, name) for name in self.doubted)
+        return [split for split in splits if split is not None]
 
     @property
     def noise_rate(self) -> float | None:
@@ -123,6 +137,7 @@ class Data:
             "validation_labels": self.validation_labels,
             "criterion": self.criterion,
             "validation_from": self.validation_from,
+            "test_labels": self.test_labels,
         }
 
 
@@ -228,6 +243,14 @@ def prepare(
             labels, held_out = "clean", _with_true_labels(held_out)
         else:
             labels = "noisy" if len(loaded.splits) == 1 else "as given"
+    test_labels = "noisy" if len(loaded.splits) == 1 else "as given"
+    if injected or (test is not None and test.true_labels is not None):
+        test_labels = "clean"
+    doubted = ["train"]
+    if labels == "noisy" and len(loaded.splits) < 3:  # else they are rows of another source
+        doubted.append("validation")
+    if test is not None and test_labels == "noisy":
+        doubted.append("test")
     return Data(
         train=train,
         validation=held_out,
@@ -237,6 +260,8 @@ def prepare(
         noise=str(noise) if noise is not None else "none",
         validation_labels=labels,
         validation_from=origin,
+        test_labels=test_labels,
+        doubted=tuple(doubted),
         input_columns=loaded.input_columns,
     )
 
@@ -352,7 +377,8 @@ def part(split: Split, chosen: IntArray) -> Split:
         return split
     index = torch.from_numpy(np.sort(chosen))
     true = None if split.true_labels is None else split.true_labels[index]
-    return Split(split.inputs[index], split.labels[index], true, split.rows[index])
+    names = tuple(split.names[i] for i in index.tolist()) if split.names else ()
+    return Split(split.inputs[index], split.labels[index], true, split.rows[index], names)
 
 
 def _corrupted(splits: Sequence[Split], noise: Noise, n_classes: int, seed: int) -> list[Split]:

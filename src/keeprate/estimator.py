@@ -22,7 +22,6 @@ from keeprate.classifier import load_classifier, save_classifier
 from keeprate.data import Data, Loaded, Split, input_tensor, prepare
 from keeprate.errors import InputError, invalid
 from keeprate.files import read_json, write_json
-from keeprate.label_quality import find_label_issues
 from keeprate.labels import as_array
 from keeprate.methods import Method
 from keeprate.runs import Run, train
@@ -92,10 +91,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         For each label given to `fit`, in its order, the probability that it is right; held-out
         samples are judged by the final networks.
     suggested_labels_ : ndarray [N]
-        What the final networks say of each sample given to `fit`.
+        What the networks say of each sample given to `fit`: of those that they were trained with
+        while they learnt (the later half of the epochs), of held-out ones at the end.
     noise_rate_, noise_rate_std_ : float
         Estimated share of wrong labels, and the standard error that sampling gives it.
-    transition_matrix_ : ndarray [C, C]
+    transition_matrix_, transition_matrix_std_ : ndarray [C, C]
         Estimated: [i, j] is the share of class i that is labelled j, in the order of `classes_`;
         empty for more than 200 classes.
     history_ : dict of str to list
@@ -185,7 +185,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         data = self._data(inputs, numbers, X_val, y_val, seed)
         run = self._run(data, seed)
         self._classifier = run.classifier
-        self._keep(run, inputs, numbers)
+        self._keep(run, numbers)
         return self
 
     def predict_proba(self, X: Any) -> Array:
@@ -209,6 +209,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         arrays: dict[str, Array] = {
             "keep_rate": self.keep_rate_,
             "transition_matrix": self.transition_matrix_,
+            "transition_matrix_std": self.transition_matrix_std_,
             "label_quality": self.label_quality_,
             "suggested": np.searchsorted(self.classes_, self.suggested_labels_),
         }
@@ -265,6 +266,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             classifier.noise_rate_, classifier.noise_rate_std_ = description["noise_rate"]
             classifier.keep_rate_ = tensors["keep_rate"].numpy()
             classifier.transition_matrix_ = tensors["transition_matrix"].numpy()
+            classifier.transition_matrix_std_ = tensors["transition_matrix_std"].numpy()
             classifier.label_quality_ = tensors["label_quality"].numpy()
             classifier.suggested_labels_ = classifier.classes_[tensors["suggested"].numpy()]
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -343,7 +345,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         images = len(input_shape) == 3 and min(input_shape[1:]) >= 16
         return "model1" if images else "mlp"
 
-    def _keep(self, run: Run, inputs: Tensor, numbers: NDArray[np.int64]) -> None:
+    def _keep(self, run: Run, numbers: NDArray[np.int64]) -> None:
         result = run.record["results"][0]
         self._model_name = run.record["config"]["model"]
         self.keep_rate_ = np.array(run.schedule.keep_rate)
@@ -352,15 +354,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.study_ = run.study
         noise = run.record["noise_estimate"]
         self.noise_rate_, self.noise_rate_std_ = noise["noise_rate"], noise["noise_rate_std"]
-        self.transition_matrix_ = np.array(noise["transition_matrix"] or np.empty((0, 0)))
+        for name in ("transition_matrix", "transition_matrix_std"):
+            setattr(self, f"{name}_", np.array(noise[name] or np.empty((0, 0))))
         found = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
         suggested[found.rows], quality[found.rows] = found.predicted, found.scores
-        held_out = np.setdiff1d(np.arange(len(numbers)), found.rows)
-        if len(held_out):
-            final = run.classifier.predict_proba(inputs[held_out]).numpy()
-            found = find_label_issues(numbers[held_out], final)
-            suggested[held_out], quality[held_out] = found.predicted, found.scores
         self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:

@@ -27,6 +27,7 @@ from keeprate.transition import check_classes, check_probabilities
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
 COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
+NAME = "name"  # of one more column, where samples have names
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,15 @@ class LabelQuality:
         Class numbers: as labelled, and the most probable one by the networks.
     scores : float array [N]
         Probability in [0, 1] that the given label is right.
+    names : tuple of N str
+        What people know each sample by, its file say; empty if nothing.
     """
 
     rows: NDArray[np.int64]
     given: NDArray[np.int64]
     predicted: NDArray[np.int64]
     scores: NDArray[np.floating]
+    names: tuple[str, ...] = ()
 
     @property
     def is_issue(self) -> NDArray[np.bool_]:
@@ -68,7 +72,8 @@ class LabelQuality:
             names[self.given[order]],
             names[self.predicted[order]],
         )
-        return {name: column.tolist() for name, column in zip(COLUMNS, columns, strict=True)}
+        table = {name: column.tolist() for name, column in zip(COLUMNS, columns, strict=True)}
+        return table | ({NAME: [self.names[i] for i in order]} if self.names else {})
 
     def save(self, path: str | os.PathLike[str], class_names: Sequence[str]) -> None:
         """Write `table` as .csv, .parquet or .json (a list of rows).
@@ -114,6 +119,7 @@ class LabelQuality:
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
                 np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
                 np.array([float(line["label_score"]) for line in lines]),
+                tuple(line[NAME] for line in lines) if lines and NAME in lines[0] else (),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -160,8 +166,8 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
 
     Fits the transition matrix T under which the labels are most likely, and scores each label by
     Bayes' rule, P(right | x, label) = p_label(x) T'[label, label] / sum_i p_i(x) T'[i, label]: what
-    the prediction says, and where noise usually goes. T' = 0.95 T + 0.05 / C: a label in twenty may
-    be any.
+    the prediction says, and where noise usually goes. T' = 0.9 T + 0.1 / C: one label in ten may be
+    any.
 
     Parameters
     ----------

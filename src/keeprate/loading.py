@@ -44,12 +44,15 @@ class Split:
         The right ones, where they are known.
     rows : Tensor [N] of int64
         Which rows of its source these are, counted from 0; left out, all of them in order.
+    names : tuple of N str
+        What people know each sample by: its file, or the text it came from; empty if nothing.
     """
 
     inputs: Tensor
     labels: Tensor
     true_labels: Tensor | None = None
     rows: Tensor = None  # type: ignore[assignment]  # filled below: known only with N
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -87,6 +90,7 @@ class _Raw:
     labels: Labels
     true_labels: Labels | None = None
     columns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def load(
@@ -228,6 +232,7 @@ def _from_tables(splits: Mapping[str, tables.Table], said: dict[str, Any]) -> di
             _column_labels(table, label),
             None if true_label is None else _column_labels(table, true_label),
             columns.inputs,
+            tables.names_of_rows(table, (*columns.inputs, label, true_label)),
         )
     return raw
 
@@ -293,8 +298,10 @@ def _from_image_folder(folder: Path) -> dict[str, _Raw]:
                 "check the path",
             )
         values = np.repeat(np.array([c.name for c in classes]), n_files)
-        images = tables.read_images([f for group in files for f in group], str(part))
-        raw[split] = _Raw(images, Labels(values))
+        paths = [file for group in files for file in group]
+        names = tuple(path.relative_to(folder).as_posix() for path in paths)
+        images = tables.read_images(paths, str(part))
+        raw[split] = _Raw(images, Labels(values), names=names)
     return raw
 
 
@@ -422,7 +429,7 @@ def _finish(name: str, raw: dict[str, _Raw]) -> Loaded:
     for split, part in raw.items():
         y = torch.from_numpy(next(remaining))
         true = None if part.true_labels is None else torch.from_numpy(next(remaining))
-        splits[split] = Split(tensors[split], y, true)
+        splits[split] = Split(tensors[split], y, true, names=part.names)
         if tensors[split].shape[1:] != tensors["train"].shape[1:]:
             shapes = f"{tuple(tensors['train'].shape[1:])} and {tuple(tensors[split].shape[1:])}"
             raise invalid(f"train and {split} inputs", "be of one shape", shapes, "resize them")

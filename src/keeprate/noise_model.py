@@ -93,12 +93,15 @@ class NoiseEstimate:
     noise_rate, noise_rate_std : float
         Share of wrong labels and its standard error (of sampling; networks that are wrong, or have
         memorised the labels, are not in it).
-    transition_matrix : Tensor [C, C]
+    transition_matrix, transition_matrix_std : Tensor [C, C]
+        [i, j] is the share of class i that is labelled j, and its standard error, likewise; 0.5 in
+        the row of a class that is never predicted.
     """
 
     noise_rate: float
     noise_rate_std: float
     transition_matrix: Tensor
+    transition_matrix_std: Tensor
 
 
 def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
@@ -129,14 +132,13 @@ def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
         if len(mine):
             sure[mine] = sureness[mine] >= sureness[mine].median()
     counts = count_pairs(predicted[sure], labels[sure], n_classes)
-    seen = counts.sum(1)
-    matrix = torch.where(
-        seen[:, None] > 0, counts / seen.clamp_min(1)[:, None], torch.eye(n_classes).to(counts)
-    )
+    seen = counts.sum(1, keepdim=True)
+    matrix = torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes).to(counts))
     prior = predicted.bincount(minlength=n_classes).double() / len(predicted)
     wrong = 1 - matrix.diagonal()
-    variance = (prior.square() * wrong * (1 - wrong) / seen.clamp_min(1)).sum()
-    return NoiseEstimate(float((prior * wrong).sum()), float(variance.sqrt()), matrix)
+    variance = (prior.square() * wrong * (1 - wrong) / seen[:, 0].clamp_min(1)).sum()
+    spread = torch.where(seen > 0, matrix * (1 - matrix) / seen.clamp_min(1), 0.25).sqrt()
+    return NoiseEstimate(float((prior * wrong).sum()), float(variance.sqrt()), matrix, spread)
 
 
 def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:

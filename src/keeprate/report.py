@@ -36,7 +36,7 @@ from keeprate.figures import (
     styled,
 )
 from keeprate.files import write_atomically
-from keeprate.label_quality import COLUMNS, QUALITY_FILE
+from keeprate.label_quality import COLUMNS, NAME, QUALITY_FILE
 from keeprate.records import load_record
 
 PRECISION = (
@@ -44,6 +44,7 @@ PRECISION = (
     "this figure only."
 )
 _MOST_IN_FIX_LIST = 50_000
+_JPEG = base64.b64encode(b"\xff\xd8\xff").decode()
 _CHOSEN_BY = "accuracy on the validation samples, which chose the schedule,"
 _AGAINST_NOISY = (
     "accuracy against the noisy labels of the validation samples, which chose the schedule,"
@@ -148,7 +149,12 @@ def _section(
     }
     estimated = part(record, "noise_estimate").get("transition_matrix")
     shown = dict(drawings)
-    shown["transition"] = f"<figure>{drawings['transition']}</figure>" if estimated else ""
+    shown["transition"] = (
+        f"<figure>{drawings['transition']}<figcaption>{escape(_errors_in_words(record))}"
+        "</figcaption></figure>"
+        if estimated
+        else ""
+    )
     shown["label_precision"] = (
         f"<h2>Label precision</h2><figure>{drawings['label_precision']}<figcaption>"
         f"{PRECISION}</figcaption></figure>"
@@ -190,7 +196,9 @@ def _data_in_words(record: Record) -> str:
 
 
 def _finding(record: Record) -> str:
-    results = {str(r.get("name")): r for r in reversed(results_of(record))}
+    results: dict[str, Record] = {}
+    for result in results_of(record):
+        results.setdefault(str(result.get("name")), result)
     if not results:
         best = best_trial(list(record.get("trials") or []))
         if best is None:
@@ -204,21 +212,35 @@ def _finding(record: Record) -> str:
     if key != "test_accuracy":
         noisy = part(record, "data").get("criterion") == "determinant"
         words = _AGAINST_NOISY if noisy else _CHOSEN_BY
+    first = "searched" if "searched" in results else next(iter(results))
 
     def last(name: str) -> float | None:
-        value: float | None = part(results.get(name, {}), "last").get(key)
+        value: float | None = part(results[name], "last").get(key)
         return value
 
-    found = last("searched")
+    found = last(first)
     rivals = [
         f"{label_of(results[name])} at {percent(value)}"
         for name in ("co-teaching", "standard")
-        if (value := last(name)) is not None
+        if name in results and name != first and (value := last(name)) is not None
     ]
     if found is None:
         return ""
+    subject = "The searched schedule" if first == "searched" else label_of(results[first])
     against = f"; {' and '.join(rivals)}" if rivals else ""
-    return f"The searched schedule ends at {percent(found)} {words}{against}."
+    warning = noisy_test_in_words(record) if key == "test_accuracy" else ""
+    return f"{subject} ends at {percent(found)} {words}{against}. {warning}".rstrip()
+
+
+def noisy_test_in_words(record: Record) -> str:
+    """What accuracy against noisy test labels is worth; nothing where they are not noisy."""
+    data, rate = part(record, "data"), part(record, "noise_estimate").get("noise_rate")
+    if data.get("test_labels") != "noisy" or rate is None:
+        return ""
+    return (
+        "The test labels were cut from these data and are as noisy: by the estimated noise rate, "
+        f"right predictions would reach about {percent(1 - rate)} against them."
+    )
 
 
 def _trials_in_words(record: Record) -> str:
@@ -255,11 +277,18 @@ def _noise_in_words(record: Record) -> str:
     return text
 
 
+def _errors_in_words(record: Record) -> str:
+    errors = part(record, "noise_estimate").get("transition_matrix_std") or [[]]
+    largest = max((max(row, default=0.0) for row in errors), default=0.0)
+    return f"Standard errors of sampling: at most {percent(largest)}." if largest else ""
+
+
 def _issues_in_words(record: Record) -> str:
-    count, n = record.get("label_issues"), part(record, "data").get("n_train")
+    count = record.get("label_issues")
+    n = record.get("labels_judged", part(record, "data").get("n_train"))  # of earlier versions
     if count is None or not isinstance(n, int):
         return "Not known yet."
-    text = f"The networks disagree with {count:,} of the {n:,} training labels"
+    text = f"The networks disagree with {count:,} of the {n:,} labels"
     shown = len(record.get("suspects") or [])
     if not count:
         return text + "."
@@ -290,18 +319,21 @@ def _gallery(record: Record, prefix: str) -> str:
             )
     wide = all("image" not in one for one in suspects)
     for one in suspects:
-        shown = ""
+        text, shown = f"sample {one['index']}", ""
         if "image" in one:
-            text = f"sample {one['index']}"
-            shown = f'<img alt="{text}" src="data:image/png;base64,{escape(one["image"])}">'
+            kind = "jpeg" if one["image"].startswith(_JPEG) else "png"
+            shown = f'<img alt="{text}" src="data:image/{kind};base64,{escape(one["image"])}">'
+        elif one.get("name"):
+            shown = f"<p>{escape(one['name'])}</p>"
         elif one.get("values"):
             pairs = (f"{escape(str(k))} {escape(str(v))}" for k, v in one["values"].items())
             shown = f"<small>{', '.join(pairs)}</small>"
+        called = f"<small>{escape(one['name'])}</small>" if "image" in one and "name" in one else ""
         cards.append(
             f'<div class="card given-{number[str(one["given"])]}">{shown}'
             f"{escape(str(one['given']))} \N{RIGHTWARDS ARROW} "
             f"<b>{escape(str(one['predicted']))}</b>"
-            f"<small>sample {one['index']}, score {one['score']:.4f}</small></div>"
+            f"<small>{text}, score {one['score']:.4f}</small>{called}</div>"
         )
     return (
         f"<div><style>{' '.join(rules)}</style><div class=chips>{''.join(chips)}</div>"
@@ -313,19 +345,23 @@ def _fix_list(folder: Path) -> str:
     """A link that holds the labels that look wrong, as CSV; nothing where they are not known."""
     text, n = io.StringIO(), 0
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     try:
         with (folder / QUALITY_FILE).open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                if line["is_label_issue"] == "True" and n < _MOST_IN_FIX_LIST:
-                    writer.writerow([line[name] for name in COLUMNS])
+            lines = csv.DictReader(file)
+            columns = [*COLUMNS, *({NAME} & set(lines.fieldnames or ()))]
+            writer.writerow(columns)
+            for line in lines:
+                if line["is_label_issue"] == "True":
                     n += 1
+                    if n <= _MOST_IN_FIX_LIST:
+                        writer.writerow([line[name] for name in columns])
     except (OSError, KeyError, ValueError):
         return ""
     packed = base64.b64encode(text.getvalue().encode()).decode()
+    which = f"{n:,} rows" if n <= _MOST_IN_FIX_LIST else f"the first {_MOST_IN_FIX_LIST:,} of {n:,}"
     return (
         f'<p><a class="button" download="label_issues.csv" href="data:text/csv;base64,{packed}">'
-        f"Download the fix list ({n:,} rows, CSV)</a></p>"
+        f"Download the fix list ({which}, CSV)</a></p>"
     )
 
 
@@ -384,7 +420,7 @@ def _cost_in_words(record: Record) -> str:
     if cost.get("candidate_epochs"):
         parts.append(f"{cost['candidate_epochs']:,} candidate epochs")
     if cost.get("full_trainings"):
-        parts.append(f"the epochs of {cost['full_trainings']:g} full trainings")
+        parts.append(f"the epochs of {cost['full_trainings']:.3g} full trainings")
     text = ", ".join(parts)
     return text[:1].upper() + text[1:] + "." if text else "Not recorded."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from keeprate.classifier import Classifier, load_classifier, save_classifier
-from keeprate.data import Data
+from keeprate.data import Data, Split
 from keeprate.errors import invalid
 from keeprate.finals import Plan, Trained, train_plans
 from keeprate.label_quality import QUALITY_FILE, LabelQuality, find_label_issues
@@ -202,20 +202,28 @@ def save_outputs(
     )
     device = setup.config.resolve_device()
     modules = [module.to(device) for module in modules]
-    final = probabilities(modules, train.inputs, setup.normaliser)
-    learned = mean_probabilities(trained, final)
-    noisy, predicted = train, learned
+
+    def predicted(split: Split) -> Tensor:
+        return probabilities(modules, split.inputs, setup.normaliser)
+
+    learned = mean_probabilities(trained, predicted(train))
+    noisy, seen = train, learned
     if setup.data.criterion == "determinant":  # better: labels that no network has learnt
         noisy = setup.data.validation
-        predicted = probabilities(modules, noisy.inputs, setup.normaliser)
-    record["noise_estimate"] = describe_noise(estimate_noise(predicted, noisy.labels))
+        seen = predicted(noisy)
+    record["noise_estimate"] = describe_noise(estimate_noise(seen, noisy.labels))
+    doubted = setup.data.doubted_splits
+    seen = torch.cat([learned if split is train else predicted(split) for split in doubted])
     for module in modules:
         module.to("cpu")
-    quality = find_label_issues(train.labels.numpy(), learned.numpy())
-    quality = replace(quality, rows=train.rows.numpy())
+    quality = replace(
+        find_label_issues(torch.cat([split.labels for split in doubted]).numpy(), seen.numpy()),
+        rows=torch.cat([split.rows for split in doubted]).numpy(),
+        names=tuple(name for split in doubted for name in split.names),
+    )
     names, columns = setup.data.class_names, setup.data.input_columns
-    record["label_issues"] = int(quality.is_issue.sum())
-    record["suspects"] = describe_suspects(train, quality, names, columns)
+    record["labels_judged"], record["label_issues"] = len(seen), int(quality.is_issue.sum())
+    record["suspects"] = describe_suspects(doubted, quality, names, columns)
     record["finished"] = True
     if folder is not None:
         trained.schedule.save(folder / "schedule.csv")
@@ -229,9 +237,13 @@ def save_outputs(
 
 def describe_noise(found: NoiseEstimate) -> dict[str, Any]:
     """As the record holds it: without the matrix, where that would be larger than all else."""
-    matrix = found.transition_matrix
-    small = len(matrix) <= MOST_CLASSES
-    return asdict(found) | {"transition_matrix": matrix.tolist() if small else None}
+    small = len(found.transition_matrix) <= MOST_CLASSES
+    matrices = {
+        name: value.tolist() if small else None
+        for name, value in vars(found).items()
+        if isinstance(value, Tensor)
+    }
+    return vars(found) | matrices
 
 
 def mean_probabilities(trained: Trained, final: Tensor) -> Tensor:
@@ -259,7 +271,7 @@ class Run:
     schedule : Schedule
     classifier : Classifier
     label_quality : LabelQuality
-        Of the training samples.
+        Of the training samples, and of those that were held out from them with labels as noisy.
     folder : Path or None
     study : optuna.Study or None
         Of a search.

@@ -16,11 +16,12 @@ from keeprate.loading import Split
 
 MOST, LEAST_PER_CLASS = 240, 4
 LARGEST = 96  # pixels a side of a picture in the record
+LONGEST = 300  # characters of a text
 COLUMNS = 12  # of a row of numbers
 
 
 def describe_suspects(
-    samples: Split,
+    samples: Sequence[Split],
     quality: LabelQuality,
     class_names: Sequence[str],
     columns: Sequence[str] = (),
@@ -29,8 +30,8 @@ def describe_suspects(
 
     Parameters
     ----------
-    samples : Split
-        Those that `quality` speaks of, in its order.
+    samples : sequence of Split
+        Those that `quality` speaks of, in its order, one split after the other.
     columns : sequence of str
         Names of the numbers, where the samples are rows of a table.
     """
@@ -42,30 +43,47 @@ def describe_suspects(
         places.append((taken[given], place))
         taken[given] += 1
     chosen = [int(issues[place]) for turn, place in sorted(places) if turn < share][:MOST]
+    starts = np.cumsum([0, *(len(split) for split in samples)])
+
+    def shown(i: int) -> dict[str, Any]:
+        place = int(np.searchsorted(starts, i, side="right")) - 1
+        return _shown(samples[place].inputs[i - starts[place]], columns)
+
     return [
         {
             "index": int(quality.rows[i]),
             "given": class_names[quality.given[i]],
             "predicted": class_names[quality.predicted[i]],
             "score": round(float(quality.scores[i]), 6),
-            **_shown(samples.inputs[i], columns),
+            **({"name": shortened(quality.names[i])} if quality.names else {}),
+            **shown(i),
         }
         for i in chosen
     ]
 
 
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """On one line, and cut.
+
+    >>> shortened("a  text of two lines", 12)
+    'a text of t…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _shown(sample: Tensor, columns: Sequence[str]) -> dict[str, Any]:
     array = sample.cpu().numpy()
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        return {"image": _png(array)}
+        return {"image": _picture(array)}
     values = array.ravel()[:COLUMNS]
     names = columns if len(columns) == array.size else [str(i) for i in range(len(values))]
     numbers = [round(float(value), 4) for value in values]
     return {"values": dict(zip(names, numbers, strict=False))}
 
 
-def _png(array: NDArray[Any]) -> str:
-    """A picture [C, H, W] as a PNG in base64."""
+def _picture(array: NDArray[Any]) -> str:
+    """A picture [C, H, W] as a PNG in base64; made smaller, and then of three colours, a JPEG."""
     from PIL import Image  # which matplotlib needs, too
 
     if array.dtype != np.uint8:
@@ -73,7 +91,11 @@ def _png(array: NDArray[Any]) -> str:
         array = ((array - low) * (255.0 / (high - low or 1.0))).astype(np.uint8)
     channels = array.transpose(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(channels[..., 0] if len(array) == 1 else channels))
-    image.thumbnail((LARGEST, LARGEST))
     content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
+    if max(image.size) > LARGEST and image.mode == "RGB":  # a photograph
+        image.thumbnail((LARGEST, LARGEST))
+        image.save(content, "JPEG", quality=85)
+    else:
+        image.thumbnail((LARGEST, LARGEST))
+        image.save(content, "PNG", optimize=True)
     return base64.b64encode(content.getvalue()).decode()

@@ -22,8 +22,8 @@ from keeprate.errors import InputError, invalid
 Array = NDArray[Any]
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
-REMEDY_LABEL = "say which column is the label (label=...)"
-REMEDY_INPUTS = "say which columns are the inputs (inputs=[...])"
+REMEDY_LABEL = "say which column is the label (label=..., --label)"
+REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,21 @@ def label_array(table: Table, name: str) -> Array:
         values[:] = column.to_pylist()
         return values
     return np.asarray(column.to_numpy())
+
+
+def names_of_rows(table: Table, used: Sequence[str | None]) -> tuple[str, ...]:
+    """What the columns of text that are not `used` say of each row; empty if there are none."""
+    types = needs("pyarrow.types")
+    columns = [
+        table.arrow.column(name).to_pylist()
+        for name in table.arrow.column_names
+        if name not in used
+        and (
+            types.is_string(kind := table.arrow.schema.field(name).type)
+            or types.is_large_string(kind)
+        )
+    ]
+    return tuple(", ".join(filter(None, values)) for values in zip(*columns, strict=True))
 
 
 def _is_number(kind: Any) -> bool:
