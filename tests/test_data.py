@@ -828,9 +828,12 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
     write_images(tmp_path / "two" / "test", {"a": images[:1], "b": images[2:3]})
     two = load(tmp_path / "two").splits
     assert two["train"].names[0] == "train/a/0.png" and two["test"].names[1] == "test/b/0.png"
-    header, rows = ["text", "x", "label", "by"], [["so so", 1, "a", "Kim"], ["", 2, "b", "Lee"]]
+    header, rows = (
+        ["text", "x", "label", "by"],
+        [["so\n so", 1, "a", "Kim"], ["", 2, "b", "L" * 400]],
+    )
     table = write_csv(tmp_path / "texts.csv", header, rows)
-    assert only(table, inputs="x").names == ("so so, Kim", "Lee")
+    assert only(table, inputs="x").names == ("so so, Kim", "L" * 299 + "…")
     assert only((np.zeros((2, 1)), [0, 1])).names == ()
 
 

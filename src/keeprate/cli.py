@@ -376,7 +376,7 @@ def issues_command(
     from rich.table import Table
 
     from keeprate.label_quality import load_label_quality
-    from keeprate.suspects import shortened
+    from keeprate.tables import shortened
 
     quality, class_names = load_label_quality(source)
     n_issues, n = int(quality.is_issue.sum()), len(quality.rows)

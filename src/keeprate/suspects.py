@@ -16,7 +16,6 @@ from keeprate.loading import Split
 
 MOST, LEAST_PER_CLASS = 240, 4
 LARGEST = 96  # pixels a side of a picture in the record
-LONGEST = 300  # characters of a text
 COLUMNS = 12  # of a row of numbers
 
 
@@ -55,21 +54,11 @@ def describe_suspects(
             "given": class_names[quality.given[i]],
             "predicted": class_names[quality.predicted[i]],
             "score": round(float(quality.scores[i]), 6),
-            **({"name": shortened(quality.names[i])} if quality.names else {}),
+            **({"name": quality.names[i]} if quality.names else {}),
             **shown(i),
         }
         for i in chosen
     ]
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """On one line, and cut.
-
-    >>> shortened("a  text of two lines", 12)
-    'a text of t…'
-    """
-    text = " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _shown(sample: Tensor, columns: Sequence[str]) -> dict[str, Any]:

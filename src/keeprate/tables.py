@@ -22,6 +22,7 @@ from keeprate.errors import InputError, invalid
 Array = NDArray[Any]
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
+LONGEST = 300  # characters of the text that a sample is known by
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
 
@@ -243,7 +244,18 @@ def names_of_rows(table: Table, used: Sequence[str | None]) -> tuple[str, ...]:
             or types.is_large_string(kind)
         )
     ]
-    return tuple(", ".join(filter(None, values)) for values in zip(*columns, strict=True))
+    rows = zip(*columns, strict=True)
+    return tuple(shortened(", ".join(filter(None, values))) for values in rows)
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """On one line, and cut.
+
+    >>> shortened("a  text of two lines", 12)
+    'a text of t…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _is_number(kind: Any) -> bool:
