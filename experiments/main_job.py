@@ -20,7 +20,7 @@ from keeprate.training import TrainingConfig
 from keeprate.trials import confirming, given_in_words
 
 NAME = "main_job"
-SUMMARY = "the main job on MNIST, three protocols (trains)"
+SUMMARY = "the main job on MNIST, four protocols (trains)"
 NOISES = ("symmetric:0.5", "pairflip:0.45")
 EPOCHS = 40
 TRIALS = {"trials": 40, "fidelity": 0.4, "restarts": 3}
@@ -69,6 +69,9 @@ PROTOCOLS = (
         "a budget of 6 trainings, constant learning rate",
         "constant",
         {"budget": 6, "restarts": 2},
+    ),
+    Protocol(
+        "budget-decay", "a budget of 6 trainings", "linear-decay", {"budget": 6, "restarts": 3}
     ),
 )
 
