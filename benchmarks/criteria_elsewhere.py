@@ -81,9 +81,10 @@ def rank(name: str, noise: str, seed: int, folder: str) -> Row:
         after_group=lambda population: curves.update(population.curves),
     )
     last = max(1, config.epochs // 10)
+    whole = [one for one in curves.values() if len(one.validation_score) == config.epochs]
 
     def late(what: str) -> NDArray[np.float64]:
-        return np.array([np.mean(getattr(curves[i], what)[-last:]) for i in range(SCHEDULES)])
+        return np.array([np.mean(getattr(one, what)[-last:]) for one in whole])
 
     found = {
         "determinant": late("validation_score"),

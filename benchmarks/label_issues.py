@@ -3,8 +3,8 @@
 On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and on 10,000 CIFAR-10
 samples (Model 1) with the labels that people gave, CIFAR-10N. A tenth of them, with their noise, is
 held out to validate; both judge the labels of the others, and no label is known to be right.
-keeprate: small-loss training of two networks with ``schedule="auto"``, 500 steps that estimate
-the noise rate, then 22 epochs with an R(t) by it, and 22 with every sample kept. cleanlab:
+keeprate: small-loss training of two networks with ``schedule="auto"``, 500 steps or more that
+estimate the noise rate, then 22 epochs with an R(t) by it, and 22 with every sample kept. cleanlab:
 out-of-sample probabilities of five folds, one network and 20 epochs each (about as much time, see
 the seconds), or 5 epochs, in which less is memorised. True labels only judge.
 `find_label_issues` is keeprate's on cleanlab's probabilities, too.
@@ -49,7 +49,7 @@ PROTOCOL = {
     "cleanlab folds": 5,
     "cleanlab epochs": [20, 5],
     "CIFAR-10N": f"{HUMAN_SAMPLES} samples of CIFAR-10, {HUMAN_MODEL}",
-    "keeprate steps that estimate the noise rate": FIRST_STEPS,
+    "keeprate steps that estimate the noise rate, at least": FIRST_STEPS,
     "share of labels that may be any": OTHERWISE,
 }
 FOLDS = 5

@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import keeprate
-from benchmarks import criteria, label_issues, long_tail, noisy_validation, replay, schedule_bench
+from benchmarks import (
+    criteria,
+    criteria_elsewhere,
+    label_issues,
+    long_tail,
+    noisy_validation,
+    replay,
+    schedule_bench,
+)
 from benchmarks.replay import Interpolator, Replayed
 from keeprate.spaces import get_space
 
@@ -72,6 +80,17 @@ def test_criteria_are_compared_with_the_test_accuracy(made):
     assert found["best_test_accuracy"] >= said["determinant"]["test_accuracy_of_its_choice"]
     counts = np.array(rows[0]["noisy_counts"])
     assert counts.sum() == pytest.approx(2 * 300)  # two networks, 300 held-out samples
+
+
+def test_the_criterion_is_compared_on_other_data(monkeypatch):
+    monkeypatch.setattr(criteria_elsewhere, "SCHEDULES", 4)
+    options = {"model": "mlp", "epochs": 4, "batch_size": 64}
+    monkeypatch.setitem(criteria_elsewhere.SETTINGS, "digits", options)
+    found = criteria_elsewhere.rank("digits", "symmetric:0.5", 0, "")
+    assert found["schedules"] == 4 and 0.4 < found["noise_rate"] < 0.6
+    assert set(found["criteria"]) == {"determinant", "accuracy, noisy labels"}
+    (line,) = criteria_elsewhere.table([found | {"data": "digits", "noise": "n", "seed": 0}])[2:]
+    assert line.startswith("| digits, n, 0 |")
 
 
 def test_the_interpolator_finds_a_smooth_function_again():

@@ -125,6 +125,10 @@ def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
     written = (tmp_path / "fix.csv").read_text().splitlines()
     kept = (out / "label_quality.csv").read_text().splitlines()
     assert written[0] == kept[0] and sorted(written) == sorted(kept)  # ties may change places
+    given = [row[0] for row in flowers()[1:]]
+    for line in written[1:]:
+        row, _, _, label, _ = line.split(",")
+        assert given[int(row)] == label
     first = written[1].split(",")
     assert f" {first[0]} " in said.out and first[3] in said.out
 

@@ -828,6 +828,9 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
     write_images(tmp_path / "two" / "test", {"a": images[:1], "b": images[2:3]})
     two = load(tmp_path / "two").splits
     assert two["train"].names[0] == "train/a/0.png" and two["test"].names[1] == "test/b/0.png"
+    (tmp_path / "all" / "a" / "0.png").rename(tmp_path / "all" / "a" / "caf\udce9\r.png")
+    odd = load(tmp_path / "all").splits["train"].names[5]
+    assert odd.encode() and odd == "a/caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.png"
     header, rows = (
         ["text", "x", "label", "by"],
         [["so\n so", 1, "a", "Kim"], ["", 2, "b", "L" * 400]],

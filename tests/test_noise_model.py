@@ -85,10 +85,14 @@ def test_the_noise_rate_is_found_with_its_error(name):
     assert float(found.std(0).mean()) == pytest.approx(float(errors.mean()), rel=0.3)
 
 
-def test_of_a_class_that_is_never_predicted_nothing_is_known():
-    found = estimate_noise(torch.tensor([[0.9, 0.1]] * 4), torch.tensor([0, 0, 0, 1]))
-    assert found.transition_matrix.tolist() == [[0.75, 0.25], [0, 1]]
-    assert found.transition_matrix_std[1].tolist() == [0.5, 0.5]
+def test_the_transition_matrix_has_the_error_of_each_row_s_samples():
+    p = torch.tensor([[0.9, 0.05, 0.05]] * 4 + [[0.05, 0.9, 0.05]])
+    found = estimate_noise(p, torch.tensor([0, 0, 0, 1, 1]))
+    assert found.transition_matrix.tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]]
+    share = np.array([4 / 6, 2 / 6, 1 / 6])
+    expected = np.sqrt(share * (1 - share) / 6)
+    assert found.transition_matrix_std[0].numpy() == pytest.approx(expected)
+    assert (found.transition_matrix_std[1:] > 0.2).all()  # of one sample, and of none
 
 
 @pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5"])

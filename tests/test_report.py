@@ -249,15 +249,16 @@ def test_names_with_line_breaks_and_older_lists(tmp_path: Path) -> None:
 
 def test_pictures_and_rows_of_suspects() -> None:
     quality = LabelQuality(
-        np.arange(3) + 5, np.zeros(3, int), np.ones(3, int), np.array([3, 1, 2.0])
+        np.array([7, 5, 6]), np.zeros(3, int), np.ones(3, int), np.array([3, 1, 2.0])
     )
     pixels = torch.arange(3 * 3 * 4 * 4, dtype=torch.uint8).view(3, 3, 4, 4)
     names = ("a", "b")
-    found = describe_suspects([Split(pixels, torch.zeros(3, dtype=torch.long))], quality, names)
-    assert [one["index"] for one in found] == [6, 7, 5]
+    labels, numbers = torch.zeros(3, dtype=torch.long), torch.arange(5, 8)
+    found = describe_suspects([Split(pixels, labels, rows=numbers)], quality, names)
+    assert [one["index"] for one in found] == [5, 6, 7]
     with Image.open(io.BytesIO(base64.b64decode(found[0]["image"]))) as image:
-        assert np.array_equal(np.asarray(image), pixels[1].permute(1, 2, 0).numpy())
-    rows = Split(torch.tensor([[0.5, 2.0]] * 3), torch.zeros(3, dtype=torch.long))
+        assert np.array_equal(np.asarray(image), pixels[0].permute(1, 2, 0).numpy())
+    rows = Split(torch.tensor([[0.5, 2.0]] * 3), labels, rows=numbers)
     found = describe_suspects([rows], quality, names, ("width", "height"))
     assert found[0]["values"] == {"width": 0.5, "height": 2.0}
     right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3))
@@ -280,8 +281,14 @@ def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
     packed = re.findall(r"data:text/csv;base64,([^\"]*)", page)[0]
     listed = list(csv.DictReader(io.StringIO(base64.b64decode(packed).decode())))
     assert [row["name"] for row in listed] == list(named)
+    assert "values" not in record["suspects"][0]  # of a text nobody wants to see the numbers
+    record["suspects"] = describe_suspects([rows], quality, ("a", "b"), ("u", "v", "w"))
+    assert "<small>u 0.0, v 0.0, w 0.0</small>" in write(record, tmp_path / "run")
     pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    splits = [Split(part, torch.zeros(1, dtype=torch.long)) for part in pixels.split(1)]
+    splits = [
+        Split(part, torch.zeros(1, dtype=torch.long), rows=torch.tensor([i]))
+        for i, part in enumerate(pixels.split(1))
+    ]
     record["suspects"] = describe_suspects(splits, quality, ("a", "b"))
     page = write(record, tmp_path / "run")
     assert page.count("<img ") == 2 and f"<small>{html.escape(MALICIOUS)}</small>" in page
@@ -303,6 +310,9 @@ def test_noisy_test_labels_are_said_to_be_noisy(tmp_path: Path) -> None:
     record["noise_estimate"] = {"noise_rate": 0.3, "noise_rate_std": 0.01}
     assert "right predictions would reach" not in write(record, tmp_path / "a")
     record["data"]["test_labels"] = "noisy"
+    record["data"]["n_test"] = 0
+    assert "right predictions would reach" not in write(record, tmp_path / "a")
+    record["data"]["n_test"] = 360
     assert "right predictions would reach about 70.0 % against them" in write(
         record, tmp_path / "b"
     )
@@ -313,6 +323,13 @@ def test_a_training_without_a_search_has_its_finding(tmp_path: Path) -> None:
     record["results"] = [record["results"][1] | {"name": "custom"}, record["results"][0]]
     page = write(record, tmp_path)
     assert "Co-teaching, own R(t) ends at" in page and "; Standard, R(t) = 1 at" in page
+    for one in record["results"]:
+        one["last"] = {"validation_accuracy": 0.5}
+        one["curves"] = one["curves"] | {"test_accuracy": None}
+    page = write(record, tmp_path)
+    assert (
+        "ends at 50.0 % accuracy on the validation samples; Standard, R(t) = 1 at 50.0 %." in page
+    )
 
 
 def test_several_runs_side_by_side(tmp_path: Path) -> None:

@@ -387,7 +387,7 @@ def issues_command(
     for i in range(min(top, n)):
         index, _, score, given, predicted, *name = (column[i] for column in columns.values())
         cells = (str(index), escape(given), escape(predicted), f"{score:.4f}")
-        table.add_row(*cells, *(escape(shortened(one, 24)) for one in name))
+        table.add_row(*cells, *(escape(shortened(one, 60)) for one in name))
     if top:
         Console().print(table)
     if out is not None:

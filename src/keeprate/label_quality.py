@@ -62,6 +62,17 @@ class LabelQuality:
         """Positions of the samples, the most suspect first; ties in order, [N]."""
         return np.argsort(self.scores, kind="stable").astype(np.int64)
 
+    def sorted(self) -> LabelQuality:
+        """The same in the order of `rows`."""
+        order = np.argsort(self.rows, kind="stable")
+        return LabelQuality(
+            self.rows[order],
+            self.given[order],
+            self.predicted[order],
+            self.scores[order],
+            tuple(self.names[i] for i in order) if self.names else (),
+        )
+
     def table(self, class_names: Sequence[str]) -> dict[str, list[Any]]:
         """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`."""
         order, names = self.ranking, np.asarray(class_names)
@@ -113,14 +124,13 @@ class LabelQuality:
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
                 lines = list(csv.DictReader(file))
-            lines.sort(key=lambda line: int(line["index"]))
             return cls(
                 np.array([int(line["index"]) for line in lines], dtype=np.int64),
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
                 np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
                 np.array([float(line["label_score"]) for line in lines]),
                 tuple(line[NAME] for line in lines) if lines and NAME in lines[0] else (),
-            )
+            ).sorted()
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} must be the label quality of a run ({error!r}); repeat its command in an "

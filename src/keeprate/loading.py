@@ -299,10 +299,16 @@ def _from_image_folder(folder: Path) -> dict[str, _Raw]:
             )
         values = np.repeat(np.array([c.name for c in classes]), n_files)
         paths = [file for group in files for file in group]
-        names = tuple(path.relative_to(folder).as_posix() for path in paths)
+        names = tuple(_file_name(path.relative_to(folder)) for path in paths)
         images = tables.read_images(paths, str(part))
         raw[split] = _Raw(images, Labels(values), names=names)
     return raw
+
+
+def _file_name(path: Path) -> str:
+    """A path as text that can be written to any file, whatever bytes are in it."""
+    text = os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    return text.replace("\r", "\N{REPLACEMENT CHARACTER}")
 
 
 def _subfolders(folder: Path) -> list[Path]:

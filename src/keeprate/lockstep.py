@@ -133,7 +133,8 @@ def open_record(
         return record
     if (folder / RECORD_FILE).exists():
         found = load_record(folder)
-        before = {"kind": found["kind"], **found["config"], "data": found["data"]}
+        data = record["data"] | found["data"]  # earlier versions said less of the same data
+        before = {"kind": found["kind"], **found["config"], "data": data}
         changed = differences(before, {"kind": kind, **config, "data": record["data"]})
         if found["finished"]:  # nothing goes on: any machine may read it
             changed = [line for line in changed if not line.startswith(MACHINE)]

@@ -94,8 +94,8 @@ class NoiseEstimate:
         Share of wrong labels and its standard error (of sampling; networks that are wrong, or have
         memorised the labels, are not in it).
     transition_matrix, transition_matrix_std : Tensor [C, C]
-        [i, j] is the share of class i that is labelled j, and its standard error, likewise; 0.5 in
-        the row of a class that is never predicted.
+        [i, j] is the share of class i that is labelled j, and its standard error, likewise (that
+        of the share with one sample more on either side: a share of 0 is not known for sure).
     """
 
     noise_rate: float
@@ -137,7 +137,8 @@ def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
     prior = predicted.bincount(minlength=n_classes).double() / len(predicted)
     wrong = 1 - matrix.diagonal()
     variance = (prior.square() * wrong * (1 - wrong) / seen[:, 0].clamp_min(1)).sum()
-    spread = torch.where(seen > 0, matrix * (1 - matrix) / seen.clamp_min(1), 0.25).sqrt()
+    smooth = (counts + 1) / (seen + 2)
+    spread = (smooth * (1 - smooth) / (seen + 2)).sqrt()
     return NoiseEstimate(float((prior * wrong).sum()), float(variance.sqrt()), matrix, spread)
 
 

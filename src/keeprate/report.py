@@ -43,12 +43,10 @@ PRECISION = (
     "The share of the kept samples whose given label is the true one; true labels are used for "
     "this figure only."
 )
-_MOST_IN_FIX_LIST = 50_000
+_LARGEST_FIX_LIST = 2_000_000  # characters
 _JPEG = base64.b64encode(b"\xff\xd8\xff").decode()
-_CHOSEN_BY = "accuracy on the validation samples, which chose the schedule,"
-_AGAINST_NOISY = (
-    "accuracy against the noisy labels of the validation samples, which chose the schedule,"
-)
+_BY_VALIDATION = "accuracy on the validation samples"
+_AGAINST_NOISY = "accuracy against the noisy labels of the validation samples"
 
 
 def write_plots(record: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -149,12 +147,10 @@ def _section(
     }
     estimated = part(record, "noise_estimate").get("transition_matrix")
     shown = dict(drawings)
-    shown["transition"] = (
-        f"<figure>{drawings['transition']}<figcaption>{escape(_errors_in_words(record))}"
-        "</figcaption></figure>"
-        if estimated
-        else ""
+    caption = (
+        f"<figcaption>{escape(errors)}</figcaption>" if (errors := _errors_in_words(record)) else ""
     )
+    shown["transition"] = f"<figure>{drawings['transition']}{caption}</figure>" if estimated else ""
     shown["label_precision"] = (
         f"<h2>Label precision</h2><figure>{drawings['label_precision']}<figcaption>"
         f"{PRECISION}</figcaption></figure>"
@@ -211,7 +207,8 @@ def _finding(record: Record) -> str:
     words = "test accuracy"
     if key != "test_accuracy":
         noisy = part(record, "data").get("criterion") == "determinant"
-        words = _AGAINST_NOISY if noisy else _CHOSEN_BY
+        words = _AGAINST_NOISY if noisy else _BY_VALIDATION
+        words += " (which chose the schedule)" if "searched" in results else ""
     first = "searched" if "searched" in results else next(iter(results))
 
     def last(name: str) -> float | None:
@@ -235,7 +232,7 @@ def _finding(record: Record) -> str:
 def noisy_test_in_words(record: Record) -> str:
     """What accuracy against noisy test labels is worth; nothing where they are not noisy."""
     data, rate = part(record, "data"), part(record, "noise_estimate").get("noise_rate")
-    if data.get("test_labels") != "noisy" or rate is None:
+    if data.get("test_labels") != "noisy" or not data.get("n_test") or rate is None:
         return ""
     return (
         "The test labels were cut from these data and are as noisy: by the estimated noise rate, "
@@ -323,17 +320,17 @@ def _gallery(record: Record, prefix: str) -> str:
         if "image" in one:
             kind = "jpeg" if one["image"].startswith(_JPEG) else "png"
             shown = f'<img alt="{text}" src="data:image/{kind};base64,{escape(one["image"])}">'
-        elif one.get("name"):
-            shown = f"<p>{escape(one['name'])}</p>"
-        elif one.get("values"):
-            pairs = (f"{escape(str(k))} {escape(str(v))}" for k, v in one["values"].items())
-            shown = f"<small>{', '.join(pairs)}</small>"
-        called = f"<small>{escape(one['name'])}</small>" if "image" in one and "name" in one else ""
+        values = ", ".join(f"{key} {value}" for key, value in one.get("values", {}).items())
+        called = one.get("name", "")
+        if not shown:  # a text is what there is to see; of a picture its file is a detail
+            shown, called = (f"<p>{escape(called)}</p>" if called else ""), ""
+        details = (f"{text}, score {one['score']:.4f}", called, values)
         cards.append(
             f'<div class="card given-{number[str(one["given"])]}">{shown}'
             f"{escape(str(one['given']))} \N{RIGHTWARDS ARROW} "
             f"<b>{escape(str(one['predicted']))}</b>"
-            f"<small>{text}, score {one['score']:.4f}</small>{called}</div>"
+            + "".join(f"<small>{escape(words)}</small>" for words in details if words)
+            + "</div>"
         )
     return (
         f"<div><style>{' '.join(rules)}</style><div class=chips>{''.join(chips)}</div>"
@@ -343,7 +340,7 @@ def _gallery(record: Record, prefix: str) -> str:
 
 def _fix_list(folder: Path) -> str:
     """A link that holds the labels that look wrong, as CSV; nothing where they are not known."""
-    text, n = io.StringIO(), 0
+    text, n, listed = io.StringIO(), 0, 0
     writer = csv.writer(text, lineterminator="\n")
     try:
         with (folder / QUALITY_FILE).open(newline="", encoding="utf-8") as file:
@@ -353,12 +350,13 @@ def _fix_list(folder: Path) -> str:
             for line in lines:
                 if line["is_label_issue"] == "True":
                     n += 1
-                    if n <= _MOST_IN_FIX_LIST:
+                    if text.tell() < _LARGEST_FIX_LIST:
                         writer.writerow([line[name] for name in columns])
+                        listed = n
     except (OSError, KeyError, ValueError):
         return ""
     packed = base64.b64encode(text.getvalue().encode()).decode()
-    which = f"{n:,} rows" if n <= _MOST_IN_FIX_LIST else f"the first {_MOST_IN_FIX_LIST:,} of {n:,}"
+    which = f"{n:,} rows" if n == listed else f"the first {listed:,} of {n:,} rows"
     return (
         f'<p><a class="button" download="label_issues.csv" href="data:text/csv;base64,{packed}">'
         f"Download the fix list ({which}, CSV)</a></p>"

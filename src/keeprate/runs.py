@@ -206,23 +206,25 @@ def save_outputs(
     def predicted(split: Split) -> Tensor:
         return probabilities(modules, split.inputs, setup.normaliser)
 
-    learned = mean_probabilities(trained, predicted(train))
-    noisy, seen = train, learned
-    if setup.data.criterion == "determinant":  # better: labels that no network has learnt
-        noisy = setup.data.validation
-        seen = predicted(noisy)
-    record["noise_estimate"] = describe_noise(estimate_noise(seen, noisy.labels))
-    doubted = setup.data.doubted_splits
-    seen = torch.cat([learned if split is train else predicted(split) for split in doubted])
+    validation, doubted = setup.data.validation, setup.data.doubted_splits
+    seen = {id(train): mean_probabilities(trained, predicted(train))}
+    # Labels that no network has learnt say more of the noise.
+    noisy = validation if setup.data.criterion == "determinant" else train
+    for split in (noisy, *doubted):
+        if id(split) not in seen:
+            seen[id(split)] = predicted(split)
+    record["noise_estimate"] = describe_noise(estimate_noise(seen[id(noisy)], noisy.labels))
     for module in modules:
         module.to("cpu")
-    quality = replace(
-        find_label_issues(torch.cat([split.labels for split in doubted]).numpy(), seen.numpy()),
-        rows=torch.cat([split.rows for split in doubted]).numpy(),
-        names=tuple(name for split in doubted for name in split.names),
+    quality = find_label_issues(
+        torch.cat([split.labels for split in doubted]).numpy(),
+        torch.cat([seen[id(split)] for split in doubted]).numpy(),
     )
+    rows = torch.cat([split.rows for split in doubted]).numpy()
+    called = tuple(name for split in doubted for name in split.names)
+    quality = replace(quality, rows=rows, names=called).sorted()
     names, columns = setup.data.class_names, setup.data.input_columns
-    record["labels_judged"], record["label_issues"] = len(seen), int(quality.is_issue.sum())
+    record["labels_judged"], record["label_issues"] = len(rows), int(quality.is_issue.sum())
     record["suspects"] = describe_suspects(doubted, quality, names, columns)
     record["finished"] = True
     if folder is not None:
@@ -271,7 +273,8 @@ class Run:
     schedule : Schedule
     classifier : Classifier
     label_quality : LabelQuality
-        Of the training samples, and of those that were held out from them with labels as noisy.
+        Of the training samples, and of those that were held out from them with labels as noisy, in
+        the order of their rows.
     folder : Path or None
     study : optuna.Study or None
         Of a search.

@@ -30,7 +30,7 @@ def describe_suspects(
     Parameters
     ----------
     samples : sequence of Split
-        Those that `quality` speaks of, in its order, one split after the other.
+        Those that `quality` speaks of.
     columns : sequence of str
         Names of the numbers, where the samples are rows of a table.
     """
@@ -42,11 +42,17 @@ def describe_suspects(
         places.append((taken[given], place))
         taken[given] += 1
     chosen = [int(issues[place]) for turn, place in sorted(places) if turn < share][:MOST]
-    starts = np.cumsum([0, *(len(split) for split in samples)])
 
-    def shown(i: int) -> dict[str, Any]:
-        place = int(np.searchsorted(starts, i, side="right")) - 1
-        return _shown(samples[place].inputs[i - starts[place]], columns)
+    def shown(row: int) -> dict[str, Any]:
+        for split in samples:
+            place = (split.rows == row).nonzero()
+            if len(place):
+                sample = split.inputs[int(place[0, 0])]
+                details = _shown(sample, columns)
+                # Of a text nobody wants to see the numbers that it was made to.
+                known = bool(quality.names) and len(columns) != sample.numel()
+                return {} if known and "values" in details else details
+        return {}
 
     return [
         {
@@ -55,7 +61,7 @@ def describe_suspects(
             "predicted": class_names[quality.predicted[i]],
             "score": round(float(quality.scores[i]), 6),
             **({"name": quality.names[i]} if quality.names else {}),
-            **shown(i),
+            **shown(int(quality.rows[i])),
         }
         for i in chosen
     ]

@@ -234,16 +234,19 @@ def label_array(table: Table, name: str) -> Array:
 
 def names_of_rows(table: Table, used: Sequence[str | None]) -> tuple[str, ...]:
     """What the columns of text that are not `used` say of each row; empty if there are none."""
-    types = needs("pyarrow.types")
-    columns = [
-        table.arrow.column(name).to_pylist()
+    types, cut = needs("pyarrow.types"), needs("pyarrow.compute").utf8_slice_codeunits
+    schema = table.arrow.schema
+    texts = [
+        name
         for name in table.arrow.column_names
         if name not in used
         and (
-            types.is_string(kind := table.arrow.schema.field(name).type)
-            or types.is_large_string(kind)
+            types.is_string(schema.field(name).type)
+            or types.is_large_string(schema.field(name).type)
         )
     ]
+    # Cut as a whole first: nobody wants long texts as Python strings.
+    columns = [cut(table.arrow.column(name), 0, 2 * LONGEST).to_pylist() for name in texts]
     rows = zip(*columns, strict=True)
     return tuple(shortened(", ".join(filter(None, values))) for values in rows)
 
