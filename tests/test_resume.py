@@ -75,6 +75,15 @@ def test_a_finished_run_is_returned_as_it_is(run, data):
     again = search(data, trials=12, config=CONFIG, out=run.folder)
     assert (run.folder / "record.json").read_bytes() == before
     assert essence(again.record) == essence(run.record)
+    for name in ("rows", "given", "predicted"):
+        kept, read = getattr(run.label_quality, name), getattr(again.label_quality, name)
+        assert np.array_equal(kept, read)  # in the same order, too
+    # Earlier versions said less of the data.
+    older = json.loads(before)
+    del older["data"]["test_labels"]
+    (run.folder / "record.json").write_text(json.dumps(older))
+    assert essence(search(data, trials=12, config=CONFIG, out=run.folder).record)
+    (run.folder / "record.json").write_bytes(before)
 
 
 def test_another_configuration_is_refused_with_its_differences(run, data):
