@@ -230,9 +230,9 @@ def _finding(record: Record) -> str:
 
 
 def noisy_test_in_words(record: Record) -> str:
-    """What accuracy against noisy test labels is worth; nothing where they are not noisy."""
+    """What accuracy against noisy test labels is worth; nothing where they do not seem noisy."""
     data, rate = part(record, "data"), part(record, "noise_estimate").get("noise_rate")
-    if data.get("test_labels") != "noisy" or not data.get("n_test") or rate is None:
+    if data.get("test_labels") != "noisy" or not data.get("n_test") or not rate:
         return ""
     return (
         "The test labels were cut from these data and are as noisy: by the estimated noise rate, "
