@@ -838,6 +838,12 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
     table = write_csv(tmp_path / "texts.csv", header, rows)
     assert only(table, inputs="x").names == ("so so, Kim", "L" * 299 + "…")
     assert only((np.zeros((2, 1)), [0, 1])).names == ()
+    for paths, expected in ((("u.png", None), ("u.png", "")), ((None, None), ())):
+        encoded = [{"bytes": png(i), "path": p} for i, p in zip(images, paths, strict=False)]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table({"image": pa.array(encoded, kind), "label": [0, 1]})
+        pq.write_table(table, tmp_path / "images.parquet")
+        assert only(tmp_path / "images.parquet").names == expected
 
 
 def test_a_given_validation_split_with_noise_stays() -> None:

@@ -232,7 +232,7 @@ def _from_tables(splits: Mapping[str, tables.Table], said: dict[str, Any]) -> di
             _column_labels(table, label),
             None if true_label is None else _column_labels(table, true_label),
             columns.inputs,
-            tables.names_of_rows(table, (*columns.inputs, label, true_label)),
+            tables.names_of_rows(table, columns),
         )
     return raw
 

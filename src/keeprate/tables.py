@@ -232,23 +232,23 @@ def label_array(table: Table, name: str) -> Array:
     return np.asarray(column.to_numpy())
 
 
-def names_of_rows(table: Table, used: Sequence[str | None]) -> tuple[str, ...]:
-    """What the columns of text that are not `used` say of each row; empty if there are none."""
-    types, cut = needs("pyarrow.types"), needs("pyarrow.compute").utf8_slice_codeunits
-    schema = table.arrow.schema
-    texts = [
-        name
-        for name in table.arrow.column_names
-        if name not in used
-        and (
-            types.is_string(schema.field(name).type)
-            or types.is_large_string(schema.field(name).type)
-        )
-    ]
-    # Cut as a whole first: nobody wants long texts as Python strings.
-    columns = [cut(table.arrow.column(name), 0, 2 * LONGEST).to_pylist() for name in texts]
-    rows = zip(*columns, strict=True)
-    return tuple(shortened(", ".join(filter(None, values))) for values in rows)
+def names_of_rows(table: Table, columns: Columns) -> tuple[str, ...]:
+    """What people know each row by: its image's file, and columns of text that are nothing else."""
+    types, compute = needs("pyarrow.types"), needs("pyarrow.compute")
+    used = (*columns.inputs, columns.label, columns.true_label)
+    texts = []
+    for name in table.arrow.column_names:
+        column = table.arrow.column(name)
+        if name in columns.inputs and types.is_struct(column.type) and table.is_image(name):
+            parts = [column.type.field(i).name for i in range(column.type.num_fields)]
+            column = compute.struct_field(column, "path") if "path" in parts else column
+        elif name in used:
+            continue
+        if types.is_string(column.type) or types.is_large_string(column.type):
+            # Cut as a whole: nobody wants long texts as Python strings.
+            texts.append(compute.utf8_slice_codeunits(column, 0, 2 * LONGEST).to_pylist())
+    names = (shortened(", ".join(filter(None, row))) for row in zip(*texts, strict=True))
+    return known if any(known := tuple(names)) else ()
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
