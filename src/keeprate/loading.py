@@ -223,7 +223,11 @@ def _from_tables(splits: Mapping[str, tables.Table], said: dict[str, Any]) -> di
             label = true_label
         if label not in present:
             raise invalid(
-                "label", f"be a column of the {table.where}", label, f"it has {', '.join(present)}"
+                "label",
+                f"be a column of the {table.where}",
+                label,
+                f"it has {', '.join(present)}; if one of these is right, name it (true_label=..., "
+                "--true-label)",
             )
         if not table.arrow.num_rows:
             raise invalid(table.where, "hold samples", "none", "check that it was written")
