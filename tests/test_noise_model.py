@@ -85,6 +85,18 @@ def test_the_noise_rate_is_found_with_its_error(name):
     assert float(found.std(0).mean()) == pytest.approx(float(errors.mean()), rel=0.3)
 
 
+def test_of_trained_samples_the_confident_ones_are_no_sample_of_all():
+    """Networks are surer of the labels that they were trained with: those that agree."""
+    labels, _ = noisy(TRUE, "symmetric:0.3")
+    agrees, p = labels == TRUE, predictions(TRUE, 1.0, sure=0.7)
+    p[agrees] = predictions(TRUE, 1.0, sure=0.95)[agrees]
+    said = [
+        estimate_noise(torch.from_numpy(p), torch.from_numpy(labels), held_out=held_out).noise_rate
+        for held_out in (True, False)
+    ]
+    assert said[0] < 0.05 and said[1] == pytest.approx((~agrees).mean(), abs=1e-9)
+
+
 def test_the_transition_matrix_has_the_error_of_each_row_s_samples():
     p = torch.tensor([[0.9, 0.05, 0.05]] * 4 + [[0.05, 0.9, 0.05]])
     found = estimate_noise(p, torch.tensor([0, 0, 0, 1, 1]))

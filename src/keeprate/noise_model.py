@@ -104,18 +104,23 @@ class NoiseEstimate:
     transition_matrix_std: Tensor
 
 
-def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
+def estimate_noise(
+    probabilities: Tensor, labels: Tensor, *, held_out: bool = True
+) -> NoiseEstimate:
     """Estimate the transition matrix, and from it the share of wrong labels.
 
     From the more confident half of the predictions of each class: where networks are sure they are
     right, and class-conditional noise does not care where they are sure (anchor points, Patrini
-    et al. 2017, but many of them).
+    et al. 2017, but many of them). Of samples that the networks were trained with, from all: they
+    are sure of those whose labels agree, as selection kept these.
 
     Parameters
     ----------
     probabilities : Tensor [N, C]
         Of samples whose labels the networks have not memorised, held-out ones best.
     labels : int64 Tensor [N]
+    held_out : bool
+        Whether no network was trained with these samples.
 
     Examples
     --------
@@ -126,8 +131,8 @@ def estimate_noise(probabilities: Tensor, labels: Tensor) -> NoiseEstimate:
     """
     n_classes = probabilities.shape[1]
     sureness, predicted = probabilities.max(1)
-    sure = torch.zeros_like(predicted, dtype=torch.bool)
-    for c in range(n_classes):
+    sure = torch.full_like(predicted, not held_out, dtype=torch.bool)
+    for c in range(n_classes if held_out else 0):
         mine = (predicted == c).nonzero()[:, 0]
         if len(mine):
             sure[mine] = sureness[mine] >= sureness[mine].median()

@@ -206,14 +206,16 @@ def save_outputs(
     def predicted(split: Split) -> Tensor:
         return probabilities(modules, split.inputs, setup.normaliser)
 
-    validation, doubted = setup.data.validation, setup.data.doubted_splits
+    doubted = setup.data.doubted_splits
     seen = {id(train): mean_probabilities(trained, predicted(train))}
     # Labels that no network has learnt say more of the noise.
-    noisy = validation if setup.data.criterion == "determinant" else train
+    held_out = setup.data.criterion == "determinant"
+    noisy = setup.data.validation if held_out else train
     for split in (noisy, *doubted):
         if id(split) not in seen:
             seen[id(split)] = predicted(split)
-    record["noise_estimate"] = describe_noise(estimate_noise(seen[id(noisy)], noisy.labels))
+    noise = estimate_noise(seen[id(noisy)], noisy.labels, held_out=held_out)
+    record["noise_estimate"] = describe_noise(noise)
     for module in modules:
         module.to("cpu")
     quality = find_label_issues(
