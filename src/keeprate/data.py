@@ -231,6 +231,8 @@ def prepare(
             return _corrupted([train, *others], noise, len(loaded.class_names), seed)
         return [train, *others]
 
+    # Of labels of which nothing is known: as wrong as those that they were cut from.
+    unknown = "noisy" if len(loaded.splits) == 1 else "as given"
     if validation == "noisy":
         train, held_out, test, origin = _split_noisy(
             loaded.splits, prepared, seed, n_validation, n_test
@@ -242,10 +244,9 @@ def prepare(
         if injected or held_out.true_labels is not None:
             labels, held_out = "clean", _with_true_labels(held_out)
         else:
-            labels = "noisy" if len(loaded.splits) == 1 else "as given"
-    test_labels = "noisy" if len(loaded.splits) == 1 else "as given"
-    if injected or (test is not None and test.true_labels is not None):
-        test_labels = "clean"
+            labels = unknown
+    known = injected or (test is not None and test.true_labels is not None)
+    test_labels = "clean" if known else unknown
     doubted = ["train"]
     if labels == "noisy" and len(loaded.splits) < 3:  # else they are rows of another source
         doubted.append("validation")

@@ -25,6 +25,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from keeprate.tables import cut
+
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
@@ -161,10 +163,6 @@ def score_in_words(record: Record) -> str:
 # Pictures
 
 
-def _shorten(text: str, most: int = 48) -> str:
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
 def new_figure(n_panels: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels, side by side."""
     figure = Figure(figsize=(8.0, 3.8), layout="constrained")
@@ -199,7 +197,7 @@ def plot_curve(axes: Axes, values: Floats, colour: str, label: str, **style: Any
     """A curve over the epochs from 1."""
     epochs = np.arange(1, len(values) + 1)
     marker = "o" if len(values) == 1 else None
-    axes.plot(epochs, values, color=colour, label=_shorten(label), marker=marker, **style)
+    axes.plot(epochs, values, color=colour, label=cut(label, 48), marker=marker, **style)
 
 
 def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -394,7 +392,7 @@ def _draw_transition(record: Record) -> Figure:
     image = axes.imshow(100 * matrix, cmap=_SHARES, vmin=0, vmax=100)
     names = part(record, "data").get("class_names") or range(side)
     if side <= 30:
-        labels = [_shorten(str(name), 14) for name in names]
+        labels = [cut(str(name), 14) for name in names]
         axes.set_yticks(range(side), labels)
         if max(map(len, labels)) > 3:
             axes.set_xticks(range(side), labels, rotation=45, ha="right", rotation_mode="anchor")

@@ -131,11 +131,10 @@ def estimate_noise(
     """
     n_classes = probabilities.shape[1]
     sureness, predicted = probabilities.max(1)
-    sure = torch.full_like(predicted, not held_out, dtype=torch.bool)
-    for c in range(n_classes if held_out else 0):
-        mine = (predicted == c).nonzero()[:, 0]
-        if len(mine):
-            sure[mine] = sureness[mine] >= sureness[mine].median()
+    sure = torch.ones_like(predicted, dtype=torch.bool)
+    for c in predicted.unique() if held_out else ():
+        mine = predicted == c
+        sure[mine] = sureness[mine] >= sureness[mine].median()
     counts = count_pairs(predicted[sure], labels[sure], n_classes)
     seen = counts.sum(1, keepdim=True)
     matrix = torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes).to(counts))

@@ -86,11 +86,10 @@ def _picture(array: NDArray[Any]) -> str:
         array = ((array - low) * (255.0 / (high - low or 1.0))).astype(np.uint8)
     channels = array.transpose(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(channels[..., 0] if len(array) == 1 else channels))
-    content = io.BytesIO()
-    if max(image.size) > LARGEST and image.mode == "RGB":  # a photograph
-        image.thumbnail((LARGEST, LARGEST))
+    photograph, content = max(image.size) > LARGEST and image.mode == "RGB", io.BytesIO()
+    image.thumbnail((LARGEST, LARGEST))
+    if photograph:
         image.save(content, "JPEG", quality=85)
     else:
-        image.thumbnail((LARGEST, LARGEST))
         image.save(content, "PNG", optimize=True)
     return base64.b64encode(content.getvalue()).decode()

@@ -257,8 +257,12 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     >>> shortened("a  text of two lines", 12)
     'a text of t…'
     """
-    text = " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return cut(" ".join(text.split()), longest)
+
+
+def cut(text: str, most: int) -> str:
+    """So many characters of a text at most."""
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _is_number(kind: Any) -> bool:
