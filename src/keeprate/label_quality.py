@@ -76,7 +76,7 @@ class LabelQuality:
     def table(self, class_names: Sequence[str]) -> dict[str, list[Any]]:
         """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`."""
         order, names = self.ranking, np.asarray(class_names)
-        columns = (
+        columns: tuple[npt.NDArray[Any], ...] = (
             self.rows[order],
             self.is_issue[order],
             np.round(self.scores[order].astype(np.float64), 6),
