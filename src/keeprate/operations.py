@@ -132,7 +132,7 @@ class _SharedLinear(torch.autograd.Function):
         rows = weight.reshape(n_networks * n_out, n_in)
         y = rows @ x.T
         if bias is not None:
-            y += bias.reshape(-1, 1)
+            y += bias.to(y.dtype).reshape(-1, 1)  # of two dtypes it would be copied twice
         ctx.save_for_backward(x.to(y.dtype), weight)  # autocast: x as it was multiplied
         ctx.has_bias = bias is not None
         return y
