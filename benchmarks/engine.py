@@ -9,6 +9,7 @@ keeprate    `train_step` on K stacked candidates, as `keeprate search` runs it
 matmul      the rate of a 2048 x 2048 matrix product
 adam        the optimiser's step alone, which is bound by memory; products at that rate and this are
             the floor, what a train step takes at least
+aged        keeprate's step after four epochs, with and without its care for denormal numbers
 
 Everything in float32; where "auto" trains in bfloat16, keeprate in that too, beside its rate.
 All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
@@ -43,10 +44,18 @@ from keeprate.methods import get_method
 from keeprate.models import mlp
 from keeprate.noise import Noise
 from keeprate.records import versions
-from keeprate.training import Population, TrainingConfig, new_population, train_step
+from keeprate.training import (
+    SWEEP_EVERY,
+    Population,
+    TrainingConfig,
+    new_population,
+    sweep_tiny,
+    train_step,
+)
 
 BATCH, KEEP_RATE, METHOD = 128, 0.6, "co-teaching"
 SELECTED = int(KEEP_RATE * BATCH) / BATCH
+AGE, AGED_CANDIDATES = 1876, 10  # four epochs of MNIST
 
 
 def flops_per_sample(precision: str, device: torch.device) -> float:
@@ -132,20 +141,53 @@ def lockstep(
     data: Data, device: torch.device, n_steps: int, n_candidates: int, precision: str = "float32"
 ) -> float:
     """Seconds per step of keeprate with K candidates."""
-    config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision=precision)
-    autocast = config.autocast(device)
-    normaliser, method = Normaliser.fit(data.train.inputs), get_method(METHOD)
-    population = _population(data, config, n_candidates)
-    inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
-    order = torch.randperm(len(labels), device=device)
-    keep_rate = population.keep_rates[:, 0].contiguous()
-
-    def step(number: int) -> None:
-        index = order[number * BATCH : (number + 1) * BATCH]
-        x, y = normaliser(inputs[index]), labels[index]
-        train_step(population.networks, population.optimizer, method, x, y, keep_rate, autocast)
-
+    step = _Lockstep(data, device, n_candidates, precision)
     return _seconds_per_step(step, n_steps, device)
+
+
+class _Lockstep:
+    """A train step of K candidates, on the next batch at each call."""
+
+    def __init__(self, data: Data, device: torch.device, n_candidates: int, precision: str) -> None:
+        config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device), precision=precision)
+        self.population = _population(data, config, n_candidates)
+        self._autocast, self._method = config.autocast(device), get_method(METHOD)
+        self._normaliser = Normaliser.fit(data.train.inputs)
+        self._inputs, self._labels = data.train.inputs.to(device), data.train.labels.to(device)
+        self._order = torch.randperm(len(self._labels), device=device)
+        self._keep_rate = self.population.keep_rates[:, 0].contiguous()
+
+    def __call__(self, number: int) -> None:
+        start = number % (len(self._labels) // BATCH) * BATCH
+        index = self._order[start : start + BATCH]
+        x, y = self._normaliser(self._inputs[index]), self._labels[index]
+        networks, optimizer = self.population.networks, self.population.optimizer
+        train_step(networks, optimizer, self._method, x, y, self._keep_rate, self._autocast)
+
+
+def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[str, Any]:
+    """Seconds per step after `AGE` steps: as keeprate trains, and without `sweep_tiny`.
+
+    Units that no sample reaches any more have moments that decay to denormal numbers.
+    """
+    steps = [_Lockstep(data, device, AGED_CANDIDATES, precision) for _ in range(2)]
+    for number in range(AGE):
+        for step, swept in zip(steps, (True, False), strict=True):
+            if swept and number % SWEEP_EVERY == 0:
+                sweep_tiny(step.population.optimizer)
+            step(number)
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for step, found in zip(steps, seconds, strict=True):
+            found.append(_seconds_per_step(step, 20, device))
+    return {
+        "steps before": AGE,
+        "seconds_per_candidate_epoch": {
+            name: round(statistics.median(s) * (len(data.train) // BATCH) / AGED_CANDIDATES, 4)
+            for name, s in zip(("keeprate", "without sweeps"), seconds, strict=True)
+        },
+        "without / with": round(_ratio(seconds[1], seconds[0]), 2),
+    }
 
 
 def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Population:
@@ -277,6 +319,11 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
         "seconds_per_candidate_epoch": {
             name: {"median": round(statistics.median(s), 4), "all": [round(x, 4) for x in s]}
             for name, s in seconds.items()
+        },
+        "aged": {
+            precision: aged(data, device, rounds, precision)
+            for precision in precisions
+            if device.type == "cpu"
         },
         "ratios": {},
     }

@@ -30,7 +30,7 @@ from keeprate.files import read_json, write_json
 from keeprate.records import differences, versions
 from keeprate.runs import Run
 from keeprate.training import TrainingConfig
-from keeprate.trials import confirming, given_in_words
+from keeprate.trials import exploring, given_in_words
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -88,7 +88,7 @@ class Protocol:
 
     def as_row(self) -> Row:
         """For the results file; says which schedules a warm start gives."""
-        explored = self.trials - confirming(self.trials) * self.confirm
+        explored = exploring(self.trials) if self.confirm else self.trials
         return asdict(self) | {"warm_start": self.warm_start and given_in_words(explored)}
 
     def config(self) -> TrainingConfig:

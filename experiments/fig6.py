@@ -42,6 +42,7 @@ from keeprate.training import Curves, Population, TrainingConfig
 from keeprate.trials import (
     Proposals,
     confirming,
+    exploring,
     given_in_words,
     open_study,
     ranked,
@@ -285,7 +286,6 @@ def run(
 ) -> list[Row]:
     """Search what the results file does not have yet; `data` is the folder of data sets."""
     protocol = protocol or Protocol()
-    again = confirming(protocol.cost)
     jobs = [
         Job({"noise": noise, "seed": seed}, partial(search_all, protocol, noise, seed, data))
         for seed in range(protocol.seeds if seeds is None else seeds)
@@ -294,7 +294,11 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol) | {"confirm": again, "warm_start": given_in_words(protocol.cost - again)},
+        asdict(protocol)
+        | {
+            "confirm": confirming(protocol.cost),
+            "warm_start": given_in_words(exploring(protocol.cost)),
+        },
         jobs,
         at_once=at_once,
         results=results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from keeprate.memory import bytes_per_network, fitting_candidates
 from keeprate.methods import get_method
 from keeprate.models import mlp
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
-from keeprate.training import TrainingConfig, new_population, train_population
+from keeprate.training import TrainingConfig, new_population, sweep_tiny, train_population
 from keeprate.transition import estimate_transition_matrix
 
 # float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
@@ -273,6 +274,43 @@ def test_each_epoch_has_the_rule_of_its_time(data, monkeypatch):
     per_epoch = len(used) // 3
     assert used[:per_epoch] == ["co_teaching"] * per_epoch  # 10 % of 3 epochs: at least one
     assert used[per_epoch:] == ["co_teaching_plus"] * 2 * per_epoch
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_an_optimiser_s_averages_do_not_become_denormal_numbers(data, optimizer):
+    config = replace(CONFIG, epochs=80, optimizer=optimizer)
+
+    def without_the_first_unit(people):
+        for parameter in people.networks.parameters():
+            if parameter.shape[1:] == (256,):
+                parameter.data[:, 0] = -1e6  # a bias that no sample makes up for
+
+    people = run(
+        data, population(data, [[1] * 80], config), config, after_epoch=without_the_first_unit
+    )
+    averages = [
+        value
+        for state in people.optimizer.state.values()
+        for name, value in state.items()
+        if name in ("exp_avg", "momentum_buffer")
+    ]
+    assert len(averages) == 4
+    for average in averages:
+        assert (average != 0).any()
+        assert not ((average != 0) & (average.abs() < torch.finfo().tiny)).any()
+
+
+def test_a_sweep_leaves_all_else_as_it_is():
+    parameter = torch.zeros(6, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], momentum=0.9)
+    optimizer.state[parameter]["momentum_buffer"] = torch.tensor(
+        [1.0, -1e-30, -1e-33, 1e-40, math.nan, math.inf]
+    )
+    sweep_tiny(optimizer)
+    left = optimizer.state[parameter]["momentum_buffer"].tolist()
+    assert left == pytest.approx(
+        [1.0, -1e-30, 0, 0, math.nan, math.inf], rel=1e-6, abs=0, nan_ok=True
+    )
 
 
 def test_memory_grows_with_the_batch_and_fits_at_least_one():

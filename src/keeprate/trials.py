@@ -68,6 +68,15 @@ def confirming(trials: int) -> int:
     return 2 * (trials // 8) if trials >= MANY else 0
 
 
+def exploring(trials: int) -> int:
+    """How many of so many trials try schedules anew, if nothing else is said.
+
+    >>> [exploring(trials) for trials in (15, 16, 40)]
+    [15, 12, 30]
+    """
+    return trials - confirming(trials)
+
+
 @dataclass(frozen=True)
 class Proposals:
     """Which schedules a search tries, in which order.
