@@ -178,6 +178,7 @@ def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[
             step(number)
     seconds: list[list[float]] = [[], []]
     for _ in range(rounds):
+        sweep_tiny(steps[0].population.optimizer)
         for step, found in zip(steps, seconds, strict=True):
             found.append(_seconds_per_step(step, 20, device))
     return {
