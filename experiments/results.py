@@ -425,8 +425,15 @@ def _medians(rows: Sequence[Row], arms: Sequence[fig3.Arm], mark: int) -> list[l
         values.append([None if one is None else -one[1] for one in found])  # lower is better
         columns.append(["–" if q is None else f"{q[1]:.4f} ({q[0]:.4f}–{q[2]:.4f})" for q in found])
     _bold_best(columns, values)
+    n_seeds = [
+        min(len(fig3.curves(rows, arm.name, target)) for target in fig3.TARGETS) for arm in arms
+    ]
+    labels = [
+        arm.label + f" ({n} seeds)" * (n < max(n_seeds))
+        for arm, n in zip(arms, n_seeds, strict=True)
+    ]
     return [
-        [arm.label, *cells] for arm, cells in zip(arms, zip(*columns, strict=True), strict=True)
+        [label, *cells] for label, cells in zip(labels, zip(*columns, strict=True), strict=True)
     ]
 
 
