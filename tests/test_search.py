@@ -370,9 +370,11 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
     shares = (1 - drops[:, 1]) / (1 - np.array([0.45, 0.4, 0.6, 0.35, 0.7]))
     assert np.allclose(shares, [0.89, 0.59, 0.59, 0.59, 0.36], atol=0.03)
     assert (drops[:, 3] < 1.16 * drops[:, -1]).all()  # early, and then hardly lower
-    # What comes next is drawn; by random search, from no knowledge of them.
+    # What comes next is drawn; by random search, from no knowledge of them. The other sampler
+    # chooses among the same proposals, with other knowledge: one of them may come up twice.
     same = [a["parameters"] == b["parameters"] for a, b in zip(warm, cold, strict=True)]
-    assert same == [False] * 10 + [sampler == "random"] * 6
+    assert not any(same[:10])
+    assert all(same[10:]) == (sampler == "random")
 
 
 def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
