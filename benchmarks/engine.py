@@ -166,7 +166,7 @@ class _Lockstep:
 
 
 def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[str, Any]:
-    """Seconds per step after `AGE` steps: as keeprate trains, and without `sweep_tiny`.
+    """Seconds per candidate-epoch after `AGE` steps: as keeprate trains, without `sweep_tiny`.
 
     Units that no sample reaches any more have moments that decay to denormal numbers.
     """

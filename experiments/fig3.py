@@ -1,4 +1,4 @@
-"""Fig. 3 (Sec. 4.1): search spaces and search algorithms on four schedules that are known.
+"""Fig. 3 (Sec. 4.1): search spaces and search algorithms on six schedules that are known.
 
 A trial's value is the root mean square error to a target R(t), so that nothing is trained and
 hundreds of searches take an hour. The paper has one target and does not print its numbers; those
