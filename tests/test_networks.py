@@ -126,29 +126,42 @@ def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypat
     assert sizes == [(2, numbers[1]), *((1, number) for number in numbers[2:])]
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape", "own"),
-    [
-        (lambda: nn.Conv2d(3, 6, 3), (3, 5, 5), True),
-        (lambda: nn.Conv2d(3, 8, 3), (3, 5, 5), False),  # fills blocks
-        (lambda: nn.Conv2d(6, 8, 3), (6, 5, 5), True),
-        (lambda: nn.Conv2d(6, 6, 3, groups=2), (6, 5, 5), False),
-        (lambda: nn.Conv1d(3, 6, 3, padding="same"), (3, 5), True),
-    ],
-)
-def test_convolutions_whose_channels_fill_no_block_have_a_rule_of_their_own(
-    monkeypatch, layer, shape, own
-):
-    calls, rule = [], operations._Convolution.vmap
-    monkeypatch.setattr(
-        operations._Convolution, "vmap", staticmethod(lambda *a: calls.append(a) or rule(*a))
-    )
-    networks = StackedNetworks(layer, [1, 2], 2, CPU)
-    outputs = networks._forward(networks._parameters, {}, torch.rand(4, *shape))
-    assert not calls  # outside of the lockstep's operations
+def grouped(*layers):
+    return lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), *(layer() for layer in layers))
+
+
+IMAGES = {
+    "shared inputs": (grouped(), (3, 9, 9)),
+    "own inputs": (grouped(partial(nn.Conv2d, 6, 4, 3, groups=2, stride=2)), (3, 9, 9)),
+    "largest": (grouped(partial(nn.MaxPool2d, 3, stride=2, ceil_mode=True)), (3, 9, 9)),
+    "mean": (grouped(partial(nn.AvgPool2d, 2)), (3, 9, 9)),
+    "adaptive": (grouped(partial(nn.AdaptiveAvgPool2d, 1)), (3, 9, 9)),
+    "pooled at once": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 6, 3)), (3, 9, 9)),
+    "groups normalised": (grouped(partial(nn.GroupNorm, 2, 6)), (3, 9, 9)),
+    "volumes": (partial(nn.Conv3d, 2, 3, (1, 2, 3)), (2, 4, 4, 4)),
+    "series": (partial(nn.Conv1d, 3, 6, 3, stride=2, padding=(1,)), (3, 9)),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_convolutions_and_pools_keep_channels_last_and_change_no_value(name):
+    build, shape = IMAGES[name]
+    networks = StackedNetworks(lambda: build().double(), [1, 2], 2, CPU)
+    x = torch.rand(4, *shape, dtype=torch.float64)
+
+    def run():
+        outputs = networks._forward(networks._parameters, {}, x)
+        return outputs, torch.autograd.grad(outputs.square().sum(), networks.parameters())
+
+    expected, gradients = run()
     with operations.LockstepOperations([], stacked=True):
-        found = networks._forward(networks._parameters, {}, torch.rand(4, *shape))
-    assert bool(calls) == own and found.shape == outputs.shape
+        found, found_gradients = run()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found_gradients, gradients)
+    if name not in ("groups normalised", "volumes"):  # else the next layer would copy
+        order = found.unsqueeze(-2) if name == "series" else found
+        order = order.movedim(0, 1).flatten(1, 2)
+        assert order.is_contiguous(memory_format=torch.channels_last)
 
 
 class Dropping(nn.Module):
@@ -187,6 +200,39 @@ def test_mixed_precision_trains(cls, name):
     losses, *_ = train_step(networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast)
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()
     assert relative(networks.module(0, 0), before) > 0
+
+
+def images(layer, features=8 * 7 * 7):
+    return lambda: nn.Sequential(nn.Conv2d(3, 8, 3), layer(), nn.Flatten(), nn.Linear(features, 10))
+
+
+FOLLOWERS = {
+    "batch norm of features": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(243, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
+    ),
+    "batch norm": images(partial(nn.BatchNorm2d, 8)),
+    "group norm": images(partial(nn.GroupNorm, 2, 8)),
+    "PReLU": images(nn.PReLU),
+    "transposed": images(partial(nn.ConvTranspose2d, 8, 2, 3), 2 * 9 * 9),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWERS)
+def test_layers_without_an_autocast_rule_in_vmap_train_in_bfloat16(name):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(8, 3, 9, 9, generator=generator), torch.arange(8)
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    losses = []
+    for cls in (StackedNetworks, ModuleNetworks):
+        networks = cls(FOLLOWERS[name], [1, 2], 2, CPU)
+        optimizer = torch.optim.SGD(networks.parameters(), lr=0.01)
+        rate = torch.ones(2)
+        for _ in range(2):
+            found, *_ = train_step(
+                networks, optimizer, METHODS["co-teaching"], x, y, rate, autocast
+            )
+        losses.append(found)
+    torch.testing.assert_close(*losses, rtol=0.03, atol=0.03)
 
 
 class Replacing(nn.Module):

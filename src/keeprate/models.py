@@ -42,11 +42,11 @@ def model1(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     side = [((n - 4) // 2 - 4) // 2 for n in (height, width)]
     return nn.Sequential(
         nn.Conv2d(channels, 6, 5),
+        nn.MaxPool2d(2),  # before ReLU: the same function, a quarter of ReLU's work
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(16 * side[0] * side[1], 120),
         nn.ReLU(),

@@ -1,6 +1,6 @@
 """Operations on stacked networks that vmap's own rules make slow, or that must differ from its.
 
-Linear layers, some convolutions on a CPU, dropout.
+Linear layers, convolutions and their pooling on a CPU, dropout.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from torch.overrides import TorchFunctionMode
 OWN_PRODUCT = 2**22
 """Multiplications of a whole batch in one network from which a product of its own pays."""
 
-BLOCK = 8
-"""Channels that a CPU (without AVX512) convolves at once; groups of other sizes are slow."""
-
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_POOLS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d)
 
 
 class LockstepOperations(TorchFunctionMode):
-    """Replaces three operations inside the networks.
+    """Replaces some operations inside the networks.
 
     Linear layers: vmap's own rule multiplies N small matrices with N copies of the shared
-    input; ours is one large product. Convolutions: vmap's rule is one of N groups, slow on a CPU
-    unless groups fill its blocks. Dropout: each network draws its mask from its own generator.
+    input; ours is one large product. Convolutions and pooling: ours keep channels last in memory,
+    which a CPU prefers. Dropout: each network draws its mask from its own generator.
     """
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
@@ -48,6 +46,10 @@ class LockstepOperations(TorchFunctionMode):
             return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
         if func in _CONVOLUTIONS and self._stacked:
             return _convolution(func, *args, **kwargs)
+        if func in _POOLS and self._stacked:
+            return _pool(func, *args, **kwargs)
+        if func is F.group_norm and self._stacked:
+            return _group_norm(*args, **kwargs)
         if func is F.dropout:
             return _dropout(self._generators, *args, **kwargs)
         return func(*args, **kwargs)
@@ -99,7 +101,8 @@ class _Linear(_VmapRule):
         stacked = in_dims[0] is not None
         if in_dims[0] is not None:
             x = x.movedim(in_dims[0], 0)
-        return stacked_linear(x, weight, bias, stacked=stacked), 0
+        y = stacked_linear(x, weight, bias, stacked=stacked)
+        return y.to(weight.dtype), 0  # what follows in vmap is not under autocast
 
 
 def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
@@ -161,22 +164,35 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    # Up to four channels are taken to be an image, which all networks share.
-    odd = weight.shape[0] % BLOCK or (weight.shape[1] > 4 and weight.shape[1] % BLOCK)
-    batch = input.dim() == weight.dim()
-    if odd and batch and groups == 1 and input.device.type == "cpu":
-        arguments = (input, weight, bias, stride, padding, dilation)
-        found: Tensor = _Convolution.apply(convolve, *arguments)  # type: ignore[no-untyped-call]
-        return found
-    return convolve(input, weight, bias, stride, padding, dilation, groups)
+    if input.dim() != weight.dim() or input.device.type != "cpu":
+        return convolve(input, weight, bias, stride, padding, dilation, groups)
+    if convolve is torch.conv1d:  # a series is an image of one row
+        stride, padding, dilation = (
+            one if isinstance(one, str) else (row, one if isinstance(one, int) else one[0])
+            for one, row in ((stride, 1), (padding, 0), (dilation, 1))
+        )
+        image = _convolution(
+            torch.conv2d,
+            input.unsqueeze(-2),
+            weight.unsqueeze(-2),
+            bias,
+            stride,
+            padding,
+            dilation,
+            groups,
+        )
+        return image.squeeze(-2)
+    arguments = (input, weight, bias, stride, padding, dilation, groups)
+    found: Tensor = _Convolution.apply(convolve, *arguments)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Convolution(_VmapRule):
     """A convolution of a batch.
 
-    vmap's is one of N groups. Ours is one for each network or, of shared inputs, one with N times
-    as many outputs, as vmap's, but what follows gets a contiguous `[N, B, ...]`. Under autocast it
-    stays in float32: so does vmap's own, which the next layer may have.
+    As vmap's one of N groups or, of shared inputs, one with N times as many outputs; but with
+    channels last in memory, as a CPU is fastest: results are `[B, H, W, N, C]` there, seen as
+    `[N, B, C, H, W]`, and what follows is faster for it too.
     """
 
     @staticmethod
@@ -194,17 +210,56 @@ class _Convolution(_VmapRule):
         *options: Any,
     ) -> tuple[Tensor, int]:
         weight, bias = _VmapRule.stacked(info, in_dims[2:4], weight, bias)
-        with torch.autocast("cpu", enabled=False):
-            x = x.to(weight.dtype)
-            if in_dims[1] is None:
-                own = None if bias is None else bias.flatten()
-                y = convolve(x, weight.flatten(0, 1), own, *options)
-                return y.unflatten(1, weight.shape[:2]).movedim(1, 0).contiguous(), 0
-            each = [
-                convolve(one, own, None if bias is None else bias[row], *options)
-                for row, (one, own) in enumerate(zip(x.movedim(in_dims[1], 0), weight, strict=True))
-            ]
-            return torch.stack(each), 0
+        *others, groups = options
+        if in_dims[1] is not None or groups > 1:  # groups of each network's own
+            x = _into_channels(_leading(x, in_dims[1], info.batch_size))
+            groups *= info.batch_size
+        own = None if bias is None else bias.flatten()
+        y = convolve(_channels_last(x), weight.flatten(0, 1), own, *others, groups)
+        y = y.to(weight.dtype)  # what follows in vmap is not under autocast
+        return y.unflatten(1, weight.shape[:2]), 1
+
+
+def _pool(pool: Callable[..., Tensor], input: Tensor, *options: Any, **named: Any) -> Tensor:
+    if input.dim() != 4 or input.device.type != "cpu":
+        return pool(input, *options, **named)
+    found: Tensor = _Pool.apply(lambda x: pool(x, *options, **named), input)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Pool(_VmapRule):
+    """A pooling of images.
+
+    To vmap's rules the networks are more samples, which costs a copy of what `_Convolution` gives;
+    to ours they are more channels.
+    """
+
+    @staticmethod
+    def forward(pool: Callable[..., Tensor], x: Tensor) -> Tensor:
+        return pool(x)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], pool: Callable[..., Tensor], x: Tensor
+    ) -> tuple[Tensor, int]:
+        x = _into_channels(_leading(x, in_dims[1], info.batch_size))
+        return pool(_channels_last(x)).unflatten(1, (info.batch_size, -1)), 1
+
+
+def _group_norm(input: Tensor, *options: Any, **named: Any) -> Tensor:
+    """Channels last are unknown to vmap's."""
+    return F.group_norm(input.contiguous(), *options, **named)
+
+
+def _into_channels(x: Tensor) -> Tensor:
+    """`[N, B, C, ...]` to `[B, N * C, ...]`."""
+    return x.movedim(0, 1).flatten(1, 2)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """`[B, C, ...]` in the same order, but not in memory."""
+    volumes = x.dim() == 5
+    return x.contiguous(memory_format=torch.channels_last_3d if volumes else torch.channels_last)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
