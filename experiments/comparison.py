@@ -26,6 +26,8 @@ from experiments.common import (
 )
 from keeprate import InputError
 from keeprate.methods import METHODS
+from keeprate.noise import Noise
+from keeprate.runs import named_schedule
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Arm:
     paper : str
         What the paper's table calls it; empty where the paper does not have it, whose claims are
         judged without it.
+    own_too : bool
+        Where schedules are given to the search, it tries the method's own first, one trial more.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Arm:
     method: str
     space: str | None = None
     paper: str = ""
+    own_too: bool = False
 
 
 def _method(name: str, *, in_paper: bool = True) -> Arm:
@@ -122,16 +127,20 @@ class Comparison:
         folder = Path(runs) / f"{protocol.data}-{protocol.name}" / "-".join(words)
         command = command_of(self.name, protocol.name)
         if arm.space is not None:
+            earlier = []
+            if arm.own_too and protocol.warm_start:
+                rate = Noise.parse(noise).noise_rate
+                earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
             run = keeprate.search(
                 prepared,
                 method=arm.method,
                 space=arm.space,
                 model=protocol.model,
-                trials=protocol.trials,
+                trials=protocol.trials + len(earlier),
                 sampler=protocol.sampler,
                 fidelity=protocol.fidelity,
                 confirm=protocol.confirm,
-                warm_start=protocol.warm_start,
+                warm_start=earlier or protocol.warm_start,
                 restarts=protocol.restarts,
                 config=protocol.config(),
                 seed=seed,

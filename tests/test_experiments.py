@@ -40,6 +40,7 @@ from experiments.drawing import TABLES
 from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records import load_record
+from keeprate.shapes import co_teaching_schedule
 from keeprate.trials import given_in_words
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
@@ -129,6 +130,18 @@ def write_rows(folder: Path, item: str, protocol: dict, rows: list[dict]) -> Non
 
 
 # Running ---------------------------------------------------------------------------------------
+
+
+def test_a_search_may_try_the_methods_own_schedule_first(tmp_path):
+    protocol = replace(TINY, epochs=4, trials=4, confirm=False, warm_start=True, seeds=1)
+    table = replace(SMALL, arms=(replace(table4.JOCOR, name="searched"),), protocols=(protocol,))
+    table.run(protocol, data="", runs=str(tmp_path / "runs"), results=tmp_path)
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    record = load_record(folder)
+    assert record["config"]["method"] == "jocor"
+    assert len(record["trials"]) == 5
+    own = co_teaching_schedule(4, tau=0.45, t_k=4)
+    np.testing.assert_allclose(record["trials"][0]["keep_rate"], own, atol=0.05)
 
 
 def test_rows_are_written(trained: Path) -> None:
