@@ -129,7 +129,7 @@ class Comparison:
         if arm.space is not None:
             earlier = []
             if arm.own_too and protocol.warm_start:
-                rate = Noise.parse(noise).noise_rate
+                rate = Noise.parse(noise).expected_rate(prepared.n_classes)
                 earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
             run = keeprate.search(
                 prepared,

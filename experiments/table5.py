@@ -10,7 +10,7 @@ TABLE = Comparison(
     "Table 5: CIFAR-10",
     METHOD_ARMS,
     (
-        desk("cifar-10", "model1", epochs=20, limit=6_000),
+        desk("cifar-10", "model1", epochs=20, limit=8_000),
         # 5 iterations of 10 samples, half of what the other data sets have (App. A.2).
         Protocol(
             "paper", "cifar-10", "model1", epochs=200, seeds=5, trials=50, sampler="paper:500"

@@ -12,6 +12,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -285,6 +286,7 @@ def build_networks(
     n_peers: int,
     probe: Tensor,
     device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Networks:
     """Build K x R networks, stacked if the module allows it.
 
@@ -299,6 +301,9 @@ def build_networks(
     probe : Tensor [b, ...]
         A few normalised inputs, to try whether vmap takes the module.
     device : torch.device
+    autocast : callable
+        As in training. It reaches some operations in vmap and others not: a batch norm may get a
+        product in bfloat16, which it does not take there.
 
     Returns
     -------
@@ -314,6 +319,9 @@ def build_networks(
             # functional_call drops a buffer that is assigned anew instead of changed in place.
             if not torch.allclose(buffer.double(), updated[name].double(), rtol=1e-3, atol=1e-5):
                 raise RuntimeError(f"buffer {name} is replaced, not updated in place")
+        with autocast():
+            logits = trial(probe)
+        logits.sum().backward()
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 OWN_PRODUCT = 2**22
 """Multiplications of a whole batch in one network from which a product of its own pays."""
 
-_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_CONVOLVE: Callable[..., Tensor] = torch.conv2d
+_GROUP_NORMS = (F.group_norm, torch.group_norm)
 _POOLS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d)
 
 
@@ -26,8 +27,8 @@ class LockstepOperations(TorchFunctionMode):
     """Replaces some operations inside the networks.
 
     Linear layers: vmap's own rule multiplies N small matrices with N copies of the shared
-    input; ours is one large product. Convolutions and pooling: ours keep channels last in memory,
-    which a CPU prefers. Dropout: each network draws its mask from its own generator.
+    input; ours is one large product. Convolutions and pooling of images: ours keep channels last in
+    memory, which a CPU prefers. Dropout: each network draws its mask from its own generator.
     """
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
@@ -44,12 +45,14 @@ class LockstepOperations(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.linear and self._stacked:
             return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
-        if func in _CONVOLUTIONS and self._stacked:
-            return _convolution(func, *args, **kwargs)
+        if func is torch.conv2d and self._stacked:
+            return _convolution(*args, **kwargs)
         if func in _POOLS and self._stacked:
             return _pool(func, *args, **kwargs)
-        if func is F.group_norm and self._stacked:
-            return _group_norm(*args, **kwargs)
+        if func in _GROUP_NORMS and self._stacked:
+            return _group_norm(func, *args, **kwargs)
+        if func is torch.Tensor.view and self._stacked:
+            return _view(*args, **kwargs)
         if func is F.dropout:
             return _dropout(self._generators, *args, **kwargs)
         return func(*args, **kwargs)
@@ -102,7 +105,7 @@ class _Linear(_VmapRule):
         if in_dims[0] is not None:
             x = x.movedim(in_dims[0], 0)
         y = stacked_linear(x, weight, bias, stacked=stacked)
-        return y.to(weight.dtype), 0  # what follows in vmap is not under autocast
+        return y.to(weight.dtype), 0  # autocast does not reach all that may follow: batch norm
 
 
 def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
@@ -155,7 +158,6 @@ class _SharedLinear(torch.autograd.Function):
 
 
 def _convolution(
-    convolve: Callable[..., Tensor],
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -164,60 +166,54 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    if input.dim() != weight.dim() or input.device.type != "cpu":
-        return convolve(input, weight, bias, stride, padding, dilation, groups)
-    if convolve is torch.conv1d:  # a series is an image of one row
-        stride, padding, dilation = (
-            one if isinstance(one, str) else (row, one if isinstance(one, int) else one[0])
-            for one, row in ((stride, 1), (padding, 0), (dilation, 1))
-        )
-        image = _convolution(
-            torch.conv2d,
-            input.unsqueeze(-2),
-            weight.unsqueeze(-2),
-            bias,
-            stride,
-            padding,
-            dilation,
-            groups,
-        )
-        return image.squeeze(-2)
     arguments = (input, weight, bias, stride, padding, dilation, groups)
-    found: Tensor = _Convolution.apply(convolve, *arguments)  # type: ignore[no-untyped-call]
+    if input.dim() != 4 or input.device.type != "cpu":
+        return _CONVOLVE(*arguments)
+    found: Tensor = _Convolution.apply(*arguments)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Convolution(_VmapRule):
-    """A convolution of a batch.
+    """A convolution of a batch of images.
 
-    As vmap's one of N groups or, of shared inputs, one with N times as many outputs; but with
-    channels last in memory, as a CPU is fastest: results are `[B, H, W, N, C]` there, seen as
-    `[N, B, C, H, W]`, and what follows is faster for it too.
+    Like vmap's it is one of N times the groups or, of shared inputs, one with N times as many
+    outputs; but with channels last in memory, as a CPU is fastest: results are `[B, H, W, N, C]`
+    there, seen as `[N, B, C, H, W]`, and what follows is faster for it too.
     """
 
     @staticmethod
-    def forward(convolve: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        return convolve(*arguments)
+    def forward(*arguments: Any) -> Tensor:
+        return _CONVOLVE(*arguments)
 
     @staticmethod
     def vmap(
         info: Any,
         in_dims: tuple[int | None, ...],
-        convolve: Callable[..., Tensor],
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         *options: Any,
     ) -> tuple[Tensor, int]:
-        weight, bias = _VmapRule.stacked(info, in_dims[2:4], weight, bias)
+        weight, bias = _VmapRule.stacked(info, in_dims[1:3], weight, bias)
         *others, groups = options
-        if in_dims[1] is not None or groups > 1:  # groups of each network's own
-            x = _into_channels(_leading(x, in_dims[1], info.batch_size))
-            groups *= info.batch_size
-        own = None if bias is None else bias.flatten()
-        y = convolve(_channels_last(x), weight.flatten(0, 1), own, *others, groups)
-        y = y.to(weight.dtype)  # what follows in vmap is not under autocast
-        return y.unflatten(1, weight.shape[:2]), 1
+        if in_dims[0] is None:  # shared inputs: each group gives the outputs of all networks
+            weight = _groups_first(weight, groups)
+            bias = None if bias is None else _groups_first(bias, groups)
+        else:
+            x, groups = _into_channels(x.movedim(in_dims[0], 0)), groups * info.batch_size
+        rows = None if bias is None else bias.flatten()
+        y = _CONVOLVE(_channels_last(x), weight.flatten(0, 1), rows, *others, groups)
+        y = y.to(weight.dtype)  # autocast does not reach all that may follow: batch norm
+        if in_dims[0] is not None:
+            return y.unflatten(1, (info.batch_size, -1)), 1
+        y = y.unflatten(1, (groups, info.batch_size, -1)).transpose(1, 2)
+        return y.flatten(2, 3), 1
+
+
+def _groups_first(weight: Tensor, groups: int) -> Tensor:
+    """`[N, G * C, ...]` to `[G, N * C, ...]`."""
+    grouped: Tensor = weight.unflatten(1, (groups, -1))
+    return grouped.transpose(0, 1).flatten(1, 2)
 
 
 def _pool(pool: Callable[..., Tensor], input: Tensor, *options: Any, **named: Any) -> Tensor:
@@ -246,9 +242,16 @@ class _Pool(_VmapRule):
         return pool(_channels_last(x)).unflatten(1, (info.batch_size, -1)), 1
 
 
-def _group_norm(input: Tensor, *options: Any, **named: Any) -> Tensor:
-    """Channels last are unknown to vmap's."""
-    return F.group_norm(input.contiguous(), *options, **named)
+def _group_norm(norm: Callable[..., Tensor], input: Tensor, *options: Any, **named: Any) -> Tensor:
+    """Of channels last, vmap has no rule for it."""
+    return norm(input.contiguous(), *options, **named)
+
+
+def _view(input: Tensor, *shape: Any, **named: Any) -> Tensor:
+    """Networks flatten images by it, which with channels last in memory needs a copy."""
+    if named or isinstance(shape[0], torch.dtype):
+        return input.view(*shape, **named)
+    return input.reshape(*shape)
 
 
 def _into_channels(x: Tensor) -> Tensor:
@@ -257,9 +260,8 @@ def _into_channels(x: Tensor) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """`[B, C, ...]` in the same order, but not in memory."""
-    volumes = x.dim() == 5
-    return x.contiguous(memory_format=torch.channels_last_3d if volumes else torch.channels_last)
+    """`[B, C, H, W]` in the same order, but not in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:

@@ -227,6 +227,7 @@ def new_population(
         n_peers=method.n_networks,
         probe=normaliser(data.train.inputs[:4].to(device)),
         device=device,
+        autocast=config.autocast(device),
     )
     tracked = None
     if track_samples:
