@@ -1,6 +1,13 @@
-"""Table 5: test accuracy on CIFAR-10, Model 1."""
+"""Table 5: test accuracy on CIFAR-10, Model 1.
+
+The desk protocol has so few samples, and small batches, that the network memorises within its
+epochs: with 8,000 samples, 20 epochs and batches of 128 accuracy only rose, and there was nothing
+to select.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from experiments.common import Protocol, desk
 from experiments.comparison import METHOD_ARMS, Comparison
@@ -10,7 +17,7 @@ TABLE = Comparison(
     "Table 5: CIFAR-10",
     METHOD_ARMS,
     (
-        desk("cifar-10", "model1", epochs=20, limit=8_000),
+        replace(desk("cifar-10", "model1", epochs=30, limit=5_000), batch_size=64),
         # 5 iterations of 10 samples, half of what the other data sets have (App. A.2).
         Protocol(
             "paper", "cifar-10", "model1", epochs=200, seeds=5, trials=50, sampler="paper:500"
