@@ -298,7 +298,7 @@ def _comparison(table: Comparison, results: Path) -> Iterator[str]:
     yield f"## {table.title}"
     yield ""
     if table is not table7.TABLE:
-        own = [arm.label.split(",")[0] for arm in table.arms if arm.own_too]
+        own = [METHODS[arm.method].label for arm in table.arms if arm.own_too]
         yield _wrapped(
             "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; "
             "Proposed is Co-teaching with the searched one. The paper has neither Co-Mining nor "

@@ -319,9 +319,10 @@ def build_networks(
             # functional_call drops a buffer that is assigned anew instead of changed in place.
             if not torch.allclose(buffer.double(), updated[name].double(), rtol=1e-3, atol=1e-5):
                 raise RuntimeError(f"buffer {name} is replaced, not updated in place")
-        with autocast():
-            logits = trial(probe)
-        logits.sum().backward()
+        if autocast is not nullcontext:  # else it has been tried
+            with autocast():
+                logits = trial(probe)
+            logits.sum().backward()
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
