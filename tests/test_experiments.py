@@ -735,7 +735,7 @@ def test_protocols_find_their_data() -> None:
     folder = os.environ.get("KEEPRATE_DATA")
     if not folder:
         pytest.skip("KEEPRATE_DATA is not set: it names the folder with mnist and cifar-10")
-    for table, n_train in ((TABLES[0], 60_000), (TABLES[1], 10_000)):
+    for table, n_train in ((TABLES[0], 60_000), (TABLES[1], 5_000)):
         protocol = table.protocol("desk")
         if not (Path(folder) / protocol.data).is_dir():
             pytest.skip(f"KEEPRATE_DATA={folder} has no folder {protocol.data}")
