@@ -75,7 +75,7 @@ def rank(name: str, noise: str, seed: int, folder: str) -> Row:
         range(SCHEDULES),
         [space.schedule(study.ask(distributions).params, config.epochs) for _ in range(SCHEDULES)],
         setup,
-        method=get_method("co-teaching"),
+        methods=[get_method("co-teaching")] * SCHEDULES,
         stream="trial",
         data=data,
         after_group=lambda population: curves.update(population.curves),

@@ -198,7 +198,7 @@ def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Popula
         data=data,
         normaliser=Normaliser.fit(data.train.inputs),
         build=lambda: mlp(data.input_shape, 10),
-        method=get_method(METHOD),
+        methods=[get_method(METHOD)] * n_candidates,
         config=config,
         seed=0,
         stream="benchmark",

@@ -74,7 +74,7 @@ def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -
         model=model,
         config=TrainingConfig(epochs=EPOCHS),
         seed=seed,
-        baselines_too=False,
+        baselines=False,
     )
     quality = run.label_quality
     seconds = time.perf_counter() - started
@@ -95,7 +95,7 @@ def out_of_sample(data: Data, epochs: int, seed: int, model: str = "mlp") -> NDA
             model=model,
             config=TrainingConfig(epochs=epochs),
             seed=seed,
-            baselines_too=False,
+            baselines=False,
         )
         found[left_out] = run.classifier.predict_proba(data.train.inputs[left_out]).numpy()
     found /= found.sum(1, keepdims=True)

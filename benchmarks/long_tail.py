@@ -72,7 +72,7 @@ def train(method: str, noise: str, seed: int, folder: str) -> Row:
         config=TrainingConfig(epochs=40),
         seed=seed,
         noise_rate=RATE,
-        baselines_too=False,
+        baselines=False,
     )
     test = data.test or data.validation
     right = run.classifier.predict(test.inputs) == test.labels

@@ -63,7 +63,7 @@ def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, e
         "config": TrainingConfig(epochs=epochs),
         "restarts": RESTARTS,
         "seed": seed,
-        "baselines_too": False,
+        "baselines": False,
     }
     if validation == NO_SEARCH:
         run = keeprate.train(data, schedule="auto", **options)

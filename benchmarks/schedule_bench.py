@@ -192,7 +192,7 @@ def _train(
         numbers,
         schedules,
         setup,
-        method=get_method(setting.method),
+        methods=[get_method(setting.method)] * len(numbers),
         stream=stream,
         data=data,
         order=order,

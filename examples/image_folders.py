@@ -23,7 +23,7 @@ for i, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), classes, strict
 # No label of the training split is known to be right: a part of it validates, with its noise.
 data = keeprate.prepare(folder, validation="noisy")
 config = TrainingConfig(epochs=20, batch_size=32, learning_rate=0.002)
-run = keeprate.search(data, budget=6, config=config, restarts=1, out="run", baselines_too=False)
+run = keeprate.search(data, budget=6, config=config, restarts=1, out="run", baselines=False)
 write_plots(run.record, Path("run"))
 print(f"test accuracy: {run.record['results'][0]['last']['test_accuracy']:.3f}")
 print("look at:", Path("run/report.html").resolve())

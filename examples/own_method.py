@@ -34,8 +34,6 @@ method = keeprate.Method(
 if __name__ == "__main__":
     data = keeprate.prepare("digits", noise="symmetric:0.5", seed=0)
     config = replace(TrainingConfig(), batch_size=64, learning_rate=3e-3)
-    run = keeprate.train(
-        data, schedule="constant", method=method, config=config, baselines_too=True
-    )
+    run = keeprate.train(data, schedule="constant", method=method, config=config, baselines=True)
     for row in run.record["results"]:
         print(f"{row['label']:28} test accuracy {row['last']['test_accuracy']:.1%} at the end")

@@ -14,7 +14,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,31 @@ def load_data(folder: str, name: str) -> Loaded:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be done: `key` tells its row from the others, `train` gives the rest of it."""
+    """A run to be done: `key` tells its row from the others, `train` gives the rest of it.
+
+    A run of several rows has their `names`; `train` is told which of them to make, and gives a
+    list.
+    """
 
     key: Row
-    train: Callable[[], Row]
+    train: Callable[..., Any]
+    names: tuple[str, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.names) or 1
+
+    def left(self, rows: Sequence[Row]) -> Job | None:
+        """The part of it that has no row yet."""
+        if not self.names:
+            return self if row_of(rows, self.key) is None else None
+        names = [n for n in self.names if row_of(rows, self.key | {"name": n}) is None]
+        return replace(self, names=tuple(names)) if names else None
+
+    def do(self) -> list[Row]:
+        """Its rows."""
+        made = self.train(self.names) if self.names else [self.train()]
+        return [self.key | row for row in made]
 
 
 def results_path(item: str, protocol: str, results: Path = RESULTS) -> Path:
@@ -208,10 +229,11 @@ def run_missing(
             f"({'; '.join(differences(found['protocol'], protocol))}); move it away to start anew."
         )
     rows: list[Row] = [] if found is None else found["rows"]
-    missing = [job for job in jobs if row_of(rows, job.key) is None]
-    print(f"{path.stem}: {len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
-    for job, result in _done(missing, at_once):
-        rows.append(job.key | result)
+    missing = [left for job in jobs if (left := job.left(rows)) is not None]
+    total, to_do = (sum(job.n_rows for job in some) for some in (jobs, missing))
+    print(f"{path.stem}: {total - to_do} of {total} runs are there", flush=True)
+    for job, made in _done(missing, at_once):
+        rows += made
         write_json(
             path,
             {
@@ -221,8 +243,9 @@ def run_missing(
                 "rows": rows,
             },
         )
-        which = ", ".join(str(value) for value in job.key.values())
-        print(f"{which}: {words(result)}", flush=True)
+        for row in made:
+            which = [row[name] for name in (*job.key, *(["name"] if job.names else []))]
+            print(f"{', '.join(map(str, which))}: {words(row)}", flush=True)
     return rows
 
 
@@ -252,15 +275,15 @@ def run_seeds(
     return run_missing(item, protocol.name, protocol.as_row(), jobs, **options)
 
 
-def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Row]]:
-    """Each job with what it gave, as they are finished."""
+def _done(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, list[Row]]]:
+    """Each job with its rows, as they are finished."""
     if at_once == 1:
         for job in jobs:
-            yield job, job.train()
+            yield job, job.do()
         return
     threads = max(1, (os.cpu_count() or 1) // at_once)
     with ProcessPoolExecutor(at_once, get_context("spawn"), _limit_threads, (threads,)) as pool:
-        futures = {pool.submit(job.train): job for job in jobs}
+        futures = {pool.submit(job.do): job for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -274,9 +297,9 @@ def _limit_threads(threads: int) -> None:
     threadpool_limits(threads)  # NumPy's and SciPy's
 
 
-def describe_run(run: Run) -> Row:
-    """What a row keeps of a run: its own training's results, and the cost."""
-    record, result = run.record, run.record["results"][0]
+def describe_run(run: Run, number: int = 0) -> Row:
+    """What a row keeps of a run: results and cost of its own training, or of another one."""
+    record, result = run.record, run.record["results"][number]
     row = {
         "noise_rate": record["data"]["noise_rate"],
         "n_train": record["data"]["n_train"],
@@ -290,7 +313,7 @@ def describe_run(run: Run) -> Row:
         "keep_rate": result["keep_rate"],
         "precision": record["config"]["training"]["precision"],
         "seconds": result["seconds"],
-        "cost": record["cost"],
+        "cost": record["cost"] | {"final_seconds": result["seconds"]},
     }
     if "transition_error" in result:
         row["transition_error"] = result["transition_error"]

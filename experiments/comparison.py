@@ -25,9 +25,10 @@ from experiments.common import (
     run_seeds,
 )
 from keeprate import InputError
+from keeprate.data import Data
 from keeprate.methods import METHODS
 from keeprate.noise import Noise
-from keeprate.runs import named_schedule
+from keeprate.plans import named_schedule
 
 
 @dataclass(frozen=True)
@@ -108,60 +109,86 @@ class Comparison:
     def run(self, protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
         """Train what the results file does not have yet; `data` is the folder of data sets."""
 
+        own = tuple(arm.name for arm in self.arms if arm.space is None)
+        more = (data, runs)
+
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
+                key = {"noise": noise, "seed": seed}
+                if own:
+                    train = partial(self._train_methods, protocol, noise, seed, *more)
+                    yield Job(key, train, own)
                 for arm in self.arms:
-                    train = partial(self._train, protocol, noise, seed, arm, data, runs)
-                    yield Job({"noise": noise, "seed": seed, "name": arm.name}, train)
+                    if arm.space is not None:
+                        search = partial(self._search, protocol, noise, seed, *more, arm)
+                        yield Job(key | {"name": arm.name}, search)
 
         return run_seeds(self.name, protocol, jobs, **options)
 
-    def _train(
-        self, protocol: Protocol, noise: str, seed: int, arm: Arm, data: str, runs: str
-    ) -> Row:
+    def _prepare(
+        self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, *words: str
+    ) -> tuple[Data, dict[str, Any]]:
+        """The data of a run, and what all runs have in common."""
         prepared = keeprate.prepare(
             load_data(data, protocol.data), noise=noise, seed=seed, limit=protocol.limit
         )
         # The table is not in the name: Table 7's search of the basis space is that of Table 4.
-        words = [noise.replace(":", "-"), f"seed{seed}", arm.method, arm.space or "own"]
-        folder = Path(runs) / f"{protocol.data}-{protocol.name}" / "-".join(words)
-        command = command_of(self.name, protocol.name)
-        if arm.space is not None:
-            earlier = []
-            if arm.own_too and protocol.warm_start:
-                rate = Noise.parse(noise).expected_rate(prepared.n_classes)
-                earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
-            run = keeprate.search(
-                prepared,
-                method=arm.method,
-                space=arm.space,
-                model=protocol.model,
-                trials=protocol.trials + len(earlier),
-                sampler=protocol.sampler,
-                fidelity=protocol.fidelity,
-                confirm=protocol.confirm,
-                warm_start=earlier or protocol.warm_start,
-                restarts=protocol.restarts,
-                config=protocol.config(),
-                seed=seed,
-                baselines_too=False,  # they are arms of their own
-                out=folder,
-                command=command,
-            )
-        else:
-            # The noise rate that Co-teaching's schedule takes is the nominal one.
-            selects = METHODS[arm.method].uses_schedule
-            run = keeprate.train(
-                prepared,
-                method=arm.method,
-                schedule="co-teaching" if selects else "constant",
-                restarts=protocol.restarts,
-                model=protocol.model,
-                config=protocol.config(),
-                seed=seed,
-                out=folder,
-                command=command,
-            )
+        name = "-".join([noise.replace(":", "-"), f"seed{seed}", *words])
+        return prepared, {
+            "model": protocol.model,
+            "restarts": protocol.restarts,
+            "config": protocol.config(),
+            "seed": seed,
+            "out": Path(runs) / f"{protocol.data}-{protocol.name}" / name,
+            "command": command_of(self.name, protocol.name),
+        }
+
+    def _train_methods(
+        self,
+        protocol: Protocol,
+        noise: str,
+        seed: int,
+        data: str,
+        runs: str,
+        names: Sequence[str],
+    ) -> list[Row]:
+        """The methods as they are, in lockstep; their names are the arms'."""
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, *names)
+        # The noise rate that Co-teaching's schedule takes is the nominal one.
+        run = keeprate.train(
+            prepared,
+            method=names[0],
+            schedule="co-teaching" if METHODS[names[0]].uses_schedule else "constant",
+            baselines=names[1:],
+            **options,
+        )
+        return [
+            {"name": result["name"], "method": result["method"], "space": None}
+            | describe_run(run, number)
+            for number, result in enumerate(run.record["results"])
+        ]
+
+    def _search(
+        self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, arm: Arm
+    ) -> Row:
+        words = (arm.method, str(arm.space))
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, *words)
+        earlier = []
+        if arm.own_too and protocol.warm_start:
+            rate = Noise.parse(noise).expected_rate(prepared.n_classes)
+            earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
+        run = keeprate.search(
+            prepared,
+            method=arm.method,
+            space=str(arm.space),
+            trials=protocol.trials + len(earlier),
+            sampler=protocol.sampler,
+            fidelity=protocol.fidelity,
+            confirm=protocol.confirm,
+            warm_start=earlier or protocol.warm_start,
+            baselines=False,  # they are arms of their own
+            **options,
+        )
         return {"method": arm.method, "space": arm.space} | describe_run(run)
 
 

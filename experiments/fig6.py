@@ -264,7 +264,7 @@ def search_all(protocol: Protocol, noise: str, seed: int, folder: str) -> Row:
             [i * STRIDE + trial.number for i, trial in asked],
             [searches[i].space.schedule(t.params, protocol.epochs) for i, t in asked],
             setup,
-            method=get_method(protocol.method),
+            methods=[get_method(protocol.method)] * len(asked),
             stream=NAME,
             data=data,
             order=turn,

@@ -38,7 +38,7 @@ PROTOCOL: Row = {
 
 
 def _options() -> dict[str, Any]:
-    return {"config": CONFIG, "baselines_too": False}
+    return {"config": CONFIG, "baselines": False}
 
 
 def find(noise: str, seed: int) -> Row:

@@ -7,8 +7,8 @@ import json
 from keeprate.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
-ALONE = {"baselines_too": False, "restarts": 1}
-SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines_too": False}
+ALONE = {"baselines": False, "restarts": 1}
+SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines": False}
 
 
 def essence(record):

@@ -31,7 +31,7 @@ FLOORS = {
     },
     3: {"spaces", "methods", "loading", "networks", "screening"},
     4: {"data", "sampler"},
-    5: {"training"},
+    5: {"plans", "training"},
     6: {"checkpoints", "label_quality", "tensorboard", "trials"},
     7: {"lockstep", "classifier", "figures", "suspects"},
     8: {"budget", "finals", "predict", "report"},

@@ -89,7 +89,7 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
     for number, schedule in enumerate(["constant", out, out / "schedule.csv"]):
         code, _ = keeprate(
             "train", data, "--schedule", schedule, "--out", tmp_path / str(number),
-            "--epochs", 8, "--batch-size", 12, "--no-baselines", capsys=capsys,
+            "--epochs", 8, "--batch-size", 12, "--baselines", "none", capsys=capsys,
         )  # fmt: skip
         assert code == 0
     code, said = keeprate(
@@ -108,7 +108,8 @@ def test_search_begins_with_what_was_found_before(table_run, tmp_path):
     (tmp_path / "drop.csv").write_text("epoch,keep_rate\n1,1.0\n2,0.5\n3,0.4\n")
     code, _ = keeprate(
         "search", data, "--out", tmp_path / "run", "--trials", 2, "--warm-start", out,
-        "--warm-start", tmp_path / "drop.csv", "--epochs", 8, "--batch-size", 12, "--no-baselines",
+        "--warm-start", tmp_path / "drop.csv", "--epochs", 8, "--batch-size", 12,
+        "--baselines", "none",
     )  # fmt: skip
     assert code == 0
     first, second = load_record(tmp_path / "run")["trials"]
@@ -188,7 +189,7 @@ def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     code, said = keeprate(
         "search", "digits", "--method", "own_method:mine", "--trials", 3, *QUICK, "--out", "run",
-        "--no-baselines", "--noise", "asymmetric-mnist:0.4", "--pruner", "halving",
+        "--baselines", "none", "--noise", "asymmetric-mnist:0.4", "--pruner", "halving",
         capsys=capsys,
     )  # fmt: skip
     assert code == 0
@@ -200,7 +201,7 @@ def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypa
 def test_every_selecting_method_can_be_searched(method, tmp_path):
     code, _ = keeprate(
         "search", "digits", "--method", method, "--trials", 2, *QUICK, "--out", tmp_path,
-        "--no-baselines", "--noise", "symmetric:0.2",
+        "--baselines", "none", "--noise", "symmetric:0.2",
     )  # fmt: skip
     assert code == 0
     assert load_record(tmp_path)["results"][0]["method"] == method
@@ -215,7 +216,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _ = keeprate(
         "search", "digits", "--model", "own_model:build", "--trials", 2, *QUICK, "--out", "run",
-        "--no-baselines", "--noise", "pairflip:0.2",
+        "--baselines", "none", "--noise", "pairflip:0.2",
     )  # fmt: skip
     assert code == 0
     assert keeprate("predict", "run", "digits")[0] == 0
@@ -348,7 +349,8 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
-    arguments = ["search", "digits", "--out", tmp_path, "--trials", 2, *QUICK, "--no-baselines"]
+    arguments = ["search", "digits", "--out", tmp_path, "--trials", 2, *QUICK]
+    arguments += ["--baselines", "none"]
     assert keeprate(*arguments)[0] == 0
     text = (tmp_path / "record.json").read_text()
     (tmp_path / "record.json").write_text(text.replace('"finished": true', '"finished": false'))

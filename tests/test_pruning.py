@@ -18,7 +18,7 @@ from tests.searches import ALONE, CONFIG, SIXTEEN
 @pytest.fixture(scope="module")
 def halved(data):
     config = replace(CONFIG, epochs=5)
-    return search(data, trials=12, config=config, pruner="halving", baselines_too=False)
+    return search(data, trials=12, config=config, pruner="halving", baselines=False)
 
 
 def test_halving_stops_the_worse_half_at_each_rung(halved):

@@ -154,7 +154,7 @@ def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
 
 
 def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path):
-    options = {"trials": 2, "restarts": 3, "baselines_too": False, "population": 1}
+    options = {"trials": 2, "restarts": 3, "baselines": False, "population": 1}
     kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
     seen = []
 

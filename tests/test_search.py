@@ -17,9 +17,10 @@ import keeprate
 from keeprate import lockstep, runs, searching, training
 from keeprate.classifier import load_classifier
 from keeprate.data import Normaliser
-from keeprate.finals import Plan, train_plans
+from keeprate.finals import train_plans
 from keeprate.methods import METHODS
 from keeprate.noise_model import count_pairs, determinant_score
+from keeprate.plans import Plan
 from keeprate.records import load_record, save_record
 from keeprate.runs import train
 from keeprate.searching import search
@@ -47,7 +48,7 @@ def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
 
 def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
     noisy = keeprate.prepare("digits", noise="pairflip:0.3", validation="noisy", seed=0)
-    options = {"trials": 3, "config": CONFIG, "baselines_too": False, "restarts": 1}
+    options = {"trials": 3, "config": CONFIG, "baselines": False, "restarts": 1}
     run = search(noisy, out=tmp_path, **options)
     assert run.record["data"]["criterion"] == "determinant"
     best = max(run.record["trials"], key=lambda t: t["value"])
@@ -113,7 +114,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "FIRST_STEPS", 7 * (1079 // 64))
-    options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines_too": False}
+    options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
     rate = run.record["first"]["noise_rate"]
@@ -273,7 +274,7 @@ def test_changing_every_test_label_changes_no_search_result(run, data):
 
 
 def test_lockstep_groups_of_any_size_give_the_same_trials(run, data):
-    other = search(data, trials=12, config=CONFIG, population=3, baselines_too=False)
+    other = search(data, trials=12, config=CONFIG, population=3, baselines=False)
     ours = [t["value"] for t in run.record["trials"]]
     theirs = [t["value"] for t in other.record["trials"]]
     # Products of other shapes round differently: a sample or two of 359 may flip.
@@ -292,7 +293,7 @@ def ranked_by_mean(numbers, trials):
 
 
 def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
-    found = search(data, trials=40, config=replace(CONFIG, epochs=2), baselines_too=False)
+    found = search(data, trials=40, config=replace(CONFIG, epochs=2), baselines=False)
     trials = found.record["trials"]
     explored, first, second = trials[:30], trials[30:37], trials[37:]
     best = sorted(explored, key=lambda t: -t["value"])[:7]
@@ -357,7 +358,7 @@ def test_each_space_comes_near_the_given_schedules(space, epochs):
 @pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
 def test_a_warm_start_begins_with_given_schedules(data, sampler):
     options = {"trials": 16, "sampler": sampler, "config": replace(CONFIG, epochs=10)}
-    options |= {"confirm": False, "baselines_too": False}
+    options |= {"confirm": False, "baselines": False}
     warm = search(data, **options).record["trials"]
     cold = search(data, warm_start=False, **options).record["trials"]
     given = np.array([t["keep_rate"] for t in warm[:10]])  # [10, 10]
@@ -380,14 +381,14 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
 def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
     rise = keeprate.Schedule([1.0, 0.3, 0.3, 0.5, 0.7])
     rise.save(tmp_path / "rise.json")
-    options = {"config": CONFIG, "baselines_too": False, "restarts": 1, "out": tmp_path / "warm"}
+    options = {"config": CONFIG, "baselines": False, "restarts": 1, "out": tmp_path / "warm"}
     places = [run.folder, str(tmp_path / "rise.json")]
     warm = search(data, trials=5, warm_start=places, **options).record
     first, second, third, *_ = [t["keep_rate"] for t in warm["trials"]]
     assert first == pytest.approx(run.schedule.keep_rate, abs=0.02)
     assert second == pytest.approx([1.0, 0.3, 0.7], abs=0.05)  # of epochs 1, 3 and 5
     assert third == pytest.approx(given_keep_rate(GIVEN[0], 3), abs=0.02)
-    alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines_too=False).record
+    alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines=False).record
     assert alone["trials"][0]["keep_rate"] == second  # though fewer than four explore
     with pytest.raises(keeprate.InputError, match=r"warm_start: .*earlier .* before, .* now"):
         search(data, trials=5, warm_start=[rise], **options)
@@ -396,7 +397,7 @@ def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
 
 
 def test_no_warm_start_that_cannot_be(data):
-    options = {"config": CONFIG, "baselines_too": False}
+    options = {"config": CONFIG, "baselines": False}
     plain = search(data, trials=4, **options).record
     empty = search(data, trials=4, warm_start=[], **options).record
     assert essence(empty) == essence(plain)
@@ -419,7 +420,7 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
 
     monkeypatch.setattr(lockstep, "train_population", spy)
     config = replace(CONFIG, epochs=1)
-    options = {"config": config, "restarts": 2, "baselines_too": False}
+    options = {"config": config, "restarts": 2, "baselines": False}
     search(data, trials=16, population=7, **options)
     searched = [
         ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 4),
@@ -455,7 +456,7 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
     config = replace(CONFIG, epochs=5)
     run = train(
         data, schedule="constant", config=config, restarts=restarts, out=tmp_path,
-        baselines_too=True,
+        baselines=True,
     )  # fmt: skip
     for result in run.record["results"]:
         tried = [one["validation_score"] for one in result["restarts"]]
@@ -465,6 +466,39 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
     accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
     reported = run.record["results"][0]["last"]["test_accuracy"]  # mean of the two peers
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
+
+
+def test_baselines_by_name_train_in_lockstep_where_they_can(data, monkeypatch):
+    seen, begin = [], lockstep.train_population
+
+    def spy(population, *rest, **options):
+        seen.append([method.name for method in population.methods])
+        return begin(population, *rest, **options)
+
+    monkeypatch.setattr(lockstep, "train_population", spy)
+    options = {"schedule": "co-teaching", "method": "jocor", "noise_rate": 0.4}
+    run = train(data, baselines="all", config=replace(CONFIG, epochs=2), **options)
+    names = [result["name"] for result in run.record["results"]]
+    assert names == ["jocor", *(name for name in METHODS if name != "jocor")]
+    two = ["jocor", "decoupling", "co-teaching", "co-teaching-plus", "co-mining"]
+    assert seen == [two, ["standard", "mentornet"], ["standard"], ["f-correction"]]
+    rates = {r["name"]: r["keep_rate"][-1] for r in run.record["results"]}
+    assert rates["mentornet"] == rates["jocor"] == pytest.approx(0.6)
+    assert rates["standard"] == rates["decoupling"] == 1.0
+    labels = [result["label"] for result in run.record["results"]]
+    assert labels[0] == "JoCoR, Co-teaching's R(t)" and "Co-teaching, its own R(t)" in labels
+
+
+def test_baselines_that_cannot_be_are_named(data):
+    options = {"schedule": "constant", "config": CONFIG}
+    for wrong in ("standrad", 5, ["standard", 5], {"standard"}):
+        with pytest.raises(keeprate.InputError, match=r"(baselines|method) must be"):
+            train(data, baselines=wrong, **options)
+    unknown = replace(data, noise="none")
+    with pytest.raises(keeprate.InputError, match=r"noise_rate must be known .* --noise-rate"):
+        train(unknown, baselines="standard,co-teaching", **options)
+    with pytest.raises(keeprate.InputError, match=r"noise_rate must be known"):
+        search(unknown, trials=2, baselines="mentornet", config=CONFIG)
 
 
 def finals(data, schedules, restarts):
@@ -512,7 +546,7 @@ def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
 
 @pytest.mark.parametrize("restarts", [1, 2, 3])
 def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, restarts):
-    options = {"trials": 4, "config": CONFIG, "baselines_too": False, "restarts": restarts}
+    options = {"trials": 4, "config": CONFIG, "baselines": False, "restarts": restarts}
     run = search(data, out=tmp_path, **options)
     trials, result = run.record["trials"], run.record["results"][0]
     ranking = sorted(trials, key=lambda t: -t["value"])
@@ -531,7 +565,7 @@ def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, re
 
 def test_nothing_is_confirmed_if_the_user_says_so(data):
     found = search(
-        data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines_too=False
+        data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 16
     assert [len(one) for one in found.record["finalists"]] == [1, 1]
@@ -540,7 +574,7 @@ def test_nothing_is_confirmed_if_the_user_says_so(data):
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_other_samplers(data, sampler):
     found = search(
-        data, trials=11, config=replace(CONFIG, epochs=1), sampler=sampler, baselines_too=False
+        data, trials=11, config=replace(CONFIG, epochs=1), sampler=sampler, baselines=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 11
 
@@ -551,7 +585,7 @@ def test_every_space_is_searched(data, space, epochs):
     if (space, epochs) == ("full", 1):
         return  # nothing to search
     found = search(
-        data, space=space, trials=12, config=replace(CONFIG, epochs=epochs), baselines_too=False
+        data, space=space, trials=12, config=replace(CONFIG, epochs=epochs), baselines=False
     )
     assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 12
 
@@ -564,7 +598,7 @@ def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
 
 
 def test_the_papers_form_takes_its_step(data):
-    options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines_too": False}
+    options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines": False}
     options |= {"warm_start": False}
     far, near = (
         [t["parameters"] for t in search(data, sampler=f"paper:{step}", **options).record["trials"]]
@@ -584,7 +618,7 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
         return step(networks, optimizer, *rest)
 
     monkeypatch.setattr(training, "train_step", poisoned)
-    found = search(data, trials=5, config=CONFIG, baselines_too=False, out=tmp_path)
+    found = search(data, trials=5, config=CONFIG, baselines=False, out=tmp_path)
     states = [t["state"] for t in found.record["trials"]]
     assert states == ["complete", "complete", "failed", "complete", "complete"]
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{tmp_path}/study.db")
@@ -595,7 +629,7 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
 def test_when_every_candidate_fails_the_user_is_told(data):
     config = replace(CONFIG, learning_rate=1e30)
     with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
-        search(data, trials=3, config=config, baselines_too=False)
+        search(data, trials=3, config=config, baselines=False)
 
 
 def test_out_of_memory_halves_the_population(data, monkeypatch):
@@ -608,7 +642,7 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
         return new(numbers, *rest, **options)
 
     monkeypatch.setattr(lockstep, "new_population", small)
-    found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines_too=False)
+    found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines=False)
     assert sizes[:4] == [5, 2, 2, 1]
     assert all(t["state"] == "complete" for t in found.record["trials"])
 

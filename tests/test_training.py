@@ -29,15 +29,16 @@ def data():
     return keeprate.prepare("digits", noise="symmetric:0.4", seed=0)
 
 
-def population(data, table, config=CONFIG, numbers=None, **options):
+def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
     table = np.asarray(table, dtype=float)
+    methods = methods if len(methods) == len(table) else methods * len(table)
     return new_population(
         range(len(table)) if numbers is None else numbers,
         table,
         data=data,
         normaliser=Normaliser.fit(data.train.inputs),
         build=lambda: mlp(data.input_shape, data.n_classes),
-        method=get_method("co-teaching"),
+        methods=[get_method(method) for method in methods],
         config=config,
         seed=0,
         stream="test",
@@ -50,7 +51,6 @@ def run(data, people, config=CONFIG, **options):
         people,
         data,
         Normaliser.fit(data.train.inputs),
-        method=get_method("co-teaching"),
         config=config,
         seed=0,
         stream="test",
@@ -134,6 +134,28 @@ def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
         ours, theirs = whole.curves[number], fewer.curves[number]
         assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
+
+
+def test_methods_side_by_side_are_those_alone(data):
+    config = replace(CONFIG, epochs=4)
+    names = ("jocor", "co-teaching-plus", "decoupling", "co-mining", "co-teaching", "co-teaching")
+    table = np.linspace([1.0] * 6, [0.3, 0.8, 1.0, 0.5, 0.7, 0.4], 4).T
+
+    def drop(people):
+        if people.epoch == 2:
+            people.drop([2])
+
+    together = population(data, table, config, methods=names)
+    run(data, together, config, after_epoch=drop)
+    assert [method.name for method in together.methods] == [*names[:2], *names[3:]]
+    for number in (0, 1, 3, 4, 5):
+        alone = population(
+            data, table[[number]], config, numbers=[number], methods=(names[number],)
+        )
+        ours, theirs = together.curves[number], run(data, alone, config).curves[number]
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=2e-3)
+        assert ours.label_precision == pytest.approx(theirs.label_precision, abs=0.01)
+        assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
 
 
 def test_a_checkpoint_brings_everything_back(data, tmp_path):

@@ -78,7 +78,7 @@ def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float)
                 progress=None,
                 curves_writer=None,
             ),
-            method=method,
+            methods=[method] * TOGETHER,
             stream="timed",
             data=replace(data, train=kept, test=None),
             after_group=lambda population: None,

@@ -141,9 +141,14 @@ PopulationOption = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of noise, split, initial weights and search.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder. The same command continues it.")]
-NoBaselines = Annotated[
-    bool,
-    typer.Option("--no-baselines", help="Skip Standard and Co-teaching's own schedule."),
+BaselinesOption = Annotated[
+    str,
+    typer.Option(
+        "--baselines",
+        help="Methods to train as well, for comparison, with Co-teaching's own R(t) if they take "
+        "one: auto (standard and, if the noise rate is known, co-teaching), none, all, or names "
+        "with commas between.",
+    ),
 ]
 
 
@@ -220,7 +225,7 @@ def search_command(
     ] = None,
     epochs: Epochs = 40,
     seed: Seed = 0,
-    no_baselines: NoBaselines = False,
+    baselines: BaselinesOption = "auto",
     restarts: Restarts = 3,
     inputs: Inputs = None,
     label: Label = None,
@@ -263,7 +268,7 @@ def search_command(
             config=config,
             seed=seed,
             out=out,
-            baselines_too=not no_baselines,
+            baselines=baselines,
             restarts=restarts,
             noise_rate=noise_rate,
             population=_population(population),
@@ -291,7 +296,7 @@ def train_command(
     method: MethodOption = "co-teaching",
     epochs: Epochs = 40,
     seed: Seed = 0,
-    no_baselines: NoBaselines = False,
+    baselines: BaselinesOption = "auto",
     restarts: Restarts = 1,
     inputs: Inputs = None,
     label: Label = None,
@@ -325,7 +330,7 @@ def train_command(
             config=config,
             seed=seed,
             out=out,
-            baselines_too=not no_baselines,
+            baselines=baselines,
             restarts=restarts,
             noise_rate=noise_rate,
             population=_population(population),
@@ -542,7 +547,7 @@ def _conclude(run: Run) -> None:
     Console().print(table)
     cost = run.record["cost"]
     names = {result["name"] for result in run.record["results"]}
-    if run.record["config"]["baselines"] and "co-teaching" not in names:
+    if run.record["config"]["baselines"] is True and "co-teaching" not in names:
         typer.echo("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
     if run.record["trials"]:
         typer.echo(

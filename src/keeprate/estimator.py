@@ -335,7 +335,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if isinstance(self.schedule, str) and self.schedule == "search":
             trials = 20 if self.trials is None and self.budget is None else self.trials
             options |= {"trials": trials, "budget": self.budget, "fidelity": self.fidelity}
-            return search(data, baselines_too=False, **options)
+            return search(data, baselines=False, **options)
         schedule: Any = self.schedule
         return train(data, schedule=schedule, **options)
 

@@ -36,7 +36,7 @@ _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--su
 
 # Okabe and Ito's colour-blind safe palette, a little adapted to be read on white and on black.
 _COLOURS = {"searched": "#d55e00", "co-teaching": "#1f84c6", "standard": "#80868f"}
-_MORE_COLOURS = ("#c069a0", "#b98500", "#3aa6d8", "#0a9373")
+_MORE_COLOURS = ("#c069a0", "#b98500", "#0a9373", "#8a6fd6", "#8f6a52", "#3aa6d8")
 _TRIALS = LinearSegmentedColormap.from_list("trials", ["#b9bec6", "#5fb39b", "#00795a"], N=32)
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#eef1f4", "#7fb8d8", "#0b4f7d"], N=64)
 MOST_TRIALS_SHOWN = 200

@@ -1,4 +1,4 @@
-"""The final trainings: each plan several times, the best by validation kept."""
+"""The final trainings: each plan several times, all that can in lockstep, the best one kept."""
 
 from __future__ import annotations
 
@@ -13,27 +13,13 @@ from torch import Tensor, nn
 from keeprate.data import Data
 from keeprate.errors import InputError
 from keeprate.lockstep import Setup, train_schedules
-from keeprate.methods import Method
+from keeprate.plans import Plan
 from keeprate.schedules import Schedule
 from keeprate.training import Curves, Population
 from keeprate.transition import empirical_transition_matrix, transition_error
 from keeprate.trials import trial_value
 
 MOST_TRACKED = 2**31  # bytes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One line of the final stage; of several schedules the restarts take one after the other."""
-
-    name: str
-    label: str
-    method: Method
-    schedules: tuple[Schedule, ...]
-
-    def turn(self, restart: int) -> int:
-        """Which of the schedules a restart, counted from 0, trains with."""
-        return restart % len(self.schedules)
 
 
 @dataclass(frozen=True)
@@ -49,10 +35,11 @@ class Trained:
 def train_plans(
     plans: Sequence[Plan], setup: Setup, record: dict[str, Any], *, restarts: int
 ) -> Trained:
-    """Train the plans (those of one method in lockstep) and put their results in the record.
+    """Train the plans and put their results in the record.
 
-    Each plan is trained `restarts` times, from other initial weights, all of a method together,
-    and the one with the best validation score at the end is kept; so one of several schedules
+    Those with the same number of networks train in lockstep (F-correction's apart, where another
+    training goes before). Each plan is trained `restarts` times, from other initial weights, and
+    the one with the best validation score at the end is kept; so one of several schedules
     wins. All plans are treated alike, and no test label chooses. The first plan is the run's own:
     its networks are returned.
     """
@@ -98,21 +85,20 @@ def train_plans(
                 for restart in range(restarts)
             }
         )
-    for name in dict.fromkeys(plan.method.name for plan in plans):
-        mine = [i for i, plan in enumerate(plans) if plan.method.name == name]
+    together: dict[tuple[int, bool], list[int]] = {}  # networks, corrected loss -> plans
+    for i, plan in enumerate(plans):
+        together.setdefault((plan.method.n_networks, plan.method.corrects_loss), []).append(i)
+    for mine in together.values():
+        each = [(i, restart) for i in mine for restart in range(restarts)]
         train_schedules(
-            [i + restart * len(plans) for restart in range(restarts) for i in mine],
-            [
-                plans[i].schedules[plans[i].turn(restart)]
-                for restart in range(restarts)
-                for i in mine
-            ],
+            [i + restart * len(plans) for i, restart in each],
+            [plans[i].schedules[plans[i].turn(restart)] for i, restart in each],
             setup,
-            method=plans[mine[0]].method,
-            stream=f"final-{name}",
+            methods=[plans[i].method for i, _ in each],
+            stream=f"final-{plans[mine[0]].method.name}",
             keep_checkpoints=True,
             data=setup.data,
-            track_samples=0 in mine and _fits(setup.data, len(mine) * restarts),
+            track_samples=0 in mine and _fits(setup.data, len(each)),
             after_epoch=show,
             after_group=collect,
         )

@@ -161,7 +161,7 @@ def train_schedules(
     schedules: Sequence[Schedule],
     setup: Setup,
     *,
-    method: Method,
+    methods: Sequence[Method],
     stream: str,
     data: Data,
     order: int = 0,
@@ -172,15 +172,16 @@ def train_schedules(
 ) -> None:
     """Train candidates in lockstep, in groups that fit in memory.
 
-    All see the batches of one `order`. A group that runs out of memory is halved and started
-    again. `after_group` is called with each finished population. Where nothing but its checkpoint
-    keeps a finished population, `keep_checkpoints` gives each group a file of its own.
+    Each has its own of the `methods`, which have the same number of networks, and all a corrected
+    loss or none. All see the batches of one `order`. A group that runs out of memory is halved and
+    started again. `after_group` is called with each finished population. Where nothing but its
+    checkpoint keeps a finished population, `keep_checkpoints` gives each group a file of its own.
     """
     device = setup.config.resolve_device()
     size = setup.population
     if size is None:
         batch = setup.normaliser(data.train.inputs[: setup.config.batch_size])
-        size = fitting_candidates(setup.build, batch, n_peers=method.n_networks, device=device)
+        size = fitting_candidates(setup.build, batch, n_peers=methods[0].n_networks, device=device)
     start, out_of_memory = 0, False
     while start < len(numbers):
         stop = min(start + size, len(numbers))
@@ -189,7 +190,7 @@ def train_schedules(
                 numbers[start:stop],
                 np.stack([schedule.keep_rate for schedule in schedules[start:stop]]),
                 setup,
-                method=method,
+                methods=methods[start:stop],
                 stream=stream,
                 data=data,
                 order=order,
@@ -229,7 +230,7 @@ def _train_group(
     keep_rates: NDArray[np.float64],
     setup: Setup,
     *,
-    method: Method,
+    methods: Sequence[Method],
     stream: str,
     data: Data,
     order: int,
@@ -243,7 +244,7 @@ def _train_group(
         data=data,
         normaliser=setup.normaliser,
         build=setup.build,
-        method=method,
+        methods=methods,
         config=setup.config,
         seed=setup.seed,
         stream=stream,
@@ -251,7 +252,7 @@ def _train_group(
     )
     path = checkpoint_path(setup.folder, checkpoint)
     resumed = path is not None and path.exists() and load_population(path, population)
-    if method.corrects_loss and not resumed:
+    if methods[0].corrects_loss and not resumed:
         _estimate_transition_matrices(
             population, setup, stream=stream, data=data, order=order, checkpoint=checkpoint
         )
@@ -269,7 +270,6 @@ def _train_group(
         population,
         data,
         setup.normaliser,
-        method=method,
         config=setup.config,
         seed=setup.seed,
         stream=stream,
@@ -293,7 +293,7 @@ def _estimate_transition_matrices(
         population.numbers,
         np.ones((len(population.numbers), setup.config.epochs)),
         replace(setup, curves_writer=None),  # the candidates' curves are those of the second
-        method=get_method("standard"),
+        methods=[get_method("standard")] * len(population.numbers),
         stream=f"{stream}-first",
         data=replace(data, test=None),
         order=order,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import groupby
 
+import torch
 from torch import Tensor
 
 from keeprate import selection
@@ -203,6 +205,36 @@ def _shipped(name: str) -> Method | None:
     if base != name and base in RANK_THE_BATCH:
         return _per_class(base)
     return METHODS.get(name)
+
+
+def side_by_side(methods: Sequence[Method]) -> Method:
+    """One method for a population whose K candidates have one each: a row goes by its own.
+
+    Runs of equal methods are taken together, so that those of a method should be neighbours.
+
+    Examples
+    --------
+    >>> both = side_by_side([METHODS["standard"], METHODS["mentornet"]])
+    >>> losses, half = torch.tensor([[[3.0, 1.0]], [[3.0, 1.0]]]), torch.tensor([0.5, 0.5])
+    >>> both.select(losses, losses[..., None], torch.tensor([0, 0]), half)
+    tensor([[[1., 1.]],
+    <BLANKLINE>
+            [[0., 1.]]])
+    """
+    if all(method == methods[0] for method in methods):
+        return methods[0]
+    runs = [(method, len(list(same))) for method, same in groupby(methods)]
+    sizes = [size for _, size in runs]
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        pieces = zip(runs, logits.split(sizes), strict=True)
+        return torch.cat([method.loss(own, labels) for (method, _), own in pieces])
+
+    def select(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+        pieces = zip(runs, *(x.split(sizes) for x in (losses, logits, keep_rate)), strict=True)
+        return torch.cat([method.select(a, b, labels, rate) for (method, _), a, b, rate in pieces])
+
+    return replace(methods[0], loss=loss, select=select, warm_up=None)
 
 
 def get_method(method: str | Method) -> Method:

@@ -216,15 +216,16 @@ def _finding(record: Record) -> str:
         return value
 
     found = last(first)
-    rivals = [
-        f"{label_of(results[name])} at {percent(value)}"
-        for name in ("co-teaching", "standard")
-        if name in results and name != first and (value := last(name)) is not None
-    ]
+    others = {
+        name: value for name in results if name != first and (value := last(name)) is not None
+    }
+    ranked = sorted(others, key=lambda name: -others[name])
+    rivals = [f"{label_of(results[name])} at {percent(others[name])}" for name in ranked[:2]]
     if found is None:
         return ""
     subject = "The searched schedule" if first == "searched" else label_of(results[first])
-    against = f"; {' and '.join(rivals)}" if rivals else ""
+    many = f"of the {len(others)} others the best are " if len(others) > len(rivals) else ""
+    against = f"; {many}{' and '.join(rivals)}" if rivals else ""
     warning = noisy_test_in_words(record) if key == "test_accuracy" else ""
     return f"{subject} ends at {percent(found)} {words}{against}. {warning}".rstrip()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from keeprate.classifier import Classifier, load_classifier, save_classifier
 from keeprate.data import Data, Split
 from keeprate.errors import invalid
-from keeprate.finals import Plan, Trained, train_plans
+from keeprate.finals import Trained, train_plans
 from keeprate.label_quality import QUALITY_FILE, LabelQuality, find_label_issues
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
@@ -26,49 +26,28 @@ from keeprate.lockstep import (
     make_setup,
     open_record,
 )
-from keeprate.methods import METHODS, Method, get_method
-from keeprate.noise import Noise
+from keeprate.methods import Method, get_method
 from keeprate.noise_model import NoiseEstimate, estimate_noise
+from keeprate.plans import (
+    Baselines,
+    Plan,
+    assumed_noise_rate,
+    baseline_plans,
+    describe_baselines,
+    estimated_schedule,
+    get_baselines,
+    given_plan,
+    named_schedule,
+)
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule
-from keeprate.shapes import co_teaching_schedule, plain_decay
+from keeprate.shapes import plain_decay
 from keeprate.suspects import describe_suspects
 from keeprate.training import TrainingConfig, probabilities
 
 CAUTIOUS = 0.4  # R(T) of a training that estimates the noise rate
 FIRST_STEPS = 500  # that it takes at least, if the final one does
 MOST_CLASSES = 200  # whose transition matrix a record holds
-
-
-def baselines(setup: Setup, noise_rate: float | None) -> list[Plan]:
-    """Standard training and, if the noise rate is known, Co-teaching's own schedule."""
-    standard, co_teaching = METHODS["standard"], METHODS["co-teaching"]
-    epochs = setup.config.epochs
-    plans = []
-    if noise_rate is not None:
-        own = named_schedule("co-teaching", epochs, noise_rate=noise_rate)
-        plans.append(Plan("co-teaching", "Co-teaching, its own R(t)", co_teaching, (own,)))
-    everything = named_schedule("constant", epochs, noise_rate=None)
-    plans.append(Plan("standard", standard.label, standard, (everything,)))
-    return plans
-
-
-def assumed_noise_rate(data: Data, given: float | None) -> float | None:
-    """The noise rate that Co-teaching's own schedule may use.
-
-    What the user says, else the rate that injected noise has by its definition. Never the rate
-    measured by comparing with true labels, which must not enter a training.
-
-    Raises
-    ------
-    InputError
-        If the given one lies outside [0, 1).
-    """
-    if given is None:
-        return Noise.parse(data.noise).expected_rate(data.n_classes)
-    if not 0 <= given < 1:
-        raise invalid("noise_rate", "lie in [0, 1)", given, "give a share, 0.45 say")
-    return given
 
 
 def check_restarts(restarts: int) -> int:
@@ -82,61 +61,6 @@ def check_restarts(restarts: int) -> int:
     if restarts < 1:
         raise invalid("restarts", "be at least 1", restarts, "give 1 for a single training")
     return restarts
-
-
-def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Schedule:
-    """The schedule of a name, a file or a run folder.
-
-    Parameters
-    ----------
-    name : str
-        "constant" (keep all), "co-teaching" (Eq. (3) with tau = the noise rate, t_k = 10, c = 1:
-        the values of its source), a .json or .csv file, or a run folder.
-    noise_rate : float or None
-        For "co-teaching".
-    """
-    if name == "constant":
-        return Schedule(np.ones(epochs), "constant", {})
-    if name == "co-teaching":
-        if noise_rate is None:
-            raise invalid(
-                "noise_rate",
-                "be known for Co-teaching's own schedule",
-                "nothing",
-                "give --noise-rate (your estimate), or search the schedule instead",
-            )
-        rate = co_teaching_schedule(epochs, tau=noise_rate, t_k=min(10, epochs))
-        return Schedule(rate, "co-teaching", {"tau": noise_rate})
-    kinds = "'auto', 'constant', 'co-teaching', a .json or .csv file, or a run's folder"
-    return as_schedule(load_schedule("schedule", name, kinds), epochs)
-
-
-def load_schedule(
-    what: str, name: str | os.PathLike[str], kinds: str = "a .json or .csv file, or a run's folder"
-) -> Schedule:
-    """The schedule of a file or a run folder, of any length; `what` was to be one of `kinds`.
-
-    Raises
-    ------
-    InputError
-        If it is not there, or cannot be read.
-    """
-    path = Path(name)
-    if path.is_dir():
-        path = path / "schedule.csv"
-    if not path.exists():
-        raise invalid(what, f"be {kinds}", str(name), "check the path")
-    return Schedule.load(path)
-
-
-def estimated_schedule(epochs: int, noise_rate: float) -> Schedule:
-    """A plain decay to (1 - noise rate)^1.5: the more noise, the more of the rest is left out, too.
-
-    >>> float(estimated_schedule(40, 0.36).keep_rate[-1].round(3))
-    0.512
-    """
-    level = max(0.1, (1 - noise_rate) ** 1.5)
-    return Schedule(plain_decay(epochs, level), "auto", {"noise_rate": noise_rate})
 
 
 def _first_training(
@@ -169,23 +93,6 @@ def _first_training(
         "epochs": epochs,
         "seconds": first.record["cost"]["final_seconds"],
     }
-
-
-def _given_plan(method: Method, schedule: Schedule, *rivals: Schedule) -> Plan:
-    if not method.uses_schedule:
-        return Plan(method.name, method.label, method, (schedule,))
-    if rivals:
-        return Plan("custom", f"{method.label}, R(t) without a search", method, (schedule, *rivals))
-    if schedule.name == method.name:
-        return Plan(method.name, f"{method.label}, its own R(t)", method, (schedule,))
-    names = {
-        "constant": "every sample kept",
-        "custom": "given R(t)",
-        "co-teaching": "Eq. (3)",
-        "auto": "R(t) by the noise rate",
-    }
-    label = f"{method.label}, {names.get(schedule.name, f'{schedule.name} R(t)')}"
-    return Plan("custom", label, method, (schedule,))
 
 
 def save_outputs(
@@ -329,7 +236,7 @@ def train(
     config: TrainingConfig | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
-    baselines_too: bool = False,
+    baselines: Baselines = False,
     restarts: int = 1,
     noise_rate: float | None = None,
     population: int | None = None,
@@ -361,8 +268,11 @@ def train(
         Of initial weights, order of samples and dropout.
     out : path, optional
         The run folder; an interrupted run in it is continued.
-    baselines_too : bool
-        Also train Standard and, if the noise rate is known, Co-teaching's own schedule.
+    baselines : bool, str or sequence of str or Method
+        Methods to train as well, for comparison, each with Co-teaching's own schedule if it takes
+        one; those with the same number of networks in lockstep. True ("auto"): Standard and, if
+        the noise rate is known, Co-teaching; False ("none"), "all", or names, as a sequence or
+        with commas between.
     restarts : int
         Train so many times ("auto": two at least), from other initial weights, all in lockstep, and
         keep the one of the best validation score at the end.
@@ -383,6 +293,8 @@ def train(
     config = config or TrainingConfig()
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
+    compared = get_baselines(baselines)
+    rest = baseline_plans(compared, config.epochs, known_rate)
     given: Schedule | None = None  # to be estimated, when all else is checked
     rivals: tuple[Schedule, ...] = ()
     everything = named_schedule("constant", config.epochs, noise_rate=None)
@@ -411,7 +323,7 @@ def train(
         "method": chosen.name,
         "method_fingerprint": chosen.fingerprint(),
         "schedule": "auto" if given is None else given.keep_rate.tolist(),
-        "baselines": baselines_too,
+        "baselines": describe_baselines(compared),
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
     }
@@ -434,7 +346,6 @@ def train(
             "full_trainings": epochs / config.epochs,
             "search_seconds": record["first"]["seconds"],
         }
-    plans = [_given_plan(chosen, given, *rivals)]
-    if baselines_too:
-        plans += [plan for plan in baselines(setup, known_rate) if plan.name != plans[0].name]
+    plans = [given_plan(chosen, given, *rivals)]
+    plans += [plan for plan in rest if plan.name != plans[0].name]
     return finish(setup, record, plans, cost, restarts=max(restarts, 1 + len(rivals)))

@@ -18,7 +18,6 @@ from keeprate.budget import LEAST, affordable, parse_budget
 from keeprate.checkpoints import load_curves
 from keeprate.data import Data
 from keeprate.errors import invalid
-from keeprate.finals import Plan
 from keeprate.lockstep import (
     CHECKPOINT_SECONDS,
     Progress,
@@ -29,16 +28,22 @@ from keeprate.lockstep import (
     train_schedules,
 )
 from keeprate.methods import Method, get_method
+from keeprate.plans import (
+    Baselines,
+    Plan,
+    assumed_noise_rate,
+    baseline_plans,
+    describe_baselines,
+    get_baselines,
+    load_schedule,
+)
 from keeprate.pruners import Judge, get_pruner, pruner_in_words
 from keeprate.records import save_record
 from keeprate.runs import (
     Run,
-    assumed_noise_rate,
-    baselines,
     check_restarts,
     finish,
     finished_run,
-    load_schedule,
 )
 from keeprate.schedules import Schedule
 from keeprate.spaces import get_space
@@ -79,7 +84,7 @@ def search(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     budget: float | str | None = None,
-    baselines_too: bool = True,
+    baselines: Baselines = True,
     restarts: int = 3,
     noise_rate: float | None = None,
     population: int | None = None,
@@ -99,7 +104,7 @@ def search(
     ----------
     data : Data
         From `keeprate.prepare`.
-    model, method, config, seed, noise_rate, population, tensorboard
+    model, method, config, seed, baselines, noise_rate, population, tensorboard
         As in `keeprate.train`.
     space : str
         See `keeprate.spaces.SPACES`.
@@ -137,8 +142,6 @@ def search(
         (6, at least 2), or how long all may take, final trainings included ("30m", "2h").
     out : path, optional
         The run folder; an interrupted search in it is continued, to the same result.
-    baselines_too : bool
-        Also train Standard and Co-teaching's own schedule, for the table.
     restarts : int
         Of the final trainings, the baselines' too: as in `keeprate.train`. From two on the two best
         schedules take turns, the best first.
@@ -167,6 +170,8 @@ def search(
     # Complains before a folder is made; how many trials a time buys is not known yet.
     proposals_of(planned or _plan(LEAST + len(earlier), confirm=False))
     known_rate = assumed_noise_rate(data, noise_rate)
+    compared = get_baselines(baselines)
+    rest = baseline_plans(compared, config.epochs, known_rate)
     setup = make_setup(
         data,
         model=model,
@@ -191,7 +196,7 @@ def search(
         "fidelity": fidelity,
         "confirm": confirm,
         "warm_start": begin and given_in_words(most, earlier),
-        "baselines": baselines_too,
+        "baselines": describe_baselines(compared),
         "restarts": restarts,
         "finalists": n_finalists,
         "noise_rate": noise_rate,
@@ -201,11 +206,11 @@ def search(
     if done is not None:
         return replace(done, study=find_study(setup.folder))
     plans = [Plan("searched", f"{chosen.label}, searched R(t)", chosen, ())]
-    if baselines_too:
-        plans += baselines(setup, known_rate)
+    plans += rest
     if "plan" not in record:
         if planned is None:
-            n_finals = restarts * sum(p.method.n_networks for p in plans) / chosen.n_networks
+            trained = sum(p.method.n_networks * (1 + p.method.corrects_loss) for p in plans)
+            n_finals = restarts * trained / chosen.n_networks
             seconds, _ = parse_budget(str(budget))
             planned = _plan(affordable(seconds, setup, chosen, n_finals=n_finals))
         # Kept: after a kill a time would buy something else.
@@ -340,7 +345,7 @@ def _run_trials(
                 for trial in pending
             ],
             replace(setup, config=replace(setup.config, epochs=epochs)),
-            method=method,
+            methods=[method] * len(pending),
             stream=STREAM,
             data=data,
             # Other batches for each population: else the search would fit R(t) to one sequence.

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from keeprate.data import Data, Normaliser, Split, epoch_order
 from keeprate.errors import invalid
-from keeprate.methods import Method
+from keeprate.methods import Method, side_by_side
 from keeprate.networks import Networks, build_networks
 from keeprate.noise_model import count_pairs, determinant_score
 from keeprate.seeding import derive_seed, torch_generator
@@ -164,6 +164,7 @@ class Population:
 
     numbers: list[int]
     keep_rates: Tensor  # [K, T]
+    methods: list[Method]  # of each that still trains
     networks: Networks
     optimizer: Optimizer
     curves: dict[int, Curves]
@@ -185,6 +186,7 @@ class Population:
                 setattr(self, name, tensor[left])
         self.networks.keep(left, self.optimizer)
         self.numbers = [self.numbers[i] for i in left]
+        self.methods = [self.methods[i] for i in left]
 
 
 def new_population(
@@ -194,7 +196,7 @@ def new_population(
     data: Data,
     normaliser: Normaliser,
     build: Callable[[], nn.Module],
-    method: Method,
+    methods: Sequence[Method],
     config: TrainingConfig,
     seed: int,
     stream: str,
@@ -206,6 +208,8 @@ def new_population(
     ----------
     numbers : sequence of K ints
     keep_rates : array [K, T]
+    methods : sequence of K Methods
+        With the same number of networks, and all with a corrected loss or none.
     stream : str
         Separates uses of one seed ("search", "final").
     track_samples : bool
@@ -224,7 +228,7 @@ def new_population(
     networks = build_networks(
         build,
         [derive_seed(seed, stream, number) for number in numbers],
-        n_peers=method.n_networks,
+        n_peers=methods[0].n_networks,
         probe=normaliser(data.train.inputs[:4].to(device)),
         device=device,
         autocast=config.autocast(device),
@@ -235,6 +239,7 @@ def new_population(
     return Population(
         numbers=list(numbers),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
+        methods=list(methods),
         networks=networks,
         optimizer=make_optimizer(networks.parameters(), config),
         curves={number: Curves() for number in numbers},
@@ -305,7 +310,6 @@ def train_population(
     data: Data,
     normaliser: Normaliser,
     *,
-    method: Method,
     config: TrainingConfig,
     seed: int,
     stream: str,
@@ -345,7 +349,7 @@ def train_population(
         kept = torch.zeros(networks.n_candidates, device=device, dtype=torch.float64)
         kept_clean = torch.zeros_like(kept)
         tracked = population.log_probability if epoch >= config.epochs // 2 else None
-        current = method.at(epoch, config.epochs)
+        current = side_by_side([own.at(epoch, config.epochs) for own in population.methods])
         networks.train()
         for step, index in enumerate(batches):
             if step % SWEEP_EVERY == 0 and device.type == "cpu":
