@@ -180,7 +180,7 @@ def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
             population.epoch, population.curves = epoch, loss
             writer(population)
 
-    population = Population([0], torch.ones(1, 6), None, None, {})
+    population = Population([0], torch.ones(1, 6), [METHODS["co-teaching"]], None, None, {})
     first = CurvesWriter(tmp_path)
     write(first, (1, 2, 3), 0.5)
     write(first, (1, 2), 0.25)
@@ -483,7 +483,7 @@ def test_baselines_by_name_train_in_lockstep_where_they_can(data, monkeypatch):
     two = ["jocor", "decoupling", "co-teaching", "co-teaching-plus", "co-mining"]
     assert seen == [two, ["standard", "mentornet"], ["standard"], ["f-correction"]]
     rates = {r["name"]: r["keep_rate"][-1] for r in run.record["results"]}
-    assert rates["mentornet"] == rates["jocor"] == pytest.approx(0.6)
+    assert rates["mentornet"] == rates["jocor"] < rates["f-correction"] == 1.0
     assert rates["standard"] == rates["decoupling"] == 1.0
     labels = [result["label"] for result in run.record["results"]]
     assert labels[0] == "JoCoR, Co-teaching's R(t)" and "Co-teaching, its own R(t)" in labels

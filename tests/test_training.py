@@ -219,6 +219,18 @@ def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch,
     assert accuracy[0] > accuracy[1] + 0.05 > accuracy[2]
 
 
+def test_decoupling_starts_where_fresh_networks_agree(data):
+    def constant(input_shape, n_classes):
+        network = mlp(input_shape, n_classes)
+        for parameter in network[-1].parameters():
+            torch.nn.init.zeros_(parameter)
+        return network
+
+    options = {"schedule": "constant", "method": "decoupling", "config": CONFIG}
+    last = keeprate.train(data, model=constant, **options).record["results"][0]["last"]
+    assert last["validation_accuracy"] > 0.3
+
+
 def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monkeypatch):
     from keeprate import lockstep
 

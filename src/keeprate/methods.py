@@ -137,6 +137,9 @@ METHODS: dict[str, Method] = {
             n_networks=2,
             select=selection.decoupling,
             uses_schedule=False,
+            # Alg. 1 is given two predictors: fresh networks may all predict one class, for ever.
+            warm_up=selection.every_sample,
+            warm_up_share=0.0,
         ),
         Method(
             name="f-correction",
