@@ -6,6 +6,7 @@ Linear layers, convolutions and their pooling on a CPU, dropout.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -19,8 +20,6 @@ OWN_PRODUCT = 2**22
 """Multiplications of a whole batch in one network from which a product of its own pays."""
 
 _CONVOLVE: Callable[..., Tensor] = torch.conv2d
-_GROUP_NORMS = (F.group_norm, torch.group_norm)
-_POOLS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d)
 
 
 class LockstepOperations(TorchFunctionMode):
@@ -33,7 +32,8 @@ class LockstepOperations(TorchFunctionMode):
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
         super().__init__()
-        self._generators, self._stacked = generators, stacked
+        self._replacements = _OF_STACKED if stacked else {}
+        self._replacements = self._replacements | {F.dropout: partial(_dropout, generators)}
 
     def __torch_function__(
         self,
@@ -42,26 +42,12 @@ class LockstepOperations(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.linear and self._stacked:
-            return _Linear.apply(*_linear_arguments(*args, **kwargs))  # type: ignore[no-untyped-call]
-        if func is torch.conv2d and self._stacked:
-            return _convolution(*args, **kwargs)
-        if func in _POOLS and self._stacked:
-            return _pool(func, *args, **kwargs)
-        if func in _GROUP_NORMS and self._stacked:
-            return _group_norm(func, *args, **kwargs)
-        if func is torch.Tensor.view and self._stacked:
-            return _view(*args, **kwargs)
-        if func is F.dropout:
-            return _dropout(self._generators, *args, **kwargs)
-        return func(*args, **kwargs)
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
 
 
-def _linear_arguments(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    return input, weight, bias
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    found: Tensor = _Linear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _VmapRule(torch.autograd.Function):
@@ -252,6 +238,15 @@ def _view(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     if named or isinstance(shape[0], torch.dtype):
         return input.view(*shape, **named)
     return input.reshape(*shape)
+
+
+_OF_STACKED: dict[Any, Callable[..., Tensor]] = {
+    F.linear: _linear,
+    torch.conv2d: _convolution,
+    torch.Tensor.view: _view,
+    **{pool: partial(_pool, pool) for pool in (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d)},
+    **{norm: partial(_group_norm, norm) for norm in (F.group_norm, torch.group_norm)},
+}
 
 
 def _into_channels(x: Tensor) -> Tensor:
