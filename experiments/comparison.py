@@ -44,7 +44,7 @@ class Arm:
     method : str
         Of `keeprate.methods.METHODS`.
     space : str, optional
-        Search R(t) in it; left out, the schedule is Co-teaching's own.
+        Search R(t) in it; left out, the schedule is Co-teaching's own, and the name the method's.
     paper : str
         What the paper's table calls it; empty where the paper does not have it, whose claims are
         judged without it.

@@ -18,10 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from keeprate import report
+from keeprate import figures, report
 from keeprate.errors import InputError
 from keeprate.label_quality import LabelQuality
 from keeprate.loading import Split
+from keeprate.methods import METHODS
 from keeprate.records import save_record
 from keeprate.report import write_plots, write_report
 from keeprate.suspects import describe_suspects
@@ -330,6 +331,22 @@ def test_a_training_without_a_search_has_its_finding(tmp_path: Path) -> None:
     assert (
         "ends at 50.0 % accuracy on the validation samples; Standard, R(t) = 1 at 50.0 %." in page
     )
+
+
+@pytest.mark.parametrize("own", ["searched", "custom", "mine"])
+def test_as_many_results_as_methods_have_colours_of_their_own(own: str) -> None:
+    results = [{"name": name} for name in (own, *METHODS)]
+    assert len(set(figures._colours(results))) == len(results)
+
+
+def test_of_many_results_the_best_are_named(tmp_path: Path) -> None:
+    record = make_record()
+    for name, accuracy in (("jocor", 0.97), ("mentornet", 0.96)):
+        more = json.loads(json.dumps(record["results"][-1])) | {"name": name, "label": name}
+        more["last"]["test_accuracy"] = accuracy
+        record["results"].append(more)
+    words = f"; of the {len(record['results']) - 1} others the best are jocor at 97.0 % and "
+    assert words + "mentornet at 96.0 %." in write(record, tmp_path)
 
 
 def test_several_runs_side_by_side(tmp_path: Path) -> None:

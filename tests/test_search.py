@@ -489,13 +489,72 @@ def test_baselines_by_name_train_in_lockstep_where_they_can(data, monkeypatch):
     assert labels[0] == "JoCoR, Co-teaching's R(t)" and "Co-teaching, its own R(t)" in labels
 
 
+def test_what_is_compared_does_not_change_a_result(data, monkeypatch):
+    """In other groups, alone, or beside all others: each method has its rows and its R(t)."""
+    seen, begin = [], lockstep.train_population
+
+    def spy(population, *rest, **options):
+        rates = population.keep_rates[:, -1].tolist()
+        methods = [method.name for method in population.methods]
+        seen.extend(zip(methods, population.numbers, rates, strict=True))
+        return begin(population, *rest, **options)
+
+    monkeypatch.setattr(lockstep, "train_population", spy)
+    options = {"schedule": [1.0, 0.3], "method": "jocor", "restarts": 2}
+    options |= {"config": replace(CONFIG, epochs=2), "noise_rate": 0.4}
+
+    def curves(run):
+        return {r["name"]: r["curves"]["validation_accuracy"] for r in run.record["results"]}
+
+    together = train(data, baselines="all", **options)
+    own, rate = pytest.approx(0.3), pytest.approx(0.8)
+    expected = [("jocor", 0, own), ("jocor", 1, own)]
+    first_of = {"standard": 2, "decoupling": 4, "f-correction": 6, "mentornet": 8}
+    first_of |= {"co-teaching": 10, "co-teaching-plus": 12, "co-mining": 14, "jocor": 16}
+    for name, first in first_of.items():
+        uses = METHODS[name].uses_schedule
+        expected += [(name, first + restart, rate if uses else 1.0) for restart in (0, 1)]
+    # F-correction's first training is of Standard.
+    expected += [("standard", 6, 1.0), ("standard", 7, 1.0)]
+    assert sorted(seen) == sorted(expected, key=lambda row: row[:2])
+    whole, split = curves(together), curves(train(data, baselines="all", population=3, **options))
+    assert whole.keys() == {"custom", *METHODS}
+    for name, curve in whole.items():
+        assert curve == pytest.approx(split[name], abs=0.01)
+    alone = train(data, baselines=False, **options)
+    assert curves(alone)["custom"] == pytest.approx(whole["custom"], abs=0.01)
+    found, same = (run.label_quality.scores for run in (together, alone))
+    assert np.abs(found - same).max() < 0.05
+
+
+def test_a_baseline_is_left_out_only_if_it_repeats_the_run(data, tmp_path):
+    config = replace(CONFIG, epochs=1)
+    options = {"config": config, "noise_rate": 0.4, "baselines": "co-teaching,standard"}
+
+    def names(**given):
+        return [r["name"] for r in train(data, **options | given).record["results"]]
+
+    assert names(schedule="co-teaching") == ["co-teaching", "standard"]
+    keeprate.Schedule(np.array([0.9]), "co-teaching").save(tmp_path / "other.json")
+    assert names(schedule=str(tmp_path / "other.json")) == ["custom", "co-teaching", "standard"]
+    assert names(schedule="constant", method="standard") == ["standard", "co-teaching"]
+    assert names(schedule="constant", baselines=[]) == ["custom"]
+    mine = replace(METHODS["jocor"], name="mine")
+    assert names(schedule="co-teaching", baselines=[mine, mine]) == ["co-teaching", "mine"]
+    with pytest.raises(keeprate.InputError, match="baselines must have names of their own"):
+        names(schedule="constant", baselines=[mine, replace(mine, n_networks=1)])
+    for reserved in ("custom", "searched"):
+        with pytest.raises(keeprate.InputError, match="be another than searched and custom"):
+            replace(mine, name=reserved)
+
+
 def test_baselines_that_cannot_be_are_named(data):
     options = {"schedule": "constant", "config": CONFIG}
-    for wrong in ("standrad", 5, ["standard", 5], {"standard"}):
-        with pytest.raises(keeprate.InputError, match=r"(baselines|method) must be"):
+    for wrong in ("standrad", "", "standard,", "auto,jocor", 5, ["standard", 5], {"standard"}):
+        with pytest.raises(keeprate.InputError, match="baselines must be auto, none, all, or"):
             train(data, baselines=wrong, **options)
     unknown = replace(data, noise="none")
-    with pytest.raises(keeprate.InputError, match=r"noise_rate must be known .* --noise-rate"):
+    with pytest.raises(keeprate.InputError, match=r"R\(t\) that co-teaching .* --noise-rate"):
         train(unknown, baselines="standard,co-teaching", **options)
     with pytest.raises(keeprate.InputError, match=r"noise_rate must be known"):
         search(unknown, trials=2, baselines="mentornet", config=CONFIG)

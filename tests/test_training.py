@@ -166,8 +166,8 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
         if people.epoch == 2:
             save_population(path, people)
 
-    whole = run(data, population(data, table, track_samples=True), after_epoch=save)
-    again = population(data, table, track_samples=True)
+    whole = run(data, population(data, table, n_tracked=2), after_epoch=save)
+    again = population(data, table, n_tracked=2)
     assert load_population(path, again) and again.epoch == 2
     run(data, again)
     assert torch.equal(again.log_probability, whole.log_probability)
@@ -180,7 +180,7 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
 
 def test_tracked_probabilities_are_those_of_the_networks(data):
     config = replace(CONFIG, epochs=2, learning_rate=1e-12)  # weights stay
-    people = run(data, population(data, [[1, 1]], config, track_samples=True), config)
+    people = run(data, population(data, [[1, 1]], config, n_tracked=1), config)
     seen = people.times_seen > 0
     x = Normaliser.fit(data.train.inputs)(data.train.inputs)
     people.networks.train(False)
@@ -188,6 +188,22 @@ def test_tracked_probabilities_are_those_of_the_networks(data):
     found = people.log_probability[0] / people.times_seen.clamp_min(1)[:, None]
     assert people.times_seen.max() == 1  # one epoch of the later half
     torch.testing.assert_close(found[seen], expected[seen], rtol=1e-3, atol=1e-5)
+
+
+def test_the_first_ones_are_tracked_whoever_is_dropped(data):
+    config = replace(CONFIG, epochs=4)
+    table = np.linspace([1.0] * 4, [0.3, 0.8, 0.5, 0.7], 4).T
+
+    def drop(people):
+        if people.epoch == 3:
+            people.drop([0, 3])
+
+    whole = run(data, population(data, table, config, n_tracked=4), config)
+    some = run(data, population(data, table, config, n_tracked=2), config, after_epoch=drop)
+    assert some.numbers == [1, 2] and len(some.log_probability) == 1
+    torch.testing.assert_close(
+        some.log_probability[0], whole.log_probability[1], rtol=0.02, atol=0.02
+    )
 
 
 def test_true_labels_change_nothing_but_label_precision(data):

@@ -95,6 +95,7 @@ def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float)
             "budget",
             "leave time for the final trainings and a search",
             f"{seconds:g} s, where one training takes about {one:.1f} s",
-            f"give {(LEAST + n_finals) * one / 60:.1f}m or more, fewer epochs, or fewer restarts",
+            f"give {(LEAST + n_finals) * one / 60:.1f}m or more, or fewer epochs, restarts or "
+            "baselines",
         )
     return found

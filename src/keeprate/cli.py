@@ -146,8 +146,8 @@ BaselinesOption = Annotated[
     typer.Option(
         "--baselines",
         help="Methods to train as well, for comparison, with Co-teaching's own R(t) if they take "
-        "one: auto (standard and, if the noise rate is known, co-teaching), none, all, or names "
-        "with commas between.",
+        "one, which needs the noise rate: auto (standard and, if the noise rate is known, "
+        "co-teaching), none, all, or names with commas between.",
     ),
 ]
 

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -107,7 +108,9 @@ def label_of(result: Record) -> str:
 
 
 def _colours(results: Sequence[Record]) -> list[str]:
-    spare = iter(_MORE_COLOURS * (len(results) // len(_MORE_COLOURS) + 1))
+    """Of each, in the order of the record, whose first is the run's own."""
+    free = () if any(r.get("name") == "searched" for r in results) else (_COLOURS["searched"],)
+    spare = cycle((*free, *_MORE_COLOURS))
     seen: set[str] = set()
     colours = []
     for result in results:

@@ -60,7 +60,7 @@ def train_plans(
         nonlocal trained
         trained += epochs * len(population.curves)
         for number, curves in population.curves.items():
-            restart, i = divmod(number, len(plans))
+            i, restart = divmod(number, restarts)
             schedules, turn, value = plans[i].schedules, plans[i].turn(restart), None
             which = {"finalist": turn} if len(schedules) > 1 else {}
             if number not in population.failed:
@@ -80,7 +80,7 @@ def train_plans(
     if setup.curves_writer is not None:
         setup.curves_writer.name(
             {
-                i + restart * len(plans): f"final-{plan.name}-{restart + 1}"
+                i * restarts + restart: f"final-{plan.name}-{restart + 1}"
                 for i, plan in enumerate(plans)
                 for restart in range(restarts)
             }
@@ -90,15 +90,17 @@ def train_plans(
         together.setdefault((plan.method.n_networks, plan.method.corrects_loss), []).append(i)
     for mine in together.values():
         each = [(i, restart) for i in mine for restart in range(restarts)]
+        n_tracked = restarts if mine[0] == 0 and _fits(setup.data, restarts) else 0
         train_schedules(
-            [i + restart * len(plans) for i, restart in each],
+            # Those of the run's own, and so its networks, are the same whatever is compared.
+            [i * restarts + restart for i, restart in each],
             [plans[i].schedules[plans[i].turn(restart)] for i, restart in each],
             setup,
             methods=[plans[i].method for i, _ in each],
             stream=f"final-{plans[mine[0]].method.name}",
             keep_checkpoints=True,
             data=setup.data,
-            track_samples=0 in mine and _fits(setup.data, len(each)),
+            n_tracked=n_tracked,
             after_epoch=show,
             after_group=collect,
         )

@@ -166,7 +166,7 @@ def train_schedules(
     data: Data,
     order: int = 0,
     keep_checkpoints: bool = False,
-    track_samples: bool = False,
+    n_tracked: int = 0,
     after_epoch: Callable[[Population], None] | None = None,
     after_group: Callable[[Population], None],
 ) -> None:
@@ -176,6 +176,7 @@ def train_schedules(
     loss or none. All see the batches of one `order`. A group that runs out of memory is halved and
     started again. `after_group` is called with each finished population. Where nothing but its
     checkpoint keeps a finished population, `keep_checkpoints` gives each group a file of its own.
+    `n_tracked` are the first candidates whose opinions of the training samples are kept.
     """
     device = setup.config.resolve_device()
     size = setup.population
@@ -195,7 +196,7 @@ def train_schedules(
                 data=data,
                 order=order,
                 checkpoint=f"{stream}-{start}" if keep_checkpoints else stream,
-                track_samples=track_samples,
+                n_tracked=n_tracked - start,
                 after_epoch=after_epoch,
             )
         except (RuntimeError, MemoryError) as error:
@@ -235,7 +236,7 @@ def _train_group(
     data: Data,
     order: int,
     checkpoint: str,
-    track_samples: bool,
+    n_tracked: int,
     after_epoch: Callable[[Population], None] | None,
 ) -> Population:
     population = new_population(
@@ -248,7 +249,7 @@ def _train_group(
         config=setup.config,
         seed=setup.seed,
         stream=stream,
-        track_samples=track_samples,
+        n_tracked=n_tracked,
     )
     path = checkpoint_path(setup.folder, checkpoint)
     resumed = path is not None and path.exists() and load_population(path, population)
@@ -298,7 +299,7 @@ def _estimate_transition_matrices(
         data=replace(data, test=None),
         order=order,
         checkpoint=f"{checkpoint}-first",
-        track_samples=False,
+        n_tracked=0,
         after_epoch=None,
     )
     for number, curves in first.curves.items():

@@ -17,6 +17,7 @@ from keeprate import selection
 from keeprate.errors import invalid
 from keeprate.models import import_attribute
 
+RESERVED = ("searched", "custom")  # the names of a run's own results
 SelectionRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,6 +65,9 @@ class Method:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name):  # it names files
             requirement = "hold letters, digits, hyphens and underscores only"
+            raise invalid("the name of a method", requirement, self.name, "choose another")
+        if self.name in RESERVED:
+            requirement = f"be another than {' and '.join(RESERVED)}, which results are called"
             raise invalid("the name of a method", requirement, self.name, "choose another")
         if self.n_networks < 1:
             raise invalid(
@@ -139,7 +143,7 @@ METHODS: dict[str, Method] = {
             uses_schedule=False,
             # Alg. 1 is given two predictors: fresh networks may all predict one class, for ever.
             warm_up=selection.every_sample,
-            warm_up_share=0.0,
+            warm_up_share=0.0,  # one epoch
         ),
         Method(
             name="f-correction",
@@ -210,10 +214,19 @@ def _shipped(name: str) -> Method | None:
     return METHODS.get(name)
 
 
+def networks_trained(method: Method) -> int:
+    """How many networks one training of a method trains, one after the other or together.
+
+    >>> [networks_trained(METHODS[name]) for name in ("standard", "f-correction", "jocor")]
+    [1, 2, 2]
+    """
+    return method.n_networks + method.corrects_loss
+
+
 def side_by_side(methods: Sequence[Method]) -> Method:
     """One method for a population whose K candidates have one each: a row goes by its own.
 
-    Runs of equal methods are taken together, so that those of a method should be neighbours.
+    Neighbours that have the same one are taken together.
 
     Examples
     --------

@@ -32,8 +32,8 @@ class LockstepOperations(TorchFunctionMode):
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
         super().__init__()
-        self._replacements = _OF_STACKED if stacked else {}
-        self._replacements = self._replacements | {F.dropout: partial(_dropout, generators)}
+        rules = _OF_STACKED if stacked else {}
+        self._replacements = rules | {F.dropout: partial(_dropout, generators)}
 
     def __torch_function__(
         self,

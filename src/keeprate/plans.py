@@ -12,7 +12,7 @@ import numpy as np
 
 from keeprate.data import Data
 from keeprate.errors import invalid
-from keeprate.methods import METHODS, Method, get_method
+from keeprate.methods import METHODS, PER_CLASS, Method, get_method
 from keeprate.noise import Noise
 from keeprate.schedules import Schedule, as_schedule
 from keeprate.shapes import co_teaching_schedule, plain_decay
@@ -34,46 +34,62 @@ class Plan:
         return restart % len(self.schedules)
 
 
-def given_plan(method: Method, schedule: Schedule, *rivals: Schedule) -> Plan:
-    """A method with a schedule that no search found, or with several that take turns."""
+def given_plan(method: Method, schedule: Schedule, *rivals: Schedule, own: bool = False) -> Plan:
+    """A method with a schedule that no search found, or with several that take turns.
+
+    `own`: with the one that the noise rate gives, which names the plan by its method.
+    """
     if not method.uses_schedule:
         return Plan(method.name, method.label, method, (schedule,))
     if rivals:
         return Plan("custom", f"{method.label}, R(t) without a search", method, (schedule, *rivals))
-    if schedule.name == "co-teaching":
-        whose = "its own" if method.name == schedule.name else "Co-teaching's"
+    if own:
+        whose = "its own" if method.name == "co-teaching" else "Co-teaching's"
         return Plan(method.name, f"{method.label}, {whose} R(t)", method, (schedule,))
     names = {
         "constant": "every sample kept",
         "custom": "given R(t)",
+        "co-teaching": "a given R(t) of Eq. (3)",
         "auto": "R(t) by the noise rate",
     }
     label = f"{method.label}, {names.get(schedule.name, f'{schedule.name} R(t)')}"
     return Plan("custom", label, method, (schedule,))
 
 
-def get_baselines(asked: Baselines) -> bool | list[Method]:
-    """The methods to compare with; True stands for what the noise rate allows.
+def get_baselines(asked: Baselines, chosen: Method) -> bool | list[Method]:
+    """The methods to compare a chosen one with; True stands for what the noise rate allows.
 
     Raises
     ------
     InputError
-        If there is no such method.
+        If there is no such method, or another one of the same name.
 
     Examples
     --------
-    >>> [method.name for method in get_baselines("standard, jocor")]
+    >>> [method.name for method in get_baselines("standard, jocor", METHODS["co-teaching"])]
     ['standard', 'jocor']
     """
-    if isinstance(asked, bool) or asked in ("auto", "none"):
-        return asked is not False and asked != "none"
-    names = list(METHODS) if asked == "all" else asked
-    if isinstance(names, str):
-        names = [name.strip() for name in names.split(",")]
-    if not isinstance(names, Sequence) or not all(isinstance(n, str | Method) for n in names):
-        requirement = "be auto, none, all, or names of methods"
+    requirement = f"be auto, none, all, or methods: {', '.join(METHODS)}, package.module:method"
+    words: bool | str | Sequence[str | Method] = asked
+    if isinstance(asked, str):
+        names = [name.strip() for name in asked.split(",")]
+        words = {"auto": True, "none": False}.get(asked.strip(), names)
+        words = tuple(METHODS) if names == ["all"] else words
+    if isinstance(words, bool):
+        return words
+    if not isinstance(words, Sequence) or not all(isinstance(one, str | Method) for one in words):
         raise invalid("baselines", requirement, asked, "try standard,jocor")
-    return list({method.name: method for method in map(get_method, names)}.values())
+    found = {chosen.name: chosen}
+    methods = []
+    for one in words:
+        if not (isinstance(one, Method) or one in METHODS or ":" in one or PER_CLASS in one):
+            raise invalid("baselines", requirement, one, "try standard,jocor")
+        method = get_method(one)
+        if found.setdefault(method.name, method) != method:
+            requirement = "have names of their own"
+            raise invalid("baselines", requirement, method.name, "give one another name")
+        methods.append(method)
+    return list({method.name: method for method in methods}.values()) or False
 
 
 def baseline_plans(asked: bool | list[Method], epochs: int, noise_rate: float | None) -> list[Plan]:
@@ -87,16 +103,28 @@ def baseline_plans(asked: bool | list[Method], epochs: int, noise_rate: float | 
     if isinstance(asked, bool):
         names = ("standard",) if noise_rate is None else ("co-teaching", "standard")
         asked = [METHODS[name] for name in names] if asked else []
+    plans = []
+    for method in asked:
+        name = "co-teaching" if method.uses_schedule else "constant"
+        if method.uses_schedule and noise_rate is None:
+            raise invalid(
+                "noise_rate",
+                f"be known for the R(t) that {method.name} is compared with",
+                "nothing",
+                "give --noise-rate (your estimate), or leave that one out of --baselines",
+            )
+        schedule = named_schedule(name, epochs, noise_rate=noise_rate)
+        plans.append(given_plan(method, schedule, own=True))
+    return plans
+
+
+def without(own: Plan, plans: Sequence[Plan]) -> list[Plan]:
+    """All but the one that would repeat a run's own plan."""
     return [
-        given_plan(
-            method,
-            named_schedule(
-                "co-teaching" if method.uses_schedule else "constant",
-                epochs,
-                noise_rate=noise_rate,
-            ),
-        )
-        for method in asked
+        plan
+        for plan in plans
+        if plan.method != own.method
+        or (plan.method.uses_schedule and plan.schedules != own.schedules)
     ]
 
 

@@ -449,10 +449,12 @@ def _results_table(record: Record) -> str:
     notes = [_finals_in_words(results[0])]
     if any(when == "best" for _, when, _ in columns):
         notes.append(f"Best epoch: {BEST_EPOCH}.")
+    if len(results) > 1:
+        notes.append("Time: what trained in lockstep has equal shares.")
     text = " ".join(filter(None, notes))
     caption = f"<caption>{escape(text)}</caption>" if text else ""
     return (
-        f"<div class=scroll><table>{caption}<thead><tr><th scope=col>Schedule</th>{head}"
+        f"<div class=scroll><table>{caption}<thead><tr><th scope=col>Training</th>{head}"
         f"<th scope=col>Time</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

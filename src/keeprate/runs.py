@@ -38,6 +38,7 @@ from keeprate.plans import (
     get_baselines,
     given_plan,
     named_schedule,
+    without,
 )
 from keeprate.records import save_record
 from keeprate.schedules import Schedule, as_schedule
@@ -293,8 +294,9 @@ def train(
     config = config or TrainingConfig()
     chosen = get_method(method)
     known_rate = assumed_noise_rate(data, noise_rate)
-    compared = get_baselines(baselines)
+    compared = get_baselines(baselines, chosen)
     rest = baseline_plans(compared, config.epochs, known_rate)
+    by_rate = isinstance(schedule, str) and schedule == "co-teaching"
     given: Schedule | None = None  # to be estimated, when all else is checked
     rivals: tuple[Schedule, ...] = ()
     everything = named_schedule("constant", config.epochs, noise_rate=None)
@@ -346,6 +348,6 @@ def train(
             "full_trainings": epochs / config.epochs,
             "search_seconds": record["first"]["seconds"],
         }
-    plans = [given_plan(chosen, given, *rivals)]
-    plans += [plan for plan in rest if plan.name != plans[0].name]
+    plan = given_plan(chosen, given, *rivals, own=by_rate)
+    plans = [plan, *without(plan, rest)]
     return finish(setup, record, plans, cost, restarts=max(restarts, 1 + len(rivals)))

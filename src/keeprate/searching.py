@@ -27,7 +27,7 @@ from keeprate.lockstep import (
     open_record,
     train_schedules,
 )
-from keeprate.methods import Method, get_method
+from keeprate.methods import Method, get_method, networks_trained
 from keeprate.plans import (
     Baselines,
     Plan,
@@ -170,7 +170,7 @@ def search(
     # Complains before a folder is made; how many trials a time buys is not known yet.
     proposals_of(planned or _plan(LEAST + len(earlier), confirm=False))
     known_rate = assumed_noise_rate(data, noise_rate)
-    compared = get_baselines(baselines)
+    compared = get_baselines(baselines, chosen)
     rest = baseline_plans(compared, config.epochs, known_rate)
     setup = make_setup(
         data,
@@ -209,8 +209,8 @@ def search(
     plans += rest
     if "plan" not in record:
         if planned is None:
-            trained = sum(p.method.n_networks * (1 + p.method.corrects_loss) for p in plans)
-            n_finals = restarts * trained / chosen.n_networks
+            finals = sum(networks_trained(plan.method) for plan in plans)
+            n_finals = restarts * finals / networks_trained(chosen)
             seconds, _ = parse_budget(str(budget))
             planned = _plan(affordable(seconds, setup, chosen, n_finals=n_finals))
         # Kept: after a kill a time would buy something else.

@@ -171,7 +171,7 @@ class Population:
     fingerprint: str = ""  # of numbers and schedules: a checkpoint must be this population's
     epoch: int = 0
     failed: list[int] = field(default_factory=list)
-    log_probability: Tensor | None = None  # [K, n_train, C], summed over the later half
+    log_probability: Tensor | None = None  # [n_tracked, n_train, C], summed over the later half
     times_seen: Tensor | None = None  # [n_train], how many terms each sum has
     transition_matrix: Tensor | None = None  # [K, C, C], where the loss is corrected by it
 
@@ -181,9 +181,11 @@ class Population:
         if len(left) == len(self.numbers):
             return
         self.keep_rates = self.keep_rates[left]
-        for name in ("log_probability", "transition_matrix"):
-            if (tensor := getattr(self, name)) is not None:
-                setattr(self, name, tensor[left])
+        if self.transition_matrix is not None:
+            self.transition_matrix = self.transition_matrix[left]
+        if self.log_probability is not None:
+            n_tracked = len(self.log_probability)  # the first ones
+            self.log_probability = self.log_probability[[i for i in left if i < n_tracked]]
         self.networks.keep(left, self.optimizer)
         self.numbers = [self.numbers[i] for i in left]
         self.methods = [self.methods[i] for i in left]
@@ -200,7 +202,7 @@ def new_population(
     config: TrainingConfig,
     seed: int,
     stream: str,
-    track_samples: bool = False,
+    n_tracked: int = 0,
 ) -> Population:
     """Fresh networks for each candidate, from (seed, stream, number) alone.
 
@@ -212,9 +214,9 @@ def new_population(
         With the same number of networks, and all with a corrected loss or none.
     stream : str
         Separates uses of one seed ("search", "final").
-    track_samples : bool
-        Keep the logarithms of the probabilities that the networks give to the classes of each
-        training sample.
+    n_tracked : int
+        Of the first so many keep the logarithms of the probabilities that the networks give to the
+        classes of each training sample.
     """
     device = config.resolve_device()
     if keep_rates.shape != (len(numbers), config.epochs):
@@ -233,9 +235,9 @@ def new_population(
         device=device,
         autocast=config.autocast(device),
     )
-    tracked = None
-    if track_samples:
-        tracked = torch.zeros(len(numbers), len(data.train), data.n_classes, device=device)
+    n_tracked, tracked = min(n_tracked, len(numbers)), None
+    if n_tracked > 0:
+        tracked = torch.zeros(n_tracked, len(data.train), data.n_classes, device=device)
     return Population(
         numbers=list(numbers),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
@@ -247,7 +249,7 @@ def new_population(
             repr(list(numbers)).encode() + np.asarray(keep_rates, dtype=np.float64).tobytes()
         ).hexdigest(),
         log_probability=tracked,
-        times_seen=torch.zeros(len(data.train), device=device) if track_samples else None,
+        times_seen=None if tracked is None else torch.zeros(len(data.train), device=device),
     )
 
 
@@ -372,7 +374,7 @@ def train_population(
                 kept += selected.sum((1, 2))
                 kept_clean += (selected & clean[index]).sum((1, 2))
             if tracked is not None and population.times_seen is not None:
-                tracked[:, index] += logits.float().log_softmax(-1).mean(1)
+                tracked[:, index] += logits[: len(tracked)].float().log_softmax(-1).mean(1)
                 population.times_seen[index] += 1
         networks.train(False)
         accuracies = [
