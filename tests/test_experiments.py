@@ -223,6 +223,9 @@ def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path,
     rows = table.run(TINY, data="", runs=str(trained / "runs"), results=tmp_path)
     assert len(rows) == 2
     assert sorted(trained.glob("runs/*/*/record.json")) == records
+    other = replace(TINY, limit=200, seeds=1)  # another protocol has folders of its own
+    table.run(other, data="", runs=str(trained / "runs"), results=tmp_path / "other")
+    assert len(list(trained.glob("runs/*/*/record.json"))) == len(records) + 1
 
 
 @pytest.mark.slow
