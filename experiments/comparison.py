@@ -96,6 +96,8 @@ class Comparison:
         The file of `paper_numbers/` with the paper's numbers.
     noises : tuple of str
         As `keeprate.prepare` takes them; all of `NOISES`.
+    desk_note : str
+        What is to be known of the desk protocol's numbers.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Comparison:
     protocols: tuple[Protocol, ...]
     paper: str = "table4-6_early_stop_accuracy.csv"
     noises: tuple[str, ...] = tuple(NOISES)
+    desk_note: str = ""
 
     def protocol(self, name: str) -> Protocol:
         return next(protocol for protocol in self.protocols if protocol.name == name)

@@ -327,6 +327,9 @@ def _comparison(table: Comparison, results: Path) -> Iterator[str]:
             f"{_protocol_in_words(found['protocol'])} `{command}`, {hours(rows):.1f} hours. "
             f"{_missing_in_words(left)}"
         )
+        if name == "desk" and table.desk_note:
+            yield ""
+            yield _wrapped(table.desk_note)
         paper = paper_numbers(table.paper, protocol.data)
         for noise in table.noises:
             if any(row["noise"] == noise for row in rows):

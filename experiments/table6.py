@@ -22,4 +22,5 @@ TABLE = Comparison(
             "paper", "cifar-100", "model2", epochs=200, seeds=5, trials=100, sampler="paper:80"
         ),
     ),
+    desk_note=table5.TABLE.desk_note,
 )
