@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.schedule_bench import RESULTS, TEST_ACCURACY
 from keeprate.files import write_json
-from keeprate.noise_model import determinant_score
+from keeprate.noise import determinant_score
 
 Array = NDArray[np.float64]
 

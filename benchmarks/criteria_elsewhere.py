@@ -26,10 +26,8 @@ from benchmarks.common import run_rows, with_noisy_validation
 from benchmarks.criteria import compare
 from experiments.common import Job, Row
 from keeprate.data import Data
-from keeprate.lockstep import make_setup, train_schedules
-from keeprate.methods import get_method
-from keeprate.spaces import get_space
-from keeprate.training import Curves, TrainingConfig
+from keeprate.engine import Curves, TrainingConfig, get_method, make_setup, train_schedules
+from keeprate.schedules import get_space
 
 SCHEDULES = 32
 SETTINGS: dict[str, dict[str, Any]] = {

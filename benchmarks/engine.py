@@ -39,19 +39,19 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from keeprate.data import Data, Normaliser, load, prepare
-from keeprate.files import write_json
-from keeprate.methods import get_method
-from keeprate.models import mlp
-from keeprate.noise import Noise
-from keeprate.records import versions
-from keeprate.training import (
+from keeprate.engine import (
     SWEEP_EVERY,
     Population,
     TrainingConfig,
+    get_method,
+    mlp,
     new_population,
     sweep_tiny,
     train_step,
 )
+from keeprate.files import write_json
+from keeprate.noise import Noise
+from keeprate.records import versions
 
 BATCH, KEEP_RATE, METHOD = 128, 0.6, "co-teaching"
 SELECTED = int(KEEP_RATE * BATCH) / BATCH

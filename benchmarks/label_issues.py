@@ -30,9 +30,9 @@ import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
 from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Data, part
-from keeprate.label_quality import OTHERWISE
+from keeprate.engine import TrainingConfig
+from keeprate.records import OTHERWISE
 from keeprate.runs import FIRST_STEPS
-from keeprate.training import TrainingConfig
 
 HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
 """Labels by people, and the column that holds them."""

@@ -27,7 +27,7 @@ import keeprate
 from benchmarks.common import run_rows
 from experiments.common import Job, Row, in_words, mean_std
 from keeprate.data import Loaded, part
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig
 
 METHODS = ("co-teaching", "co-teaching-per-class", "standard")
 BY_FREQUENCY = "by frequency:0.2"

@@ -22,9 +22,9 @@ import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
 from experiments.common import NOISES, Job, Row, in_words, mean_std
 from keeprate.data import Data
+from keeprate.engine import TrainingConfig
+from keeprate.schedules import given_in_words
 from keeprate.searching import MOST_FINALISTS
-from keeprate.training import TrainingConfig
-from keeprate.trials import given_in_words
 
 NO_SEARCH = "no search"
 VALIDATIONS = {

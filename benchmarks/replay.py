@@ -8,7 +8,8 @@ least as noisy as trainings. Our search with a budget of six explores given sche
 rivals know none. Three of the six were found on digits; but which of their variants are given, and
 the others, was decided on MNIST, by these very replays too (docs/decisions/0009): that it wins here
 is no evidence for other data. Ours is the real one
-(`keeprate.trials`), its trainings replaced. A search is judged by the predicted test accuracy,
+(`keeprate.searching.proposals`), its trainings replaced. A search is judged by the predicted test
+accuracy,
 without noise, at the last epoch of the schedule that it chooses.
 """
 
@@ -31,19 +32,11 @@ from scipy.stats import spearmanr, wilcoxon
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.schedule_bench import IN_SHORT, RESULTS, SHORT, TEST_ACCURACY
+from keeprate.engine import Curves, trial_value
 from keeprate.files import write_json
-from keeprate.pruners import get_pruner
 from keeprate.records import versions
-from keeprate.spaces import get_space
-from keeprate.training import Curves
-from keeprate.trials import (
-    Proposals,
-    confirming,
-    open_study,
-    ranked,
-    tell,
-    trial_value,
-)
+from keeprate.schedules import get_space
+from keeprate.searching import Proposals, confirming, get_pruner, open_study, ranked, tell
 
 Array = NDArray[np.float64]
 TREES = 200

@@ -37,13 +37,18 @@ from torch import Tensor
 
 import keeprate
 from keeprate.data import Data, Normaliser, Split, part
-from keeprate.lockstep import make_setup, train_schedules
-from keeprate.methods import get_method
-from keeprate.noise_model import count_pairs, fit_transition_matrix
-from keeprate.schedules import Schedule
-from keeprate.spaces import get_space
-from keeprate.training import Curves, Population, TrainingConfig, batched_logits
-from keeprate.trials import Proposals, open_study, tell
+from keeprate.engine import (
+    Curves,
+    Population,
+    TrainingConfig,
+    batched_logits,
+    get_method,
+    make_setup,
+    train_schedules,
+)
+from keeprate.noise import count_pairs, fit_transition_matrix
+from keeprate.schedules import Schedule, get_space
+from keeprate.searching import Proposals, open_study, tell
 
 RESULTS = Path(__file__).parent / "results" / "schedule_bench.parquet"
 SOURCES = {"random": 80, "natural-gradient": 40}

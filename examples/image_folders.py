@@ -7,8 +7,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keeprate
+from keeprate.engine import TrainingConfig
 from keeprate.report import write_plots
-from keeprate.training import TrainingConfig
 
 pixels, classes = load_digits(return_X_y=True)
 rng = np.random.default_rng(0)

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import keeprate
-from keeprate.selection import every_sample, per_sample_cross_entropy
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig, every_sample, per_sample_cross_entropy
 
 Q, K = 0.7, 0.5  # the source's q and k
 

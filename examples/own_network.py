@@ -3,7 +3,7 @@
 from torch import nn
 
 import keeprate
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig
 
 
 def small_cnn(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:

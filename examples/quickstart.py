@@ -1,7 +1,7 @@
 """Search a schedule on scikit-learn's digits, with 45 % of the training labels flipped."""
 
 import keeprate
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig
 
 data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
 run = keeprate.search(data, trials=10, config=TrainingConfig(epochs=10), out="runs/quickstart")

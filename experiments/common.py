@@ -26,11 +26,12 @@ from threadpoolctl import threadpool_limits
 import keeprate
 from keeprate import InputError
 from keeprate.data import Loaded
+from keeprate.engine import TrainingConfig
 from keeprate.files import read_json, write_json
 from keeprate.records import differences, versions
 from keeprate.runs import Run
-from keeprate.training import TrainingConfig
-from keeprate.trials import exploring, given_in_words
+from keeprate.schedules import given_in_words
+from keeprate.searching import exploring
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -28,9 +28,9 @@ from experiments.common import (
 )
 from keeprate import InputError
 from keeprate.data import Data
-from keeprate.methods import METHODS
+from keeprate.engine import METHODS
 from keeprate.noise import Noise
-from keeprate.plans import named_schedule
+from keeprate.schedules import named_schedule
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Arm:
     label : str
         As printed.
     method : str
-        Of `keeprate.methods.METHODS`.
+        Of `keeprate.engine.METHODS`.
     space : str, optional
         Search R(t) in it; left out, the schedule is Co-teaching's own, and the name the method's.
     paper : str

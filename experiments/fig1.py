@@ -32,7 +32,7 @@ from experiments.common import (
     run_seeds,
 )
 from experiments.drawing import SEQUENCE, STYLE, band, new_figure, save, say
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig
 
 NAME = "fig1"
 SUMMARY = "memorisation: Standard training, one factor changed at a time (trains and draws)"

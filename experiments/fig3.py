@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from experiments.common import IMAGES, RESULTS, Job, Row, results_to_draw, run_missing
 from experiments.drawing import STYLE, Look, new_figure, save
 from keeprate import NaturalGradientSampler
-from keeprate.spaces import get_space
+from keeprate.schedules import get_space
 
 NAME = "fig3"
 SUMMARY = "the synthetic study: search spaces and samplers on known schedules (searches and draws)"

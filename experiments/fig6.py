@@ -34,20 +34,24 @@ from experiments.common import (
     run_missing,
 )
 from experiments.drawing import STYLE, Look, new_figure, save
-from keeprate.lockstep import make_setup, train_schedules
-from keeprate.methods import get_method
-from keeprate.pruners import get_pruner
-from keeprate.spaces import Space, get_space
-from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import (
+from keeprate.engine import (
+    Curves,
+    Population,
+    TrainingConfig,
+    get_method,
+    make_setup,
+    train_schedules,
+    trial_value,
+)
+from keeprate.schedules import Space, get_space, given_in_words
+from keeprate.searching import (
     Proposals,
     confirming,
     exploring,
-    given_in_words,
+    get_pruner,
     open_study,
     ranked,
     tell,
-    trial_value,
 )
 
 NAME = "fig6"

@@ -15,9 +15,9 @@ from typing import Any
 
 import keeprate
 from experiments.common import Job, Row, command_of, load_data, run_seeds
-from keeprate.searching import MOST_FINALISTS
-from keeprate.training import TrainingConfig
-from keeprate.trials import exploring, given_in_words
+from keeprate.engine import TrainingConfig
+from keeprate.schedules import given_in_words
+from keeprate.searching import MOST_FINALISTS, exploring
 
 NAME = "main_job"
 SUMMARY = "the main job on MNIST, four protocols (trains)"

@@ -1,4 +1,4 @@
-"""The schedules that keeprate ships, `src/keeprate/prior.json`: found on scikit-learn's digits.
+"""The schedules that ship, `src/keeprate/schedules/prior.json`: found on scikit-learn's digits.
 
 For each kind of noise three searches of 40 trials that begin with nothing given, each with its own
 noise, split and initial weights. The two best schedules of each are trained on three other draws of
@@ -16,12 +16,12 @@ from typing import Any
 
 import keeprate
 from experiments.common import RESULTS, Job, Row, command_of, load_data, run_missing
+from keeprate.engine import TrainingConfig
 from keeprate.files import write_json
-from keeprate.training import TrainingConfig
 
 NAME = "prior"
 SUMMARY = "the schedules that keeprate ships, found on digits (trains)"
-SHIPPED = Path(keeprate.__file__).with_name("prior.json")
+SHIPPED = Path(keeprate.__file__).parent / "schedules" / "prior.json"
 NOISES = ("pairflip:0.45", "symmetric:0.2", "symmetric:0.5")  # a search tries them in this order
 CONFIG = TrainingConfig(epochs=40, batch_size=32)
 TRIALS, SEEDS, RESTARTS = 40, 3, 3

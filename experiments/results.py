@@ -29,10 +29,10 @@ from experiments.common import (
 from experiments.comparison import Arm, Comparison, missing, of, percent
 from experiments.drawing import TABLES
 from keeprate import InputError
+from keeprate.engine import METHODS
 from keeprate.files import write_atomically
-from keeprate.methods import METHODS
-from keeprate.spaces import get_space
-from keeprate.trials import Proposals, confirming
+from keeprate.schedules import get_space
+from keeprate.searching import Proposals, confirming
 
 NAME = "results"
 SUMMARY = "draws all figures and writes docs/results.md; --check says whether it is current"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from keeprate.data import Data
-    from keeprate.runs import Run
+    from keeprate.data.splitting import Data
+    from keeprate.runs.outputs import Run
 
 # Examples may be slow while other tests run beside them.
 settings.register_profile("keeprate", deadline=None)
@@ -45,7 +45,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["keeprate.estimator", "keeprate.searching", "sklearn.datasets", "torch._dynamo"]
+        ["keeprate.estimator", "keeprate.report.page", "sklearn.datasets", "torch._dynamo"]
     )
     output = tmp_path_factory.mktemp("python")
 
@@ -79,7 +79,7 @@ def data() -> Data:
 @pytest.fixture(scope="session")
 def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A search of twelve trials, with a folder."""
-    from keeprate.searching import search
+    from keeprate.searching.search_run import search
     from tests.searches import CONFIG
 
     return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
@@ -88,7 +88,7 @@ def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def confirmed(data: Data) -> Run:
     """A search of short trials, of which four confirm."""
-    from keeprate.searching import search
+    from keeprate.searching.search_run import search
     from tests.searches import CONFIG, SIXTEEN
 
     return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)

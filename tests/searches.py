@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from keeprate.training import TrainingConfig
+from keeprate.engine.config import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
 ALONE = {"baselines": False, "restarts": 1}

@@ -6,97 +6,76 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import keeprate
+from tests.house import SOURCE, imports_of, module_of, package_of
 
-SOURCE = Path(__file__).parents[1] / "src" / "keeprate"
-
-# A file imports only from lower floors. A new file gets its place here first.
-FLOORS = {
-    0: {"errors"},
-    1: {"files", "noise_model", "seeding", "tables", "labels", "shapes", "transition"},
-    2: {
-        "noise",
-        "schedules",
-        "natural_gradient",
-        "operations",
-        "selection",
-        "models",
-        "records",
-        "memory",
-        "pruners",
-    },
-    3: {"spaces", "methods", "loading", "networks", "screening"},
-    4: {"data", "sampler"},
-    5: {"plans", "training"},
-    6: {"checkpoints", "label_quality", "tensorboard", "trials"},
-    7: {"lockstep", "classifier", "figures", "suspects"},
-    8: {"budget", "finals", "predict", "report"},
-    9: {"runs"},
-    10: {"searching"},
-    11: {"cli", "estimator"},
-}
-FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
+# A package imports only from packages of lower floors. A new package gets its place here first.
+FLOORS = (
+    {"errors"},
+    {"files", "seeding", "text"},
+    {"noise", "schedules"},
+    {"data"},
+    {"engine"},
+    {"records"},
+    {"report"},
+    {"runs"},
+    {"searching"},
+    {"estimator"},
+    {"cli"},
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))
-MODULES = [path for path in FILES if path.stem != "__init__"]
+MODULES = [path for path in FILES if path.stem not in ("__init__", "__main__")]
+STUBS = sorted(SOURCE.rglob("*.pyi"))
 
 HEAVY = {"datasets", "matplotlib", "numpy", "optuna", "pandas", "scipy", "sklearn", "torch"}
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 
 
-def name_of(path: Path) -> str:
-    return path.stem
-
-
-def own_imports(tree: ast.AST) -> Iterator[str]:
-    """Every keeprate module that a file imports, wherever in the file the import stands.
-
-    `from keeprate import X` means the module X; dunder names such as `__version__` are the
-    package's own and free to use. Other names of the package would hide which file is meant.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                package, _, module = alias.name.partition(".")
-                if package == "keeprate":
-                    yield module.partition(".")[0] or "keeprate"
-        elif isinstance(node, ast.ImportFrom):
-            if node.level == 0 and (node.module or "").partition(".")[0] != "keeprate":
-                continue
-            inside = (node.module or "").removeprefix("keeprate").strip(".")
-            if inside:
-                yield inside.partition(".")[0]
-            else:
-                yield from (a.name for a in node.names if not a.name.startswith("__"))
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:
     tree = ast.parse(
         "import keeprate.a, os\nimport keeprate\nfrom keeprate import b, __version__\n"
-        "from keeprate.c import x\nfrom . import d\nfrom .e import y\nfrom keeprater import z\n"
+        "from keeprate.c.d import x\nfrom .e import y\nfrom keeprater import z\n"
         "def f():\n    from keeprate.g import w\n"
     )
-    assert set(own_imports(tree)) == {"a", "keeprate", "b", "c", "d", "e", "g"}
+    assert set(imports_of(tree, "engine.loop")) == {"a", "", "b", "c.d", "engine.e", "g"}
 
 
-def test_every_module_has_one_floor() -> None:
-    assert sum(map(len, FLOORS.values())) == len(FLOOR_OF), "a module stands on two floors"
-    missing = {path.stem for path in MODULES} - FLOOR_OF.keys()
+def test_every_package_has_one_floor() -> None:
+    assert sum(map(len, FLOORS)) == len(FLOOR_OF), "a package stands on two floors"
+    missing = {package_of(module_of(path)) for path in MODULES} - FLOOR_OF.keys()
     assert not missing, f"give {sorted(missing)} a floor in FLOORS"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down(path: Path) -> None:
-    for name in own_imports(ast.parse(path.read_text(encoding="utf-8"))):
-        assert name in FLOOR_OF, (
-            f"{path.stem} imports {name!r} from the package; import it from the module it lives in"
-        )
-        assert FLOOR_OF[name] < FLOOR_OF[path.stem], (
-            f"{path.stem} (floor {FLOOR_OF[path.stem]}) imports {name} (floor {FLOOR_OF[name]})"
-        )
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_imports_go_down_and_through_the_door(path: Path) -> None:
+    own = package_of(module_of(path))
+    for name in imports_of(tree_of(path), module_of(path)):
+        package = package_of(name)
+        assert package in FLOOR_OF, f"{path} imports {name!r}, which no floor holds"
+        if package == own:
+            continue
+        assert FLOOR_OF[package] < FLOOR_OF[own], f"{own} imports {package}, which stands higher"
+        assert name == package, f"import from keeprate.{package}, not from keeprate.{name}"
+
+
+@pytest.mark.parametrize("package", sorted(FLOOR_OF))
+def test_no_package_has_a_cycle_inside(package: str) -> None:
+    inside = {module_of(path): path for path in MODULES if package_of(module_of(path)) == package}
+    graph = {
+        name: [one for one in imports_of(tree_of(path), name) if one in inside]
+        for name, path in inside.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(inside)  # raises CycleError
 
 
 def forbidden(tree: ast.AST) -> Iterator[str]:
@@ -135,9 +114,9 @@ def test_the_reader_of_forbidden_things_sees_them(line: str) -> None:
     assert list(forbidden(ast.parse(line)))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_no_assert_and_nothing_pickled(path: Path) -> None:
-    assert not list(forbidden(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not list(forbidden(tree_of(path)))
 
 
 def loaded_after(code: str) -> set[str]:
@@ -159,22 +138,35 @@ def test_public_names_resolve(name: str) -> None:
     assert name in dir(keeprate)
 
 
+@pytest.mark.parametrize("path", STUBS, ids=lambda path: path.parent.name)
+def test_what_a_package_exports_is_there_and_hidden_by_no_module(path: Path) -> None:
+    """The stub beside an `__init__` is the list of what other packages may import."""
+    modules = {one.stem for one in path.parent.glob("*.py")}
+    for node in tree_of(path).body:
+        if isinstance(node, ast.ImportFrom) and path.parent != SOURCE:
+            names = {alias.name for alias in node.names}
+            defined = tree_of(path.parent / f"{node.module}.py").body
+            assert names <= set(names_in(defined)), f"{path}: {names} not in {node.module}"
+            assert not names & modules, f"{path}: {names & modules} is a module's name, too"
+
+
+def names_in(body: list[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=targets):
+                for target in targets:
+                    parts = target.elts if isinstance(target, ast.Tuple) else [target]
+                    yield from (one.id for one in parts if isinstance(one, ast.Name))
+
+
 def test_unknown_names_are_attribute_errors() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         _ = keeprate.nothing
 
 
-def test_a_public_function_is_not_hidden_by_a_module_of_the_same_name() -> None:
-    assert not set(keeprate.__all__) & {path.stem for path in MODULES}
-
-
-def test_type_checkers_see_the_names_that_run() -> None:
-    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {
-        alias.asname: (node.module or "").removeprefix("keeprate.")
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert seen == keeprate._HOMES
+def test_a_public_name_is_not_hidden_by_a_module_of_the_same_name() -> None:
+    assert not set(keeprate.__all__) & {path.stem for path in SOURCE.iterdir()}

@@ -22,7 +22,7 @@ from benchmarks import (
     schedule_bench,
 )
 from benchmarks.replay import Interpolator, Replayed
-from keeprate.spaces import get_space
+from keeprate.schedules.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
 

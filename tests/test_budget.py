@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keeprate
-from keeprate import budget, searching
-from keeprate.budget import parse_budget
-from keeprate.lockstep import make_setup
-from keeprate.methods import get_method
-from keeprate.records import load_record
-from keeprate.searching import search
+from keeprate.engine.lockstep import make_setup
+from keeprate.engine.methods import get_method
+from keeprate.records.record import load_record
+from keeprate.searching import budget, search_run
+from keeprate.searching.budget import parse_budget
+from keeprate.searching.search_run import search
 from tests.searches import ALONE, CONFIG
 
 QUICK = {"config": CONFIG, **ALONE}
@@ -42,14 +42,14 @@ def test_a_search_costs_what_was_said(data, tmp_path) -> None:
 
 @given(st.floats(2, 300))
 def test_a_plan_uses_its_budget_and_no_more(trainings: float) -> None:
-    trials, confirm = searching._plan(trainings)
+    trials, confirm = search_run._plan(trainings)
     assert trainings - 1 < trials <= trainings and 0 <= confirm < trials
 
 
 @pytest.mark.parametrize(("budget", "plan"), [(2, (2, 0)), ("6.9", (6, 0)), (16, (16, 4))])
 def test_a_budget_is_so_many_trials(budget, plan) -> None:
-    assert searching._planned(budget, None, 1.0, True) == plan
-    assert searching._planned(None, plan[0], 1.0, True) == plan
+    assert search_run._planned(budget, None, 1.0, True) == plan
+    assert search_run._planned(None, plan[0], 1.0, True) == plan
 
 
 def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
@@ -59,12 +59,12 @@ def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
     def stop(*arguments, **options):
         raise StoppedError
 
-    monkeypatch.setattr(searching, "affordable", lambda *_, **__: 4.2)
+    monkeypatch.setattr(search_run, "affordable", lambda *_, **__: 4.2)
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(searching, "_run_trials", stop)
+        patch.setattr(search_run, "_run_trials", stop)
         search(data, budget="9m", out=tmp_path, **QUICK)
     assert load_record(tmp_path)["plan"]["trials"] == 4
-    monkeypatch.setattr(searching, "affordable", stop)  # not asked again
+    monkeypatch.setattr(search_run, "affordable", stop)  # not asked again
     assert len(search(data, budget="9m", out=tmp_path, **QUICK).record["trials"]) == 4
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from keeprate import cli, label_quality
+from keeprate import records
+from keeprate.cli import commands
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
-from keeprate.label_quality import LabelQuality
-from keeprate.records import load_record
+from keeprate.records.label_quality import LabelQuality
+from keeprate.records.record import load_record
 
 QUICK = ["--epochs", "1", "--batch-size", "16"]
 
@@ -26,7 +27,7 @@ def keeprate(*arguments, capsys=None):
     """Run the command in this process; (exit code, what it said on the error stream)."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(sys, "argv", ["keeprate", *map(str, arguments)])
-        cli.main()
+        commands.main()
     said = capsys.readouterr() if capsys else None
     return stopped.value.code or 0, said
 
@@ -148,9 +149,7 @@ def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
         }  # fmt: skip
         assert [row["label_score"] for row in rows] == sorted(row["label_score"] for row in rows)
     quality = LabelQuality(np.arange(2), np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.9]))
-    monkeypatch.setattr(
-        label_quality, "load_label_quality", lambda source: (quality, ("[/x]", "[bold]"))
-    )
+    monkeypatch.setattr(records, "load_label_quality", lambda source: (quality, ("[/x]", "[bold]")))
     code, said = keeprate("issues", tmp_path / "p.npz", capsys=capsys)
     assert code == 0 and "[/x]" in said.out and "[bold]" in said.out
     monkeypatch.undo()
@@ -183,7 +182,7 @@ def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, ca
 def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypatch):
     (tmp_path / "own_method.py").write_text(
         "from dataclasses import replace\n"
-        "from keeprate.methods import METHODS\n"
+        "from keeprate.engine import METHODS\n"
         "mine = replace(METHODS['mentornet'], name='mine', label='Mine')\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -236,7 +235,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--method", "coteach"], ["method must be one of", "coteach"]),
         (["--method", "standard"], ["method must select samples"]),
         (["--method", "no.such:thing"], ["method 'no.such:thing' could not be imported"]),
-        (["--method", "keeprate.models:mlp"], ["method must be a keeprate.Method"]),
+        (["--method", "keeprate.engine.models:mlp"], ["method must be a keeprate.Method"]),
         (["--pruner", "hyper"], ["pruner must be one of none, halving, median", "hyper"]),
         (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
@@ -393,8 +392,8 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
 
 def test_a_disk_that_fills_up_during_a_search(tmp_path):
     script = (
-        "import resource, sys; from keeprate import cli\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); cli.main()"
+        "import resource, sys; from keeprate.cli import commands\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); commands.main()"
     )
     command = ["search", "digits", "--out", str(tmp_path / "run"), "--trials", "2", *QUICK]
     done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)

@@ -19,9 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from keeprate.data import Data, Normaliser, Split, epoch_order, input_tensor, load, prepare
+from keeprate.data.preprocessing import Normaliser
+from keeprate.data.samples import Split
+from keeprate.data.sources import input_tensor, load
+from keeprate.data.splitting import Data, prepare
+from keeprate.engine.loop import epoch_order
 from keeprate.errors import InputError
-from keeprate.noise import Noise
+from keeprate.noise.spec import Noise
 from keeprate.seeding import derive_seed
 
 pa = pytest.importorskip("pyarrow")

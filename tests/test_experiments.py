@@ -39,9 +39,9 @@ from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
 from keeprate.errors import InputError
 from keeprate.files import read_json
-from keeprate.records import load_record
-from keeprate.shapes import co_teaching_schedule
-from keeprate.trials import given_in_words
+from keeprate.records.record import load_record
+from keeprate.schedules.formulas import co_teaching_schedule
+from keeprate.schedules.presets import given_in_words
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -506,7 +506,7 @@ def test_the_targets_are_schedules_that_differ() -> None:
 def test_the_error_is_that_of_the_best_schedule_found(searched) -> None:
     _, rows = searched
     assert len(rows) == 2 * len(fig3.TARGETS) * len(fig3.arms())
-    space = keeprate.spaces.get_space("basis")
+    space = keeprate.schedules.get_space("basis")
     for row in rows:
         first, last = row["rmse"]
         assert 0 < last <= first

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import beta
 
 from keeprate.errors import InputError
-from keeprate.natural_gradient import (
+from keeprate.schedules.formulas import basis_schedule
+from keeprate.searching.natural_gradient import (
     EDGE,
     MAX_PARAMETER,
     MIN_PARAMETER,
@@ -15,7 +16,6 @@ from keeprate.natural_gradient import (
     ProductBeta,
     rank_utilities,
 )
-from keeprate.shapes import basis_schedule
 
 SOME = ProductBeta([0.5, 1.0, 2.0, 7.0], [0.8, 1.0, 5.0, 3.0])
 T = 200

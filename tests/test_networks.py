@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from keeprate import operations
-from keeprate.methods import METHODS
-from keeprate.models import MODELS, model3
-from keeprate.networks import ModuleNetworks, StackedNetworks, build_networks
-from keeprate.operations import stacked_linear
-from keeprate.training import train_step
+from keeprate.engine import operations
+from keeprate.engine.loop import train_step
+from keeprate.engine.methods import METHODS
+from keeprate.engine.models import MODELS, model3
+from keeprate.engine.networks import ModuleNetworks, StackedNetworks, build_networks
+from keeprate.engine.operations import stacked_linear
 
 CPU = torch.device("cpu")
 BUILDS = {

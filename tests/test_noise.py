@@ -14,18 +14,10 @@ from scipy.special import softmax
 from scipy.stats import truncnorm
 
 from keeprate.errors import InputError
-from keeprate.noise import (
-    CLASS_MAPS,
-    NOISES,
-    Noise,
-    asymmetric,
-    corrupt,
-    corrupt_by_instance,
-    noise_rate,
-    pairflip,
-    symmetric,
-)
-from keeprate.transition import (
+from keeprate.noise.corruption import corrupt, corrupt_by_instance, noise_rate
+from keeprate.noise.kinds import CLASS_MAPS, NOISES, asymmetric, pairflip, symmetric
+from keeprate.noise.spec import Noise
+from keeprate.noise.transition import (
     check_transition_matrix,
     empirical_transition_matrix,
     estimate_transition_matrix,

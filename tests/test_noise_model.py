@@ -9,16 +9,16 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 import keeprate
-from keeprate import noise_model
-from keeprate.label_quality import find_label_issues
-from keeprate.noise import Noise
-from keeprate.noise_model import (
+from keeprate.noise import inference
+from keeprate.noise.inference import (
     class_posterior,
     count_pairs,
     determinant_score,
     estimate_noise,
     fit_transition_matrix,
 )
+from keeprate.noise.spec import Noise
+from keeprate.records.label_quality import find_label_issues
 
 C = 5
 
@@ -148,7 +148,7 @@ def test_expectation_maximisation_raises_the_likelihood_step_by_step(monkeypatch
     p, y = torch.from_numpy(predictions(TRUE, 0.9)), torch.from_numpy(labels)
     found = []
     for steps in (0, 1, 2, 5, 20):
-        monkeypatch.setattr(noise_model, "STEPS", steps)
+        monkeypatch.setattr(inference, "STEPS", steps)
         matrix = fit_transition_matrix(p, y)
         found.append(float((p * matrix[:, y].T).sum(1).log().mean()))
     assert found == sorted(found) and found[-1] > found[0] + 0.05

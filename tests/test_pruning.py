@@ -9,9 +9,9 @@ import optuna
 import pytest
 import torch
 
-from keeprate import lockstep
-from keeprate.pruners import PRUNERS, Judge, get_pruner
-from keeprate.searching import search
+from keeprate.engine import lockstep
+from keeprate.searching.pruners import PRUNERS, Judge, get_pruner
+from keeprate.searching.search_run import search
 from tests.searches import ALONE, CONFIG, SIXTEEN
 
 

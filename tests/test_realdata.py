@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from keeprate.data import load, prepare
-from keeprate.noise import Noise
-from keeprate.transition import empirical_transition_matrix, transition_error
+from keeprate.data.sources import load
+from keeprate.data.splitting import prepare
+from keeprate.noise.spec import Noise
+from keeprate.noise.transition import empirical_transition_matrix, transition_error
 
 pytestmark = pytest.mark.realdata
 

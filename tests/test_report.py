@@ -18,14 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from keeprate import figures, report
+from keeprate.data.samples import Split
+from keeprate.engine.methods import METHODS
 from keeprate.errors import InputError
-from keeprate.label_quality import LabelQuality
-from keeprate.loading import Split
-from keeprate.methods import METHODS
-from keeprate.records import save_record
-from keeprate.report import write_plots, write_report
-from keeprate.suspects import describe_suspects
+from keeprate.records.label_quality import LabelQuality
+from keeprate.records.record import save_record
+from keeprate.records.suspects import describe_suspects
+from keeprate.report import figures
+from keeprate.report import page as report_page
+from keeprate.report.page import write_plots, write_report
 
 EPOCHS = 40
 FILES = ["keep_rate.png", "curves.png", "label_precision.png", "report.html"]
@@ -303,7 +304,7 @@ def test_photographs_are_small_in_a_record() -> None:
     with Image.open(io.BytesIO(base64.b64decode(found["image"]))) as image:
         assert (image.format, image.size) == ("JPEG", (64, 96))
     record = make_record() | {"suspects": [found]}
-    assert "data:image/jpeg;base64,/9j/" in report._gallery(record, "run")
+    assert "data:image/jpeg;base64,/9j/" in report_page._gallery(record, "run")
 
 
 def test_noisy_test_labels_are_said_to_be_noisy(tmp_path: Path) -> None:

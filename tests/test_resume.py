@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import trials
-from keeprate.noise import Noise
-from keeprate.records import load_record
-from keeprate.runs import train
-from keeprate.searching import search
+from keeprate.noise.spec import Noise
+from keeprate.records.record import load_record
+from keeprate.runs.train_run import train
+from keeprate.schedules import presets
+from keeprate.searching.search_run import search
 from tests.searches import ALONE, CONFIG, SIXTEEN, essence
 
 KILLED = """
@@ -23,7 +23,7 @@ import json, os, signal, sys
 import optuna, keeprate
 from keeprate.noise import Noise
 from keeprate.searching import search
-from keeprate.training import TrainingConfig
+from keeprate.engine import TrainingConfig
 
 folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
 calls = 0
@@ -103,7 +103,7 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
 
 
 def test_a_search_is_not_continued_with_other_given_schedules(run, data, monkeypatch):
-    monkeypatch.setattr(trials, "GIVEN", trials.GIVEN[1:])
+    monkeypatch.setattr(presets, "GIVEN", presets.GIVEN[1:])
     with pytest.raises(keeprate.InputError, match=r"warm_start: .* before, .* now"):
         search(data, trials=12, config=CONFIG, out=run.folder)
 

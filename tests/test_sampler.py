@@ -20,7 +20,8 @@ from optuna.testing.pytest_samplers import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from keeprate.errors import InputError
-from keeprate.sampler import (
+from keeprate.schedules.spaces import SPACES
+from keeprate.searching.sampler import (
     ATTRIBUTE,
     NaturalGradientSampler,
     from_unit,
@@ -28,7 +29,6 @@ from keeprate.sampler import (
     raw_values,
     to_unit,
 )
-from keeprate.spaces import SPACES
 
 SQUARE: dict[str, BaseDistribution] = {
     "x": FloatDistribution(0.0, 1.0),
@@ -354,7 +354,7 @@ WORKER = """
 import sys, optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from keeprate.sampler import NaturalGradientSampler
+from keeprate.searching import NaturalGradientSampler
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 storage = JournalStorage(JournalFileBackend(sys.argv[1]))
 study = optuna.create_study(

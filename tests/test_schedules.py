@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keeprate.errors import InputError
-from keeprate.schedules import Schedule, as_schedule
+from keeprate.schedules.schedule import Schedule, as_schedule
 
 rates = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 

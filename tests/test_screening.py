@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keeprate.natural_gradient import EDGE, ProductBeta
-from keeprate.screening import (
+from keeprate.searching.natural_gradient import EDGE, ProductBeta
+from keeprate.searching.surrogate import (
     BEST,
     FROM_ANYWHERE,
     FROM_DISTRIBUTION,

@@ -14,19 +14,24 @@ import pytest
 import torch
 
 import keeprate
-from keeprate import lockstep, runs, searching, training
-from keeprate.classifier import load_classifier
-from keeprate.data import Normaliser
-from keeprate.finals import train_plans
-from keeprate.methods import METHODS
-from keeprate.noise_model import count_pairs, determinant_score
-from keeprate.plans import Plan
-from keeprate.records import load_record, save_record
-from keeprate.runs import train
-from keeprate.searching import search
-from keeprate.spaces import SPACES, get_space
-from keeprate.training import Curves, Population, TrainingConfig
-from keeprate.trials import GIVEN, PRIOR, Proposals, given_keep_rate, nearest_parameters, ranked
+from keeprate.data.preprocessing import Normaliser
+from keeprate.engine import lockstep, loop
+from keeprate.engine.config import TrainingConfig
+from keeprate.engine.methods import METHODS
+from keeprate.engine.population import Curves, Population
+from keeprate.noise.inference import count_pairs, determinant_score
+from keeprate.records.record import load_record, save_record
+from keeprate.runs import outputs, train_run
+from keeprate.runs.classifier import load_classifier
+from keeprate.runs.finals import train_plans
+from keeprate.runs.plans import Plan
+from keeprate.runs.train_run import train
+from keeprate.schedules.presets import GIVEN, PRIOR, given_keep_rate
+from keeprate.schedules.spaces import SPACES, get_space
+from keeprate.searching import search_run
+from keeprate.searching.proposals import Proposals, nearest_parameters
+from keeprate.searching.search_run import search
+from keeprate.searching.study import ranked
 from tests.searches import CONFIG, SIXTEEN, essence
 
 
@@ -113,7 +118,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
 
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "FIRST_STEPS", 7 * (1079 // 64))
+    monkeypatch.setattr(train_run, "FIRST_STEPS", 7 * (1079 // 64))
     options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
@@ -135,7 +140,7 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
     told = train(data, noise_rate=0.19, out=tmp_path / "told", **options)
     assert told.schedule.keep_rate[-1] == pytest.approx(0.729)
     assert not (tmp_path / "told" / "first").exists()
-    monkeypatch.setattr(runs, "train_plans", None)  # neither what is finished is trained again
+    monkeypatch.setattr(outputs, "train_plans", None)  # neither what is finished is trained again
     again = train(data, out=tmp_path, **options)
     assert again.schedule == run.schedule
     with pytest.raises(keeprate.InputError, match="schedule: auto before"):
@@ -149,7 +154,7 @@ def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
     data, tmp_path, monkeypatch, winner, level
 ):
     places = iter(float(i == winner) for i in range(2))
-    monkeypatch.setattr("keeprate.finals.trial_value", lambda scores, epochs: next(places))
+    monkeypatch.setattr("keeprate.runs.finals.trial_value", lambda scores, epochs: next(places))
     found = train(data, schedule="auto", noise_rate=0.19, config=CONFIG, out=tmp_path)
     assert found.record["results"][0]["finalist"] == winner
     for schedule in (found.schedule, keeprate.Schedule.load(tmp_path / "schedule.csv")):
@@ -171,7 +176,7 @@ def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
     """After a kill, by another writer; after a lack of memory, by the same."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from keeprate.tensorboard import CurvesWriter
+    from keeprate.engine.tensorboard import CurvesWriter
 
     def write(writer, epochs, level):
         time.sleep(1.1)  # TensorBoard reads files in the order of their seconds
@@ -332,8 +337,8 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
         seen.append((len(numbers), setup.config, np.array([s.keep_rate for s in schedules])))
         return train(numbers, schedules, setup, **options)
 
-    train = searching.train_schedules
-    monkeypatch.setattr(searching, "train_schedules", spy)
+    train = search_run.train_schedules
+    monkeypatch.setattr(search_run, "train_schedules", spy)
     config = replace(CONFIG, epochs=6)
     found = search(data, config=config, **SIXTEEN)
     whole = np.array([t["keep_rate"] for t in found.record["trials"]])
@@ -588,7 +593,7 @@ def test_two_schedules_take_turns_and_the_better_training_wins(data, good):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
-    step = training.train_step
+    step = loop.train_step
 
     def poisoned(networks, optimizer, *rest):
         if networks.n_candidates == 2:
@@ -596,7 +601,7 @@ def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
                 networks.parameters()[0][2 * lost] = torch.nan  # the first peer's weights
         return step(networks, optimizer, *rest)
 
-    monkeypatch.setattr(training, "train_step", poisoned)
+    monkeypatch.setattr(loop, "train_step", poisoned)
     schedules = [keeprate.Schedule(np.full(8, rate), "searched") for rate in (1.0, 0.9)]
     result, trained = finals(data, schedules, 2)
     assert result["finalist"] == 1 - lost and trained.schedule == schedules[1 - lost]
@@ -668,7 +673,7 @@ def test_the_papers_form_takes_its_step(data):
 
 
 def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
-    step = training.train_step
+    step = loop.train_step
 
     def poisoned(networks, optimizer, *rest):
         if networks.n_candidates == 5:
@@ -676,7 +681,7 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
                 networks.parameters()[0][2 * 2] = torch.nan  # candidate 2, first peer
         return step(networks, optimizer, *rest)
 
-    monkeypatch.setattr(training, "train_step", poisoned)
+    monkeypatch.setattr(loop, "train_step", poisoned)
     found = search(data, trials=5, config=CONFIG, baselines=False, out=tmp_path)
     states = [t["state"] for t in found.record["trials"]]
     assert states == ["complete", "complete", "failed", "complete", "complete"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keeprate
-from keeprate.methods import METHODS, PER_CLASS, RANK_THE_BATCH, get_method
-from keeprate.selection import (
+from keeprate.engine.methods import METHODS, PER_CLASS, RANK_THE_BATCH, get_method
+from keeprate.engine.selection import (
     corrected_logits,
     normalise,
     per_sample_cross_entropy,
@@ -369,7 +369,7 @@ def test_a_method_of_one_s_own():
     with pytest.raises(ValueError, match="method must have a name of its own, got 'mentornet'"):
         get_method(replace(own, name="mentornet"))
     with pytest.raises(ValueError, match=r"method must be a keeprate\.Method"):
-        get_method("keeprate.methods:METHODS")
+        get_method("keeprate.engine.methods:METHODS")
 
 
 def test_unknown_method_lists_the_known_ones():

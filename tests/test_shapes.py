@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from keeprate.errors import InputError
-from keeprate.shapes import (
+from keeprate.schedules.formulas import (
     MIN_KEEP_RATE,
     basis_schedule,
     co_teaching_schedule,

@@ -5,14 +5,14 @@ import optuna
 import pytest
 
 from keeprate.errors import InputError
-from keeprate.sampler import from_unit
-from keeprate.shapes import (
+from keeprate.schedules.formulas import (
     MIN_KEEP_RATE,
     basis_schedule,
     co_teaching_schedule,
     single_power_decay,
 )
-from keeprate.spaces import SPACES, Space, get_space
+from keeprate.schedules.spaces import SPACES, Space, get_space
+from keeprate.searching.sampler import from_unit
 
 EDGES = {"low": lambda d: d.low, "high": lambda d: d.high}
 

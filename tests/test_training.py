@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import keeprate
-from keeprate.checkpoints import load_population, save_population
-from keeprate.data import Normaliser, epoch_order
-from keeprate.memory import bytes_per_network, fitting_candidates
-from keeprate.methods import get_method
-from keeprate.models import mlp
+from keeprate.data.preprocessing import Normaliser
+from keeprate.engine.checkpoints import load_population, save_population
+from keeprate.engine.config import TrainingConfig
+from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
+from keeprate.engine.memory import bytes_per_network, fitting_candidates
+from keeprate.engine.methods import get_method
+from keeprate.engine.models import mlp
+from keeprate.engine.population import new_population
+from keeprate.noise.transition import estimate_transition_matrix
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
-from keeprate.training import TrainingConfig, new_population, sweep_tiny, train_population
-from keeprate.transition import estimate_transition_matrix
 
 # float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3, precision="float32")
@@ -216,8 +218,8 @@ def test_true_labels_change_nothing_but_label_precision(data):
 
 def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch, tmp_path):
     """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
-    from keeprate import lockstep
-    from keeprate.noise import pairflip
+    from keeprate.engine import lockstep
+    from keeprate.noise.kinds import pairflip
 
     data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
     config = TrainingConfig(epochs=25, batch_size=64, learning_rate=3e-3, precision="float32")
@@ -248,7 +250,7 @@ def test_decoupling_starts_where_fresh_networks_agree(data):
 
 
 def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monkeypatch):
-    from keeprate import lockstep
+    from keeprate.engine import lockstep
 
     seen = []
 
@@ -273,7 +275,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [1, 4])  # within the first training; within the second
 def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after):
-    from keeprate import lockstep
+    from keeprate.engine import lockstep
 
     config = replace(CONFIG, epochs=3)
     options = {"schedule": "constant", "method": "f-correction", "config": config}
@@ -311,15 +313,15 @@ def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
 
 
 def test_each_epoch_has_the_rule_of_its_time(data, monkeypatch):
-    from keeprate import training
+    from keeprate.engine import loop
 
-    used, step = [], training.train_step
+    used, step = [], loop.train_step
 
     def spy(networks, optimizer, method, *rest):
         used.append(method.select.__name__)
         return step(networks, optimizer, method, *rest)
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(loop, "train_step", spy)
     keeprate.train(data, schedule="constant", method="co-teaching-plus", config=CONFIG)
     per_epoch = len(used) // 3
     assert used[:per_epoch] == ["co_teaching"] * per_epoch  # 10 % of 3 epochs: at least one

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 
 class InputError(ValueError):
     """Something given to keeprate cannot be used; the message says what to change.
@@ -18,3 +21,28 @@ def invalid(name: str, requirement: str, received: object, remedy: str) -> Input
     """
     shown = received if isinstance(received, str) and " " in received else repr(received)
     return InputError(f"{name} must {requirement}, got {shown}; {remedy}.")
+
+
+def needs(module: str) -> Any:
+    """Import an optional dependency or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(
+            f"This source needs the package {package}, which is not installed; "
+            "pip install 'keeprate[data]'."
+        ) from error
+
+
+def damaged(path: object, error: BaseException) -> InputError:
+    """Name the file that cannot be read."""
+    return InputError(
+        f"{path} could not be read ({first_line(error)}); the file is damaged or not what its "
+        "name says: fetch or write it again."
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

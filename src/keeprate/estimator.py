@@ -17,17 +17,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from keeprate.checkpoints import load_tensors, save_tensors
-from keeprate.classifier import load_classifier, save_classifier
-from keeprate.data import Data, Loaded, Split, input_tensor, prepare
+from keeprate.data import Data, Loaded, Split, as_array, input_tensor, prepare
+from keeprate.engine import Method, TrainingConfig, load_tensors, save_tensors
 from keeprate.errors import InputError, invalid
 from keeprate.files import read_json, write_json
-from keeprate.labels import as_array
-from keeprate.methods import Method
-from keeprate.runs import Run, train
+from keeprate.runs import Run, load_classifier, save_classifier, train
 from keeprate.schedules import Schedule
 from keeprate.searching import search
-from keeprate.training import TrainingConfig
 
 ESTIMATOR_FILE, ARRAYS_FILE = "estimator.json", "estimator.safetensors"
 HELD_OUT = 0.2  # of the samples, where no validation set is given
@@ -46,7 +42,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     ----------
     module : str or callable
         "auto" (a small CNN for images of 16 x 16 pixels or more, else the MLP), a name of
-        `keeprate.models.MODELS`, `package.module:factory`, or a factory
+        `keeprate.engine.MODELS`, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
     method : str or Method
         As `keeprate.train` takes it. For one that selects no samples there is nothing to search:
@@ -66,13 +62,13 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         schedules of a search take turns ("auto": two at least). 1, as searches within a grid
         search are dear: 3 is safer.
     epochs, batch_size : int
-        As in `keeprate.training.TrainingConfig`; batches are never larger than the training set.
+        As in `keeprate.engine.TrainingConfig`; batches are never larger than the training set.
     optimizer : {"adam", "sgd", "rmsprop"}
     lr : float
     validation : float or int
         Share or number of the samples that `fit` holds out where it is given no validation set.
         Their labels are as noisy as the others'. The search then goes by how well predictions
-        tell them apart (`keeprate.noise_model.determinant_score`), not by how many they hit.
+        tell them apart (`keeprate.noise.determinant_score`), not by how many they hit.
     noise_rate : float, optional
         Share of wrong labels, for ``schedule="co-teaching"`` or ``"auto"``.
     device : str

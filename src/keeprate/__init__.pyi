@@ -1,0 +1,15 @@
+from .data import Data as Data
+from .data import load as load
+from .data import prepare as prepare
+from .engine import Method as Method
+from .engine import TrainingConfig as TrainingConfig
+from .errors import InputError as InputError
+from .estimator import NoisyLabelClassifier as NoisyLabelClassifier
+from .records import find_label_issues as find_label_issues
+from .runs import Run as Run
+from .runs import train as train
+from .schedules import Schedule as Schedule
+from .searching import NaturalGradientSampler as NaturalGradientSampler
+from .searching import search as search
+
+__version__: str

@@ -1,0 +1,5 @@
+"""`python -m keeprate`: the command."""
+
+from keeprate.cli.commands import main
+
+main()

@@ -1,0 +1,129 @@
+"""Batches as networks take them: float32 of about unit scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from keeprate.errors import invalid
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Batches as float32 of about unit scale; the data set itself is never copied.
+
+    Attributes
+    ----------
+    kind : str
+        `uint8`: x / 255, as in the paper. `standardise`: (x - mean) / scale, for each feature of
+        vectors and each channel of images; `scale` is the standard deviation, and 1 where a
+        feature is constant.
+    mean, scale : tuple of float
+        D or C numbers; empty for `uint8`.
+    n_trailing : int
+        Axes behind that of the features or channels: 0 for vectors, 2 for images.
+
+    Examples
+    --------
+    >>> Normaliser.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))(torch.tensor([[3.0, 5.0]]))
+    tensor([[1., 0.]])
+    """
+
+    kind: str = "uint8"
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    n_trailing: int = 0
+    _tensors: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("uint8", "standardise") or len(self.mean) != len(self.scale):
+            received = f"{self.kind} with {len(self.mean)} means and {len(self.scale)} scales"
+            raise invalid(
+                "normaliser",
+                "be uint8, or standardise with a scale for each mean",
+                received,
+                "fit it again",
+            )
+
+    @classmethod
+    def fit(cls, inputs: Tensor) -> Normaliser:
+        """Measure the training inputs [N, D] or [N, C, ...], piece by piece in float64.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        if not inputs.numel() or inputs.ndim < 2:
+            raise invalid(
+                "inputs", "be [N, ...] with N >= 1", f"{tuple(inputs.shape)}", "give some"
+            )
+        if inputs.dtype == torch.uint8:
+            return cls()
+        axes = (0, *range(2, inputs.ndim))
+        pieces = inputs.split(max(1, 2**20 // max(1, inputs[0].numel())))
+        n = inputs.numel() / inputs.shape[1]
+        total = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device)
+        for piece in pieces:
+            total += piece.double().sum(axes)
+        mean, squares = total / n, torch.zeros_like(total)
+        centre = mean.view(-1, *[1] * (inputs.ndim - 2))
+        for piece in pieces:
+            squares += (piece.double() - centre).square().sum(axes)
+        # Rounding leaves a constant feature a tiny deviation, and 1 / tiny would blow it up.
+        constant = inputs.amin(axes) == inputs.amax(axes)
+        scale = (squares / n).sqrt().masked_fill(constant, 1.0)
+        return cls(
+            "standardise",
+            tuple(mean.float().tolist()),
+            tuple(scale.float().clamp_min(torch.finfo(torch.float32).tiny).tolist()),
+            inputs.ndim - 2,
+        )
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return a batch [B, ...] as float32, on the device where it is."""
+        if self.kind == "uint8":
+            return batch.to(torch.float32) / 255
+        if batch.device not in self._tensors:  # once for each device, not once a batch
+            shape = (-1, *[1] * self.n_trailing)
+            self._tensors[batch.device] = (
+                torch.tensor(self.mean, device=batch.device).view(shape),
+                torch.tensor(self.scale, device=batch.device).view(shape),
+            )
+        mean, scale = self._tensors[batch.device]
+        return (batch.to(torch.float32) - mean) / scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it; `from_dict` gives it back, bit for bit."""
+        return {
+            "kind": self.kind,
+            "mean": list(self.mean),
+            "scale": list(self.scale),
+            "n_trailing": self.n_trailing,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normaliser:
+        """Read what `to_dict` gives.
+
+        Raises
+        ------
+        InputError
+            If it is not that.
+        """
+        try:
+            return cls(
+                values["kind"],
+                tuple(map(float, values["mean"])),
+                tuple(map(float, values["scale"])),
+                int(values["n_trailing"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise invalid(
+                "normaliser", "be what to_dict gives", f"an object without {error}", "fit it again"
+            ) from error

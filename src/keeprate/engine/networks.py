@@ -1,0 +1,349 @@
+"""K candidates x R peer networks behind one interface.
+
+`StackedNetworks` runs them all in one call: `torch.func.vmap` over parameters stacked along a
+first axis of N = K * R, or for plain perceptrons the stacked layers one after the other.
+`ModuleNetworks` takes modules that vmap cannot take and runs them one by one, with the same
+results. Both give logits `[K, R, B, C]`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.optim import Optimizer
+
+from keeprate.engine.operations import LockstepOperations, dropout_masks, stacked_linear
+from keeprate.seeding import derive_seed, forked_seed, torch_generator
+
+log = logging.getLogger(__name__)
+
+
+class Networks(ABC):
+    """K candidates x R peers that train in lockstep on the same batches.
+
+    The results of a candidate depend on its own seed alone: initial weights and dropout masks
+    come from generators of (seed, peer), whoever else is in the population.
+    """
+
+    def __init__(self, seeds: Sequence[int], n_peers: int, device: torch.device) -> None:
+        self.n_candidates = len(seeds)
+        self.n_peers = n_peers
+        self.device = device
+        self.training = True
+        self._generators = [
+            torch_generator(seed, "dropout", peer, device=device)
+            for seed in seeds
+            for peer in range(n_peers)
+        ]
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Map a batch `[B, ...]` to logits `[K, R, B, C]`."""
+
+    @abstractmethod
+    def parameters(self) -> list[Tensor]:
+        """The tensors to optimise."""
+
+    @abstractmethod
+    def module(self, candidate: int, peer: int) -> nn.Module:
+        """A plain PyTorch module with a copy of one network's weights."""
+
+    @abstractmethod
+    def train(self, mode: bool = True) -> None:
+        """Switch dropout and batch norm to training (or, with False, to evaluation)."""
+
+    @abstractmethod
+    def _weights(self) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def _drop(self, rows: Tensor, optimizer: Optimizer) -> None: ...
+
+    def keep(self, candidates: Sequence[int], optimizer: Optimizer) -> None:
+        """Drop all other candidates and free their memory, optimiser state included."""
+        rows = [c * self.n_peers + peer for c in candidates for peer in range(self.n_peers)]
+        optimizer.zero_grad(set_to_none=True)
+        self._drop(torch.tensor(rows, dtype=torch.long, device=self.device), optimizer)
+        self._generators = [self._generators[row] for row in rows]
+        self.n_candidates = len(candidates)
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, buffers and generator states, as plain tensors."""
+        generators = {
+            f"generator.{row}": generator.get_state()
+            for row, generator in enumerate(self._generators)
+        }
+        return self._weights() | generators
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        for name, tensor in self._weights().items():
+            tensor.copy_(state[name])
+        for row, generator in enumerate(self._generators):
+            generator.set_state(state[f"generator.{row}"])
+
+
+class StackedNetworks(Networks):
+    """All networks in one call over stacked parameters `[N, ...]`."""
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        seeds: Sequence[int],
+        n_peers: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(seeds, n_peers, device)
+        self._parameters: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+        n_networks = len(seeds) * n_peers
+        for row, module in enumerate(_initial_modules(build, seeds, n_peers)):
+            if row == 0:
+                self._base = module.to(device)
+                for stacked, named in (
+                    (self._parameters, dict(module.named_parameters())),
+                    (self._buffers, dict(module.named_buffers())),
+                ):
+                    for name, tensor in named.items():
+                        shape = (n_networks, *tensor.shape)
+                        stacked[name] = torch.empty(shape, dtype=tensor.dtype, device=device)
+            for name, tensor in module.named_parameters():
+                self._parameters[name][row].copy_(tensor.detach())
+            for name, tensor in module.named_buffers():
+                self._buffers[name][row].copy_(tensor)
+        trainable = {name for name, p in self._base.named_parameters() if p.requires_grad}
+        for name, tensor in self._parameters.items():
+            tensor.requires_grad_(name in trainable)
+
+        base = self._base  # not self: a cycle would keep a dropped population in memory
+        self._layers = _plain_layers(base)
+
+        def forward(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor
+        ) -> Any:
+            return functional_call(base, (parameters, buffers), (inputs,))
+
+        self._forward = vmap(forward, in_dims=(0, 0, None), randomness="error")
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if self._layers is not None:
+            logits = _through_layers(self._layers, self._parameters, self._generators, inputs)
+        else:
+            with LockstepOperations(self._generators, stacked=True):
+                logits = self._forward(self._parameters, self._buffers, inputs)
+        return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
+
+    def parameters(self) -> list[Tensor]:
+        return [p for p in self._parameters.values() if p.requires_grad]
+
+    def module(self, candidate: int, peer: int) -> nn.Module:
+        row = candidate * self.n_peers + peer
+        return _copy_of(
+            self._base, {name: t[row] for name, t in (self._parameters | self._buffers).items()}
+        )
+
+    def train(self, mode: bool = True) -> None:
+        self.training = mode
+        self._base.train(mode)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: t.detach() for name, t in (self._parameters | self._buffers).items()}
+
+    def _drop(self, rows: Tensor, optimizer: Optimizer) -> None:
+        for parameter in self.parameters():
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if value.shape == parameter.shape:  # a moment; the step counter is shared
+                    optimizer.state[parameter][name] = value[rows]
+        for stacked in (self._parameters, self._buffers):
+            for tensor in stacked.values():
+                tensor.data = tensor.data[rows]
+
+
+_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
+def _plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """The layers of a plain multilayer perceptron, which needs no vmap; None for other networks.
+
+    Exact types, no hooks: a subclass may do something else.
+    """
+    if type(module) is not nn.Sequential or _hooked(module):
+        return None
+    layers = [(name, layer) for name, layer in module._modules.items() if layer is not None]
+    for _, layer in layers:
+        if type(layer) not in (nn.Linear, nn.Flatten, nn.Dropout, *_ELEMENTWISE) or _hooked(layer):
+            return None
+        if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1):
+            return None
+    linear = [layer for _, layer in layers if type(layer) is nn.Linear]
+    flat = bool(layers) and type(layers[0][1]) is nn.Flatten
+    shared = len(list(module.parameters())) < sum(len(list(x.parameters())) for x in linear)
+    return layers if linear and flat and not shared else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(module) or any(getattr(module, name) for name in hooks)
+
+
+def _through_layers(
+    layers: list[tuple[str, nn.Module]],
+    parameters: dict[str, Tensor],
+    generators: list[torch.Generator],
+    inputs: Tensor,
+) -> Tensor:
+    """What vmap would give for these layers, without its cost at each step: `[N, B, C]`."""
+    x, stacked = inputs, False
+    for name, layer in layers:
+        if isinstance(layer, nn.Linear):
+            x = stacked_linear(
+                x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"), stacked=stacked
+            )
+            stacked = True
+        elif isinstance(layer, nn.Flatten):
+            x = x.flatten(2 if stacked else 1)
+        elif isinstance(layer, nn.Dropout) and layer.training and 0 < layer.p < 1:
+            if not stacked:
+                x, stacked = x.expand(len(generators), *x.shape), True
+            x = x * dropout_masks(x, layer.p, generators)
+        else:
+            x = layer(x)
+    return x
+
+
+class ModuleNetworks(Networks):
+    """Ordinary modules, one after the other: for what vmap cannot take."""
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        seeds: Sequence[int],
+        n_peers: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(seeds, n_peers, device)
+        self._modules = [m.to(device) for m in _initial_modules(build, seeds, n_peers)]
+        # Random operations other than dropout draw from PyTorch's own generator.
+        self._random_states = [
+            torch_generator(seed, "other", peer).get_state()
+            for seed in seeds
+            for peer in range(n_peers)
+        ]
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits = []
+        with torch.random.fork_rng(devices=[]):
+            for row, module in enumerate(self._modules):
+                torch.set_rng_state(self._random_states[row])
+                with LockstepOperations([self._generators[row]], stacked=False):
+                    logits.append(module(inputs))
+                if self.training:
+                    self._random_states[row] = torch.get_rng_state()
+        stacked = torch.stack(logits)
+        return stacked.view(self.n_candidates, self.n_peers, *stacked.shape[1:])
+
+    def parameters(self) -> list[Tensor]:
+        return [p for module in self._modules for p in module.parameters() if p.requires_grad]
+
+    def module(self, candidate: int, peer: int) -> nn.Module:
+        module = self._modules[candidate * self.n_peers + peer]
+        return _copy_of(module, {**dict(module.named_parameters()), **dict(module.named_buffers())})
+
+    def train(self, mode: bool = True) -> None:
+        self.training = mode
+        for module in self._modules:
+            module.train(mode)
+
+    def _weights(self) -> dict[str, Tensor]:
+        named = {f"random.{row}": state for row, state in enumerate(self._random_states)}
+        for row, module in enumerate(self._modules):
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                named[f"{row}.{name}"] = tensor.detach()
+        return named
+
+    def _drop(self, rows: Tensor, optimizer: Optimizer) -> None:
+        kept = set(rows.tolist())
+        for row, module in enumerate(self._modules):
+            if row not in kept:
+                for parameter in module.parameters():
+                    optimizer.state.pop(parameter, None)
+        self._modules = [self._modules[row] for row in rows.tolist()]
+        self._random_states = [self._random_states[row] for row in rows.tolist()]
+        optimizer.param_groups[0]["params"] = self.parameters()
+
+
+def build_networks(
+    build: Callable[[], nn.Module],
+    seeds: Sequence[int],
+    *,
+    n_peers: int,
+    probe: Tensor,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Networks:
+    """Build K x R networks, stacked if the module allows it.
+
+    Parameters
+    ----------
+    build : callable
+        Builds one network; its initial weights come from PyTorch's generator.
+    seeds : sequence of K ints
+        One for each candidate.
+    n_peers : int
+        R.
+    probe : Tensor [b, ...]
+        A few normalised inputs, to try whether vmap takes the module.
+    device : torch.device
+    autocast : callable
+        As in training. It reaches some operations in vmap and others not: a batch norm may get a
+        product in bfloat16, which it does not take there.
+
+    Returns
+    -------
+    Networks
+    """
+    try:
+        trial = StackedNetworks(build, [seeds[0]] * 2, n_peers, device)
+        trial(probe).sum().backward()
+        plain = ModuleNetworks(build, seeds[:1], 1, device)
+        plain(probe)
+        updated = dict(plain.module(0, 0).named_buffers())
+        for name, buffer in trial.module(0, 0).named_buffers():
+            # functional_call drops a buffer that is assigned anew instead of changed in place.
+            if not torch.allclose(buffer.double(), updated[name].double(), rtol=1e-3, atol=1e-5):
+                raise RuntimeError(f"buffer {name} is replaced, not updated in place")
+        if autocast is not nullcontext:  # else it has been tried
+            with autocast():
+                logits = trial(probe)
+            logits.sum().backward()
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).strip().splitlines()
+        log.info("vmap does not take this network, training one by one: %s", reason[:1])
+        return ModuleNetworks(build, seeds, n_peers, device)
+    del trial
+    return StackedNetworks(build, seeds, n_peers, device)
+
+
+def _initial_modules(build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int) -> Any:
+    for seed in seeds:
+        for peer in range(n_peers):
+            with forked_seed(derive_seed(seed, "weights", peer)):
+                module = build()
+            yield module
+
+
+def _copy_of(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    with torch.no_grad():
+        other = copy.deepcopy(module).to("cpu")
+        for name, target in (*other.named_parameters(), *other.named_buffers()):
+            target.copy_(tensors[name])
+    return other.eval()

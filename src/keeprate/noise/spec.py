@@ -1,0 +1,196 @@
+"""Label noise: kinds of noise, and labels corrupted by them (NumPy only).
+
+A transition matrix T [C, C] holds T[i, j] = P(noisy label = j | true label = i) (Sec. 4.2).
+Instance-dependent noise has none: there the flips depend on the inputs too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keeprate.errors import InputError, invalid
+from keeprate.noise.corruption import IntArray, corrupt, corrupt_by_instance
+from keeprate.noise.kinds import NOISES, FloatArray, check_n_classes, check_noise_rate
+from keeprate.noise.transition import check_transition_matrix
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise to inject, as typed: `none`, `pairflip:0.45`, `instance:0.3`, `matrix:FILE`.
+
+    Attributes
+    ----------
+    kind : str
+        `none`, `matrix`, `instance`, or a key of `NOISES`.
+    noise_rate : float or None
+        In [0, 1), for `instance` and the kinds of `NOISES`: the probability that a label is
+        flipped, where it can be. It is the share of wrong labels for `symmetric`, `pairflip` and
+        `asymmetric-cifar100`. With `asymmetric-mnist` and `asymmetric-cifar10` only 5 of 10
+        classes are flipped, so about half as many labels are wrong. For `instance` see
+        `corrupt_by_instance`.
+    path : str or None
+        Of a .csv, .npy or .json file with the transition matrix, for `matrix`; it is read when
+        the matrix is asked for.
+
+    Raises
+    ------
+    InputError
+        If the kind is not known or what belongs to it is missing or out of range.
+
+    Examples
+    --------
+    >>> Noise.parse("pairflip:0.45")
+    Noise(kind='pairflip', noise_rate=0.45, path=None)
+    >>> str(Noise("symmetric", 0.5))
+    'symmetric:0.5'
+    """
+
+    kind: str = "none"
+    noise_rate: float | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        rated = _rated_noises()
+        if self.kind not in (*rated, "none", "matrix"):
+            known = ", ".join(["none", *(f"{kind}:RATE" for kind in rated), "matrix:FILE"])
+            raise invalid("noise", f"be one of {known}", self.kind, "choose one of these")
+        if (self.noise_rate is not None) != (self.kind in rated):
+            remedy = "write kind:rate, as in pairflip:0.45"
+            needed = "have a noise rate" if self.kind in rated else "have no noise rate"
+            raise invalid("noise", needed, self.kind, remedy)
+        if bool(self.path) != (self.kind == "matrix"):
+            needed = "name a file" if self.kind == "matrix" else "have no file"
+            raise invalid("noise", needed, self.kind, "write matrix:FILE")
+        if self.noise_rate is not None:
+            object.__setattr__(self, "noise_rate", check_noise_rate(self.noise_rate))
+
+    @classmethod
+    def parse(cls, text: str) -> Noise:
+        """Read what `str` writes.
+
+        Raises
+        ------
+        InputError
+            If the text is not `none`, `KIND:RATE` or `matrix:FILE`.
+        """
+        kind, colon, rest = text.strip().partition(":")
+        if kind == "matrix":
+            return cls(kind, path=rest)
+        if kind not in _rated_noises() or not colon:
+            return cls(text.strip())  # "none", or the constructor says what is wrong
+        try:
+            rate = float(rest)
+        except ValueError:
+            raise invalid(
+                "noise", f"be {kind}:RATE with a number", text, f"write {kind}:0.45, say"
+            ) from None
+        return cls(kind, rate)
+
+    def __str__(self) -> str:
+        if self.noise_rate is not None:
+            return f"{self.kind}:{self.noise_rate!r}"
+        return f"matrix:{self.path}" if self.path else self.kind
+
+    def expected_rate(self, n_classes: int) -> float | None:
+        """Return the share of wrong labels to expect with balanced classes, if a rate is given.
+
+        >>> Noise.parse("asymmetric-mnist:0.4").expected_rate(10)  # 5 of 10 classes are flipped
+        0.2
+        """
+        if self.kind not in NOISES or self.noise_rate is None:
+            return self.noise_rate
+        flipped = np.diag(self.transition_matrix(n_classes)) < 1.0
+        return float(self.noise_rate * flipped.mean())
+
+    def transition_matrix(self, n_classes: int) -> FloatArray:
+        """Return T [C, C] for `n_classes` classes.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, its matrix or the kind does not fit, or there is no such
+            matrix because the noise depends on the inputs.
+        """
+        if self.kind == "instance":
+            raise invalid(
+                "noise",
+                "depend on classes only to have a transition matrix",
+                str(self),
+                "measure one on the corrupted labels with empirical_transition_matrix",
+            )
+        if self.noise_rate is not None:
+            return NOISES[self.kind](n_classes, self.noise_rate)
+        if self.path is not None:
+            try:
+                return check_transition_matrix(_read_table(Path(self.path)), n_classes=n_classes)
+            except InputError as error:
+                raise InputError(f"{self.path}: {error}") from error
+        return np.eye(check_n_classes(n_classes))
+
+    def corrupt_labels(
+        self, labels: ArrayLike, inputs: ArrayLike, *, n_classes: int, rng: np.random.Generator
+    ) -> IntArray:
+        """Draw noisy labels of this kind.
+
+        Parameters
+        ----------
+        labels : array [N] of int
+            True labels in 0..C-1.
+        inputs : array [N, ...]
+            Looked at only if the kind is `instance`.
+        n_classes : int
+            C, at least 2.
+        rng : numpy.random.Generator
+            What is drawn from it is said in `corrupt_by_instance` and, for all other kinds,
+            `corrupt`.
+
+        Returns
+        -------
+        array [N] of int64
+            Noisy labels; `labels` is left as it was.
+
+        Raises
+        ------
+        InputError
+            If a label is outside 0..C-1, or the classes or inputs do not fit the kind.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> Noise("pairflip", 0.4).corrupt_labels([0, 1, 2, 0, 1], [], n_classes=3, rng=rng)
+        array([1, 1, 0, 0, 2])
+        """
+        if self.kind == "instance" and self.noise_rate is not None:
+            return corrupt_by_instance(
+                labels, inputs, self.noise_rate, n_classes=n_classes, rng=rng
+            )
+        return corrupt(labels, self.transition_matrix(n_classes), rng=rng)
+
+
+def _rated_noises() -> tuple[str, ...]:
+    return (*NOISES, "instance")
+
+
+def _read_table(path: Path) -> ArrayLike:
+    readers: dict[str, Callable[[], ArrayLike]] = {
+        ".csv": lambda: np.loadtxt(path, delimiter=",", ndmin=2),
+        ".npy": lambda: np.load(path, allow_pickle=False),
+        ".json": lambda: json.loads(path.read_text(encoding="utf-8")),
+    }
+    if path.suffix.lower() not in readers:
+        raise invalid(
+            "transition_matrix", f"be a file {', '.join(readers)}", path.name, "save it as one"
+        )
+    try:
+        return readers[path.suffix.lower()]()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"could not be read ({reason}); check the path.") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"holds no table of numbers ({error}); write one row a line.") from error

@@ -1,0 +1,232 @@
+"""Which labels look wrong: a score for each sample, a suggestion, ranked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.typing import NDArray
+
+from keeprate.errors import InputError, invalid, needs
+from keeprate.files import write_atomically
+from keeprate.noise import (
+    check_classes,
+    check_probabilities,
+    class_posterior,
+    fit_transition_matrix,
+)
+from keeprate.records.record import load_record
+
+OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
+QUALITY_FILE = "label_quality.csv"  # in a run folder
+QUALITY_COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
+NAME_COLUMN = "name"  # of one more column, where samples have names
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """What is known of the labels of some samples.
+
+    Attributes
+    ----------
+    rows : int array [N]
+        Row of each sample in the data as the user gave it.
+    given, predicted : int array [N]
+        Class numbers: as labelled, and the most probable one by the networks.
+    scores : float array [N]
+        Probability in [0, 1] that the given label is right.
+    names : tuple of N str
+        What people know each sample by, its file say; empty if nothing.
+    """
+
+    rows: NDArray[np.int64]
+    given: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    scores: NDArray[np.floating]
+    names: tuple[str, ...] = ()
+
+    @property
+    def is_issue(self) -> NDArray[np.bool_]:
+        """Where the networks say otherwise, [N]."""
+        return np.not_equal(self.given, self.predicted)
+
+    @property
+    def ranking(self) -> NDArray[np.int64]:
+        """Positions of the samples, the most suspect first; ties in order, [N]."""
+        return np.argsort(self.scores, kind="stable").astype(np.int64)
+
+    def sorted(self) -> LabelQuality:
+        """The same in the order of `rows`."""
+        order = np.argsort(self.rows, kind="stable")
+        return LabelQuality(
+            self.rows[order],
+            self.given[order],
+            self.predicted[order],
+            self.scores[order],
+            tuple(self.names[i] for i in order) if self.names else (),
+        )
+
+    def table(self, class_names: Sequence[str]) -> dict[str, list[Any]]:
+        """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`."""
+        order, names = self.ranking, np.asarray(class_names)
+        columns: tuple[npt.NDArray[Any], ...] = (
+            self.rows[order],
+            self.is_issue[order],
+            np.round(self.scores[order].astype(np.float64), 6),
+            names[self.given[order]],
+            names[self.predicted[order]],
+        )
+        table = {
+            name: column.tolist() for name, column in zip(QUALITY_COLUMNS, columns, strict=True)
+        }
+        return table | ({NAME_COLUMN: [self.names[i] for i in order]} if self.names else {})
+
+    def save(self, path: str | os.PathLike[str], class_names: Sequence[str]) -> None:
+        """Write `table` as .csv, .parquet or .json (a list of rows).
+
+        Raises
+        ------
+        InputError
+            If the file is of another kind, or cannot be written.
+        """
+        table, kind = self.table(class_names), Path(path).suffix
+        if kind == ".csv":
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(table)
+            writer.writerows(zip(*table.values(), strict=True))
+            write_atomically(path, text.getvalue())
+        elif kind == ".json":
+            rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+            write_atomically(path, json.dumps(rows, indent=1) + "\n")
+        elif kind == ".parquet":
+            content = io.BytesIO()
+            needs("pyarrow.parquet").write_table(needs("pyarrow").table(table), content)
+            write_atomically(path, content.getvalue())
+        else:
+            raise invalid("the file", "end in .csv, .parquet or .json", str(path), "choose one")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], class_names: Sequence[str]) -> LabelQuality:
+        """Read a .csv file that `save` wrote, in the order of its rows' numbers.
+
+        Raises
+        ------
+        InputError
+            If the file is not there, or not such a file.
+        """
+        numbers = {name: i for i, name in enumerate(class_names)}
+        try:
+            with Path(path).open(newline="", encoding="utf-8") as file:
+                lines = list(csv.DictReader(file))
+            return cls(
+                np.array([int(line["index"]) for line in lines], dtype=np.int64),
+                np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
+                np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
+                np.array([float(line["label_score"]) for line in lines]),
+                tuple(line[NAME_COLUMN] for line in lines)
+                if lines and NAME_COLUMN in lines[0]
+                else (),
+            ).sorted()
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} must be the label quality of a run ({error!r}); repeat its command in an "
+                "empty folder."
+            ) from error
+
+
+def load_label_quality(
+    source: str | os.PathLike[str],
+) -> tuple[LabelQuality, tuple[str, ...]]:
+    """The labels of a finished run, or of an .npz file with `labels` and `pred_probs`; class names.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    path = Path(source)
+    if path.is_dir():
+        record = load_record(path)
+        if not record["finished"]:
+            raise invalid("run", "be finished", str(path), "repeat its command: it goes on")
+        names = tuple(record["data"]["class_names"])
+        return LabelQuality.load(path / QUALITY_FILE, names), names
+    if path.suffix != ".npz":
+        requirement = "be a run folder or an .npz file"
+        raise invalid("source", requirement, str(path), "check the path")
+    try:
+        # Opened by us: NumPy leaves a damaged file open.
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
+            labels, pred_probs = arrays["labels"], arrays["pred_probs"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} must hold arrays `labels` and `pred_probs` ({error}); write it with "
+            "numpy.savez(path, labels=..., pred_probs=...)."
+        ) from error
+    quality = find_label_issues(labels, pred_probs)
+    return quality, tuple(str(i) for i in range(np.shape(pred_probs)[1]))
+
+
+def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> LabelQuality:
+    """Judge labels by anybody's predicted probabilities.
+
+    Fits the transition matrix T under which the labels are most likely, and scores each label by
+    Bayes' rule, P(right | x, label) = p_label(x) T'[label, label] / sum_i p_i(x) T'[i, label]: what
+    the prediction says, and where noise usually goes. T' = 0.9 T + 0.1 / C: one label in ten may be
+    any.
+
+    Parameters
+    ----------
+    labels : array_like [N] of int
+        In 0..C-1.
+    pred_probs : array_like [N, C]
+        Probabilities of the *true* classes: from small-loss training, or out of sample
+        (cross-validation) from a network that has not memorised the labels.
+
+    Returns
+    -------
+    LabelQuality
+        In the order given; `is_issue` [N], `scores` [N], `ranking` [N].
+
+    Raises
+    ------
+    InputError
+        If the two do not fit, labels are not in 0..C-1, or a row is not a distribution.
+
+    References
+    ----------
+    See `keeprate.noise.inference`.
+
+    Examples
+    --------
+    >>> pred_probs = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]
+    >>> found = find_label_issues([0, 0, 1, 1, 1], pred_probs)
+    >>> found.is_issue.tolist(), int(found.ranking[0]), int(found.predicted[4])
+    ([False, False, False, False, True], 4, 0)
+    """
+    probabilities = check_probabilities("pred_probs", pred_probs)
+    given = check_classes("labels", labels, probabilities.shape[1])
+    if len(given) != len(probabilities):
+        received = f"{len(given)} labels and {len(probabilities)} rows"
+        raise invalid("labels and pred_probs", "be of one length", received, "give one row each")
+    if not len(given):
+        raise invalid("labels", "hold at least one label", "none", "check the data")
+    p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
+    fitted = fit_transition_matrix(p, y)
+    # Where networks predict labels rather than classes the fit is near the identity, and what is
+    # left of it beside the diagonal is chance.
+    matrix = (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1]
+    posterior = class_posterior(p, y, matrix)
+    scores = posterior.gather(1, y[:, None])[:, 0].numpy()
+    return LabelQuality(np.arange(len(given)), given, probabilities.argmax(1), scores)

@@ -1,0 +1,15 @@
+from .classifier import load_classifier as load_classifier
+from .classifier import save_classifier as save_classifier
+from .outputs import Run as Run
+from .outputs import finish as finish
+from .outputs import finished_run as finished_run
+from .plans import Baselines as Baselines
+from .plans import Plan as Plan
+from .plans import assumed_noise_rate as assumed_noise_rate
+from .plans import baseline_plans as baseline_plans
+from .plans import describe_baselines as describe_baselines
+from .plans import get_baselines as get_baselines
+from .predictions import predict_file as predict_file
+from .train_run import FIRST_STEPS as FIRST_STEPS
+from .train_run import check_restarts as check_restarts
+from .train_run import train as train

@@ -1,0 +1,10 @@
+from .proposals import Proposals as Proposals
+from .proposals import confirming as confirming
+from .proposals import exploring as exploring
+from .proposals import tell as tell
+from .pruners import get_pruner as get_pruner
+from .sampler import NaturalGradientSampler as NaturalGradientSampler
+from .search_run import MOST_FINALISTS as MOST_FINALISTS
+from .search_run import search as search
+from .study import open_study as open_study
+from .study import ranked as ranked

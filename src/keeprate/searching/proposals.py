@@ -1,0 +1,429 @@
+"""The trials of a search in an Optuna study: ask a population, tell it, choose the best."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from keeprate.engine import Curves, trial_value
+from keeprate.errors import invalid
+from keeprate.schedules import (
+    Array,
+    Schedule,
+    Space,
+    begin_with,
+    given_keep_rate,
+)
+from keeprate.searching.sampler import (
+    DEFAULT_POPULATION_SIZE,
+    NaturalGradientSampler,
+    from_unit,
+)
+from keeprate.searching.study import by_schedule, mean_value, standing_of
+from keeprate.seeding import derive_seed
+
+PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
+MANY = 16  # trials from which on some confirm, if nothing else is said
+
+
+def confirming(trials: int) -> int:
+    """How many of so many trials confirm, if nothing else is said: about a quarter.
+
+    >>> [confirming(trials) for trials in (15, 16, 40)]
+    [0, 4, 10]
+    """
+    return 2 * (trials // 8) if trials >= MANY else 0
+
+
+def exploring(trials: int) -> int:
+    """How many of so many trials try schedules anew, if nothing else is said.
+
+    >>> [exploring(trials) for trials in (15, 16, 40)]
+    [15, 12, 30]
+    """
+    return trials - confirming(trials)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Which schedules a search tries, in which order.
+
+    Attributes
+    ----------
+    space : Space
+    epochs : int
+        T.
+    sampler : str
+        A key of `SAMPLERS`; "paper:20" for the paper's natural gradient with a step size of 20.
+    trials : int
+        In all.
+    confirm : int
+        How many of the trials train the best schedules (again), with other initial weights and
+        other batches, and from five on the best of these once more. One training may be lucky:
+        under pairflip noise the same schedule can end ten points apart.
+    seed : int
+    warm_start : bool
+        Whether the first trials are `earlier` schedules and, where at least four explore, `GIVEN`
+        ones.
+    fidelity : float
+        Share of the T epochs that explored trials train for.
+    earlier : tuple of Schedule
+        Found before, on other data; of any length.
+    """
+
+    space: Space
+    epochs: int
+    sampler: str
+    trials: int
+    confirm: int
+    seed: int
+    warm_start: bool = True
+    fidelity: float = 1.0
+    earlier: tuple[Schedule, ...] = ()
+
+    def __post_init__(self) -> None:
+        name, step = self._kind
+        if name not in SAMPLERS or (bool(step) and name != "paper"):
+            known = ", ".join(SAMPLERS).replace("paper", "paper:STEP")
+            raise invalid("sampler", f"be one of {known}", self.sampler, "choose one of these")
+        if name == "paper" and not _is_positive(step):
+            requirement, remedy = "have a positive step size", "try paper:20, as on MNIST"
+            raise invalid("sampler", requirement, self.sampler, remedy)
+        if self.trials < 1:
+            raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
+        if not 0 < self.fidelity <= 1:
+            raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
+        if len(self.earlier) > self.n_explored:
+            requirement = f"name at most as many schedules as trials explore, {self.n_explored}"
+            raise invalid("warm_start", requirement, len(self.earlier), "give more trials")
+        if self.fidelity < 1 and not self.rounds:
+            requirement = f"be 1 where no trial confirms: none of fewer than {MANY} does"
+            raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
+
+    @property
+    def _kind(self) -> tuple[str, str]:
+        """The sampler's name and, of the paper's, its step size."""
+        name, _, step = self.sampler.partition(":")
+        return name, step
+
+    @property
+    def population_size(self) -> int:
+        """Trials asked at once: a generation."""
+        if self._kind[0] == "paper":
+            return max(2, self.trials // PAPER_ITERATIONS)
+        return DEFAULT_POPULATION_SIZE
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many schedules are trained again, and how many of these once more.
+
+        >>> from keeprate.schedules import get_space
+        >>> [Proposals(get_space("full"), 9, "tpe", 40, n, 0).rounds for n in (10, 4, 0)]
+        [(7, 3), (4,), ()]
+        """
+        last = self.confirm * 3 // 10 if self.confirm > 4 else 0
+        return tuple(size for size in (self.confirm - last, last) if size)
+
+    @property
+    def n_explored(self) -> int:
+        """Trials before the confirming ones."""
+        return self.trials - sum(self.rounds)
+
+    @property
+    def n_given(self) -> int:
+        """How many of the explored trials, the first ones, are given schedules.
+
+        >>> from keeprate.schedules import get_space
+        >>> plan = (get_space("basis"), 40, "random")
+        >>> [Proposals(*plan, n, confirm=0, seed=0).n_given for n in (3, 4, 40)]
+        [0, 4, 10]
+        """
+        return len(self._given)
+
+    @cached_property
+    def _given(self) -> list[Array]:
+        """The schedules [T] of a warm start."""
+        # With one epoch, R(1) = 1, all of them would be the same.
+        if not self.warm_start or self.epochs == 1:
+            return []
+        first = begin_with(self.n_explored, self.earlier)
+        return [given_keep_rate(one, self.epochs) for one in first]
+
+    def epochs_of(self, number: int) -> int:
+        """How many epochs trial `number` trains for, if nothing stops it.
+
+        >>> from keeprate.schedules import get_space
+        >>> short = Proposals(get_space("basis"), 40, "random", 40, 10, 0, fidelity=0.25)
+        >>> short.epochs_of(29), short.epochs_of(30)
+        (10, 40)
+        """
+        return (
+            max(1, round(self.fidelity * self.epochs)) if number < self.n_explored else self.epochs
+        )
+
+    def ask(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The running trials of a population, asked for now or before an interruption."""
+        existing = study.get_trials(deepcopy=False)
+        running = [trial for trial in existing if trial.state == TrialState.RUNNING]
+        asked = len(existing)
+        # An interruption between two questions leaves a population incomplete: fill it up.
+        target = self.population_of(running[0].number if running else asked).stop
+        distributions = self.space.distributions(self.epochs)
+
+        def complete(trial: optuna.Trial) -> None:
+            fixed = None
+            if trial.number < self.n_given:
+                fixed = nearest_parameters(self.space, self._given[trial.number])
+            again = self._to_confirm(trial.number, existing)
+            if again is not None:
+                trial.set_user_attr("confirms", again.number)
+                fixed = again.params
+            for name, distribution in distributions.items():
+                study.sampler = self._sampler(trial.number, name, fixed)
+                _suggest(trial, name, distribution)
+
+        for trial in running:  # perhaps interrupted within one question
+            if len(trial.params) < len(distributions):
+                complete(optuna.trial.Trial(study, trial._trial_id))
+        for number in range(asked, target):
+            study.sampler = self._sampler(number, "", None)
+            complete(study.ask())
+        return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+
+    def population_of(self, number: int) -> range:
+        """The trials that are asked for, and trained, together with trial `number`.
+
+        >>> from keeprate.schedules import get_space
+        >>> proposals = Proposals(get_space("basis"), 40, "random", 40, 10, 0)
+        >>> [proposals.population_of(n) for n in (9, 25, 30, 39)]
+        [range(0, 10), range(20, 30), range(30, 37), range(37, 40)]
+        """
+        # What is to be confirmed is known only when all is explored.
+        if number < self.n_explored:
+            start = number // self.population_size * self.population_size
+            return range(start, min(start + self.population_size, self.n_explored))
+        start = self.n_explored
+        for size in self.rounds:
+            if number < start + size:
+                return range(start, start + size)
+            start += size
+        return range(self.trials, self.trials)
+
+    def _to_confirm(self, number: int, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """The explored trial that trial `number` repeats, if it is one that confirms."""
+        if number < self.n_explored:
+            return None
+        first = self.n_explored + self.rounds[0]
+        if number < first:
+            # Those that got furthest, among them those with the best value.
+            known = [(standing_of(t), -t.number) for t in trials if t.number < self.n_explored]
+            ranked = sorted(((s, n) for s, n in known if s is not None), reverse=True)
+            best, place = [-n for _, n in ranked[: self.rounds[0]]], number - self.n_explored
+        else:
+            same = by_schedule(t for t in trials if t.number < first)
+            twice = [one for one in same if any(t.number >= self.n_explored for t in same[one])]
+            best = sorted(twice, key=lambda one: (-mean_value(same[one]), one))[: self.rounds[1]]
+            place = number - first
+        return trials[best[place % len(best)]] if best else None
+
+    def _sampler(
+        self, number: int, parameter: str, fixed: Mapping[str, Any] | None
+    ) -> optuna.samplers.BaseSampler:
+        # The natural gradient derives each point from (seed, trial number) itself. The others
+        # keep a generator in memory: a seed for each parameter of each trial makes them resume
+        # to the same.
+        if self._kind[0] in ("natural-gradient", "paper"):
+            sampler = self._natural_gradient
+        else:
+            seed = derive_seed(self.seed, "sampler", number, parameter) % 2**31
+            sampler = SAMPLERS[self.sampler](seed, self)
+        if fixed is None:
+            return sampler
+        with _experimental():
+            return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
+
+    @cached_property
+    def _natural_gradient(self) -> optuna.samplers.BaseSampler:
+        """One for all trials: it remembers, for speed, what it has computed."""
+        return SAMPLERS[self._kind[0]](derive_seed(self.seed, "sampler") % 2**31, self)
+
+    def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """The schedules [n, T] that the parameters of n trials stand for."""
+        return self.space.keep_rates(parameters, self.epochs)
+
+
+def _random(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    with _experimental():
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _natural_gradient(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(
+        seed=seed, population_size=proposals.population_size, features=proposals.keep_rates
+    )
+
+
+def _paper(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
+    return NaturalGradientSampler(
+        seed=seed,
+        population_size=proposals.population_size,
+        fisher="monte-carlo",
+        utilities="raw",
+        step_size=float(proposals._kind[1]),
+    )
+
+
+SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
+    "natural-gradient": _natural_gradient,
+    "random": _random,
+    "tpe": _tpe,
+    "paper": _paper,
+}
+
+
+def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
+    """Parameters of the space's schedule that comes nearest to another one.
+
+    Parameters
+    ----------
+    target : ndarray [T]
+        Keep rates, of a given schedule of a warm start say.
+
+    Examples
+    --------
+    >>> from keeprate.schedules import exponential_drop, get_space
+    >>> space, drop = get_space("basis"), exponential_drop(40, 0.45, 20)
+    >>> nearest = space.schedule(nearest_parameters(space, drop), 40).keep_rate
+    >>> bool(np.allclose(nearest, drop, atol=0.02))
+    True
+    """
+    from scipy.optimize import least_squares
+
+    epochs = len(target)
+    numerical = {
+        name: distribution
+        for name, distribution in space.distributions(epochs).items()
+        if isinstance(distribution, FloatDistribution | IntDistribution)
+    }
+
+    def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
+        pairs = zip(numerical.items(), u.tolist(), strict=True)
+        return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
+
+    low, high = 0.02, 0.98
+    # A whole number changes only with the next cell of its own.
+    least = np.array([_cell_width(one) for one in numerical.values()])
+
+    def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Of many points [n, d] of the unit cube at once: [n, T]."""
+        values = [parameters(u) for u in points]
+        together = {name: [one[name] for one in values] for name in numerical}
+        return space.keep_rates(together, epochs) - target
+
+    def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """By differences: [T, d]."""
+        steps = np.maximum(0.01 * u, least)
+        steps = np.where(u + steps > high, -steps, steps)
+        here, *there = errors(np.vstack([u, u + np.diag(steps)]))
+        return np.asarray((np.stack(there, 1) - here[:, None]) / steps)
+
+    # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
+    tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
+    nearest = tried[np.argmin(np.square(errors(tried)).sum(1))]
+    # Not at the edges of the cube, where a Beta density has no finite logarithm.
+    fitted = least_squares(
+        lambda u: errors(u[None])[0], nearest, jacobian, bounds=(low, high), max_nfev=15
+    )
+    return parameters(fitted.x)
+
+
+def _cell_width(distribution: BaseDistribution) -> float:
+    """Of a whole number's values on the unit interval; 0 for other numbers."""
+    if not isinstance(distribution, IntDistribution):
+        return 0.0
+    return 1 / (1 + (distribution.high - distribution.low) // distribution.step)
+
+
+def tell(
+    study: optuna.Study, number: int, curves: Curves, proposals: Proposals, *, failed: bool
+) -> None:
+    """Tell what became of a trial, unless that is told already.
+
+    Only a training of all T epochs is complete, the others are Optuna's pruned trials.
+    """
+    trial = study.get_trials(deepcopy=False)[number]
+    if trial.state != TrialState.RUNNING:
+        return
+    handle = optuna.trial.Trial(study, trial._trial_id)
+    handle.set_user_attr("validation_score", json.dumps(curves.validation_score))
+    handle.set_user_attr("seconds", curves.seconds)
+    reached = len(curves.validation_score)
+    if failed:
+        # Pruned, not failed: the sampler ranks it last and learns from it.
+        handle.set_user_attr("failed", True)
+        study.tell(number, state=TrialState.PRUNED)
+        return
+    value = trial_value(curves.validation_score, proposals.epochs_of(number))
+    if reached < proposals.epochs:
+        if reached not in trial.intermediate_values:  # else killed between report and tell
+            handle.report(value, reached)
+        study.tell(number, state=TrialState.PRUNED)
+    else:
+        study.tell(number, value)
+
+
+def describe_trial(trial: FrozenTrial, proposals: Proposals) -> dict[str, Any]:
+    """One entry of the record's `trials`; `reached` is the value where its training ended."""
+    curve = json.loads(trial.user_attrs.get("validation_score", "[]"))
+    state = "failed" if "failed" in trial.user_attrs else trial.state.name.lower()
+    if state == "pruned" and len(curve) == proposals.epochs_of(trial.number):
+        state = "short"
+    standing = None if state == "failed" else standing_of(trial)
+    return {
+        "number": trial.number,
+        "parameters": dict(trial.params),
+        "keep_rate": proposals.space.schedule(trial.params, proposals.epochs).keep_rate.tolist(),
+        "state": state,
+        "value": trial.value if state == "complete" else None,
+        "reached": None if standing is None else standing[-1],
+        "confirms": trial.user_attrs.get("confirms"),
+        "validation_score": curve,
+        "seconds": trial.user_attrs.get("seconds", 0.0),
+    }
+
+
+def _is_positive(number: str) -> bool:
+    try:
+        return 0 < float(number) < math.inf
+    except ValueError:
+        return False
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
+    if isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

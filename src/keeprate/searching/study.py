@@ -1,0 +1,116 @@
+"""The Optuna study of a search: opened, told, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from keeprate.errors import InputError
+from keeprate.searching.pruners import quiet
+from keeprate.searching.sampler import (
+    keys,
+)
+
+STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
+MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
+
+
+def open_study(folder: Path | None) -> optuna.Study:
+    """The study of a run folder, or one in memory."""
+    storage = None if folder is None else _storage(folder)
+    with quiet():
+        return optuna.create_study(
+            storage=storage,
+            study_name=STUDY_NAME,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.NopPruner(),  # left out, it would be Optuna's median pruner
+        )
+
+
+def find_study(folder: Path | None) -> optuna.Study | None:
+    """The study of a finished run's folder, if it is still there; nothing is written."""
+    if folder is None or not (folder / STUDY_FILE).exists():
+        return None
+    with quiet():
+        return optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{(folder / STUDY_FILE).resolve()}")
+
+
+def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """The trials of each schedule, the best first: those trained most often, best on average.
+
+    The average includes the training that put the schedule among the best. It was partly lucky,
+    but so was that of each rival, and three numbers say more than two.
+
+    Raises
+    ------
+    InputError
+        If no trial has been trained to the end.
+    """
+    schedules = by_schedule(trials)
+    if not schedules:
+        raise InputError(
+            f"none of the {len(trials)} trials reached the last epoch: losses were not finite; try "
+            "a smaller learning rate, or check the inputs for extreme values."
+        )
+    # Where few have a value, some are confirmed more often than planned: that is no merit.
+    return sorted(
+        schedules.values(),
+        key=lambda same: (-min(len(same), MOST_TRAININGS), -mean_value(same), same[0].number),
+    )
+
+
+def best_value(study: optuna.Study) -> float | None:
+    """The best value so far, of those that were trained longest."""
+    standings = [standing_of(trial) for trial in study.get_trials(deepcopy=False)]
+    known = [standing for standing in standings if standing is not None]
+    return max(known)[-1] if known else None
+
+
+@contextmanager
+def storage_errors(folder: Path | None) -> Iterator[None]:
+    """Say what a damaged study or a full disk means to the user."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"{folder}/study.db could not be read or written ({str(error).splitlines()[0]}); free "
+            "some space, or delete the file if it is damaged. Other files are unchanged."
+        ) from error
+
+
+def by_schedule(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """The complete trainings of each schedule, by the number of the trial that had it first."""
+    same: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            same.setdefault(trial.user_attrs.get("confirms", trial.number), []).append(trial)
+    return same
+
+
+def mean_value(trials: list[FrozenTrial]) -> float:
+    """The mean value of the trainings of one schedule."""
+    return float(np.mean([_value(t) for t in trials]))
+
+
+def standing_of(trial: FrozenTrial) -> tuple[float, ...] | None:
+    """What the sampler ranks it by, its value last; None of a trial without a value."""
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        return None
+    standing = tuple(keys([trial], 1.0)[0].tolist())
+    return standing if np.isfinite(standing[-1]) else None
+
+
+def _value(trial: FrozenTrial) -> float:
+    return float(trial.value or 0.0)
