@@ -65,7 +65,7 @@ def rank(name: str, noise: str, seed: int, folder: str) -> Row:
         config=config,
         seed=seed,
         out=None,
-        population=None,
+        lockstep=None,
         progress=None,
     )
     curves: dict[int, Curves] = {}

@@ -23,7 +23,7 @@ from benchmarks.common import run_rows, with_noisy_validation
 from experiments.common import NOISES, Job, Row, in_words, mean_std
 from keeprate.data import Data
 from keeprate.engine import TrainingConfig
-from keeprate.schedules import given_in_words
+from keeprate.schedules import presets_in_words
 from keeprate.searching import MOST_FINALISTS
 
 NO_SEARCH = "no search"
@@ -42,7 +42,7 @@ PROTOCOL = {
     "budget": BUDGET,
     "restarts": RESTARTS,
     "finalists": MOST_FINALISTS,
-    "warm start": given_in_words(BUDGET),
+    "warm start": presets_in_words(BUDGET),
     "auto": "R(t) by the estimated noise rate, or every sample kept",
     "test samples": 5_000,
 }

@@ -148,7 +148,7 @@ def train_source(
     untested = replace(data, test=None)
     while pending := proposals.ask(study):
         first = pending[0].number
-        order = proposals.population_of(first).start
+        order = proposals.generation_of(first).start
         numbers = [trial.number for trial in pending]
         schedules = [proposals.space.schedule(t.params, setting.epochs) for t in pending]
         # What is told last makes a trial finished: a kill before repeats its whole population.
@@ -189,7 +189,7 @@ def _train(
         config=TrainingConfig(epochs=epochs),
         seed=setting.seed,
         out=None,
-        population=None,
+        lockstep=None,
         progress=None,
     )
     found: dict[int, Curves] = {}

@@ -11,7 +11,7 @@ X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
 rng = np.random.default_rng(0)
 labels = np.where(rng.random(len(y)) < 0.35, (y + 1) % 10, y)  # 35 % mistaken for the next digit
 
-options = {"budget": 6, "epochs": 20, "batch_size": 32, "lr": 0.002, "random_state": 0}
+options = {"budget": 6, "epochs": 20, "batch_size": 32, "learning_rate": 0.002, "random_state": 0}
 first = NoisyLabelClassifier(**options).fit(X, labels)  # a part of the noisy labels validates
 print(f"estimated noise rate: {first.noise_rate_:.0%} +- {first.noise_rate_std_:.0%}")
 print(f"test accuracy, labels as given: {first.score(X_test, y_test):.3f}")

@@ -30,7 +30,7 @@ from keeprate.engine import TrainingConfig
 from keeprate.files import read_json, write_json
 from keeprate.records import differences, versions
 from keeprate.runs import Run
-from keeprate.schedules import given_in_words
+from keeprate.schedules import presets_in_words
 from keeprate.searching import exploring
 
 HERE = Path(__file__).parent
@@ -90,7 +90,7 @@ class Protocol:
     def as_row(self) -> Row:
         """For the results file; says which schedules a warm start gives."""
         explored = exploring(self.trials) if self.confirm else self.trials
-        return asdict(self) | {"warm_start": self.warm_start and given_in_words(explored)}
+        return asdict(self) | {"warm_start": self.warm_start and presets_in_words(explored)}
 
     def config(self) -> TrainingConfig:
         return TrainingConfig(
@@ -98,7 +98,7 @@ class Protocol:
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
-            lr_schedule=self.lr_schedule,
+            learning_rate_schedule=self.lr_schedule,
         )
 
 

@@ -87,7 +87,7 @@ def _parameters(parameters: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     return np.stack(list(parameters.values()), -1)
 
 
-_natural_gradient = partial(NaturalGradientSampler, population_size=BATCH)
+_natural_gradient = partial(NaturalGradientSampler, generation_size=BATCH)
 _RANDOM = Arm(
     "random", "random search", optuna.samplers.RandomSampler, Look("", "#777777", width=1.8)
 )

@@ -43,7 +43,7 @@ from keeprate.engine import (
     train_schedules,
     trial_value,
 )
-from keeprate.schedules import Space, get_space, given_in_words
+from keeprate.schedules import Space, get_space, presets_in_words
 from keeprate.searching import (
     Proposals,
     confirming,
@@ -241,7 +241,7 @@ def search_all(protocol: Protocol, noise: str, seed: int, folder: str) -> Row:
         config=TrainingConfig(epochs=protocol.epochs),
         seed=seed,
         out=None,
-        population=None,
+        lockstep=None,
         progress=None,
     )
     with warnings.catch_warnings():
@@ -301,7 +301,7 @@ def run(
         asdict(protocol)
         | {
             "confirm": confirming(protocol.cost),
-            "warm_start": given_in_words(exploring(protocol.cost)),
+            "warm_start": presets_in_words(exploring(protocol.cost)),
         },
         jobs,
         at_once=at_once,

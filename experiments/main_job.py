@@ -16,7 +16,7 @@ from typing import Any
 import keeprate
 from experiments.common import Job, Row, command_of, load_data, run_seeds
 from keeprate.engine import TrainingConfig
-from keeprate.schedules import given_in_words
+from keeprate.schedules import presets_in_words
 from keeprate.searching import MOST_FINALISTS, exploring
 
 NAME = "main_job"
@@ -57,7 +57,7 @@ class Protocol:
             "finalists": MOST_FINALISTS,
             "sampler": "natural-gradient",
             "confirm": True,
-            "warm_start": given_in_words(exploring(trials)),
+            "warm_start": presets_in_words(exploring(trials)),
         }
 
 
@@ -103,7 +103,7 @@ def run_one(protocol: Protocol, noise: str, seed: int, data: str, runs: str) -> 
     run = keeprate.search(
         keeprate.prepare(load_data(data, "mnist"), noise=noise, seed=seed),
         **protocol.search,
-        config=TrainingConfig(epochs=EPOCHS, lr_schedule=protocol.lr_schedule),
+        config=TrainingConfig(epochs=EPOCHS, learning_rate_schedule=protocol.lr_schedule),
         seed=seed,
         out=Path(runs) / "-".join([NAME, protocol.name, noise.replace(":", "-"), f"seed{seed}"]),
         command=command_of(NAME, protocol.name),

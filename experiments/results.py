@@ -190,7 +190,7 @@ def _trials_in_words(p: dict[str, Any], run: dict[str, Any] | None = None) -> st
         get_space("basis"), p["epochs"], p["sampler"], trials, again, 0, bool(p["warm_start"])
     )
     fidelity, parts = p.get("fidelity", 1.0), []
-    if updates := (plan.n_explored - 1) // plan.population_size:
+    if updates := (plan.n_explored - 1) // plan.generation_size:
         parts.append(f"{updates} update" + "s" * (updates > 1))
     if p["warm_start"] is True:  # in a file of earlier code: with other given schedules
         parts.append("warm start")

@@ -77,7 +77,7 @@ def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:
     monkeypatch.setattr(budget, "train_schedules", train)
     monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
     setup = make_setup(
-        data, model="mlp", config=CONFIG, seed=0, out=None, population=None, progress=None
+        data, model="mlp", config=CONFIG, seed=0, out=None, lockstep=None, progress=None
     )
     # 16 batches of 64: ten candidates take 0.5 + 16 x 0.1 s an epoch, one 0.63 s in 3 epochs.
     found = budget.affordable(12.6, setup, get_method("co-teaching"), n_finals=7.5)

@@ -54,7 +54,18 @@ def table_run(tmp_path_factory):
     data = write_csv(folder / "flowers.csv", flowers())
     out = folder / "run"
     code, _ = keeprate(
-        "search", data, "--out", out, "--trials", 3, "--epochs", 8, "--batch-size", 12, "--lr", 0.02
+        "search",
+        data,
+        "--out",
+        out,
+        "--trials",
+        3,
+        "--epochs",
+        8,
+        "--batch-size",
+        12,
+        "--learning-rate",
+        0.02,
     )
     assert code == 0
     return data, out
@@ -227,7 +238,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--trials", "0"], ["trials must be at least 1", "got 0"]),
         (["--epochs", "0"], ["epochs must be at least 1"]),
         (["--restarts", "0"], ["restarts must be at least 1", "got 0"]),
-        (["--lr", "nan"], ["learning_rate must be positive"]),
+        (["--learning-rate", "nan"], ["learning_rate must be positive"]),
         (["--batch-size", "5000"], ["batch_size must be at most", "1079", "5000"]),
         (["--model", "resnet"], ["model must be one of mlp", "resnet"]),
         (["--model", "no.such:thing"], ["could not be imported"]),
@@ -247,7 +258,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--noise", "gaussian:0.1"], ["noise", "symmetric", "gaussian"]),
         (["--optimizer", "lion"], ["optimizer must be one of adam"]),
         (["--device", "abacus"], ["device must be available"]),
-        (["--population", "many"], ["population must be 'auto' or a whole number"]),
+        (["--lockstep", "many"], ["lockstep must be 'auto' or a whole number"]),
         (["--limit", "0"], ["limit must be at least 1"]),
     ],
 )
@@ -340,7 +351,9 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
         (run / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
         (run / name).write_bytes(b"not a database" * 100)
     again = ["search", data, "--out", run, "--trials", 3, "--epochs", 8, "--batch-size", 12]
-    arguments = ["predict", run, data] if name == "model.safetensors" else [*again, "--lr", 0.02]
+    arguments = (
+        ["predict", run, data] if name == "model.safetensors" else [*again, "--learning-rate", 0.02]
+    )
     code, said = keeprate(*arguments, capsys=capsys)
     assert code == 2
     assert "Traceback" not in said.err

@@ -19,7 +19,7 @@ from torch import nn
 
 from keeprate import InputError, NoisyLabelClassifier
 
-QUICK = {"epochs": 12, "batch_size": 16, "lr": 0.01, "random_state": 0}
+QUICK = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "random_state": 0}
 
 
 @parametrize_with_checks(
@@ -108,7 +108,7 @@ def test_images(channels_first):
     stacked = np.repeat(
         images[:, None] if channels_first else images[..., None], 3, int(not channels_first) * 2 + 1
     )
-    classifier = NoisyLabelClassifier(schedule="constant", **QUICK | {"lr": 0.003})
+    classifier = NoisyLabelClassifier(schedule="constant", **QUICK | {"learning_rate": 0.003})
     assert classifier.fit(stacked, y[:400]).score(stacked, y[:400]) > 0.7
     assert isinstance(classifier._classifier.modules[0][0], nn.Conv2d)
 
@@ -137,8 +137,8 @@ def test_in_a_pipeline_and_a_grid_search():
     pipeline = make_pipeline(StandardScaler(), quick)
     assert pipeline.fit(X, noisy).score(X, y) > 0.9
     assert cross_val_score(pipeline, X, noisy, cv=3).mean() > 0.6  # of labels of which 20 % lie
-    grid = GridSearchCV(quick, {"lr": [1e-6, 0.01]}, cv=2).fit(X, noisy)
-    assert grid.best_params_ == {"lr": 0.01}
+    grid = GridSearchCV(quick, {"learning_rate": [1e-6, 0.01]}, cv=2).fit(X, noisy)
+    assert grid.best_params_ == {"learning_rate": 0.01}
 
 
 def own_module(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -155,13 +155,13 @@ def test_saved_loaded_and_pickled(tmp_path, module):
     frame = pd.DataFrame(X, columns=["a", "b"])
     found.save(tmp_path / "saved")
     assert not list(tmp_path.rglob("*.pkl"))
-    given = {} if module == "auto" else {"module": module}
+    given = {} if module == "auto" else {"model": module}
     loaded = NoisyLabelClassifier.load(tmp_path / "saved", **given)
     for copy in (loaded, pickle.loads(pickle.dumps(found))):
         assert np.array_equal(copy.predict_proba(frame), found.predict_proba(frame))
         assert np.array_equal(copy.label_quality_, found.label_quality_)
         assert np.array_equal(copy.suggested_labels_, found.suggested_labels_)
-        assert copy.get_params()["lr"] == 0.01 and copy.history_ == found.history_
+        assert copy.get_params()["learning_rate"] == 0.01 and copy.history_ == found.history_
     with pytest.raises(ValueError, match="feature names"):
         loaded.predict(frame[["b", "a"]])
 

@@ -41,7 +41,7 @@ from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records.record import load_record
 from keeprate.schedules.formulas import co_teaching_schedule
-from keeprate.schedules.presets import given_in_words
+from keeprate.schedules.presets import presets_in_words
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -151,9 +151,9 @@ def test_rows_are_written(trained: Path) -> None:
     assert found["protocol"] == TINY.as_row()
     assert TINY.as_row()["warm_start"] is False
     desk = table4.TABLE.protocol("desk")
-    assert desk.as_row()["warm_start"] == given_in_words(6)
+    assert desk.as_row()["warm_start"] == presets_in_words(6)
     some = replace(desk, trials=16, confirm=True)  # twelve explore, ten of them given
-    assert some.as_row()["warm_start"] == given_in_words(12) == given_in_words(99)
+    assert some.as_row()["warm_start"] == presets_in_words(12) == presets_in_words(99)
     assert replace(desk, trials=3).as_row()["warm_start"] == []
     keys = [(row["noise"], row["seed"], row["name"]) for row in found["rows"]]
     names = ("standard", "f-correction", "proposed")

@@ -67,10 +67,10 @@ def test_a_group_that_ran_out_of_memory_is_judged_anew(data, monkeypatch):
         return real(population, *arguments, after_epoch=once, **options)
 
     options = {"trials": 10, "config": replace(CONFIG, epochs=5), "pruner": "halving", **ALONE}
-    small = search(data, population=5, **options).record["trials"]
+    small = search(data, lockstep=5, **options).record["trials"]
     real = lockstep.train_population
     monkeypatch.setattr(lockstep, "train_population", starved)
-    halved = search(data, population=10, **options).record["trials"]
+    halved = search(data, lockstep=10, **options).record["trials"]
     lengths = [[len(t["validation_score"]) for t in trials] for trials in (small, halved)]
     assert lengths[0] == lengths[1] and min(lengths[0]) == 2
 

@@ -103,7 +103,7 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
 
 
 def test_a_search_is_not_continued_with_other_given_schedules(run, data, monkeypatch):
-    monkeypatch.setattr(presets, "GIVEN", presets.GIVEN[1:])
+    monkeypatch.setattr(presets, "PRESETS", presets.PRESETS[1:])
     with pytest.raises(keeprate.InputError, match=r"warm_start: .* before, .* now"):
         search(data, trials=12, config=CONFIG, out=run.folder)
 
@@ -154,7 +154,7 @@ def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
 
 
 def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path):
-    options = {"trials": 2, "restarts": 3, "baselines": False, "population": 1}
+    options = {"trials": 2, "restarts": 3, "baselines": False, "lockstep": 1}
     kill(tmp_path, "final training", 8, **options)  # within the third of three epochs each
     seen = []
 

@@ -51,18 +51,18 @@ class TestOptunaSuites(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnly
     def sampler(self, request) -> Callable[[], BaseSampler]:
         return {
             "default": NaturalGradientSampler,
-            "small": lambda: NaturalGradientSampler(population_size=3, seed=0),
+            "small": lambda: NaturalGradientSampler(generation_size=3, seed=0),
             "raw": lambda: NaturalGradientSampler(
-                population_size=3, utilities="raw", fisher="monte-carlo"
+                generation_size=3, utilities="raw", fisher="monte-carlo"
             ),
             "screened": lambda: NaturalGradientSampler(
-                population_size=3, seed=0, features=lambda p: np.stack([*p.values()], -1)
+                generation_size=3, seed=0, features=lambda p: np.stack([*p.values()], -1)
             ),
         }[request.param]
 
 
 def make(seed: int | None = 0, *, size: int = 4, **options) -> NaturalGradientSampler:
-    return NaturalGradientSampler(seed=seed, population_size=size, **options)
+    return NaturalGradientSampler(seed=seed, generation_size=size, **options)
 
 
 def bowl(params: dict[str, float]) -> float:
@@ -359,7 +359,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 storage = JournalStorage(JournalFileBackend(sys.argv[1]))
 study = optuna.create_study(
     storage=storage, study_name="s", load_if_exists=True,
-    sampler=NaturalGradientSampler(seed=0, population_size=4),
+    sampler=NaturalGradientSampler(seed=0, generation_size=4),
 )
 study.optimize(
     lambda t: (t.suggest_float("x", 0, 1) - 0.9) ** 2 + (t.suggest_float("y", 0, 1) - 0.2) ** 2,
@@ -641,8 +641,8 @@ def test_cells_of_stepped_values_are_equally_wide():
     ("options", "message"),
     [
         ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"population_size": 1}, "population_size must be at least 2, got 1"),
-        ({"population_size": 0}, "population_size must be at least 2, got 0"),
+        ({"generation_size": 1}, "generation_size must be at least 2, got 1"),
+        ({"generation_size": 0}, "generation_size must be at least 2, got 0"),
         ({"fisher": "exact"}, "fisher must be one of"),
         ({"utilities": "ranks"}, "utilities must be one of"),
         ({"step_size": -1.0}, "step_size must be positive"),

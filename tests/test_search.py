@@ -26,7 +26,7 @@ from keeprate.runs.classifier import load_classifier
 from keeprate.runs.finals import train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.train_run import train
-from keeprate.schedules.presets import GIVEN, PRIOR, given_keep_rate
+from keeprate.schedules.presets import PRESETS, PRESETS_FROM_DIGITS, preset_keep_rate
 from keeprate.schedules.spaces import SPACES, get_space
 from keeprate.searching import search_run
 from keeprate.searching.proposals import Proposals, nearest_parameters
@@ -279,7 +279,7 @@ def test_changing_every_test_label_changes_no_search_result(run, data):
 
 
 def test_lockstep_groups_of_any_size_give_the_same_trials(run, data):
-    other = search(data, trials=12, config=CONFIG, population=3, baselines=False)
+    other = search(data, trials=12, config=CONFIG, lockstep=3, baselines=False)
     ours = [t["value"] for t in run.record["trials"]]
     theirs = [t["value"] for t in other.record["trials"]]
     # Products of other shapes round differently: a sample or two of 359 may flip.
@@ -353,8 +353,8 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("epochs", [5, 40])
 def test_each_space_comes_near_the_given_schedules(space, epochs):
-    for one in GIVEN:
-        given = given_keep_rate(one, epochs)
+    for one in PRESETS:
+        given = preset_keep_rate(one, epochs)
         nearest = space.schedule(nearest_parameters(space, given), epochs).keep_rate
         error = np.sqrt(np.square(nearest - given).mean())
         assert error < {"power-decay": 0.06, "co-teaching": 0.035}.get(space.name, 0.021)
@@ -367,7 +367,7 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
     warm = search(data, **options).record["trials"]
     cold = search(data, warm_start=False, **options).record["trials"]
     given = np.array([t["keep_rate"] for t in warm[:10]])  # [10, 10]
-    found = np.array([one.stretched(10).keep_rate for one in PRIOR])  # on digits
+    found = np.array([one.stretched(10).keep_rate for one in PRESETS_FROM_DIGITS])  # on digits
     assert (np.sqrt(np.square(given[:3] - found).mean(1)) < 0.021).all()
     assert np.allclose(given[3:, -1], [0.45, 0.4, 0.85, 0.6, 1.0, 0.35, 0.7], atol=0.02)
     drops = given[[3, 4, 6, 8, 9]]
@@ -392,7 +392,7 @@ def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
     first, second, third, *_ = [t["keep_rate"] for t in warm["trials"]]
     assert first == pytest.approx(run.schedule.keep_rate, abs=0.02)
     assert second == pytest.approx([1.0, 0.3, 0.7], abs=0.05)  # of epochs 1, 3 and 5
-    assert third == pytest.approx(given_keep_rate(GIVEN[0], 3), abs=0.02)
+    assert third == pytest.approx(preset_keep_rate(PRESETS[0], 3), abs=0.02)
     alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines=False).record
     assert alone["trials"][0]["keep_rate"] == second  # though fewer than four explore
     with pytest.raises(keeprate.InputError, match=r"warm_start: .*earlier .* before, .* now"):
@@ -426,7 +426,7 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
     monkeypatch.setattr(lockstep, "train_population", spy)
     config = replace(CONFIG, epochs=1)
     options = {"config": config, "restarts": 2, "baselines": False}
-    search(data, trials=16, population=7, **options)
+    search(data, trials=16, lockstep=7, **options)
     searched = [
         ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 4),
     ]  # fmt: skip
@@ -522,7 +522,7 @@ def test_what_is_compared_does_not_change_a_result(data, monkeypatch):
     # F-correction's first training is of Standard.
     expected += [("standard", 6, 1.0), ("standard", 7, 1.0)]
     assert sorted(seen) == sorted(expected, key=lambda row: row[:2])
-    whole, split = curves(together), curves(train(data, baselines="all", population=3, **options))
+    whole, split = curves(together), curves(train(data, baselines="all", lockstep=3, **options))
     assert whole.keys() == {"custom", *METHODS}
     for name, curve in whole.items():
         assert curve == pytest.approx(split[name], abs=0.01)
@@ -568,7 +568,7 @@ def test_baselines_that_cannot_be_are_named(data):
 def finals(data, schedules, restarts):
     """The result of one plan's final trainings, and its networks."""
     options = {"model": "mlp", "config": replace(CONFIG, epochs=8), "seed": 0, "out": None}
-    setup = lockstep.make_setup(data, population=None, progress=None, **options)
+    setup = lockstep.make_setup(data, lockstep=None, progress=None, **options)
     record = {}
     plan = Plan("searched", "Searched", METHODS["co-teaching"], tuple(schedules))
     trained = train_plans([plan], setup, record, restarts=restarts)
@@ -656,7 +656,7 @@ def test_every_space_is_searched(data, space, epochs):
 
 def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
     plan = Proposals(get_space("basis"), 40, "paper:20", 100, 0, 0, warm_start=False)
-    assert [plan.population_of(n) for n in (0, 19, 20, 99)] == [
+    assert [plan.generation_of(n) for n in (0, 19, 20, 99)] == [
         range(0, 20), range(0, 20), range(20, 40), range(80, 100),
     ]  # fmt: skip
 

@@ -68,9 +68,9 @@ def test_the_paper_s_learning_rate():
     assert rates[140] == pytest.approx(0.0005)
     assert rates[199] == pytest.approx(0.001 / 120)
     assert np.diff(rates[80:]) == pytest.approx(-0.001 / 120)
-    cosine = TrainingConfig(epochs=10, lr_schedule="cosine")
+    cosine = TrainingConfig(epochs=10, learning_rate_schedule="cosine")
     assert cosine.learning_rate_at(5) == pytest.approx(0.0005)
-    constant = TrainingConfig(epochs=10, lr_schedule="constant")
+    constant = TrainingConfig(epochs=10, learning_rate_schedule="constant")
     assert constant.learning_rate_at(9) == 0.001
 
 

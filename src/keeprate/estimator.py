@@ -40,7 +40,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     Parameters
     ----------
-    module : str or callable
+    model : str or callable
         "auto" (a small CNN for images of 16 x 16 pixels or more, else the MLP), a name of
         `keeprate.engine.MODELS`, `package.module:factory`, or a factory
         `(input_shape, n_classes) -> nn.Module`.
@@ -64,7 +64,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     epochs, batch_size : int
         As in `keeprate.engine.TrainingConfig`; batches are never larger than the training set.
     optimizer : {"adam", "sgd", "rmsprop"}
-    lr : float
+    learning_rate : float
     validation : float or int
         Share or number of the samples that `fit` holds out where it is given no validation set.
         Their labels are as noisy as the others'. The search then goes by how well predictions
@@ -107,7 +107,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     >>> X, y = make_blobs(300, centers=3, random_state=0)
     >>> noisy = y.copy()
     >>> noisy[::5] = (y[::5] + 1) % 3
-    >>> classifier = NoisyLabelClassifier(trials=4, epochs=10, batch_size=32, lr=0.01,
+    >>> classifier = NoisyLabelClassifier(trials=4, epochs=10, batch_size=32, learning_rate=0.01,
     ...                                   random_state=0).fit(X, noisy)
     >>> classifier.score(X, y) > 0.9
     True
@@ -117,7 +117,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def __init__(
         self,
-        module: str | Factory = "auto",
+        model: str | Factory = "auto",
         *,
         method: str | Method = "co-teaching",
         schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "search",
@@ -128,14 +128,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         epochs: int = 40,
         batch_size: int = 128,
         optimizer: str = "adam",
-        lr: float = 1e-3,
+        learning_rate: float = 1e-3,
         validation: float = HELD_OUT,
         noise_rate: float | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.module = module
+        self.model = model
         self.method = method
         self.schedule = schedule
         self.trials = trials
@@ -145,7 +145,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.epochs = epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
-        self.lr = lr
+        self.learning_rate = learning_rate
         self.validation = validation
         self.noise_rate = noise_rate
         self.device = device
@@ -230,19 +230,19 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], *, module: Factory | None = None
+        cls, folder: str | os.PathLike[str], *, model: Factory | None = None
     ) -> NoisyLabelClassifier:
         """Read what `save` wrote; `study_` is None.
 
         Parameters
         ----------
-        module : callable, optional
+        model : callable, optional
             The factory, where the classifier was given one that is not a name.
 
         Raises
         ------
         InputError
-            If the folder does not hold a saved classifier, or its network needs `module`.
+            If the folder does not hold a saved classifier, or its network needs `model`.
         """
         path = Path(folder)
         if not (path / ESTIMATOR_FILE).exists():
@@ -250,7 +250,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         description = read_json(path / ESTIMATOR_FILE)
         tensors, _ = load_tensors(path / ARRAYS_FILE)
         try:
-            parameters = description["parameters"] | ({} if module is None else {"module": module})
+            parameters = description["parameters"] | ({} if model is None else {"model": model})
             classifier = cls(**parameters)
             classifier.classes_ = np.array(description["classes"])
             classifier.n_features_in_ = int(description["n_features_in"])
@@ -271,7 +271,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "version of keeprate wrote it."
             ) from error
         classifier.study_ = None
-        classifier._classifier = load_classifier(path, model=module)
+        classifier._classifier = load_classifier(path, model=model)
         return classifier
 
     # How it is done ----------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             epochs=self.epochs,
             batch_size=min(self.batch_size, len(data.train)),
             optimizer=self.optimizer,
-            learning_rate=self.lr,
+            learning_rate=self.learning_rate,
             device=self.device,
         )
         options: dict[str, Any] = {
@@ -336,8 +336,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return train(data, schedule=schedule, **options)
 
     def _model(self, input_shape: tuple[int, ...]) -> str | Factory:
-        if self.module != "auto":
-            return self.module
+        if self.model != "auto":
+            return self.model
         images = len(input_shape) == 3 and min(input_shape[1:]) >= 16
         return "model1" if images else "mlp"
 

@@ -107,12 +107,12 @@ OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="adam, sgd or rmsprop.", rich_help_panel=TRAINING)
 ]
 LearningRate = Annotated[
-    float, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)
+    float, typer.Option("--learning-rate", help="Learning rate.", rich_help_panel=TRAINING)
 ]
 LrSchedule = Annotated[
     str,
     typer.Option(
-        "--lr-schedule",
+        "--learning-rate-schedule",
         help="linear-decay (to zero from 40 % of the epochs), constant or cosine.",
         rich_help_panel=TRAINING,
     ),
@@ -132,10 +132,10 @@ TensorBoardOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
-PopulationOption = Annotated[
+LockstepOption = Annotated[
     str,
     typer.Option(
-        "--population",
+        "--lockstep",
         help="Candidates that train in lockstep: auto (what fits in memory) or a number.",
         rich_help_panel=TRAINING,
     ),
@@ -236,11 +236,11 @@ def search_command(
     validation: Validation = "auto",
     batch_size: BatchSize = 128,
     optimizer: OptimizerOption = "adam",
-    lr: LearningRate = 1e-3,
-    lr_schedule: LrSchedule = "linear-decay",
+    learning_rate: LearningRate = 1e-3,
+    learning_rate_schedule: LrSchedule = "linear-decay",
     precision: Precision = "auto",
     device: Device = "auto",
-    population: PopulationOption = "auto",
+    lockstep: LockstepOption = "auto",
     tensorboard: TensorBoardOption = False,
 ) -> None:
     """Search R(t), train the final networks with it, compare, and write everything to --out."""
@@ -248,7 +248,9 @@ def search_command(
     from keeprate.schedules import get_space
     from keeprate.searching import search
 
-    config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
+    config = _config(
+        epochs, batch_size, optimizer, learning_rate, learning_rate_schedule, precision, device
+    )
     get_method(method)
     get_space(space)
     prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit, validation)
@@ -272,7 +274,7 @@ def search_command(
             baselines=baselines,
             restarts=restarts,
             noise_rate=noise_rate,
-            population=_population(population),
+            lockstep=_lockstep(lockstep),
             command=_command(),
             progress=progress,
             tensorboard=tensorboard,
@@ -307,18 +309,20 @@ def train_command(
     validation: Validation = "auto",
     batch_size: BatchSize = 128,
     optimizer: OptimizerOption = "adam",
-    lr: LearningRate = 1e-3,
-    lr_schedule: LrSchedule = "linear-decay",
+    learning_rate: LearningRate = 1e-3,
+    learning_rate_schedule: LrSchedule = "linear-decay",
     precision: Precision = "auto",
     device: Device = "auto",
-    population: PopulationOption = "auto",
+    lockstep: LockstepOption = "auto",
     tensorboard: TensorBoardOption = False,
 ) -> None:
     """Train without a search: by the noise rate, or with a schedule that is there already."""
     from keeprate.engine import get_method
     from keeprate.runs import train
 
-    config = _config(epochs, batch_size, optimizer, lr, lr_schedule, precision, device)
+    config = _config(
+        epochs, batch_size, optimizer, learning_rate, learning_rate_schedule, precision, device
+    )
     get_method(method)
     prepared = _prepare(data, noise, model, seed, inputs, label, true_label, limit, validation)
     _introduce(prepared)
@@ -334,7 +338,7 @@ def train_command(
             baselines=baselines,
             restarts=restarts,
             noise_rate=noise_rate,
-            population=_population(population),
+            lockstep=_lockstep(lockstep),
             command=_command(),
             progress=progress,
             tensorboard=tensorboard,
@@ -430,8 +434,8 @@ def _config(
     epochs: int,
     batch_size: int,
     optimizer: str,
-    lr: float,
-    lr_schedule: str,
+    learning_rate: float,
+    learning_rate_schedule: str,
     precision: str,
     device: str,
 ) -> TrainingConfig:
@@ -441,8 +445,8 @@ def _config(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
-        learning_rate=lr,
-        lr_schedule=lr_schedule,
+        learning_rate=learning_rate,
+        learning_rate_schedule=learning_rate_schedule,
         precision=precision,
         device=device,
     )
@@ -473,13 +477,13 @@ def _columns(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
-def _population(text: str) -> int | None:
+def _lockstep(text: str) -> int | None:
     from keeprate.errors import invalid
 
     if text == "auto":
         return None
     if not text.isdigit():
-        raise invalid("population", "be 'auto' or a whole number", text, "leave it out")
+        raise invalid("lockstep", "be 'auto' or a whole number", text, "leave it out")
     return int(text)
 
 

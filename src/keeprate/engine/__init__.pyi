@@ -23,6 +23,7 @@ from .models import ModelFactory as ModelFactory
 from .models import get_model as get_model
 from .models import mlp as mlp
 from .population import Curves as Curves
+from .population import EpochMetrics as EpochMetrics
 from .population import Population as Population
 from .population import new_population as new_population
 from .population import trial_value as trial_value

@@ -33,7 +33,7 @@ class TrainingConfig:
     optimizer : {"adam", "sgd", "rmsprop"}
         All three work element by element, so that candidates stay independent.
     learning_rate : float
-    lr_schedule : {"linear-decay", "constant", "cosine"}
+    learning_rate_schedule : {"linear-decay", "constant", "cosine"}
         "linear-decay": constant for the first 40 % of the epochs, then linear to zero, as the
         paper's "from the 80th of 200 epochs".
     weight_decay, momentum : float
@@ -48,7 +48,7 @@ class TrainingConfig:
     batch_size: int = 128
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    lr_schedule: str = "linear-decay"
+    learning_rate_schedule: str = "linear-decay"
     weight_decay: float = 0.0
     momentum: float = 0.9
     precision: str = "auto"
@@ -65,7 +65,7 @@ class TrainingConfig:
             )
         for name, known in (
             ("optimizer", tuple(OPTIMIZERS)),
-            ("lr_schedule", ("linear-decay", "constant", "cosine")),
+            ("learning_rate_schedule", ("linear-decay", "constant", "cosine")),
             ("precision", ("auto", "float32", "bfloat16")),
         ):
             value = getattr(self, name)
@@ -80,9 +80,9 @@ class TrainingConfig:
         >>> round(TrainingConfig(epochs=200).learning_rate_at(140), 6)
         0.0005
         """
-        if self.lr_schedule == "constant":
+        if self.learning_rate_schedule == "constant":
             return self.learning_rate
-        if self.lr_schedule == "cosine":
+        if self.learning_rate_schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         start = 0.4 * self.epochs
         return self.learning_rate * min(1.0, (self.epochs - epoch) / (self.epochs - start))

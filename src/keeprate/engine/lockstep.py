@@ -51,7 +51,7 @@ class Setup:
     config: TrainingConfig
     seed: int
     folder: Path | None
-    population: int | None  # candidates in lockstep; None: as many as fit
+    lockstep: int | None  # candidates that train together at most; None: as many as fit
     normaliser: Normaliser
     progress: Progress | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -69,7 +69,7 @@ def make_setup(
     config: TrainingConfig,
     seed: int,
     out: str | os.PathLike[str] | None,
-    population: int | None,
+    lockstep: int | None,
     progress: Progress | None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
@@ -82,8 +82,8 @@ def make_setup(
             config.batch_size,
             "give a smaller --batch-size",
         )
-    if population is not None and population < 1:
-        raise invalid("population", "be at least 1", population, "leave it out to fit the memory")
+    if lockstep is not None and lockstep < 1:
+        raise invalid("lockstep", "be at least 1", lockstep, "leave it out to fit the memory")
     factory = get_model(model) if isinstance(model, str) else adapt_factory(model)
     with forked_seed(seed):
         build_model(factory, data.input_shape, data.n_classes)
@@ -95,7 +95,7 @@ def make_setup(
         config=config,
         seed=seed,
         folder=None if out is None else Path(out),
-        population=population,
+        lockstep=lockstep,
         normaliser=Normaliser.fit(data.train.inputs),
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
@@ -126,7 +126,7 @@ def train_schedules(
     `n_tracked` are the first candidates whose opinions of the training samples are kept.
     """
     device = setup.config.resolve_device()
-    size = setup.population
+    size = setup.lockstep
     if size is None:
         batch = setup.normaliser(data.train.inputs[: setup.config.batch_size])
         size = fitting_candidates(setup.build, batch, n_peers=methods[0].n_networks, device=device)

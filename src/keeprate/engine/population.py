@@ -22,17 +22,62 @@ from keeprate.errors import invalid
 from keeprate.seeding import derive_seed
 
 
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What was measured of one candidate at the end of an epoch; peers averaged.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1.
+    train_loss : float
+    train_accuracy : float
+        Against the labels as given; accuracies and label precision lie in [0, 1].
+    validation_accuracy : float
+    validation_score : float
+        By `Data.criterion`.
+    test_accuracy : float or None
+        None without a test split.
+    label_precision : float or None
+        The share of the kept samples whose label is right; None where true labels are unknown.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float
+    validation_score: float
+    test_accuracy: float | None
+    label_precision: float | None
+
+
 @dataclass
 class Curves:
-    """What was measured of one candidate at the end of each epoch; peers averaged."""
+    """The metrics of one candidate, epoch by epoch; see `EpochMetrics`."""
 
     train_loss: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)  # against the labels as given
+    train_accuracy: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
-    validation_score: list[float] = field(default_factory=list)  # by `Data.criterion`
-    test_accuracy: list[float] = field(default_factory=list)
-    label_precision: list[float] = field(default_factory=list)
+    validation_score: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)  # empty without a test split
+    label_precision: list[float] = field(default_factory=list)  # empty without true labels
     seconds: float = 0.0  # this candidate's share of the population's time
+
+    def __len__(self) -> int:
+        return len(self.train_loss)
+
+    def at(self, epoch: int) -> EpochMetrics:
+        """The metrics of an epoch, counted from 1."""
+        place = epoch - 1
+        return EpochMetrics(
+            epoch,
+            self.train_loss[place],
+            self.train_accuracy[place],
+            self.validation_accuracy[place],
+            self.validation_score[place],
+            self.test_accuracy[place] if self.test_accuracy else None,
+            self.label_precision[place] if self.label_precision else None,
+        )
 
 
 @dataclass

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TINY = 1e-12
@@ -93,15 +95,16 @@ class NoiseEstimate:
     noise_rate, noise_rate_std : float
         Share of wrong labels and its standard error (of sampling; networks that are wrong, or have
         memorised the labels, are not in it).
-    transition_matrix, transition_matrix_std : Tensor [C, C]
+    transition_matrix, transition_matrix_std : array [C, C], or None
         [i, j] is the share of class i that is labelled j, and its standard error, likewise (that
         of the share with one sample more on either side: a share of 0 is not known for sure).
+        None only if read from a file that had no room for them.
     """
 
     noise_rate: float
     noise_rate_std: float
-    transition_matrix: Tensor
-    transition_matrix_std: Tensor
+    transition_matrix: NDArray[np.float64] | None
+    transition_matrix_std: NDArray[np.float64] | None
 
 
 def estimate_noise(
@@ -143,7 +146,8 @@ def estimate_noise(
     variance = (prior.square() * wrong * (1 - wrong) / seen[:, 0].clamp_min(1)).sum()
     smooth = (counts + 1) / (seen + 2)
     spread = (smooth * (1 - smooth) / (seen + 2)).sqrt()
-    return NoiseEstimate(float((prior * wrong).sum()), float(variance.sqrt()), matrix, spread)
+    rate, deviation = float((prior * wrong).sum()), float(variance.sqrt())
+    return NoiseEstimate(rate, deviation, matrix.cpu().numpy(), spread.cpu().numpy())
 
 
 def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:

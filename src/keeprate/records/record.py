@@ -1,45 +1,287 @@
-"""The run record: everything a run was given and found, as JSON."""
+"""The run record: everything that a run was given and has found.
+
+A record is typed to the last number; JSON is what `save_record` writes and `load_record` reads.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from keeprate.engine import Curves, EpochMetrics
 from keeprate.errors import InputError
 from keeprate.files import read_json, write_json
+from keeprate.noise import NoiseEstimate
+from keeprate.schedules import Schedule
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RECORD_FILE = "record.json"
-_REQUIRED: dict[str, type] = {
-    "schema_version": int,
-    "kind": str,
-    "config": dict,
-    "data": dict,
-    "trials": list,
-    "results": list,
-    "finished": bool,
-}
+MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 
 
-def new_record(
-    kind: str, *, command: str, config: dict[str, Any], data: dict[str, Any]
-) -> dict[str, Any]:
-    """A record with nothing found yet."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "command": command,
-        "config": config,
-        "versions": versions(),
-        "data": data,
-        "trials": [],
-        "results": [],
-        "cost": {},
-        "finished": False,
-    }
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set of a run.
+
+    Attributes
+    ----------
+    name : str
+    n_train, n_validation, n_test : int
+        Samples.
+    class_names : tuple of C str
+    input_shape : tuple of int
+        Of one sample.
+    noise : str
+        What was injected, as `Noise.parse` reads it.
+    noise_rate : float or None
+        Measured share of wrong training labels; None where the true labels are unknown.
+    validation_labels, test_labels : {"clean", "noisy", "unknown"}
+        What is known of the labels of a split (`Split.label_status`).
+    validation_from : str
+        Where the validation samples come from, in words.
+    criterion : {"accuracy", "determinant"}
+        What validation scores are.
+    """
+
+    name: str
+    n_train: int
+    n_validation: int
+    n_test: int
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    noise: str
+    noise_rate: float | None
+    validation_labels: str
+    test_labels: str
+    validation_from: str
+    criterion: str
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial of a search.
+
+    Attributes
+    ----------
+    number : int
+        In the study, from 0.
+    parameters : dict of str to float
+        Of the search space.
+    keep_rate : tuple of T floats
+    state : {"complete", "pruned", "short", "failed"}
+        "short": trained in fewer epochs, as planned.
+    value : float or None
+        What a complete trial is worth; the search maximises it.
+    reached : float or None
+        The value where the training ended; None of a failed trial.
+    confirms : int or None
+        The trial whose schedule was trained again.
+    validation_score : tuple of float
+        After each epoch.
+    seconds : float
+    """
+
+    number: int
+    parameters: dict[str, float]
+    keep_rate: tuple[float, ...]
+    state: str
+    value: float | None
+    reached: float | None
+    confirms: int | None
+    validation_score: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RestartSummary:
+    """One of the final trainings of a plan.
+
+    Attributes
+    ----------
+    schedule : int
+        Which of the plan's schedules it was trained with, from 0.
+    validation_score : float or None
+        At the end; None if the loss was not finite.
+    seconds : float
+    """
+
+    schedule: int
+    validation_score: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The best final training of a plan.
+
+    Attributes
+    ----------
+    name : str
+        "searched" or "custom" for a run's own, else the method's name.
+    label : str
+        For people.
+    method : str
+    schedule : Schedule
+    finalist : int or None
+        Which of several schedules won, from 0; None where the plan has one.
+    curves : Curves
+    restarts : tuple of RestartSummary
+    transition_matrix : array [C, C] or None
+        That corrected the loss; None in a file if it has more than 200 classes.
+    transition_error : float or None
+        Of this matrix, where the true labels are known (`keeprate.noise.transition_error`).
+    """
+
+    name: str
+    label: str
+    method: str
+    schedule: Schedule
+    finalist: int | None
+    curves: Curves
+    restarts: tuple[RestartSummary, ...]
+    transition_matrix: NDArray[np.float64] | None = None
+    transition_error: float | None = None
+
+    @property
+    def last(self) -> EpochMetrics:
+        """What was measured at the last epoch."""
+        return self.curves.at(len(self.curves))
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The best epoch on the test set, or without one on the validation set.
+
+        The number is optimistic: early-stop tables of the literature report it.
+        """
+        judged = self.curves.test_accuracy or self.curves.validation_score
+        return self.curves.at(int(np.argmax(judged)) + 1)
+
+    @property
+    def seconds(self) -> float:
+        """Of all restarts together; what trained in lockstep has equal shares."""
+        return sum(restart.seconds for restart in self.restarts)
+
+
+@dataclass(frozen=True)
+class FirstTraining:
+    """The training that estimated the noise rate for `schedule="auto"`."""
+
+    noise_rate: float
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialCounts:
+    """How many trials a search has, and how many of them confirm the best schedules."""
+
+    trials: int
+    confirm: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run has cost.
+
+    Attributes
+    ----------
+    candidate_epochs : int
+        Epochs of all candidates of the search, or of the first training.
+    full_trainings : float
+        The same in trainings of all epochs.
+    search_seconds, final_seconds : float
+    """
+
+    candidate_epochs: int = 0
+    full_trainings: float = 0.0
+    search_seconds: float = 0.0
+    final_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label that looks wrong, to be looked at.
+
+    Attributes
+    ----------
+    index : int
+        Row of the sample in the data as the user gave it.
+    given, predicted : str
+        Class names.
+    score : float
+        Probability that the given label is right.
+    name : str
+        What people know the sample by; empty if nothing.
+    image : str
+        A PNG or JPEG in base64; empty if the sample is no image.
+    values : dict of str to float
+        Of a row of numbers.
+    """
+
+    index: int
+    given: str
+    predicted: str
+    score: float
+    name: str = ""
+    image: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was given and has found.
+
+    Attributes
+    ----------
+    kind : {"search", "train"}
+    command : str
+        As typed; empty for a run from Python.
+    config : dict
+        All options, as plain values: a run goes on only with the same.
+    versions : dict of str to str
+        What a result may depend on.
+    data : DataSummary
+    trial_counts : TrialCounts or None
+        Of a search, once they are known.
+    trials : tuple of TrialSummary
+    finalists : tuple of tuples of int
+        Trial numbers: all trainings of each schedule that went into the final trainings.
+    first : FirstTraining or None
+    results : tuple of Result
+        The run's own first.
+    noise_estimate : NoiseEstimate or None
+    labels_judged, label_issues : int
+        How many labels were judged, how many of them look wrong.
+    suspects : tuple of Suspect
+    cost : Cost
+    finished : bool
+    """
+
+    kind: str
+    command: str
+    config: dict[str, Any]
+    versions: dict[str, str]
+    data: DataSummary
+    trial_counts: TrialCounts | None = None
+    trials: tuple[TrialSummary, ...] = ()
+    finalists: tuple[tuple[int, ...], ...] = ()
+    first: FirstTraining | None = None
+    results: tuple[Result, ...] = ()
+    noise_estimate: NoiseEstimate | None = None
+    labels_judged: int = 0
+    label_issues: int = 0
+    suspects: tuple[Suspect, ...] = ()
+    cost: Cost = Cost()
+    finished: bool = False
 
 
 def versions() -> dict[str, str]:
@@ -51,32 +293,73 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_record(folder: Path, record: dict[str, Any]) -> None:
+def save_record(folder: Path, record: RunRecord) -> None:
     """Write `record.json`, atomically."""
-    write_json(folder / RECORD_FILE, record)
+    write_json(folder / RECORD_FILE, to_json(record))
 
 
-def load_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a run folder's record and check its shape.
+def load_record(folder: str | os.PathLike[str]) -> RunRecord:
+    """Read a run folder's record.
 
     Raises
     ------
     InputError
-        If it is missing, damaged, or of a later version of keeprate.
+        If the record is missing, damaged, or written by another version of keeprate.
     """
     path = Path(folder) / RECORD_FILE
-    record = read_json(path)
-    version = record.get("schema_version")
+    return from_json(read_json(path), path)
+
+
+def to_json(record: RunRecord) -> dict[str, Any]:
+    """The record as JSON holds it.
+
+    Each result also gets its last and its best epoch, and its seconds, for people who read the
+    file; `from_json` derives them anew.
+    """
+    plain: dict[str, Any] = msgspec.to_builtins(record, enc_hook=_encode)
+    for entry, result in zip(plain["results"], record.results, strict=True):
+        entry["seconds"] = result.seconds
+        entry["last"] = msgspec.to_builtins(result.last)
+        entry["best"] = msgspec.to_builtins(result.best)
+    return {"schema_version": SCHEMA_VERSION} | plain
+
+
+def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
+    """Read what `to_json` gives; `path` is for messages.
+
+    Raises
+    ------
+    InputError
+        If the value is no record, or that of another version.
+    """
+    version = value.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by a later keeprate (schema {version}, this one reads up to "
+            f"{path} was written by a later keeprate (schema {version}, this one reads "
             f"{SCHEMA_VERSION}); update keeprate."
         )
-    for name, kind in _REQUIRED.items():
-        if not isinstance(record.get(name), kind):
-            raise InputError(
-                f"{path} must hold {name!r} ({kind.__name__}), got "
-                f"{record.get(name, 'nothing')!r}; it is damaged: delete it or choose another "
-                "folder."
-            )
-    return record
+    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+        raise InputError(
+            f"{path} was written by an earlier keeprate (schema {version}, this one reads "
+            f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
+            "again in another folder."
+        )
+    try:
+        return msgspec.convert(value, RunRecord, dec_hook=_decode)
+    except (msgspec.ValidationError, InputError) as error:
+        raise InputError(
+            f"{path} must hold a run record ({error}); the file is damaged: delete it or choose "
+            "another folder."
+        ) from error
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):  # vectors are schedules, tables transition matrices
+        return value.tolist() if value.ndim == 1 or len(value) <= MOST_CLASSES else None
+    return dict(value)  # the read-only parameters of a schedule
+
+
+def _decode(kind: Any, value: Any) -> Any:
+    if value is None:  # left out of the file for its size
+        return None
+    return np.array(value, dtype=np.float64)

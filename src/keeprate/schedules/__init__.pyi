@@ -14,10 +14,10 @@ from .formulas import single_power_decay as single_power_decay
 from .named import estimated_schedule as estimated_schedule
 from .named import load_schedule as load_schedule
 from .named import named_schedule as named_schedule
-from .presets import GIVEN as GIVEN
-from .presets import begin_with as begin_with
-from .presets import given_in_words as given_in_words
-from .presets import given_keep_rate as given_keep_rate
+from .presets import PRESETS as PRESETS
+from .presets import preset_keep_rate as preset_keep_rate
+from .presets import presets_for as presets_for
+from .presets import presets_in_words as presets_in_words
 from .schedule import Schedule as Schedule
 from .schedule import as_schedule as as_schedule
 from .spaces import SPACES as SPACES

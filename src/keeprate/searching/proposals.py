@@ -23,11 +23,11 @@ from keeprate.schedules import (
     Array,
     Schedule,
     Space,
-    begin_with,
-    given_keep_rate,
+    preset_keep_rate,
+    presets_for,
 )
 from keeprate.searching.sampler import (
-    DEFAULT_POPULATION_SIZE,
+    DEFAULT_GENERATION_SIZE,
     NaturalGradientSampler,
     from_unit,
 )
@@ -75,7 +75,7 @@ class Proposals:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
     warm_start : bool
-        Whether the first trials are `earlier` schedules and, where at least four explore, `GIVEN`
+        Whether the first trials are `earlier` schedules and, where at least four explore, `PRESETS`
         ones.
     fidelity : float
         Share of the T epochs that explored trials train for.
@@ -119,11 +119,11 @@ class Proposals:
         return name, step
 
     @property
-    def population_size(self) -> int:
+    def generation_size(self) -> int:
         """Trials asked at once: a generation."""
         if self._kind[0] == "paper":
             return max(2, self.trials // PAPER_ITERATIONS)
-        return DEFAULT_POPULATION_SIZE
+        return DEFAULT_GENERATION_SIZE
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -142,24 +142,24 @@ class Proposals:
         return self.trials - sum(self.rounds)
 
     @property
-    def n_given(self) -> int:
+    def n_presets(self) -> int:
         """How many of the explored trials, the first ones, are given schedules.
 
         >>> from keeprate.schedules import get_space
         >>> plan = (get_space("basis"), 40, "random")
-        >>> [Proposals(*plan, n, confirm=0, seed=0).n_given for n in (3, 4, 40)]
+        >>> [Proposals(*plan, n, confirm=0, seed=0).n_presets for n in (3, 4, 40)]
         [0, 4, 10]
         """
-        return len(self._given)
+        return len(self._presets)
 
     @cached_property
-    def _given(self) -> list[Array]:
+    def _presets(self) -> list[Array]:
         """The schedules [T] of a warm start."""
         # With one epoch, R(1) = 1, all of them would be the same.
         if not self.warm_start or self.epochs == 1:
             return []
-        first = begin_with(self.n_explored, self.earlier)
-        return [given_keep_rate(one, self.epochs) for one in first]
+        first = presets_for(self.n_explored, self.earlier)
+        return [preset_keep_rate(one, self.epochs) for one in first]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -179,13 +179,13 @@ class Proposals:
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
         asked = len(existing)
         # An interruption between two questions leaves a population incomplete: fill it up.
-        target = self.population_of(running[0].number if running else asked).stop
+        target = self.generation_of(running[0].number if running else asked).stop
         distributions = self.space.distributions(self.epochs)
 
         def complete(trial: optuna.Trial) -> None:
             fixed = None
-            if trial.number < self.n_given:
-                fixed = nearest_parameters(self.space, self._given[trial.number])
+            if trial.number < self.n_presets:
+                fixed = nearest_parameters(self.space, self._presets[trial.number])
             again = self._to_confirm(trial.number, existing)
             if again is not None:
                 trial.set_user_attr("confirms", again.number)
@@ -202,18 +202,18 @@ class Proposals:
             complete(study.ask())
         return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
 
-    def population_of(self, number: int) -> range:
+    def generation_of(self, number: int) -> range:
         """The trials that are asked for, and trained, together with trial `number`.
 
         >>> from keeprate.schedules import get_space
         >>> proposals = Proposals(get_space("basis"), 40, "random", 40, 10, 0)
-        >>> [proposals.population_of(n) for n in (9, 25, 30, 39)]
+        >>> [proposals.generation_of(n) for n in (9, 25, 30, 39)]
         [range(0, 10), range(20, 30), range(30, 37), range(37, 40)]
         """
         # What is to be confirmed is known only when all is explored.
         if number < self.n_explored:
-            start = number // self.population_size * self.population_size
-            return range(start, min(start + self.population_size, self.n_explored))
+            start = number // self.generation_size * self.generation_size
+            return range(start, min(start + self.generation_size, self.n_explored))
         start = self.n_explored
         for size in self.rounds:
             if number < start + size:
@@ -275,14 +275,14 @@ def _tpe(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
 
 def _natural_gradient(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
     return NaturalGradientSampler(
-        seed=seed, population_size=proposals.population_size, features=proposals.keep_rates
+        seed=seed, generation_size=proposals.generation_size, features=proposals.keep_rates
     )
 
 
 def _paper(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
     return NaturalGradientSampler(
         seed=seed,
-        population_size=proposals.population_size,
+        generation_size=proposals.generation_size,
         fisher="monte-carlo",
         utilities="raw",
         step_size=float(proposals._kind[1]),

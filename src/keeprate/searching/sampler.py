@@ -6,7 +6,7 @@ the search distribution by replaying the finished trials.
 The rule of replay
 ------------------
 Generation 0 is the uniform distribution. As soon as a trial is asked for while at least
-`population_size` finished trials belong to no generation yet, that trial opens the next one and
+`generation_size` finished trials belong to no generation yet, that trial opens the next one and
 writes down the numbers of all of them, its *claims*; the next distribution is the update by
 exactly these trials. Later trials only write down their generation. So what a generation is made
 of is decided once, in the storage, and replay does not depend on who finished when:
@@ -57,7 +57,7 @@ generation g, {"generation": g, "claims": [trial numbers]}."""
 
 SCREENING = zlib.crc32(b"keeprate:screening")  # a stream of random numbers of its own
 
-DEFAULT_POPULATION_SIZE = 10  # the paper's, Sec. 4
+DEFAULT_GENERATION_SIZE = 10  # the paper's, Sec. 4
 
 Numerical: TypeAlias = FloatDistribution | IntDistribution
 NumericalSpace: TypeAlias = Mapping[str, Numerical]
@@ -80,19 +80,18 @@ class NaturalGradientSampler(BaseSampler):
     ----------
     seed : int, optional
         Not negative. None draws one.
-    population_size : int, optional
+    generation_size : int, optional
         Finished trials per update; 10 if None. An update takes more if more are there.
     fisher, utilities, step_size
-        As in `keeprate.searching.natural_gradient.NaturalGradient`. For raw utilities a pruned trial has
-        its last value, but at most the worst complete one of its generation.
+        As in `keeprate.searching.natural_gradient.NaturalGradient`. For raw utilities a pruned
+        trial has its last value, but at most the worst complete one of its generation.
     features : callable, optional
         The numerical parameters that all trials share, an array [n] of each -> what they stand
         for, [n, f]. From the second generation on each trial is then the most promising of
         several hundred proposals, as judged by a Gaussian process over these rows
         (`keeprate.searching.surrogate`). Worth it where the rows say more than the parameters, as a
-        schedule
-        does. The updates then learn from points that the distribution alone would not have drawn;
-        `None` draws from it, as the paper does.
+        schedule does. The updates then learn from points that the distribution alone would not
+        have drawn; `None` draws from it, as the paper does.
     independent_sampler : optuna.samplers.BaseSampler, optional
         For parameters outside the common search space; uniform, seeded by trial, if None.
 
@@ -115,7 +114,7 @@ class NaturalGradientSampler(BaseSampler):
         self,
         *,
         seed: int | None = None,
-        population_size: int | None = None,
+        generation_size: int | None = None,
         fisher: Fisher = "closed-form",
         utilities: Utilities = "rank",
         step_size: float | None = None,
@@ -125,12 +124,12 @@ class NaturalGradientSampler(BaseSampler):
         check_options(fisher, utilities, step_size)
         if seed is not None and seed < 0:
             raise invalid("seed", "not be negative", seed, "use 0 or more")
-        if population_size is not None and population_size < 2:
+        if generation_size is not None and generation_size < 2:
             remedy = "an update compares samples: use 4 or more"
-            raise invalid("population_size", "be at least 2", population_size, remedy)
+            raise invalid("generation_size", "be at least 2", generation_size, remedy)
         self._seeded = seed is not None
         self._seed = _fresh_seed() if seed is None else int(seed)
-        self._population_size = population_size or DEFAULT_POPULATION_SIZE
+        self._population_size = generation_size or DEFAULT_GENERATION_SIZE
         self._fisher: Fisher = fisher
         self._utilities: Utilities = utilities
         self._step_size = step_size

@@ -44,7 +44,7 @@ from keeprate.runs import (
     finished_run,
     get_baselines,
 )
-from keeprate.schedules import GIVEN, Schedule, get_space, given_in_words, load_schedule
+from keeprate.schedules import PRESETS, Schedule, get_space, load_schedule, presets_in_words
 from keeprate.searching.budget import LEAST, affordable, parse_budget
 from keeprate.searching.proposals import Proposals, confirming, describe_trial, tell
 from keeprate.searching.pruners import Judge, get_pruner, pruner_in_words
@@ -80,7 +80,7 @@ def search(
     baselines: Baselines = True,
     restarts: int = 3,
     noise_rate: float | None = None,
-    population: int | None = None,
+    lockstep: int | None = None,
     command: str = "",
     progress: Progress | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -97,7 +97,7 @@ def search(
     ----------
     data : Data
         From `keeprate.prepare`.
-    model, method, config, seed, baselines, noise_rate, population, tensorboard
+    model, method, config, seed, baselines, noise_rate, lockstep, tensorboard
         As in `keeprate.train`.
     space : str
         See `keeprate.schedules.SPACES`.
@@ -171,13 +171,13 @@ def search(
         config=config,
         seed=seed,
         out=out,
-        population=population,
+        lockstep=lockstep,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
     )
     n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
-    most = len(earlier) + len(GIVEN) if planned is None else planned[0] - planned[1]
+    most = len(earlier) + len(PRESETS) if planned is None else planned[0] - planned[1]
     options = {
         "method": chosen.name,
         "method_fingerprint": chosen.fingerprint(),
@@ -188,7 +188,7 @@ def search(
         "budget": None if budget is None else list(parse_budget(budget)),
         "fidelity": fidelity,
         "confirm": confirm,
-        "warm_start": begin and given_in_words(most, earlier),
+        "warm_start": begin and presets_in_words(most, earlier),
         "baselines": describe_baselines(compared),
         "restarts": restarts,
         "finalists": n_finalists,
@@ -342,7 +342,7 @@ def _run_trials(
             stream=STREAM,
             data=data,
             # Other batches for each population: else the search would fit R(t) to one sequence.
-            order=proposals.population_of(first).start,
+            order=proposals.generation_of(first).start,
             after_epoch=climb,
             after_group=finish_group,
         )
@@ -359,7 +359,7 @@ def _make_judge(
     judge, first = Judge(chosen, epochs), 0
     explored = study.get_trials(deepcopy=False)[: proposals.n_explored]
     while first < len(explored):
-        asked = proposals.population_of(first)
+        asked = proposals.generation_of(first)
         over = [t for t in explored[first : asked.stop] if t.state.is_finished()]
         curves = {t.number: json.loads(t.user_attrs["validation_score"]) for t in over}
         judge(over, _values(curves, epochs), epochs)
