@@ -10,6 +10,7 @@ from .runs import Run as Run
 from .runs import train as train
 from .schedules import Schedule as Schedule
 from .searching import NaturalGradientSampler as NaturalGradientSampler
+from .searching import SearchConfig as SearchConfig
 from .searching import search as search
 
 __version__: str

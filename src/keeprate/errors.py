@@ -13,13 +13,19 @@ class InputError(ValueError):
     """
 
 
+class Words(str):
+    """A description that a message shows as it is, not by its repr."""
+
+
 def invalid(name: str, requirement: str, received: object, remedy: str) -> InputError:
     """Build the house message: name, requirement, value received, remedy.
 
     >>> print(invalid("keep_rate", "lie in [0, 1]", 1.2, "clip the schedule"))
     keep_rate must lie in [0, 1], got 1.2; clip the schedule.
+    >>> print(invalid("labels", "be [N]", Words("shape (3, 1)"), "use ravel()"))
+    labels must be [N], got shape (3, 1); use ravel().
     """
-    shown = received if isinstance(received, str) and " " in received else repr(received)
+    shown = received if isinstance(received, Words) else repr(received)
     return InputError(f"{name} must {requirement}, got {shown}; {remedy}.")
 
 

@@ -1,81 +1,135 @@
-"""The record of a run folder: begun, or taken up again if nothing has changed."""
+"""The record of a run folder: a new one, or that of an interrupted run that goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from keeprate.engine import (
-    Setup,
-)
+from keeprate.data import Data
+from keeprate.engine import Setup
 from keeprate.errors import InputError
-from keeprate.records.record import RECORD_FILE, load_record, new_record, save_record
+from keeprate.records.record import (
+    RECORD_FILE,
+    DataSummary,
+    RunRecord,
+    load_record,
+    save_record,
+    versions,
+)
 
-MACHINE = ("training.device", "training.precision")  # parts of a configuration
+MACHINE = ("training.device", "training.precision")  # of a configuration
+DERIVED = {
+    "data_fingerprint": "data: other samples or labels than before",
+    "method_fingerprint": "method: its code is not the code of before",
+    "warm_start": "warm_start: other presets or other schedules than before",
+}
+"""Parts of a configuration that say little to a reader, and what to say in their place."""
 
 
-def open_record(
-    setup: Setup, kind: str, *, command: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    """A new record, or that of the interrupted run in the folder if the configuration is equal.
+def summarise(data: Data) -> DataSummary:
+    """Summarise a data set for the record."""
+    test = data.test
+    return DataSummary(
+        name=data.name,
+        n_train=len(data.train),
+        n_validation=len(data.validation),
+        n_test=0 if test is None else len(test),
+        class_names=data.class_names,
+        input_shape=data.input_shape,
+        noise=data.noise,
+        noise_rate=data.noise_rate,
+        validation_labels=data.validation.label_status,
+        test_labels="unknown" if test is None else test.label_status,
+        validation_from=data.validation_from,
+        criterion=data.criterion,
+    )
+
+
+def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, Any]) -> RunRecord:
+    """Begin a record, or take up that of the interrupted run in the folder.
+
+    Parameters
+    ----------
+    setup : Setup
+    kind : {"search", "train"}
+    command : str
+    options : mapping of str to plain values
+        The options that only this kind of run has.
 
     Raises
     ------
     InputError
-        If the folder holds a run with another configuration; the differences are named.
+        If the folder holds a run with another configuration; the message names the differences.
     """
     device = setup.config.resolve_device()
     # What "auto" stands for here: a run must not go on with other arithmetic than it began with.
     resolved = {"device": device.type, "precision": setup.config.resolve_precision(device)}
-    config = options | {
+    config = {
+        **options,
         "model": setup.model_name,
         "seed": setup.seed,
         "training": asdict(setup.config) | resolved,
         "data_fingerprint": setup.data.fingerprint(),
     }
-    record = new_record(kind, command=command, config=config, data=setup.data.describe())
+    new = RunRecord(kind, command, config, versions(), summarise(setup.data))
     folder = setup.folder
     if folder is None:
-        return record
-    if (folder / RECORD_FILE).exists():
-        found = load_record(folder)
-        data = record["data"] | found["data"]  # earlier versions said less of the same data
-        before = {"kind": found["kind"], **found["config"], "data": data}
-        changed = differences(before, {"kind": kind, **config, "data": record["data"]})
-        if found["finished"]:  # nothing goes on: any machine may read it
-            changed = [line for line in changed if not line.startswith(MACHINE)]
-        named = [line for line in changed if not line.startswith("data_fingerprint")]
-        changed = named or changed  # a hash says little where something else says it
-        if changed:
-            raise InputError(
-                f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
-                "choose another --out, or repeat the first command to continue that run."
-            )
-        return found
-    left = [path.name for path in (*folder.glob("study.db"), *folder.glob("checkpoint-*"))]
-    if left:
+        return new
+    if not (folder / RECORD_FILE).exists():
+        _refuse_remains(folder)
+        save_record(folder, new)
+        return new
+    old = load_record(folder)
+    if changed := _changes(old, new):
         raise InputError(
-            f"{folder} holds {', '.join(sorted(left))} without the {RECORD_FILE} that says of "
-            "which run; delete them or choose another --out."
+            f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
+            "choose another --out, or repeat the first command to continue that run."
         )
-    save_record(folder, record)
-    return record
+    return old
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Name what two configurations differ in.
+def _refuse_remains(folder: Path) -> None:
+    remains = [path.name for path in (*folder.glob("study.db"), *folder.glob("checkpoint-*"))]
+    if remains:
+        raise InputError(
+            f"{folder} holds {', '.join(sorted(remains))} without the {RECORD_FILE} of their run; "
+            "delete them or choose another --out."
+        )
+
+
+def _changes(old: RunRecord, new: RunRecord) -> list[str]:
+    """What keeps `new` from going on with `old`, in words."""
+    before, now = (
+        {"kind": record.kind, **record.config, "data": asdict(record.data)} for record in (old, new)
+    )
+    changed = differences(before, now)
+    if old.finished:  # nothing goes on: any machine may read it
+        changed = [line for line in changed if not line.startswith(MACHINE)]
+    plain = [line for line in changed if line.partition(":")[0] not in DERIVED]
+    return plain or [DERIVED[line.partition(":")[0]] for line in changed]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the differences between two configurations.
 
     >>> differences({"epochs": 40, "seed": 0}, {"epochs": 20, "seed": 0})
     ['epochs: 40 before, 20 now']
     """
-    found = []
+    lines = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += [f"{name}.{line}" for line in differences(old, new)]
-        elif old != new:
-            found.append(f"{name}: {_short(old)} before, {_short(new)} now")
-    return found
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += [f"{name}.{line}" for line in differences(old, new)]
+        elif _plain(old) != _plain(new):
+            lines.append(f"{name}: {_short(old)} before, {_short(new)} now")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _short(value: Any) -> str:

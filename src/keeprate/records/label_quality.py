@@ -1,4 +1,4 @@
-"""Which labels look wrong: a score for each sample, a suggestion, ranked."""
+"""Label quality: the probability that each label is right, a suggestion, a ranking."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ def load_label_quality(
     path = Path(source)
     if path.is_dir():
         record = load_record(path)
-        if not record["finished"]:
+        if not record.finished:
             raise invalid("run", "be finished", str(path), "repeat its command: it goes on")
-        names = tuple(record["data"]["class_names"])
+        names = record.data.class_names
         return LabelQuality.load(path / QUALITY_FILE, names), names
     if path.suffix != ".npz":
         requirement = "be a run folder or an .npz file"

@@ -1,4 +1,4 @@
-"""The most suspect samples as a record holds them, to be looked at: pictures or numbers."""
+"""The most suspect samples, to be looked at: pictures or numbers."""
 
 from __future__ import annotations
 
@@ -9,72 +9,78 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from keeprate.data import Split
 from keeprate.records.label_quality import LabelQuality
+from keeprate.records.record import Suspect
 
 MOST, LEAST_PER_CLASS = 240, 4
 LARGEST = 96  # pixels a side of a picture in the record
 MOST_COLUMNS = 12  # of a row of numbers
 
 
-def describe_suspects(
+def most_suspect(
     samples: Sequence[Split],
     quality: LabelQuality,
     class_names: Sequence[str],
     columns: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """The lowest scores among the issues of each given class; classes take turns.
+) -> tuple[Suspect, ...]:
+    """The lowest scores among the label issues of each given class; classes take turns.
 
     Parameters
     ----------
     samples : sequence of Split
-        Those that `quality` speaks of.
+        The samples that `quality` judges.
+    quality : LabelQuality
+    class_names : sequence of C str
     columns : sequence of str
         Names of the numbers, where the samples are rows of a table.
     """
     share = max(LEAST_PER_CLASS, MOST // len(class_names))
     issues = quality.ranking[quality.is_issue[quality.ranking]]
-    taken = dict.fromkeys(range(len(class_names)), 0)
-    places = []  # in its class, in all
+    n_of_class = dict.fromkeys(range(len(class_names)), 0)
+    places = []  # within its class, among all
     for place, given in enumerate(quality.given[issues].tolist()):
-        places.append((taken[given], place))
-        taken[given] += 1
-    chosen = [int(issues[place]) for turn, place in sorted(places) if turn < share][:MOST]
-
-    def shown(row: int) -> dict[str, Any]:
-        for split in samples:
-            place = (split.rows == row).nonzero()
-            if len(place):
-                sample = split.inputs[int(place[0, 0])]
-                details = _shown(sample, columns)
-                # Of a text nobody wants to see the numbers that it was made to.
-                known = bool(quality.names) and len(columns) != sample.numel()
-                return {} if known and "values" in details else details
-        return {}
-
-    return [
-        {
-            "index": int(quality.rows[i]),
-            "given": class_names[quality.given[i]],
-            "predicted": class_names[quality.predicted[i]],
-            "score": round(float(quality.scores[i]), 6),
-            **({"name": quality.names[i]} if quality.names else {}),
-            **shown(int(quality.rows[i])),
-        }
-        for i in chosen
-    ]
+        places.append((n_of_class[given], place))
+        n_of_class[given] += 1
+    positions = [int(issues[place]) for turn, place in sorted(places) if turn < share][:MOST]
+    suspects = []
+    for position in positions:
+        sample = _sample(samples, int(quality.rows[position]))
+        image = _picture(sample) if _is_image(sample) else ""
+        # Nobody wants to see the numbers that a text was made to.
+        is_text = bool(quality.names) and len(columns) != sample.size
+        suspects.append(
+            Suspect(
+                index=int(quality.rows[position]),
+                given=class_names[quality.given[position]],
+                predicted=class_names[quality.predicted[position]],
+                score=round(float(quality.scores[position]), 6),
+                name=quality.names[position] if quality.names else "",
+                image=image,
+                values={} if image or is_text else _values(sample, columns),
+            )
+        )
+    return tuple(suspects)
 
 
-def _shown(sample: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-    array = sample.cpu().numpy()
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        return {"image": _picture(array)}
-    values = array.ravel()[:MOST_COLUMNS]
-    names = columns if len(columns) == array.size else [str(i) for i in range(len(values))]
-    numbers = [round(float(value), 4) for value in values]
-    return {"values": dict(zip(names, numbers, strict=False))}
+def _sample(samples: Sequence[Split], row: int) -> NDArray[Any]:
+    for split in samples:
+        place = (split.rows == row).nonzero()
+        if len(place):
+            return np.asarray(split.inputs[int(place[0, 0])].cpu().numpy())
+    return np.empty(0)
+
+
+def _is_image(sample: NDArray[Any]) -> bool:
+    return sample.ndim == 3 and sample.shape[0] in (1, 3, 4)
+
+
+def _values(sample: NDArray[Any], columns: Sequence[str]) -> dict[str, float]:
+    """The first numbers of a row, by column."""
+    values = sample.ravel()[:MOST_COLUMNS]
+    names = columns if len(columns) == sample.size else [str(i) for i in range(len(values))]
+    return {n: round(float(value), 4) for n, value in zip(names, values, strict=False)}
 
 
 def _picture(array: NDArray[Any]) -> str:

@@ -1,19 +1,19 @@
-"""The final trainings: each plan several times, all that can in lockstep, the best one kept."""
+"""The final trainings: every plan is trained several times, and its best training is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keeprate.data import Data
-from keeprate.engine import Curves, Population, Setup, train_schedules, trial_value
+from keeprate.engine import Candidate, Curves, Population, Setup, train_candidates, trial_value
 from keeprate.errors import InputError
 from keeprate.noise import empirical_transition_matrix, transition_error
+from keeprate.records import RestartSummary, Result
 from keeprate.runs.plans import Plan
 from keeprate.schedules import Schedule
 
@@ -21,152 +21,197 @@ MOST_TRACKED = 2**31  # bytes
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The networks of a plan, and what they said of the training samples while they learned."""
+class FinalTraining:
+    """One training of a plan.
+
+    Attributes
+    ----------
+    plan : Plan
+    restart : int
+        From 0; the plan's schedules take turns.
+    number : int
+        The candidate's number, which its seed depends on.
+    """
+
+    plan: Plan
+    restart: int
+    number: int
+
+    @property
+    def turn(self) -> int:
+        """Which of the plan's schedules this training has."""
+        return self.restart % len(self.plan.schedules)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of this training."""
+        return self.plan.schedules[self.turn]
+
+    @property
+    def candidate(self) -> Candidate:
+        """This training as the engine takes it."""
+        return Candidate(self.number, self.schedule, self.plan.method)
+
+
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """The networks of a plan's best training.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    modules : list of R nn.Module
+    log_probability : Tensor [n_train, C] or None
+        What the networks said of each training sample, summed over the later half of the epochs.
+    times_seen : Tensor [n_train] or None
+        How many terms each sum has.
+    """
 
     schedule: Schedule
     modules: list[nn.Module]
-    log_probability: Tensor | None  # [n_train, C], summed over the later half of the epochs
-    times_seen: Tensor | None  # [n_train], how many terms each sum has
+    log_probability: Tensor | None
+    times_seen: Tensor | None
+
+
+@dataclass
+class BestOfPlan:
+    """The trainings of one plan so far, of which the best by validation is kept."""
+
+    plan: Plan
+    keeps_networks: bool
+    restarts: list[RestartSummary] = field(default_factory=list)
+    best: FinalTraining | None = None
+    curves: Curves | None = None
+    transition_matrix: NDArray[np.float64] | None = None
+    networks: TrainedNetworks | None = None
+    _value: float | None = None
+
+    def add(self, training: FinalTraining, population: Population) -> None:
+        """Enter a training that its population has finished."""
+        curves, value = population.curves[training.number], None
+        if training.number not in population.failed:
+            value = trial_value(curves.validation_score, population.keep_rates.shape[1])
+        self.restarts.append(RestartSummary(training.turn, value, curves.seconds))
+        if value is None or (self._value is not None and value <= self._value):
+            return
+        self._value, self.best, self.curves = value, training, curves
+        row = population.numbers.index(training.number)
+        if population.transition_matrix is not None:
+            self.transition_matrix = population.transition_matrix[row].double().cpu().numpy()
+        if self.keeps_networks:
+            self.networks = _networks(population, row, training.schedule)
+
+    def result(self, data: Data) -> Result | None:
+        """The best training as the record holds it; None if every loss was not finite."""
+        if self.best is None or self.curves is None:
+            return None
+        return Result(
+            name=self.plan.name,
+            label=self.plan.label,
+            method=self.plan.method.name,
+            schedule=self.best.schedule,
+            finalist=self.best.turn if len(self.plan.schedules) > 1 else None,
+            curves=self.curves,
+            restarts=tuple(self.restarts),
+            transition_matrix=self.transition_matrix,
+            transition_error=_transition_error(self.transition_matrix, data),
+        )
 
 
 def train_plans(
-    plans: Sequence[Plan], setup: Setup, record: dict[str, Any], *, restarts: int
-) -> Trained:
-    """Train the plans and put their results in the record.
+    plans: Sequence[Plan], setup: Setup, *, restarts: int
+) -> tuple[tuple[Result, ...], TrainedNetworks]:
+    """Train every plan `restarts` times, from other initial weights, and keep the best training.
 
-    Those with the same number of networks train in lockstep (F-correction's apart, where another
-    training goes before). Each plan is trained `restarts` times, from other initial weights, and
-    the one with the best validation score at the end is kept; so one of several schedules
-    wins. All plans are treated alike, and no test label chooses. The first plan is the run's own:
-    its networks are returned.
+    Plans whose methods have the same number of networks train in lockstep; F-correction trains
+    apart, because another training goes before. The best training has the best validation score at
+    the end, so that one of several schedules wins too. No test label takes part.
+
+    Returns
+    -------
+    results : tuple of Result
+        Of each plan whose loss stayed finite.
+    networks : TrainedNetworks
+        Of the first plan, which is the run's own.
+
+    Raises
+    ------
+    InputError
+        If no training of the first plan had a finite loss.
     """
-    epochs = setup.config.epochs
-    total = epochs * len(plans) * restarts
-    found: dict[int, dict[str, Any]] = {}
-    values: dict[int, float] = {}
-    tried: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(plans))}
-    own: list[Trained] = []
-    trained = 0
+    trainings = [
+        # The run's own candidates, and so its networks, are the same whatever is compared.
+        FinalTraining(plan, restart, number=place * restarts + restart)
+        for place, plan in enumerate(plans)
+        for restart in range(restarts)
+    ]
+    best = [BestOfPlan(plan, keeps_networks=place == 0) for place, plan in enumerate(plans)]
+    epochs, n_trained = setup.config.epochs, 0
 
     def show(population: Population) -> None:
         if setup.progress is not None:
-            done = trained + population.epoch * len(population.curves)
-            setup.progress("final training", done, total, None)
+            done = epochs * n_trained + population.epoch * len(population.curves)
+            setup.progress("final training", done, epochs * len(trainings), None)
 
     def collect(population: Population) -> None:
-        nonlocal trained
-        trained += epochs * len(population.curves)
-        for number, curves in population.curves.items():
-            i, restart = divmod(number, restarts)
-            schedules, turn, value = plans[i].schedules, plans[i].turn(restart), None
-            which = {"finalist": turn} if len(schedules) > 1 else {}
-            if number not in population.failed:
-                value = trial_value(curves.validation_score, epochs)
-            tried[i].append(which | {"validation_score": value, "seconds": curves.seconds})
-            if value is None or (i in values and value <= values[i]):
-                continue
-            values[i] = value
-            found[i] = which | describe_result(plans[i], schedules[turn], curves)
-            row = population.numbers.index(number)
-            if population.transition_matrix is not None:
-                matrix = population.transition_matrix[row].double().cpu().numpy()
-                found[i] |= describe_estimate(matrix, setup.data)
-            if i == 0:
-                own[:] = [_trained(population, row, schedules[turn])]
+        nonlocal n_trained
+        n_trained += len(population.curves)
+        for number in population.curves:
+            best[number // restarts].add(trainings[number], population)
 
     if setup.curves_writer is not None:
         setup.curves_writer.name(
-            {
-                i * restarts + restart: f"final-{plan.name}-{restart + 1}"
-                for i, plan in enumerate(plans)
-                for restart in range(restarts)
-            }
+            {one.number: f"final-{one.plan.name}-{one.restart + 1}" for one in trainings}
         )
-    together: dict[tuple[int, bool], list[int]] = {}  # networks, corrected loss -> plans
-    for i, plan in enumerate(plans):
-        together.setdefault((plan.method.n_networks, plan.method.corrects_loss), []).append(i)
-    for mine in together.values():
-        each = [(i, restart) for i in mine for restart in range(restarts)]
-        n_tracked = restarts if mine[0] == 0 and _fits(setup.data, restarts) else 0
-        train_schedules(
-            # Those of the run's own, and so its networks, are the same whatever is compared.
-            [i * restarts + restart for i, restart in each],
-            [plans[i].schedules[plans[i].turn(restart)] for i, restart in each],
+    for group in _groups(trainings):
+        has_own = group[0].number == 0
+        train_candidates(
+            [training.candidate for training in group],
             setup,
-            methods=[plans[i].method for i, _ in each],
-            stream=f"final-{plans[mine[0]].method.name}",
+            stream=f"final-{group[0].plan.method.name}",
             keep_checkpoints=True,
-            data=setup.data,
-            n_tracked=n_tracked,
+            n_tracked=restarts if has_own and _fits(setup.data, restarts) else 0,
             after_epoch=show,
             after_group=collect,
         )
-    if 0 not in found:
+    networks = best[0].networks
+    if networks is None:
         raise InputError(
             f"the loss of {plans[0].label} was not finite; try a smaller learning rate or check "
             "the inputs for extreme values."
         )
-    for i, result in found.items():
-        result["restarts"] = tried[i]
-        result["seconds"] = sum(one["seconds"] for one in tried[i])
-    record["results"] = [found[i] for i in sorted(found)]
-    return own[0]
+    results = (one.result(setup.data) for one in best)
+    return tuple(result for result in results if result is not None), networks
+
+
+def _groups(trainings: Sequence[FinalTraining]) -> list[list[FinalTraining]]:
+    """The trainings that can share a population: as many networks, a corrected loss or none."""
+    groups: dict[tuple[int, bool], list[FinalTraining]] = {}
+    for training in trainings:
+        method = training.plan.method
+        groups.setdefault((method.n_networks, method.corrects_loss), []).append(training)
+    return list(groups.values())
 
 
 def _fits(data: Data, n_candidates: int) -> bool:
-    """Whether what networks say of each training sample may be kept; else the final ones judge."""
+    """Whether memory may hold what networks say of each training sample while they learn."""
     return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED
 
 
-def _trained(population: Population, row: int, schedule: Schedule) -> Trained:
-    networks, learned = population.networks, population.log_probability
-    return Trained(
+def _networks(population: Population, row: int, schedule: Schedule) -> TrainedNetworks:
+    networks, log_probability = population.networks, population.log_probability
+    return TrainedNetworks(
         schedule,
         [networks.module(row, peer) for peer in range(networks.n_peers)],
-        None if learned is None else learned[row].cpu().clone(),
+        None if log_probability is None else log_probability[row].cpu().clone(),
         None if population.times_seen is None else population.times_seen.cpu().clone(),
     )
 
 
-def describe_estimate(matrix: NDArray[np.float64], data: Data) -> dict[str, Any]:
-    """The estimated transition matrix, and its error where the true labels are known."""
+def _transition_error(matrix: NDArray[np.float64] | None, data: Data) -> float | None:
+    """How far an estimated transition matrix is from the measured one, if that is known."""
     true = data.train.true_labels
-    if true is None:
-        return {"transition_matrix": matrix.tolist(), "transition_error": None}
+    if matrix is None or true is None:
+        return None
     actual = empirical_transition_matrix(data.train.labels.numpy(), true.numpy(), len(matrix))
-    error = transition_error(matrix, actual)
-    return {"transition_matrix": matrix.tolist(), "transition_error": error}
-
-
-def describe_result(plan: Plan, schedule: Schedule, curves: Curves) -> dict[str, Any]:
-    """One entry of the record's `results`, but for what all restarts have in common."""
-    measured = {
-        "train_loss": curves.train_loss,
-        "train_accuracy": curves.train_accuracy,
-        "validation_accuracy": curves.validation_accuracy,
-        "validation_score": curves.validation_score,
-        "test_accuracy": curves.test_accuracy or None,
-        "label_precision": curves.label_precision or None,
-    }
-    # As the paper's early-stop tables do: the best epoch is that of the test set where there
-    # is one. Optimistic, and named so wherever it is shown.
-    judged = curves.test_accuracy or curves.validation_score
-    best = int(np.argmax(judged))
-
-    def at(epoch: int) -> dict[str, float | None]:
-        return {
-            name: None if values is None else values[epoch] for name, values in measured.items()
-        }
-
-    return {
-        "name": plan.name,
-        "label": plan.label,
-        "method": plan.method.name,
-        "schedule": schedule.name,
-        "keep_rate": schedule.keep_rate.tolist(),
-        "parameters": dict(schedule.parameters),
-        "curves": measured,
-        "last": at(-1),
-        "best": {"epoch": best + 1, **at(best)},
-    }
+    return transition_error(matrix, actual)

@@ -1,169 +1,124 @@
-"""What a finished run leaves behind."""
+"""The end of every run: final trainings, judged labels, the files of the run folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import optuna
 import torch
 from torch import Tensor
 
 from keeprate.data import Split
-from keeprate.engine import (
-    Setup,
-    probabilities,
-)
+from keeprate.engine import Setup, probabilities
 from keeprate.noise import NoiseEstimate, estimate_noise
 from keeprate.records import (
     QUALITY_FILE,
+    Cost,
     LabelQuality,
-    describe_suspects,
+    RunRecord,
     find_label_issues,
+    most_suspect,
     save_record,
 )
+from keeprate.report import write_plots
 from keeprate.runs.classifier import Classifier, load_classifier, save_classifier
-from keeprate.runs.finals import Trained, train_plans
-from keeprate.runs.plans import (
-    Plan,
-)
-from keeprate.schedules import (
-    Schedule,
-)
-
-MOST_CLASSES = 200  # whose transition matrix a record holds
-
-
-def save_outputs(
-    setup: Setup, record: dict[str, Any], trained: Trained
-) -> tuple[Classifier, LabelQuality]:
-    """What a finished run leaves behind, written to its folder if it has one, the record last."""
-    modules, train, folder = trained.modules, setup.data.train, setup.folder
-    classifier = Classifier(
-        modules,
-        setup.normaliser,
-        setup.data.class_names,
-        setup.data.input_shape,
-        setup.data.input_columns,
-    )
-    device = setup.config.resolve_device()
-    modules = [module.to(device) for module in modules]
-
-    def predicted(split: Split) -> Tensor:
-        return probabilities(modules, split.inputs, setup.normaliser)
-
-    doubted = setup.data.doubted_splits
-    seen = {id(train): mean_probabilities(trained, predicted(train))}
-    # Labels that no network has learnt say more of the noise.
-    held_out = setup.data.criterion == "determinant"
-    noisy = setup.data.validation if held_out else train
-    for split in (noisy, *doubted):
-        if id(split) not in seen:
-            seen[id(split)] = predicted(split)
-    noise = estimate_noise(seen[id(noisy)], noisy.labels, held_out=held_out)
-    record["noise_estimate"] = describe_noise(noise)
-    for module in modules:
-        module.to("cpu")
-    quality = find_label_issues(
-        torch.cat([split.labels for split in doubted]).numpy(),
-        torch.cat([seen[id(split)] for split in doubted]).numpy(),
-    )
-    rows = torch.cat([split.rows for split in doubted]).numpy()
-    called = tuple(name for split in doubted for name in split.names)
-    quality = replace(quality, rows=rows, names=called).sorted()
-    names, columns = setup.data.class_names, setup.data.input_columns
-    record["labels_judged"], record["label_issues"] = len(rows), int(quality.is_issue.sum())
-    record["suspects"] = describe_suspects(doubted, quality, names, columns)
-    record["finished"] = True
-    if folder is not None:
-        trained.schedule.save(folder / "schedule.csv")
-        save_classifier(folder, classifier, model=setup.model_name)
-        quality.save(folder / QUALITY_FILE, classifier.class_names)
-        save_record(folder, record)
-        for path in folder.glob("*checkpoint-*"):
-            path.unlink()
-    return classifier, quality
-
-
-def describe_noise(found: NoiseEstimate) -> dict[str, Any]:
-    """As the record holds it: without the matrix, where that would be larger than all else."""
-    small = len(found.transition_matrix) <= MOST_CLASSES
-    matrices = {
-        name: value.tolist() if small else None
-        for name, value in vars(found).items()
-        if isinstance(value, Tensor)
-    }
-    return vars(found) | matrices
-
-
-def mean_probabilities(trained: Trained, final: Tensor) -> Tensor:
-    """Geometric mean of the class probabilities over the later half of training, `[n_train, C]`.
-
-    Wrong labels are not learnt under small-loss selection, or late: one epoch in which a network
-    had no doubt of another class weighs more in a geometric mean than in an arithmetic one. A
-    sample that no batch of that half held has the `final` networks' probabilities.
-    """
-    summed, seen = trained.log_probability, trained.times_seen
-    if summed is None or seen is None:
-        return final
-    seen = seen.unsqueeze(1)
-    return torch.where(seen > 0, (summed / seen.clamp_min(1)).softmax(-1), final)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes
-    ----------
-    record : dict
-        Configuration, trials, curves, results, cost: what `record.json` holds.
-    schedule : Schedule
-    classifier : Classifier
-    label_quality : LabelQuality
-        Of the training samples, and of those that were held out from them with labels as noisy, in
-        the order of their rows.
-    folder : Path or None
-    study : optuna.Study or None
-        Of a search.
-    """
-
-    record: dict[str, Any]
-    schedule: Schedule
-    classifier: Classifier
-    label_quality: LabelQuality
-    folder: Path | None
-    study: optuna.Study | None = None
+from keeprate.runs.finals import TrainedNetworks, train_plans
+from keeprate.runs.plans import Plan
+from keeprate.runs.run import Run
 
 
 def finish(
     setup: Setup,
-    record: dict[str, Any],
+    record: RunRecord,
     plans: Sequence[Plan],
-    cost: dict[str, float],
+    cost: Cost,
     *,
     restarts: int,
+    with_report: bool = True,
 ) -> Run:
-    """Train the plans, write all outputs."""
-    trained = train_plans(plans, setup, record, restarts=restarts)
-    seconds = sum(result["seconds"] for result in record["results"])
-    record["cost"] = cost | {"final_seconds": seconds}
-    classifier, quality = save_outputs(setup, record, trained)
-    return Run(record, trained.schedule, classifier, quality, setup.folder)
+    """Train the plans, judge the labels, write the run folder if there is one."""
+    results, networks = train_plans(plans, setup, restarts=restarts)
+    noise, quality = judge_labels(setup, networks)
+    data = setup.data
+    names, columns = data.class_names, data.input_columns
+    record = replace(
+        record,
+        results=results,
+        cost=replace(cost, final_seconds=sum(result.seconds for result in results)),
+        noise_estimate=noise,
+        labels_judged=len(quality.rows),
+        label_issues=int(quality.is_issue.sum()),
+        suspects=most_suspect(data.doubted_splits, quality, names, columns),
+        finished=True,
+    )
+    classifier = Classifier(networks.modules, setup.normaliser, names, data.input_shape, columns)
+    run = Run(record, networks.schedule, classifier, quality, setup.folder)
+    if setup.folder is not None:
+        run.schedule.save(setup.folder / "schedule.csv")
+        save_classifier(setup.folder, classifier, model=setup.model_name)
+        quality.save(setup.folder / QUALITY_FILE, names)
+        if with_report:
+            write_plots(record, setup.folder)
+        save_record(setup.folder, record)  # last: a record that says "finished" has all its files
+        remove_checkpoints(setup.folder)
+    return run
 
 
-def finished_run(setup: Setup, record: dict[str, Any]) -> Run | None:
-    """The run of a folder in which nothing is left to do."""
-    if not record["finished"] or setup.folder is None:
-        return None
-    for path in setup.folder.glob("*checkpoint-*"):  # killed between the record and this
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that is finished."""
+    for path in folder.glob("*checkpoint-*"):
         path.unlink()
-    result = record["results"][0]
-    name = result.get("schedule", result["name"])  # of earlier versions
-    schedule = Schedule(np.array(result["keep_rate"]), name, result["parameters"])
+
+
+def finished_run(setup: Setup, record: RunRecord) -> Run | None:
+    """The run of a folder in which nothing is left to do; None if something is."""
+    if not record.finished or setup.folder is None:
+        return None
+    remove_checkpoints(setup.folder)  # of a run that was killed right after its record
     classifier = load_classifier(setup.folder, model=setup.model)
     quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
-    return Run(record, schedule, classifier, quality, setup.folder)
+    return Run(record, record.results[0].schedule, classifier, quality, setup.folder)
+
+
+def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate, LabelQuality]:
+    """Estimate the noise, and judge every label that may be wrong."""
+    data, train = setup.data, setup.data.train
+    device = setup.config.resolve_device()
+    modules = [module.to(device) for module in networks.modules]
+
+    def predicted(split: Split) -> Tensor:
+        return probabilities(modules, split.inputs, setup.normaliser)
+
+    # Labels that no network has learnt say more of the noise.
+    is_held_out = data.criterion == "determinant"
+    noisy = data.validation if is_held_out else train
+    opinions = {id(train): mean_probabilities(networks, predicted(train))}
+    for split in (noisy, *data.doubted_splits):
+        if id(split) not in opinions:
+            opinions[id(split)] = predicted(split)
+    for module in modules:
+        module.to("cpu")
+    noise = estimate_noise(opinions[id(noisy)], noisy.labels, held_out=is_held_out)
+    doubted = data.doubted_splits
+    quality = find_label_issues(
+        torch.cat([split.labels for split in doubted]).numpy(),
+        torch.cat([opinions[id(split)] for split in doubted]).numpy(),
+    )
+    rows = torch.cat([split.rows for split in doubted]).numpy()
+    names = tuple(name for split in doubted for name in split.names)
+    return noise, replace(quality, rows=rows, names=names).sorted()
+
+
+def mean_probabilities(networks: TrainedNetworks, final: Tensor) -> Tensor:
+    """Geometric mean of the class probabilities over the later half of training, `[n_train, C]`.
+
+    Small-loss selection learns wrong labels late or never. An epoch in which a network had no doubt
+    of another class weighs more in a geometric mean than in an arithmetic one. A sample that no
+    batch of that half held has the `final` probabilities `[n_train, C]`.
+    """
+    total, seen = networks.log_probability, networks.times_seen
+    if total is None or seen is None:
+        return final
+    seen = seen.unsqueeze(1)
+    return torch.where(seen > 0, (total / seen.clamp_min(1)).softmax(-1), final)

@@ -1,4 +1,4 @@
-"""Training given schedules to the end, and what a run leaves behind."""
+"""Training without a search: with a schedule that is known, or by the noise rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -21,20 +20,19 @@ from keeprate.engine import (
     make_setup,
 )
 from keeprate.errors import invalid
-from keeprate.records import (
-    open_record,
-    save_record,
-)
-from keeprate.runs.outputs import Run, finish, finished_run
+from keeprate.noise import NoiseEstimate
+from keeprate.records import Cost, FirstTraining, RunRecord, open_record, save_record
+from keeprate.runs.outputs import finish, finished_run
 from keeprate.runs.plans import (
     Baselines,
     assumed_noise_rate,
     baseline_plans,
-    describe_baselines,
+    baselines_in_config,
     get_baselines,
-    given_plan,
-    without,
+    plan_without_search,
+    without_repetition,
 )
+from keeprate.runs.run import Run
 from keeprate.schedules import (
     Schedule,
     as_schedule,
@@ -43,72 +41,27 @@ from keeprate.schedules import (
     plain_decay,
 )
 
-CAUTIOUS = 0.4  # R(T) of a training that estimates the noise rate
-FIRST_STEPS = 500  # that it takes at least, if the final one does
-
-
-def check_restarts(restarts: int) -> int:
-    """At least 1.
-
-    Raises
-    ------
-    InputError
-        If it is less.
-    """
-    if restarts < 1:
-        raise invalid("restarts", "be at least 1", restarts, "give 1 for a single training")
-    return restarts
-
-
-def _first_training(
-    setup: Setup, model: str | Callable[..., nn.Module], method: Method, command: str
-) -> dict[str, Any]:
-    """Estimate the noise rate by a careful training; its run is in the folder `first`."""
-    config, steps = setup.config, len(setup.data.train) // setup.config.batch_size
-    # A network that has seen too little is wrong about right labels.
-    epochs = min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
-
-    def progress(stage: str, done: float, total: float, best: float | None) -> None:
-        if setup.progress is not None:
-            setup.progress("noise rate", done, total, best)
-
-    first = train(
-        replace(setup.data, test=None),  # which it could not use
-        schedule=Schedule(plain_decay(epochs, CAUTIOUS), "cautious"),
-        model=model,
-        method=method,
-        config=replace(config, epochs=epochs),
-        seed=setup.seed,
-        out=None if setup.folder is None else setup.folder / "first",
-        lockstep=setup.lockstep,
-        command=command,
-        progress=progress,
-        checkpoint_seconds=setup.checkpoint_seconds,
-    )
-    return {
-        "noise_rate": float(first.record["noise_estimate"]["noise_rate"]),
-        "epochs": epochs,
-        "seconds": first.record["cost"]["final_seconds"],
-    }
+CAUTIOUS = 0.4  # R(T) of the training that estimates the noise rate
+FIRST_STEPS = 500  # the least number of its steps, if the final training has as many
 
 
 def train(
     data: Data,
     *,
     schedule: str | Schedule | Sequence[float] | Callable[[int], float],
-    model: str | Callable[..., nn.Module] = "mlp",
     method: str | Method = "co-teaching",
+    model: str | Callable[..., nn.Module] = "auto",
     config: TrainingConfig | None = None,
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
+    noise_rate: float | None = None,
     baselines: Baselines = False,
     restarts: int = 1,
-    noise_rate: float | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
     lockstep: int | None = None,
-    command: str = "",
-    progress: Progress | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
+    progress: bool | Progress = False,
+    command: str = "",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Run:
     """Train without a search.
 
@@ -117,34 +70,43 @@ def train(
     data : Data
         From `keeprate.prepare`.
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
-        A string is "auto", "constant", "co-teaching", a schedule's file or a run folder. "auto": a
-        plain decay to (1 - noise rate)^1.5. Where `noise_rate` is not given it is estimated by a
-        first training, careful and of a quarter of the epochs (or 500 steps, if that is more),
-        from the training labels or, where those of the validation samples are noisy, from these.
-        Every other final training (there are two at least) keeps every sample instead, as not all
-        networks memorise: the best of them by validation is the run's.
-    model : str or callable
-        A built-in name, `package.module:factory`, or a factory
-        `(input_shape, n_classes) -> nn.Module`.
+        A string is "auto", "constant", "co-teaching", the file of a schedule, or a run folder.
+
+        "auto" is a plain decay to (1 - noise rate)^1.5. Without `noise_rate` a first, careful
+        training estimates the noise rate: it takes a quarter of the epochs, or 500 steps if that
+        is more. Every other final training (there are at least two) keeps every sample instead,
+        because not every network memorises. The best training by validation becomes the run's.
     method : str or Method
-        A name of `keeprate.engine.METHODS`, `package.module:method`, or one's own.
+        A name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's own.
+    model : str or callable
+        "auto" (a small CNN for images of at least 16 x 16 pixels, else the MLP), a built-in name,
+        `package.module:factory`, or a factory `(input_shape, n_classes) -> nn.Module`.
     config : TrainingConfig, optional
+    noise_rate : float, optional
+        For "auto" and for Co-teaching's own schedule; the latter takes the rate of injected noise
+        if nothing is given.
+    baselines : bool, str or sequence of str or Method
+        Methods to train as well, for comparison. A method that takes a schedule gets
+        Co-teaching's own. Methods with the same number of networks train in lockstep. True
+        ("auto"): Standard and, if the noise rate is known, Co-teaching. False ("none"), "all", or
+        names, as a sequence or with commas between.
+    restarts : int
+        Train so many times from other initial weights, in lockstep, and keep the training with the
+        best validation score at the end. "auto" trains at least twice.
     seed : int
         Of initial weights, order of samples and dropout.
     out : path, optional
-        The run folder; an interrupted run in it is continued.
-    baselines : bool, str or sequence of str or Method
-        Methods to train as well, for comparison, each with Co-teaching's own schedule if it takes
-        one; those with the same number of networks in lockstep. True ("auto"): Standard and, if
-        the noise rate is known, Co-teaching; False ("none"), "all", or names, as a sequence or
-        with commas between.
-    restarts : int
-        Train so many times ("auto": two at least), from other initial weights, all in lockstep, and
-        keep the one of the best validation score at the end.
-    noise_rate : float, optional
-        For Co-teaching's own schedule (left out, the nominal rate of injected noise) and "auto".
+        The run folder. An interrupted run in the folder goes on.
+    lockstep : int, optional
+        Candidates that train together at most; what fits in memory if left out.
     tensorboard : bool
         Also write the curves of every training to the folder `tensorboard` of the run folder.
+    progress : bool or callable
+        True prints a line every ten seconds; a callable gets (stage, done, total, best).
+    command : str
+        For the record.
+    checkpoint_seconds : float
+        Seconds of training between two checkpoints.
 
     Returns
     -------
@@ -153,27 +115,18 @@ def train(
     Raises
     ------
     InputError
-        If something given cannot be used.
+        If an argument cannot be used.
     """
     config = config or TrainingConfig()
-    chosen = get_method(method)
-    known_rate = assumed_noise_rate(data, noise_rate)
-    compared = get_baselines(baselines, chosen)
-    rest = baseline_plans(compared, config.epochs, known_rate)
-    by_rate = isinstance(schedule, str) and schedule == "co-teaching"
-    given: Schedule | None = None  # to be estimated, when all else is checked
-    rivals: tuple[Schedule, ...] = ()
-    everything = named_schedule("constant", config.epochs, noise_rate=None)
-    if not (isinstance(schedule, str) and schedule == "auto"):
-        if isinstance(schedule, str):
-            schedule = named_schedule(schedule, config.epochs, noise_rate=known_rate)
-        given = as_schedule(schedule, config.epochs)
-    elif not chosen.uses_schedule or config.epochs == 1:
-        given = everything
+    method, known_rate = get_method(method), assumed_noise_rate(data, noise_rate)
+    baselines = get_baselines(baselines, method)
+    compared = baseline_plans(baselines, config.epochs, known_rate)
+    if isinstance(schedule, str) and schedule == "auto":
+        schedules = _automatic_schedules(method, config.epochs, noise_rate)
+    elif isinstance(schedule, str):
+        schedules = (named_schedule(schedule, config.epochs, noise_rate=known_rate),)
     else:
-        rivals = (everything,)
-        if noise_rate is not None:
-            given = estimated_schedule(config.epochs, noise_rate)
+        schedules = (as_schedule(schedule, config.epochs),)
     setup = make_setup(
         data,
         model=model,
@@ -186,32 +139,101 @@ def train(
         tensorboard=tensorboard,
     )
     options = {
-        "method": chosen.name,
-        "method_fingerprint": chosen.fingerprint(),
-        "schedule": "auto" if given is None else given.keep_rate.tolist(),
-        "baselines": describe_baselines(compared),
+        "method": method.name,
+        "method_fingerprint": method.fingerprint(),
+        "schedule": [_schedule_in_config(one) for one in schedules],
+        "baselines": baselines_in_config(baselines),
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
     }
-    if rivals:
-        options["rivals"] = [rival.name for rival in rivals]
     record = open_record(setup, "train", command=command, options=options)
-    done = finished_run(setup, record)
-    if done is not None:
-        return done
-    cost = {"candidate_epochs": 0, "full_trainings": 0.0}
-    if given is None:
-        if "first" not in record:
-            record["first"] = _first_training(setup, model, chosen, command)
-            if setup.folder is not None:
-                save_record(setup.folder, record)
-        given = estimated_schedule(config.epochs, record["first"]["noise_rate"])
-        epochs = record["first"]["epochs"]
-        cost = {
-            "candidate_epochs": epochs,
-            "full_trainings": epochs / config.epochs,
-            "search_seconds": record["first"]["seconds"],
-        }
-    plan = given_plan(chosen, given, *rivals, own=by_rate)
-    plans = [plan, *without(plan, rest)]
-    return finish(setup, record, plans, cost, restarts=max(restarts, 1 + len(rivals)))
+    if (run := finished_run(setup, record)) is not None:
+        return run
+    if schedules[0] is None and record.first is None:
+        record = replace(record, first=_first_training(setup, method, command))
+        _save(setup, record)
+    plan = plan_without_search(
+        method,
+        [_known_schedule(one, record, config.epochs) for one in schedules],
+        by_noise_rate=isinstance(schedule, str) and schedule == "co-teaching",
+    )
+    plans = [plan, *without_repetition(plan, compared)]
+    restarts = max(restarts, len(schedules))
+    return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
+
+
+def check_restarts(restarts: int) -> int:
+    """Return `restarts` if it is at least 1.
+
+    Raises
+    ------
+    InputError
+        If it is less.
+    """
+    if restarts < 1:
+        raise invalid("restarts", "be at least 1", restarts, "give 1 for a single training")
+    return restarts
+
+
+def _automatic_schedules(
+    method: Method, epochs: int, noise_rate: float | None
+) -> tuple[Schedule | None, ...]:
+    """The schedules of "auto", which take turns; None stands for one by an estimated rate."""
+    everything = named_schedule("constant", epochs, noise_rate=None)
+    if not method.uses_schedule or epochs == 1:
+        return (everything,)
+    by_rate = None if noise_rate is None else estimated_schedule(epochs, noise_rate)
+    return by_rate, everything
+
+
+def _schedule_in_config(schedule: Schedule | None) -> str | list[float]:
+    return "auto" if schedule is None else schedule.keep_rate.tolist()
+
+
+def _known_schedule(schedule: Schedule | None, record: RunRecord, epochs: int) -> Schedule:
+    if schedule is not None:
+        return schedule
+    return estimated_schedule(epochs, 0.0 if record.first is None else record.first.noise_rate)
+
+
+def _first_training(setup: Setup, method: Method, command: str) -> FirstTraining:
+    """Estimate the noise rate by a careful training; its run folder is `first`."""
+    config, steps = setup.config, len(setup.data.train) // setup.config.batch_size
+    # A network that has seen too little is wrong about right labels.
+    epochs = min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
+
+    def progress(stage: str, done: float, total: float, best: str | None) -> None:
+        if setup.progress is not None:
+            setup.progress("noise rate", done, total, best)
+
+    setup = replace(
+        setup,
+        data=replace(setup.data, test=None),  # which the estimate could not use
+        config=replace(config, epochs=epochs),
+        folder=None if setup.folder is None else setup.folder / "first",
+        progress=progress,
+        curves_writer=None,
+    )
+    options = {"method": method.name, "method_fingerprint": method.fingerprint()}
+    record = open_record(setup, "train", command=command, options=options)
+    run = finished_run(setup, record)
+    if run is None:
+        schedule = Schedule(plain_decay(epochs, CAUTIOUS), "cautious")
+        plan = plan_without_search(method, [schedule])
+        run = finish(setup, record, [plan], Cost(), restarts=1, with_report=False)
+    noise: NoiseEstimate | None = run.record.noise_estimate
+    rate = 0.0 if noise is None else noise.noise_rate
+    return FirstTraining(rate, epochs, run.record.cost.final_seconds)
+
+
+def _cost(record: RunRecord, epochs: int) -> Cost:
+    """The cost before the final trainings."""
+    if record.first is None:
+        return Cost()
+    first = record.first
+    return Cost(first.epochs, first.epochs / epochs, first.seconds)
+
+
+def _save(setup: Setup, record: RunRecord) -> None:
+    if setup.folder is not None:
+        save_record(setup.folder, record)

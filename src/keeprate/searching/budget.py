@@ -1,100 +1,86 @@
-"""What a search may cost: a number of full trainings, or a time and how many fit in it."""
+"""What a search may cost: a number of trainings, a time, or a number of trials."""
 
 from __future__ import annotations
 
 import math
 import re
-import time
-from dataclasses import replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from keeprate.data import part
-from keeprate.engine import Method, Setup, train_schedules
 from keeprate.errors import invalid
-from keeprate.schedules import Schedule
 
-LEAST = 2.0  # full trainings
-TOGETHER, BATCHES_TIMED = 10, 20  # candidates in lockstep, batches
+LEAST_TRAININGS = 2.0
+MANY_TRIALS = 16  # from which on some trials confirm
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
+_TRIALS = re.compile(r"(\d+)\s*trials?")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_budget(budget: float | str) -> tuple[float, str]:
-    """A number and its unit: "trainings", or "s" for seconds.
+@dataclass(frozen=True)
+class Budget:
+    """What a search may cost.
 
-    Raises
-    ------
-    InputError
-        If it is neither a number of full trainings, at least 2, nor a time.
+    Attributes
+    ----------
+    amount : float
+    unit : {"trainings", "seconds", "trials"}
+        "trainings": full trainings, all trials together. "seconds": the whole run, final trainings
+        included. "trials": trials to start, whatever each of them costs.
 
     Examples
     --------
-    >>> parse_budget(6), parse_budget("6.5"), parse_budget("30m"), parse_budget("1.5 h")
-    ((6.0, 'trainings'), (6.5, 'trainings'), (1800.0, 's'), (5400.0, 's'))
+    >>> Budget.parse(6), str(Budget.parse("30m")), str(Budget.parse("40trials"))
+    (Budget(amount=6.0, unit='trainings'), '1800 s', '40 trials')
     """
-    requirement = f"be full trainings (at least {LEAST:g}) or a time with its unit"
-    remedy = "try 6, 30m or 2h"
-    text = str(budget).strip()
-    if found := _TIME.fullmatch(text):
-        return float(found[1]) * _SECONDS[found[2]], "s"
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= LEAST):
-        raise invalid("budget", requirement, budget, remedy)
-    return value, "trainings"
+
+    amount: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {'s' if self.unit == 'seconds' else self.unit}"
+
+    @classmethod
+    def parse(cls, budget: float | str) -> Budget:
+        """Read "6", "30m", "1.5h" or "40trials".
+
+        Raises
+        ------
+        InputError
+            If the budget is none of these, or too small.
+        """
+        text = str(budget).strip()
+        if match := _TIME.fullmatch(text):
+            return cls(float(match[1]) * _SECONDS[match[2]], "seconds")
+        if match := _TRIALS.fullmatch(text):
+            if int(match[1]) < 1:
+                raise invalid("budget", "be at least one trial", budget, "try 20trials")
+            return cls(float(match[1]), "trials")
+        try:
+            trainings = math.nan if isinstance(budget, bool) else float(text)
+        except ValueError:
+            trainings = math.nan
+        if not (math.isfinite(trainings) and trainings >= LEAST_TRAININGS):
+            requirement = (
+                f"be a number of full trainings (at least {LEAST_TRAININGS:g}), a time with its "
+                "unit, or a number of trials"
+            )
+            raise invalid("budget", requirement, budget, "try 6, 30m or 40trials")
+        return cls(trainings, "trainings")
 
 
-def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float) -> float:
-    """How many full trainings fit in a time, after `n_finals` final ones.
+def confirming(trials: int) -> int:
+    """How many of so many trials confirm the best schedules: about a quarter.
 
-    Times a few batches of candidates in lockstep; a slower machine, or other work on it later, is
-    not foreseen.
-
-    Raises
-    ------
-    InputError
-        If the time is too short for the final trainings and the smallest search.
+    >>> [confirming(trials) for trials in (15, 16, 40)]
+    [0, 4, 10]
     """
-    data, config = setup.data, setup.config
-    n_batches = len(data.train) // config.batch_size
-    few = min(1 + BATCHES_TIMED, n_batches)
+    return 2 * (trials // 8) if trials >= MANY_TRIALS else 0
 
-    def once(n: int) -> float:
-        """Seconds of an epoch of so many batches, with its evaluation."""
-        kept = part(data.train, np.arange(n * config.batch_size))
-        started = time.perf_counter()
-        train_schedules(
-            range(TOGETHER),
-            [Schedule(np.ones(1))] * TOGETHER,
-            replace(
-                setup,
-                config=replace(config, epochs=1),
-                folder=None,
-                progress=None,
-                curves_writer=None,
-            ),
-            methods=[method] * TOGETHER,
-            stream="timed",
-            data=replace(data, train=kept, test=None),
-            after_group=lambda population: None,
-        )
-        return time.perf_counter() - started
 
-    once(1)  # whatever is loaded at the first time
-    first = once(1)
-    batch = max(0.0, once(few) - first) / max(1, few - 1)
-    one = config.epochs * (first + (n_batches - 1) * batch) / TOGETHER
-    found = seconds / one - n_finals
-    if found < LEAST:
-        raise invalid(
-            "budget",
-            "leave time for the final trainings and a search",
-            f"{seconds:g} s, where one training takes about {one:.1f} s",
-            f"give {(LEAST + n_finals) * one / 60:.1f}m or more, or fewer epochs, restarts or "
-            "baselines",
-        )
-    return found
+def exploring(trials: int) -> int:
+    """How many of so many trials propose new schedules.
+
+    >>> [exploring(trials) for trials in (15, 16, 40)]
+    [15, 12, 30]
+    """
+    return trials - confirming(trials)

@@ -1,4 +1,4 @@
-"""The trials of a search in an Optuna study: ask a population, tell it, choose the best."""
+"""Which schedules a search tries, in which order: ask a generation of trials, tell each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.engine import Curves, trial_value
 from keeprate.errors import invalid
+from keeprate.records import TrialSummary
 from keeprate.schedules import (
     Array,
     Schedule,
@@ -26,6 +27,7 @@ from keeprate.schedules import (
     preset_keep_rate,
     presets_for,
 )
+from keeprate.searching.budget import MANY_TRIALS
 from keeprate.searching.sampler import (
     DEFAULT_GENERATION_SIZE,
     NaturalGradientSampler,
@@ -35,25 +37,6 @@ from keeprate.searching.study import by_schedule, mean_value, standing_of
 from keeprate.seeding import derive_seed
 
 PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
-MANY = 16  # trials from which on some confirm, if nothing else is said
-
-
-def confirming(trials: int) -> int:
-    """How many of so many trials confirm, if nothing else is said: about a quarter.
-
-    >>> [confirming(trials) for trials in (15, 16, 40)]
-    [0, 4, 10]
-    """
-    return 2 * (trials // 8) if trials >= MANY else 0
-
-
-def exploring(trials: int) -> int:
-    """How many of so many trials try schedules anew, if nothing else is said.
-
-    >>> [exploring(trials) for trials in (15, 16, 40)]
-    [15, 12, 30]
-    """
-    return trials - confirming(trials)
 
 
 @dataclass(frozen=True)
@@ -109,7 +92,7 @@ class Proposals:
             requirement = f"name at most as many schedules as trials explore, {self.n_explored}"
             raise invalid("warm_start", requirement, len(self.earlier), "give more trials")
         if self.fidelity < 1 and not self.rounds:
-            requirement = f"be 1 where no trial confirms: none of fewer than {MANY} does"
+            requirement = f"be 1 where no trial confirms: none of fewer than {MANY_TRIALS} does"
             raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
 
     @property
@@ -388,24 +371,25 @@ def tell(
         study.tell(number, value)
 
 
-def describe_trial(trial: FrozenTrial, proposals: Proposals) -> dict[str, Any]:
-    """One entry of the record's `trials`; `reached` is the value where its training ended."""
+def summarise_trial(trial: FrozenTrial, proposals: Proposals) -> TrialSummary:
+    """Summarise a finished trial for the record."""
     curve = json.loads(trial.user_attrs.get("validation_score", "[]"))
     state = "failed" if "failed" in trial.user_attrs else trial.state.name.lower()
     if state == "pruned" and len(curve) == proposals.epochs_of(trial.number):
         state = "short"
     standing = None if state == "failed" else standing_of(trial)
-    return {
-        "number": trial.number,
-        "parameters": dict(trial.params),
-        "keep_rate": proposals.space.schedule(trial.params, proposals.epochs).keep_rate.tolist(),
-        "state": state,
-        "value": trial.value if state == "complete" else None,
-        "reached": None if standing is None else standing[-1],
-        "confirms": trial.user_attrs.get("confirms"),
-        "validation_score": curve,
-        "seconds": trial.user_attrs.get("seconds", 0.0),
-    }
+    schedule = proposals.space.schedule(trial.params, proposals.epochs)
+    return TrialSummary(
+        number=trial.number,
+        parameters=dict(trial.params),
+        keep_rate=tuple(schedule.keep_rate.tolist()),
+        state=state,
+        value=trial.value if state == "complete" else None,
+        reached=None if standing is None else standing[-1],
+        confirms=trial.user_attrs.get("confirms"),
+        validation_score=tuple(curve),
+        seconds=trial.user_attrs.get("seconds", 0.0),
+    )
 
 
 def _is_positive(number: str) -> bool:

@@ -1,0 +1,86 @@
+"""How a search looks for R(t): the options that few users change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from optuna.pruners import BasePruner
+
+from keeprate.errors import invalid
+from keeprate.schedules import Schedule, get_space, load_schedule
+
+ScheduleSource: TypeAlias = str | os.PathLike[str] | Schedule | Sequence[float]
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How a search looks for R(t).
+
+    Attributes
+    ----------
+    space : {"basis", "co-teaching", "power-decay", "full"}
+        The schedules that can be proposed (`keeprate.schedules.SPACES`).
+    sampler : {"natural-gradient", "random", "tpe", "paper:STEP"}
+        What proposes schedules. "paper:STEP" is the paper's natural gradient with that step size
+        and a fifth of the trials in a generation.
+    pruner : {"none", "halving", "median", "successive-halving", "hyperband"} or an Optuna pruner
+        What stops trials early, by their value so far; only trials that train to the end can win.
+        "halving" stops the worse six of a generation's ten after 40 % of the epochs, and half of
+        the others after 60 %: 0.56 of the cost. It compares the candidates that train together:
+        where memory holds few at a time it stops fewer, and a candidate alone never. The other
+        pruners are Optuna's; they are asked after every epoch.
+    fidelity : float
+        Share of the epochs, in (0, 1], that exploring trials train for: the whole R(t) and the
+        whole learning-rate schedule in fewer epochs. Below 1 only confirming trials train fully,
+        and only they can win; the search then needs `confirm` and at least 16 trials. Use it for
+        trainings that memorise wrong labels in that share of the epochs too.
+    confirm : bool
+        Train the best schedules again in about a quarter of the trials (in none of fewer than
+        16), from other initial weights and with other batches, the best of them once more, and
+        choose by the mean. The best of many single trainings was partly lucky.
+    warm_start : bool, or one or several schedules
+        True: the first trials are presets, at most ten (of at least four exploring trials).
+        Schedules from other data (run folders, files, `Schedule`s or rows of numbers, of any
+        length) come before the presets. False: no preset.
+    earlier : tuple of Schedule
+        The user's schedules among `warm_start`, as they were read.
+    """
+
+    space: str = "basis"
+    sampler: str = "natural-gradient"
+    pruner: str | BasePruner = "none"
+    fidelity: float = 1.0
+    confirm: bool = True
+    warm_start: bool | ScheduleSource | Iterable[ScheduleSource] = True
+    earlier: tuple[Schedule, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        get_space(self.space)  # raises
+        if not 0 < self.fidelity <= 1:
+            raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
+        object.__setattr__(self, "earlier", _earlier(self.warm_start))
+
+
+def _earlier(sources: Any) -> tuple[Schedule, ...]:
+    """Read the user's schedules among a warm start."""
+    if isinstance(sources, bool):
+        return ()
+    if isinstance(sources, str | os.PathLike | Schedule):
+        sources = [sources]
+    try:
+        sources = tuple(sources)
+    except TypeError:
+        requirement = "be True, False, or name schedules"
+        raise invalid("warm_start", requirement, sources, "give run folders or files") from None
+    return tuple(_read(source) for source in sources)
+
+
+def _read(source: ScheduleSource) -> Schedule:
+    """Read a schedule under one name: from a file and from memory it is the same warm start."""
+    if isinstance(source, str | os.PathLike):
+        source = load_schedule("warm_start", source)
+    rates: Any = source.keep_rate if isinstance(source, Schedule) else source
+    return Schedule(rates, "earlier")
