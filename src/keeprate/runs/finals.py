@@ -39,17 +39,17 @@ class FinalTraining:
 
     @property
     def turn(self) -> int:
-        """Which of the plan's schedules this training has."""
+        """Which of the plan's schedules the training has."""
         return self.restart % len(self.plan.schedules)
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule of this training."""
+        """The schedule of the training."""
         return self.plan.schedules[self.turn]
 
     @property
     def candidate(self) -> Candidate:
-        """This training as the engine takes it."""
+        """The training as the engine takes it."""
         return Candidate(self.number, self.schedule, self.plan.method)
 
 
