@@ -11,6 +11,8 @@ from optuna.pruners import BasePruner
 
 from keeprate.errors import invalid
 from keeprate.schedules import Schedule, get_space, load_schedule
+from keeprate.searching.pruners import get_pruner
+from keeprate.searching.samplers import SamplerSpec
 
 ScheduleSource: TypeAlias = str | os.PathLike[str] | Schedule | Sequence[float]
 
@@ -58,7 +60,9 @@ class SearchConfig:
     earlier: tuple[Schedule, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        get_space(self.space)  # raises
+        get_space(self.space)  # raises, like the next two
+        SamplerSpec.parse(self.sampler)
+        get_pruner(self.pruner, epochs=1)
         if not 0 < self.fidelity <= 1:
             raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
         object.__setattr__(self, "earlier", _earlier(self.warm_start))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln, digamma, polygamma
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Fisher: TypeAlias = Literal["closed-form", "monte-carlo"]
@@ -66,7 +66,9 @@ class ProductBeta:
             object.__setattr__(self, name, value)
         if self.x.ndim != 1 or self.x.shape != self.y.shape or not self.x.size:
             shapes = f"shapes {self.x.shape} and {self.y.shape}"
-            raise invalid("x and y", "be two rows of one length", shapes, "give d numbers each")
+            raise invalid(
+                "x and y", "be two rows of one length", Words(shapes), "give d numbers each"
+            )
         both = np.concatenate([self.x, self.y])
         if not ((both > 0) & np.isfinite(both)).all():
             raise invalid("x and y", "be positive and finite", both.tolist(), "use 1 for uniform")
@@ -272,11 +274,13 @@ class NaturalGradient:
             raise invalid(
                 "points and values",
                 f"have the shapes (n, {self.n_dims}) and (n,)",
-                f"{u.shape} and {v.shape}",
+                Words(f"{u.shape} and {v.shape}"),
                 "give every point one value",
             )
         if not ((u >= 0) & (u <= 1)).all():
-            raise invalid("points", "lie in the unit cube", "others", "map them to [0, 1] first")
+            raise invalid(
+                "points", "lie in the unit cube", Words("others"), "map them to [0, 1] first"
+            )
         if np.isnan(v).any() or (self.utilities == "raw" and not np.isfinite(v).all()):
             requirement = "be finite" if self.utilities == "raw" else "not be NaN"
             raise invalid("values", requirement, v.tolist(), "leave failed samples out")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.engine import Curves, trial_value
@@ -28,15 +25,10 @@ from keeprate.schedules import (
     presets_for,
 )
 from keeprate.searching.budget import MANY_TRIALS
-from keeprate.searching.sampler import (
-    DEFAULT_GENERATION_SIZE,
-    NaturalGradientSampler,
-    from_unit,
-)
+from keeprate.searching.nearest import nearest_parameters
+from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import by_schedule, mean_value, standing_of
 from keeprate.seeding import derive_seed
-
-PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Proposals:
     epochs : int
         T.
     sampler : str
-        A key of `SAMPLERS`; "paper:20" for the paper's natural gradient with a step size of 20.
+        As `keeprate.searching.samplers.SamplerSpec` reads it.
     trials : int
         In all.
     confirm : int
@@ -77,13 +69,7 @@ class Proposals:
     earlier: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
-        name, step = self._kind
-        if name not in SAMPLERS or (bool(step) and name != "paper"):
-            known = ", ".join(SAMPLERS).replace("paper", "paper:STEP")
-            raise invalid("sampler", f"be one of {known}", self.sampler, "choose one of these")
-        if name == "paper" and not _is_positive(step):
-            requirement, remedy = "have a positive step size", "try paper:20, as on MNIST"
-            raise invalid("sampler", requirement, self.sampler, remedy)
+        SamplerSpec.parse(self.sampler)  # raises
         if self.trials < 1:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
         if not 0 < self.fidelity <= 1:
@@ -95,18 +81,14 @@ class Proposals:
             requirement = f"be 1 where no trial confirms: none of fewer than {MANY_TRIALS} does"
             raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
 
-    @property
-    def _kind(self) -> tuple[str, str]:
-        """The sampler's name and, of the paper's, its step size."""
-        name, _, step = self.sampler.partition(":")
-        return name, step
+    @cached_property
+    def _spec(self) -> SamplerSpec:
+        return SamplerSpec.parse(self.sampler)
 
     @property
     def generation_size(self) -> int:
-        """Trials asked at once: a generation."""
-        if self._kind[0] == "paper":
-            return max(2, self.trials // PAPER_ITERATIONS)
-        return DEFAULT_GENERATION_SIZE
+        """Trials asked for at once."""
+        return self._spec.generation_size(self.trials)
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -224,123 +206,28 @@ class Proposals:
     def _sampler(
         self, number: int, parameter: str, fixed: Mapping[str, Any] | None
     ) -> optuna.samplers.BaseSampler:
-        # The natural gradient derives each point from (seed, trial number) itself. The others
-        # keep a generator in memory: a seed for each parameter of each trial makes them resume
-        # to the same.
-        if self._kind[0] in ("natural-gradient", "paper"):
-            sampler = self._natural_gradient
+        if self._spec.remembers:
+            sampler = self._shared_sampler
         else:
-            seed = derive_seed(self.seed, "sampler", number, parameter) % 2**31
-            sampler = SAMPLERS[self.sampler](seed, self)
+            sampler = self._build_sampler(number, parameter)
         if fixed is None:
             return sampler
-        with _experimental():
+        with experimental():
             return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
 
     @cached_property
-    def _natural_gradient(self) -> optuna.samplers.BaseSampler:
-        """One for all trials: it remembers, for speed, what it has computed."""
-        return SAMPLERS[self._kind[0]](derive_seed(self.seed, "sampler") % 2**31, self)
+    def _shared_sampler(self) -> optuna.samplers.BaseSampler:
+        """One sampler for all trials: it remembers, for speed, what it has computed."""
+        return self._build_sampler()
+
+    def _build_sampler(self, *stream: int | str) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self.seed, "sampler", *stream) % 2**31
+        size = self.generation_size
+        return self._spec.build(seed, generation_size=size, features=self.keep_rates)
 
     def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """The schedules [n, T] that the parameters of n trials stand for."""
         return self.space.keep_rates(parameters, self.epochs)
-
-
-def _random(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
-    with _experimental():
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def _natural_gradient(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(
-        seed=seed, generation_size=proposals.generation_size, features=proposals.keep_rates
-    )
-
-
-def _paper(seed: int, proposals: Proposals) -> optuna.samplers.BaseSampler:
-    return NaturalGradientSampler(
-        seed=seed,
-        generation_size=proposals.generation_size,
-        fisher="monte-carlo",
-        utilities="raw",
-        step_size=float(proposals._kind[1]),
-    )
-
-
-SAMPLERS: dict[str, Callable[[int, Proposals], optuna.samplers.BaseSampler]] = {
-    "natural-gradient": _natural_gradient,
-    "random": _random,
-    "tpe": _tpe,
-    "paper": _paper,
-}
-
-
-def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
-    """Parameters of the space's schedule that comes nearest to another one.
-
-    Parameters
-    ----------
-    target : ndarray [T]
-        Keep rates, of a given schedule of a warm start say.
-
-    Examples
-    --------
-    >>> from keeprate.schedules import exponential_drop, get_space
-    >>> space, drop = get_space("basis"), exponential_drop(40, 0.45, 20)
-    >>> nearest = space.schedule(nearest_parameters(space, drop), 40).keep_rate
-    >>> bool(np.allclose(nearest, drop, atol=0.02))
-    True
-    """
-    from scipy.optimize import least_squares
-
-    epochs = len(target)
-    numerical = {
-        name: distribution
-        for name, distribution in space.distributions(epochs).items()
-        if isinstance(distribution, FloatDistribution | IntDistribution)
-    }
-
-    def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
-        pairs = zip(numerical.items(), u.tolist(), strict=True)
-        return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
-
-    low, high = 0.02, 0.98
-    # A whole number changes only with the next cell of its own.
-    least = np.array([_cell_width(one) for one in numerical.values()])
-
-    def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Of many points [n, d] of the unit cube at once: [n, T]."""
-        values = [parameters(u) for u in points]
-        together = {name: [one[name] for one in values] for name in numerical}
-        return space.keep_rates(together, epochs) - target
-
-    def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """By differences: [T, d]."""
-        steps = np.maximum(0.01 * u, least)
-        steps = np.where(u + steps > high, -steps, steps)
-        here, *there = errors(np.vstack([u, u + np.diag(steps)]))
-        return np.asarray((np.stack(there, 1) - here[:, None]) / steps)
-
-    # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
-    tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
-    nearest = tried[np.argmin(np.square(errors(tried)).sum(1))]
-    # Not at the edges of the cube, where a Beta density has no finite logarithm.
-    fitted = least_squares(
-        lambda u: errors(u[None])[0], nearest, jacobian, bounds=(low, high), max_nfev=15
-    )
-    return parameters(fitted.x)
-
-
-def _cell_width(distribution: BaseDistribution) -> float:
-    """Of a whole number's values on the unit interval; 0 for other numbers."""
-    if not isinstance(distribution, IntDistribution):
-        return 0.0
-    return 1 / (1 + (distribution.high - distribution.low) // distribution.step)
 
 
 def tell(
@@ -392,22 +279,8 @@ def summarise_trial(trial: FrozenTrial, proposals: Proposals) -> TrialSummary:
     )
 
 
-def _is_positive(number: str) -> bool:
-    try:
-        return 0 < float(number) < math.inf
-    except ValueError:
-        return False
-
-
 def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:
     if isinstance(distribution, FloatDistribution):
         trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
     elif isinstance(distribution, IntDistribution):
         trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
-
-
-@contextmanager
-def _experimental() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

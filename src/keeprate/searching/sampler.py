@@ -129,7 +129,7 @@ class NaturalGradientSampler(BaseSampler):
             raise invalid("generation_size", "be at least 2", generation_size, remedy)
         self._seeded = seed is not None
         self._seed = _fresh_seed() if seed is None else int(seed)
-        self._population_size = generation_size or DEFAULT_GENERATION_SIZE
+        self._generation_size = generation_size or DEFAULT_GENERATION_SIZE
         self._fisher: Fisher = fisher
         self._utilities: Utilities = utilities
         self._step_size = step_size
@@ -259,7 +259,7 @@ class NaturalGradientSampler(BaseSampler):
         claimed = {number for numbers in generations for number in numbers}
         free = [t.number for t in trials if t.number not in claimed and _is_usable(t, space)]
         record = {"generation": len(generations)}
-        if len(free) >= self._population_size:
+        if len(free) >= self._generation_size:
             generations.append(free)
             record = {"generation": len(generations), "claims": free}
         # Optuna has no public way to write system attributes; its own samplers do the same.

@@ -40,7 +40,7 @@ from keeprate.schedules import PRESETS, Schedule, get_space, presets_in_words
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig
 from keeprate.searching.proposals import Proposals, summarise_trial
-from keeprate.searching.pruners import get_pruner, pruner_in_words
+from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import find_study, open_study, ranked, storage_errors
 from keeprate.searching.timing import affordable
 from keeprate.searching.trials import TrialLoop
@@ -108,12 +108,11 @@ checkpoint_seconds
         If an argument cannot be used.
     """
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
-    method, budget = _searchable(method), _checked_budget(budget, search_config)
-    get_pruner(search_config.pruner, config.epochs)  # raises
+    method, limit = _searchable(method), _checked_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
     n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
-    _proposals(search_config, config, _trial_counts(budget, search_config), seed)  # raises
+    _proposals(search_config, config, _trial_counts(limit, search_config), seed)  # raises
     setup = make_setup(
         data,
         model=model,
@@ -126,7 +125,7 @@ checkpoint_seconds
         tensorboard=tensorboard,
     )
 
-    options = _options(method, budget, search_config) | {
+    options = _options(method, limit, search_config) | {
         "baselines": baselines_in_config(baselines),
         "restarts": restarts,
         "noise_rate": noise_rate,
@@ -139,10 +138,10 @@ checkpoint_seconds
     plans = [own_plan, *compared]
     if record.trial_counts is None:
         n_finals = restarts * sum(networks_trained(plan.method) for plan in plans)
-        counts = _trial_counts(budget, search_config)
-        if budget.unit == "seconds":
+        counts = _trial_counts(limit, search_config)
+        if limit.unit == "seconds":
             n_finals /= networks_trained(method)
-            counts = _counts(affordable(budget.amount, setup, method, n_finals=n_finals))
+            counts = _counts(affordable(limit.amount, setup, method, n_finals=n_finals))
         # Kept in the record: after a kill a time would buy another number of trials.
         record = replace(record, trial_counts=counts)
         if setup.folder is not None:

@@ -1,0 +1,73 @@
+"""Parameters of a search space that come nearest to a given schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from keeprate.schedules import Array, Space
+from keeprate.searching.sampler import from_unit
+
+
+def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
+    """Parameters of the space's schedule that comes nearest to another one.
+
+    Parameters
+    ----------
+    target : ndarray [T]
+        Keep rates, of a given schedule of a warm start say.
+
+    Examples
+    --------
+    >>> from keeprate.schedules import exponential_drop, get_space
+    >>> space, drop = get_space("basis"), exponential_drop(40, 0.45, 20)
+    >>> nearest = space.schedule(nearest_parameters(space, drop), 40).keep_rate
+    >>> bool(np.allclose(nearest, drop, atol=0.02))
+    True
+    """
+    from scipy.optimize import least_squares
+
+    epochs = len(target)
+    numerical = {
+        name: distribution
+        for name, distribution in space.distributions(epochs).items()
+        if isinstance(distribution, FloatDistribution | IntDistribution)
+    }
+
+    def parameters(u: npt.NDArray[np.float64]) -> dict[str, float]:
+        pairs = zip(numerical.items(), u.tolist(), strict=True)
+        return {name: from_unit(value, distribution) for (name, distribution), value in pairs}
+
+    low, high = 0.02, 0.98
+    # A whole number changes only with the next cell of its own.
+    least = np.array([_cell_width(one) for one in numerical.values()])
+
+    def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Of many points [n, d] of the unit cube at once: [n, T]."""
+        values = [parameters(u) for u in points]
+        together = {name: [one[name] for one in values] for name in numerical}
+        return space.keep_rates(together, epochs) - target
+
+    def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """By differences: [T, d]."""
+        steps = np.maximum(0.01 * u, least)
+        steps = np.where(u + steps > high, -steps, steps)
+        here, *there = errors(np.vstack([u, u + np.diag(steps)]))
+        return np.asarray((np.stack(there, 1) - here[:, None]) / steps)
+
+    # From the nearest of a few points: where a schedule is clipped everywhere, nothing leads on.
+    tried = np.random.default_rng(0).uniform(0.1, 0.9, (64, len(numerical)))
+    nearest = tried[np.argmin(np.square(errors(tried)).sum(1))]
+    # Not at the edges of the cube, where a Beta density has no finite logarithm.
+    fitted = least_squares(
+        lambda u: errors(u[None])[0], nearest, jacobian, bounds=(low, high), max_nfev=15
+    )
+    return parameters(fitted.x)
+
+
+def _cell_width(distribution: BaseDistribution) -> float:
+    """Of a whole number's values on the unit interval; 0 for other numbers."""
+    if not isinstance(distribution, IntDistribution):
+        return 0.0
+    return 1 / (1 + (distribution.high - distribution.low) // distribution.step)
