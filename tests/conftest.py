@@ -79,8 +79,7 @@ def data() -> Data:
 @pytest.fixture(scope="session")
 def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A search of twelve trials, with a folder."""
-    from keeprate.searching.search_run import search
-    from tests.searches import CONFIG
+    from tests.searches import CONFIG, search
 
     return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
 
@@ -88,7 +87,6 @@ def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def confirmed(data: Data) -> Run:
     """A search of short trials, of which four confirm."""
-    from keeprate.searching.search_run import search
-    from tests.searches import CONFIG, SIXTEEN
+    from tests.searches import CONFIG, SIXTEEN, search
 
     return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from typing import Any
 
-from keeprate.engine.config import TrainingConfig
+import keeprate
+from keeprate import SearchConfig, TrainingConfig
+from keeprate.records.record import to_json
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
 ALONE = {"baselines": False, "restarts": 1}
 SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines": False}
+RESEARCH = {field.name for field in fields(SearchConfig) if field.init}
 
 
-def essence(record):
-    """All of a record but times and names of places."""
-    names = ("kind", "config", "data", "trials", "finalists", "results")
-    kept = {name: record[name] for name in names if name in record}  # finalists: of a search
-    text = json.dumps(kept, sort_keys=True)
-    return json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})
+def search(data: keeprate.Data, *, trials: int, **options: Any) -> keeprate.Run:
+    """`keeprate.search` of so many trials, with the words of `SearchConfig` among the options."""
+    research = {name: options.pop(name) for name in RESEARCH & options.keys()}
+    search_config = SearchConfig(**research)
+    return keeprate.search(data, budget=f"{trials}trials", search_config=search_config, **options)
+
+
+def essence(record: keeprate.records.RunRecord) -> dict[str, Any]:
+    """All of a record but times and names of places, as plain values."""
+    kept = ("kind", "config", "data", "trials", "finalists", "results")
+    text = json.dumps({name: to_json(record)[name] for name in kept}, sort_keys=True)
+    plain = json.loads(text, object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"})
+    assert isinstance(plain, dict)
+    return plain

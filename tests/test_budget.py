@@ -12,8 +12,7 @@ from keeprate.engine.methods import get_method
 from keeprate.records.record import load_record
 from keeprate.searching import budget, search_run
 from keeprate.searching.budget import parse_budget
-from keeprate.searching.search_run import search
-from tests.searches import ALONE, CONFIG
+from tests.searches import ALONE, CONFIG, search
 
 QUICK = {"config": CONFIG, **ALONE}
 
@@ -35,8 +34,8 @@ def test_a_budget_is_given_alone(data, more) -> None:
 def test_a_search_costs_what_was_said(data, tmp_path) -> None:
     run = search(data, budget="16.9", out=tmp_path, **QUICK)
     assert run.record["plan"] == {"trials": 16, "confirm": 4}
-    assert run.record["cost"]["full_trainings"] == 16 and len(run.record["trials"]) == 16
-    again = [trial["confirms"] is not None for trial in run.record["trials"]]
+    assert run.record.cost["full_trainings"] == 16 and len(run.record.trials) == 16
+    again = [trial.confirms is not None for trial in run.record.trials]
     assert again == [False] * 12 + [True] * 4
 
 
@@ -65,7 +64,7 @@ def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
         search(data, budget="9m", out=tmp_path, **QUICK)
     assert load_record(tmp_path)["plan"]["trials"] == 4
     monkeypatch.setattr(search_run, "affordable", stop)  # not asked again
-    assert len(search(data, budget="9m", out=tmp_path, **QUICK).record["trials"]) == 4
+    assert len(search(data, budget="9m", out=tmp_path, **QUICK).record.trials) == 4
 
 
 def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:

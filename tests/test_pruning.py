@@ -11,8 +11,7 @@ import torch
 
 from keeprate.engine import lockstep
 from keeprate.searching.pruners import PRUNERS, Judge, get_pruner
-from keeprate.searching.search_run import search
-from tests.searches import ALONE, CONFIG, SIXTEEN
+from tests.searches import ALONE, CONFIG, SIXTEEN, search
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +21,39 @@ def halved(data):
 
 
 def test_halving_stops_the_worse_half_at_each_rung(halved):
-    first = halved.record["trials"][:10]
-    curves = [t["validation_score"] for t in first]
+    first = halved.record.trials[:10]
+    curves = [t.validation_score for t in first]
     lengths = [len(curve) for curve in curves]
     assert sorted(lengths) == [2] * 6 + [3] * 2 + [5] * 2
     for rung in (2, 3):  # of so few epochs, the value is that of the rung's own epoch
         stopped = [curve[rung - 1] for curve in curves if len(curve) == rung]
         went_on = [curve[rung - 1] for curve in curves if len(curve) > rung]
         assert max(stopped) <= min(went_on)
-    states = [t["state"] for t in first]
+    states = [t.state for t in first]
     assert states == ["complete" if n == 5 else "pruned" for n in lengths]
-    complete = [t for t in halved.record["trials"] if t["value"] is not None]
-    best = max(complete, key=lambda t: t["value"])
-    assert halved.record["finalists"][0] == [best["number"]]
-    finalist = halved.record["finalists"][halved.record["results"][0]["finalist"]][0]
-    assert np.allclose(halved.schedule.keep_rate, halved.record["trials"][finalist]["keep_rate"])
+    complete = [t for t in halved.record.trials if t.value is not None]
+    best = max(complete, key=lambda t: t.value)
+    assert halved.record.finalists[0] == [best.number]
+    finalist = halved.record.finalists[halved.results[0]["finalist"]][0]
+    assert np.allclose(halved.schedule.keep_rate, halved.record.trials[finalist].keep_rate)
     # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
-    assert halved.record["cost"]["candidate_epochs"] == 28 + 7
+    assert halved.record.cost["candidate_epochs"] == 28 + 7
 
 
 @pytest.mark.parametrize("pruner", ["median", "successive-halving", "hyperband"])
 def test_optunas_pruners_stop_trials(data, pruner):
     config = replace(CONFIG, epochs=5)
     found = search(data, trials=30, config=config, pruner=pruner, confirm=False, **ALONE)
-    trials = found.record["trials"]
+    trials = found.record.trials
     for trial, told in zip(trials, found.study.trials, strict=True):
-        lengths = len(trial["validation_score"])
-        assert (trial["state"] == "complete") == (lengths == 5)
+        lengths = len(trial.validation_score)
+        assert (trial.state == "complete") == (lengths == 5)
         assert list(told.intermediate_values) == ([] if lengths == 5 else [lengths])
-    pruned = [t["number"] for t in trials if t["state"] == "pruned"]
+    pruned = [t.number for t in trials if t.state == "pruned"]
     assert 2 <= len(pruned) <= 28
     if pruner == "median":  # of complete trials: the first population has none to be judged by
         assert min(pruned) >= 10
-        assert min(len(t["validation_score"]) for t in trials) >= 2
+        assert min(len(t.validation_score) for t in trials) >= 2
 
 
 def test_a_group_that_ran_out_of_memory_is_judged_anew(data, monkeypatch):
@@ -67,11 +66,11 @@ def test_a_group_that_ran_out_of_memory_is_judged_anew(data, monkeypatch):
         return real(population, *arguments, after_epoch=once, **options)
 
     options = {"trials": 10, "config": replace(CONFIG, epochs=5), "pruner": "halving", **ALONE}
-    small = search(data, lockstep=5, **options).record["trials"]
+    small = search(data, lockstep=5, **options).record.trials
     real = lockstep.train_population
     monkeypatch.setattr(lockstep, "train_population", starved)
-    halved = search(data, lockstep=10, **options).record["trials"]
-    lengths = [[len(t["validation_score"]) for t in trials] for trials in (small, halved)]
+    halved = search(data, lockstep=10, **options).record.trials
+    lengths = [[len(t.validation_score) for t in trials] for trials in (small, halved)]
     assert lengths[0] == lengths[1] and min(lengths[0]) == 2
 
 
@@ -85,8 +84,8 @@ def test_a_pruner_of_ones_own_decides(data):
             return trial.number % self.every == 1 and trial.last_step == 2
 
     record = search(data, trials=6, config=CONFIG, pruner=Odd(), **ALONE).record
-    assert [len(t["validation_score"]) for t in record["trials"]] == [3, 2] * 3
-    assert record["config"]["pruner"] == "Odd(every=2)"
+    assert [len(t.validation_score) for t in record.trials] == [3, 2] * 3
+    assert record.config["pruner"] == "Odd(every=2)"
 
 
 @pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
@@ -122,7 +121,7 @@ def test_a_judge_that_is_told_the_past_says_the_same(pruner):
 
 def test_rungs_are_shares_of_a_short_training(data):
     found = search(data, config=replace(CONFIG, epochs=10), pruner="halving", **SIXTEEN)
-    lengths = [len(t["validation_score"]) for t in found.record["trials"]]
+    lengths = [len(t.validation_score) for t in found.record.trials]
     assert sorted(lengths[:10]) == [2] * 6 + [3] * 2 + [5] * 2
     assert lengths[12:] == [10] * 4  # what confirms is not pruned
 
@@ -130,7 +129,7 @@ def test_rungs_are_shares_of_a_short_training(data):
 def test_short_trainings_are_judged_by_short_ones(data):
     options = {"trials": 24, "fidelity": 0.5, "warm_start": False, **ALONE}
     found = search(data, config=replace(CONFIG, epochs=8), pruner="median", **options)
-    trials = found.record["trials"]
-    states = [t["state"] for t in trials]
+    trials = found.record.trials
+    states = [t.state for t in trials]
     assert set(states[:10]) == {"short"} and "pruned" in states[10:18]
     assert states[18:] == ["complete"] * 6

@@ -15,8 +15,7 @@ from keeprate.noise.spec import Noise
 from keeprate.records.record import load_record
 from keeprate.runs.train_run import train
 from keeprate.schedules import presets
-from keeprate.searching.search_run import search
-from tests.searches import ALONE, CONFIG, SIXTEEN, essence
+from tests.searches import ALONE, CONFIG, SIXTEEN, essence, search
 
 KILLED = """
 import json, os, signal, sys
@@ -150,7 +149,7 @@ def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
     config = replace(CONFIG, epochs=6)
     resumed = search(data, config=config, out=tmp_path, checkpoint_seconds=0, **SIXTEEN)
     assert essence(resumed.record)["trials"] == essence(confirmed.record)["trials"]
-    assert resumed.record["finalists"] == confirmed.record["finalists"]
+    assert resumed.record.finalists == confirmed.record.finalists
 
 
 def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path):
@@ -202,7 +201,7 @@ def test_a_killed_search_with_a_pruner_prunes_the_same(
         for out in (tmp_path, None)
     )
     assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
-    assert any(t["state"] == "pruned" for t in whole.record["trials"])
+    assert any(t.state == "pruned" for t in whole.record.trials)
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
 
 
@@ -217,6 +216,6 @@ def test_a_schedule_by_the_noise_rate_goes_on_where_it_stopped(data, tmp_path, w
         train(data, out=tmp_path, progress=stop, **options)
     resumed, whole = (train(data, out=out, **options) for out in (tmp_path, None))
     for name in ("noise_rate", "epochs"):
-        assert resumed.record["first"][name] == whole.record["first"][name]
+        assert resumed.record.first[name] == whole.record.first[name]
     assert essence(resumed.record) == essence(whole.record)
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)

@@ -30,24 +30,23 @@ from keeprate.schedules.presets import PRESETS, PRESETS_FROM_DIGITS, preset_keep
 from keeprate.schedules.spaces import SPACES, get_space
 from keeprate.searching import search_run
 from keeprate.searching.proposals import Proposals, nearest_parameters
-from keeprate.searching.search_run import search
 from keeprate.searching.study import ranked
-from tests.searches import CONFIG, SIXTEEN, essence
+from tests.searches import CONFIG, SIXTEEN, essence, search
 
 
 def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     record = load_record(run.folder)
-    assert [t["number"] for t in record["trials"]] == list(range(12))
-    assert all(len(t["validation_score"]) == 3 for t in record["trials"])
-    assert [r["name"] for r in record["results"]] == ["searched", "co-teaching", "standard"]
-    best, second = sorted(record["trials"], key=lambda t: -t["value"])[:2]
-    assert record["finalists"] == [[best["number"]], [second["number"]]]
-    assert best["value"] == pytest.approx(best["validation_score"][-1])
+    assert [t.number for t in record.trials] == list(range(12))
+    assert all(len(t.validation_score) == 3 for t in record.trials)
+    assert [r.name for r in record.results] == ["searched", "co-teaching", "standard"]
+    best, second = sorted(record.trials, key=lambda t: -t.value)[:2]
+    assert record.finalists == [[best.number], [second.number]]
+    assert best.value == pytest.approx(best.validation_score[-1])
     saved = keeprate.Schedule.load(run.folder / "schedule.csv")
     assert np.array_equal(saved.keep_rate, run.schedule.keep_rate)
-    assert record["cost"]["full_trainings"] == 12
+    assert record.cost["full_trainings"] == 12
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{run.folder}/study.db")
-    assert [t.value for t in study.trials] == [t["value"] for t in record["trials"]]
+    assert [t.value for t in study.trials] == [t.value for t in record.trials]
     assert not list(run.folder.glob("checkpoint*"))
 
 
@@ -55,15 +54,13 @@ def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
     noisy = keeprate.prepare("digits", noise="pairflip:0.3", validation="noisy", seed=0)
     options = {"trials": 3, "config": CONFIG, "baselines": False, "restarts": 1}
     run = search(noisy, out=tmp_path, **options)
-    assert run.record["data"]["criterion"] == "determinant"
-    best = max(run.record["trials"], key=lambda t: t["value"])
-    assert best["value"] == pytest.approx(best["validation_score"][-1])
-    result = run.record["results"][0]
-    curves = result["curves"]
+    assert run.record.data["criterion"] == "determinant"
+    best = max(run.record.trials, key=lambda t: t.value)
+    assert best.value == pytest.approx(best.validation_score[-1])
+    result = run.results[0]
+    curves = result.curves
     assert curves["validation_score"] != curves["validation_accuracy"]
-    assert result["restarts"][0]["validation_score"] == pytest.approx(
-        curves["validation_score"][-1]
-    )
+    assert result.restarts[0].validation_score == pytest.approx(curves["validation_score"][-1])
     # Computed from the modules of the two peers.
     x = noisy.validation.inputs
     x = Normaliser.fit(noisy.train.inputs)(x)
@@ -72,7 +69,7 @@ def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
         for m in run.classifier.modules
     ]
     assert curves["validation_score"][-1] == pytest.approx(float(np.mean(scores)), abs=1e-3)
-    estimate = run.record["noise_estimate"]
+    estimate = run.record.noise_estimate
     matrix = np.array(estimate["transition_matrix"])
     assert matrix.shape == (10, 10) and np.allclose(matrix.sum(1), 1)
     assert 0 < estimate["noise_rate"] < 1 and 0 < estimate["noise_rate_std"] < 0.1
@@ -84,8 +81,8 @@ def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path):
     few = keeprate.prepare((rng.random((12, 3)), np.arange(12) % 2), seed=seed)
     assert few.criterion == "determinant" and len(few.validation) == 2
     config = TrainingConfig(epochs=3, batch_size=4)
-    found = train(few, schedule="constant", config=config, out=tmp_path).record["results"][0]
-    assert all(0 <= score <= 1 for score in found["curves"]["validation_score"])
+    found = train(few, schedule="constant", config=config, out=tmp_path).results[0]
+    assert all(0 <= score <= 1 for score in found.curves.validation_score)
 
 
 def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
@@ -96,9 +93,9 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
     record = search(
         data, trials=2, restarts=2, config=CONFIG, out=tmp_path / "run", tensorboard=True
     ).record
-    assert record["config"] == search(data, trials=2, restarts=2, config=CONFIG).record["config"]
+    assert record.config == search(data, trials=2, restarts=2, config=CONFIG).record.config
     folder = tmp_path / "run" / "tensorboard"
-    finals = [f"final-{r['name']}-{n}" for r in record["results"] for n in (1, 2)]
+    finals = [f"final-{r['name']}-{n}" for r in record.results for n in (1, 2)]
     assert {one.name for one in folder.iterdir()} == {"trial-000", "trial-001", *finals}
 
     def curve(name, measured):
@@ -107,14 +104,14 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
         assert [event.step for event in events] == [1, 2, 3]
         return [event.value for event in events]
 
-    for trial in record["trials"]:
+    for trial in record.trials:
         name = f"trial-{trial['number']:03}"
-        assert curve(name, "validation_score") == pytest.approx(trial["validation_score"])
-        assert curve(name, "keep_rate") == pytest.approx(trial["keep_rate"])
+        assert curve(name, "validation_score") == pytest.approx(trial.validation_score)
+        assert curve(name, "keep_rate") == pytest.approx(trial.keep_rate)
         assert "test_accuracy" not in EventAccumulator(str(folder / name)).Reload().scalars.Keys()
-    for result in record["results"]:
+    for result in record.results:
         accuracies = [curve(f"final-{result['name']}-{n}", "test_accuracy") for n in (1, 2)]
-        assert pytest.approx(result["curves"]["test_accuracy"]) in accuracies
+        assert pytest.approx(result.curves.test_accuracy) in accuracies
 
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
@@ -122,19 +119,17 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
     options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
-    rate = run.record["first"]["noise_rate"]
+    rate = run.record.first["noise_rate"]
     assert abs(rate - data.noise_rate) < 0.08
-    (result,) = run.record["results"]
-    assert (
-        len(result["restarts"]) == 2 and result["finalist"] == 0
-    )  # a fifth of the labels is wrong
+    (result,) = run.record.results
+    assert len(result.restarts) == 2 and result["finalist"] == 0  # a fifth of the labels is wrong
     assert run.schedule.parameters == {"noise_rate": rate}
     assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
-    assert len(first["results"][0]["curves"]["train_loss"]) == 7  # steps, not a quarter
-    assert first["results"][0]["curves"]["test_accuracy"] is None
-    cost = run.record["cost"]
+    assert len(first["results"][0].curves.train_loss) == 7  # steps, not a quarter
+    assert first["results"][0].curves.test_accuracy is None
+    cost = run.record.cost
     assert (cost["candidate_epochs"], cost["full_trainings"]) == (7, 7 / 16)
-    assert result["label"] == "Co-teaching, R(t) without a search"
+    assert result.label == "Co-teaching, R(t) without a search"
     wrong = replace(data, test=replace(data.test, labels=data.test.labels.flip(0)))
     assert np.array_equal(train(wrong, **options).schedule.keep_rate, run.schedule.keep_rate)
     told = train(data, noise_rate=0.19, out=tmp_path / "told", **options)
@@ -156,11 +151,11 @@ def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
     places = iter(float(i == winner) for i in range(2))
     monkeypatch.setattr("keeprate.runs.finals.trial_value", lambda scores, epochs: next(places))
     found = train(data, schedule="auto", noise_rate=0.19, config=CONFIG, out=tmp_path)
-    assert found.record["results"][0]["finalist"] == winner
+    assert found.results[0]["finalist"] == winner
     for schedule in (found.schedule, keeprate.Schedule.load(tmp_path / "schedule.csv")):
         assert schedule.keep_rate[-1] == pytest.approx(level)
     record = load_record(tmp_path) | {"finished": False}
-    del record["config"]["rivals"]  # of a version without it
+    del record.config["rivals"]  # of a version without it
     save_record(tmp_path, record)
     with pytest.raises(keeprate.InputError, match="rivals"):
         train(data, schedule="auto", noise_rate=0.19, config=CONFIG, out=tmp_path)
@@ -169,7 +164,7 @@ def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
 def test_where_no_schedule_has_a_say_none_is_estimated(data, tmp_path):
     found = train(data, schedule="auto", method="standard", config=CONFIG, out=tmp_path)
     assert (found.schedule.keep_rate == 1).all() and not (tmp_path / "first").exists()
-    assert found.record["results"][0]["label"] == "Standard"
+    assert found.results[0].label == "Standard"
 
 
 def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
@@ -210,7 +205,7 @@ def test_the_saved_classifier_is_the_trained_one(run, data):
     assert torch.equal(loaded.predict_proba(data.test.inputs), ours)
     torch.testing.assert_close(ours.sum(1), torch.ones(len(data.test)))
     accuracy = (loaded.predict(data.test.inputs) == data.test.labels).float().mean()
-    reported = run.record["results"][0]["last"]["test_accuracy"]  # mean of the two peers
+    reported = run.results[0].last.test_accuracy  # mean of the two peers
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
@@ -241,11 +236,11 @@ def test_a_bad_noise_rate_is_refused_before_the_search(data, rate, tmp_path):
 
 
 def test_co_teachings_own_schedule_uses_no_true_label(run, data):
-    own = run.record["results"][1]
-    assert own["parameters"] == {"tau": 0.45} and data.noise_rate != 0.45
+    own = run.results[1]
+    assert own.parameters == {"tau": 0.45} and data.noise_rate != 0.45
     unknown = replace(data, noise="none")
     found = search(unknown, trials=1, config=CONFIG)
-    assert [r["name"] for r in found.record["results"]] == ["searched", "standard"]
+    assert [r.name for r in found.record.results] == ["searched", "standard"]
 
 
 def test_tied_weights_are_saved(data, tmp_path):
@@ -272,16 +267,16 @@ def test_changing_every_test_label_changes_no_search_result(run, data):
     other = search(leaky, trials=12, config=CONFIG)
     assert essence(other.record)["trials"] == essence(run.record)["trials"]
     assert np.array_equal(other.schedule.keep_rate, run.schedule.keep_rate)
-    ours = [r["curves"]["validation_accuracy"] for r in run.record["results"]]
-    assert [r["curves"]["validation_accuracy"] for r in other.record["results"]] == ours
+    ours = [r.curves.validation_accuracy for r in run.record.results]
+    assert [r.curves.validation_accuracy for r in other.record.results] == ours
     # ... but the test accuracies, which are only reported, do change.
-    assert other.record["results"][0]["last"] != run.record["results"][0]["last"]
+    assert other.results[0].last != run.results[0].last
 
 
 def test_lockstep_groups_of_any_size_give_the_same_trials(run, data):
     other = search(data, trials=12, config=CONFIG, lockstep=3, baselines=False)
-    ours = [t["value"] for t in run.record["trials"]]
-    theirs = [t["value"] for t in other.record["trials"]]
+    ours = [t.value for t in run.record.trials]
+    theirs = [t.value for t in other.record.trials]
     # Products of other shapes round differently: a sample or two of 359 may flip.
     assert np.allclose(ours, theirs, atol=0.02)
     assert np.allclose(ours[:10], theirs[:10], atol=0.01)
@@ -291,7 +286,7 @@ def ranked_by_mean(numbers, trials):
     """Schedules, by the trial that had each first, the best mean of complete trainings first."""
 
     def mean(number):
-        same = [t["value"] for t in trials if number in (t["number"], t["confirms"]) and t["value"]]
+        same = [t.value for t in trials if number in (t.number, t.confirms) and t.value]
         return float(np.mean(same))
 
     return sorted(numbers, key=lambda number: (-mean(number), number))
@@ -299,35 +294,35 @@ def ranked_by_mean(numbers, trials):
 
 def test_the_best_schedules_are_confirmed_and_chosen_by_their_mean(data):
     found = search(data, trials=40, config=replace(CONFIG, epochs=2), baselines=False)
-    trials = found.record["trials"]
+    trials = found.record.trials
     explored, first, second = trials[:30], trials[30:37], trials[37:]
-    best = sorted(explored, key=lambda t: -t["value"])[:7]
-    assert [t["confirms"] for t in explored] == [None] * 30
-    assert [t["confirms"] for t in first] == [t["number"] for t in best]
-    finalists = ranked_by_mean([t["number"] for t in best], trials[:37])[:3]
-    assert [t["confirms"] for t in second] == finalists
+    best = sorted(explored, key=lambda t: -t.value)[:7]
+    assert [t.confirms for t in explored] == [None] * 30
+    assert [t.confirms for t in first] == [t.number for t in best]
+    finalists = ranked_by_mean([t.number for t in best], trials[:37])[:3]
+    assert [t.confirms for t in second] == finalists
     winner = ranked_by_mean(finalists, trials)[0]
-    same = [t for t in trials if winner in (t["number"], t["confirms"])]
-    chosen, rival = found.record["finalists"]
-    assert chosen == [t["number"] for t in same] and len(same) == 3
+    same = [t for t in trials if winner in (t.number, t.confirms)]
+    chosen, rival = found.record.finalists
+    assert chosen == [t.number for t in same] and len(same) == 3
     assert rival[0] == ranked_by_mean(finalists, trials)[1] and len(rival) == 3
-    assert all(t["parameters"] == trials[winner]["parameters"] for t in same)
-    assert len({tuple(t["validation_score"]) for t in same}) == 3  # other weights and batches
-    finalist = found.record["results"][0]["finalist"]
-    assert np.allclose(found.schedule.keep_rate, trials[(winner, rival[0])[finalist]]["keep_rate"])
+    assert all(t.parameters == trials[winner].parameters for t in same)
+    assert len({tuple(t.validation_score) for t in same}) == 3  # other weights and batches
+    finalist = found.results[0]["finalist"]
+    assert np.allclose(found.schedule.keep_rate, trials[(winner, rival[0])[finalist]].keep_rate)
 
 
 def test_short_trials_explore_and_only_full_ones_win(confirmed):
-    trials = confirmed.record["trials"]
+    trials = confirmed.record.trials
     explored, first = trials[:12], trials[12:]
-    assert [len(t["validation_score"]) for t in trials] == [3] * 12 + [6] * 4
-    assert [t["state"] for t in trials] == ["short"] * 12 + ["complete"] * 4
-    best = sorted(explored, key=lambda t: -t["validation_score"][-1])[:4]
-    assert [t["confirms"] for t in first] == [t["number"] for t in best]
-    winner, rival = (t["confirms"] for t in sorted(first, key=lambda t: -t["value"])[:2])
-    finalists = confirmed.record["finalists"]
+    assert [len(t.validation_score) for t in trials] == [3] * 12 + [6] * 4
+    assert [t.state for t in trials] == ["short"] * 12 + ["complete"] * 4
+    best = sorted(explored, key=lambda t: -t.validation_score[-1])[:4]
+    assert [t.confirms for t in first] == [t.number for t in best]
+    winner, rival = (t.confirms for t in sorted(first, key=lambda t: -t.value)[:2])
+    finalists = confirmed.record.finalists
     assert [[trials[n]["confirms"] for n in one] for one in finalists] == [[winner], [rival]]
-    assert confirmed.record["cost"]["full_trainings"] == pytest.approx(12 * 0.5 + 4)
+    assert confirmed.record.cost["full_trainings"] == pytest.approx(12 * 0.5 + 4)
 
 
 def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
@@ -341,7 +336,7 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
     monkeypatch.setattr(search_run, "train_schedules", spy)
     config = replace(CONFIG, epochs=6)
     found = search(data, config=config, **SIXTEEN)
-    whole = np.array([t["keep_rate"] for t in found.record["trials"]])
+    whole = np.array([t.keep_rate for t in found.record.trials])
     assert [(n, c.epochs) for n, c, _ in seen] == [(10, 3), (2, 3), (4, 6)]
     # Epochs 1, 3.5 and 6 of six.
     middle = (whole[:10, 2] + whole[:10, 3]) / 2
@@ -364,9 +359,9 @@ def test_each_space_comes_near_the_given_schedules(space, epochs):
 def test_a_warm_start_begins_with_given_schedules(data, sampler):
     options = {"trials": 16, "sampler": sampler, "config": replace(CONFIG, epochs=10)}
     options |= {"confirm": False, "baselines": False}
-    warm = search(data, **options).record["trials"]
-    cold = search(data, warm_start=False, **options).record["trials"]
-    given = np.array([t["keep_rate"] for t in warm[:10]])  # [10, 10]
+    warm = search(data, **options).record.trials
+    cold = search(data, warm_start=False, **options).record.trials
+    given = np.array([t.keep_rate for t in warm[:10]])  # [10, 10]
     found = np.array([one.stretched(10).keep_rate for one in PRESETS_FROM_DIGITS])  # on digits
     assert (np.sqrt(np.square(given[:3] - found).mean(1)) < 0.021).all()
     assert np.allclose(given[3:, -1], [0.45, 0.4, 0.85, 0.6, 1.0, 0.35, 0.7], atol=0.02)
@@ -389,16 +384,16 @@ def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
     options = {"config": CONFIG, "baselines": False, "restarts": 1, "out": tmp_path / "warm"}
     places = [run.folder, str(tmp_path / "rise.json")]
     warm = search(data, trials=5, warm_start=places, **options).record
-    first, second, third, *_ = [t["keep_rate"] for t in warm["trials"]]
+    first, second, third, *_ = [t.keep_rate for t in warm["trials"]]
     assert first == pytest.approx(run.schedule.keep_rate, abs=0.02)
     assert second == pytest.approx([1.0, 0.3, 0.7], abs=0.05)  # of epochs 1, 3 and 5
     assert third == pytest.approx(preset_keep_rate(PRESETS[0], 3), abs=0.02)
     alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines=False).record
-    assert alone["trials"][0]["keep_rate"] == second  # though fewer than four explore
+    assert alone["trials"][0].keep_rate == second  # though fewer than four explore
     with pytest.raises(keeprate.InputError, match=r"warm_start: .*earlier .* before, .* now"):
         search(data, trials=5, warm_start=[rise], **options)
     same = [run.schedule, rise.keep_rate]  # wherever they come from
-    assert search(data, trials=5, warm_start=same, **options).record["trials"] == warm["trials"]
+    assert search(data, trials=5, warm_start=same, **options).record.trials == warm["trials"]
 
 
 def test_no_warm_start_that_cannot_be(data):
@@ -463,13 +458,13 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
         data, schedule="constant", config=config, restarts=restarts, out=tmp_path,
         baselines=True,
     )  # fmt: skip
-    for result in run.record["results"]:
-        tried = [one["validation_score"] for one in result["restarts"]]
+    for result in run.record.results:
+        tried = [one.validation_score for one in result.restarts]
         assert len(tried) == restarts and len(set(tried)) > restarts - 2
-        assert max(tried) == pytest.approx(result["last"]["validation_accuracy"])
-        assert result["seconds"] == pytest.approx(sum(t["seconds"] for t in result["restarts"]))
+        assert max(tried) == pytest.approx(result.last.validation_accuracy)
+        assert result.seconds == pytest.approx(sum(t.seconds for t in result.restarts))
     accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
-    reported = run.record["results"][0]["last"]["test_accuracy"]  # mean of the two peers
+    reported = run.results[0].last.test_accuracy  # mean of the two peers
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
@@ -483,14 +478,14 @@ def test_baselines_by_name_train_in_lockstep_where_they_can(data, monkeypatch):
     monkeypatch.setattr(lockstep, "train_population", spy)
     options = {"schedule": "co-teaching", "method": "jocor", "noise_rate": 0.4}
     run = train(data, baselines="all", config=replace(CONFIG, epochs=2), **options)
-    names = [result["name"] for result in run.record["results"]]
+    names = [result.name for result in run.record.results]
     assert names == ["jocor", *(name for name in METHODS if name != "jocor")]
     two = ["jocor", "decoupling", "co-teaching", "co-teaching-plus", "co-mining"]
     assert seen == [two, ["standard", "mentornet"], ["standard"], ["f-correction"]]
-    rates = {r["name"]: r["keep_rate"][-1] for r in run.record["results"]}
+    rates = {r.name: r.keep_rate[-1] for r in run.record.results}
     assert rates["mentornet"] == rates["jocor"] < rates["f-correction"] == 1.0
     assert rates["standard"] == rates["decoupling"] == 1.0
-    labels = [result["label"] for result in run.record["results"]]
+    labels = [result.label for result in run.record.results]
     assert labels[0] == "JoCoR, Co-teaching's R(t)" and "Co-teaching, its own R(t)" in labels
 
 
@@ -509,7 +504,7 @@ def test_what_is_compared_does_not_change_a_result(data, monkeypatch):
     options |= {"config": replace(CONFIG, epochs=2), "noise_rate": 0.4}
 
     def curves(run):
-        return {r["name"]: r["curves"]["validation_accuracy"] for r in run.record["results"]}
+        return {r.name: r.curves.validation_accuracy for r in run.record.results}
 
     together = train(data, baselines="all", **options)
     own, rate = pytest.approx(0.3), pytest.approx(0.8)
@@ -537,7 +532,7 @@ def test_a_baseline_is_left_out_only_if_it_repeats_the_run(data, tmp_path):
     options = {"config": config, "noise_rate": 0.4, "baselines": "co-teaching,standard"}
 
     def names(**given):
-        return [r["name"] for r in train(data, **options | given).record["results"]]
+        return [r.name for r in train(data, **options | given).record.results]
 
     assert names(schedule="co-teaching") == ["co-teaching", "standard"]
     keeprate.Schedule(np.array([0.9]), "co-teaching").save(tmp_path / "other.json")
@@ -572,7 +567,7 @@ def finals(data, schedules, restarts):
     record = {}
     plan = Plan("searched", "Searched", METHODS["co-teaching"], tuple(schedules))
     trained = train_plans([plan], setup, record, restarts=restarts)
-    return record["results"][0], trained
+    return record.results[0], trained
 
 
 @pytest.mark.parametrize("good", [0, 1])
@@ -580,11 +575,11 @@ def test_two_schedules_take_turns_and_the_better_training_wins(data, good):
     everything, nothing = (keeprate.Schedule(np.full(8, rate), "searched") for rate in (1.0, 0.0))
     schedules = [everything, nothing] if good == 0 else [nothing, everything]
     result, trained = finals(data, schedules, 3)
-    assert [one["finalist"] for one in result["restarts"]] == [0, 1, 0]
-    values = [one["validation_score"] for one in result["restarts"]]
+    assert [one["finalist"] for one in result.restarts] == [0, 1, 0]
+    values = [one.validation_score for one in result.restarts]
     assert result["finalist"] == good == np.argmax(values) % 2
-    assert result["last"]["validation_score"] == pytest.approx(max(values))
-    assert result["keep_rate"] == [1.0] * 8 and trained.schedule == everything
+    assert result.last.validation_score == pytest.approx(max(values))
+    assert result.keep_rate == [1.0] * 8 and trained.schedule == everything
     x = Normaliser.fit(data.train.inputs)(data.validation.inputs)
     predicted = torch.stack([module(x).argmax(1) for module in trained.modules])
     accuracy = (predicted == data.validation.labels).float().mean()
@@ -605,23 +600,23 @@ def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
     schedules = [keeprate.Schedule(np.full(8, rate), "searched") for rate in (1.0, 0.9)]
     result, trained = finals(data, schedules, 2)
     assert result["finalist"] == 1 - lost and trained.schedule == schedules[1 - lost]
-    assert result["restarts"][lost]["validation_score"] is None
+    assert result.restarts[lost].validation_score is None
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 3])
 def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, restarts):
     options = {"trials": 4, "config": CONFIG, "baselines": False, "restarts": restarts}
     run = search(data, out=tmp_path, **options)
-    trials, result = run.record["trials"], run.record["results"][0]
-    ranking = sorted(trials, key=lambda t: -t["value"])
-    finalists = [[t["number"]] for t in ranking[: min(restarts, 2)]]
-    assert run.record["finalists"] == finalists
-    turns = [one.get("finalist") for one in result["restarts"]]
+    trials, result = run.record.trials, run.results[0]
+    ranking = sorted(trials, key=lambda t: -t.value)
+    finalists = [[t.number] for t in ranking[: min(restarts, 2)]]
+    assert run.record.finalists == finalists
+    turns = [one.get("finalist") for one in result.restarts]
     assert turns == {1: [None], 2: [0, 1], 3: [0, 1, 0]}[restarts]
     expected = ranking[result.get("finalist", 0)]
-    assert result["parameters"] == expected["parameters"]
+    assert result.parameters == expected.parameters
     for found in (run.schedule, keeprate.Schedule.load(tmp_path / "schedule.csv")):
-        assert found.keep_rate.tolist() == result["keep_rate"] == expected["keep_rate"]
+        assert found.keep_rate.tolist() == result.keep_rate == expected.keep_rate
     assert search(data, out=tmp_path, **options).schedule == run.schedule
     with pytest.raises(keeprate.InputError, match="restarts"):
         search(data, out=tmp_path, **options | {"restarts": restarts + 1})
@@ -631,8 +626,8 @@ def test_nothing_is_confirmed_if_the_user_says_so(data):
     found = search(
         data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines=False
     )
-    assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 16
-    assert [len(one) for one in found.record["finalists"]] == [1, 1]
+    assert len({json.dumps(t.parameters) for t in found.record.trials}) == 16
+    assert [len(one) for one in found.record.finalists] == [1, 1]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
@@ -640,7 +635,7 @@ def test_other_samplers(data, sampler):
     found = search(
         data, trials=11, config=replace(CONFIG, epochs=1), sampler=sampler, baselines=False
     )
-    assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 11
+    assert len({json.dumps(t.parameters) for t in found.record.trials}) == 11
 
 
 @pytest.mark.parametrize("space", ["co-teaching", "power-decay", "full"])
@@ -651,7 +646,7 @@ def test_every_space_is_searched(data, space, epochs):
     found = search(
         data, space=space, trials=12, config=replace(CONFIG, epochs=epochs), baselines=False
     )
-    assert len({json.dumps(t["parameters"]) for t in found.record["trials"]}) == 12
+    assert len({json.dumps(t.parameters) for t in found.record.trials}) == 12
 
 
 def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
@@ -665,7 +660,7 @@ def test_the_papers_form_takes_its_step(data):
     options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines": False}
     options |= {"warm_start": False}
     far, near = (
-        [t["parameters"] for t in search(data, sampler=f"paper:{step}", **options).record["trials"]]
+        [t.parameters for t in search(data, sampler=f"paper:{step}", **options).record.trials]
         for step in (20, 0.001)
     )
     assert far[:2] == near[:2]  # drawn before anything is known
@@ -683,7 +678,7 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
 
     monkeypatch.setattr(loop, "train_step", poisoned)
     found = search(data, trials=5, config=CONFIG, baselines=False, out=tmp_path)
-    states = [t["state"] for t in found.record["trials"]]
+    states = [t.state for t in found.record.trials]
     assert states == ["complete", "complete", "failed", "complete", "complete"]
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{tmp_path}/study.db")
     # Pruned for Optuna: the natural gradient counts it, as the worst of its generation.
@@ -708,15 +703,15 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
     monkeypatch.setattr(lockstep, "new_population", small)
     found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines=False)
     assert sizes[:4] == [5, 2, 2, 1]
-    assert all(t["state"] == "complete" for t in found.record["trials"])
+    assert all(t.state == "complete" for t in found.record.trials)
 
 
 def test_bfloat16_is_as_accurate_within_noise(data):
     config = TrainingConfig(epochs=12, batch_size=64, learning_rate=3e-3)
     accuracies = [
-        train(data, schedule="co-teaching", config=replace(config, precision=precision)).record[
-            "results"
-        ][0]["last"]["test_accuracy"]
+        train(data, schedule="co-teaching", config=replace(config, precision=precision))
+        .record["results"][0]
+        .last.test_accuracy
         for precision in ("float32", "bfloat16")
     ]
     assert abs(accuracies[0] - accuracies[1]) < 0.06
@@ -730,7 +725,5 @@ def test_other_optimisers_learn(data, optimizer):
         optimizer=optimizer,
         learning_rate=1e-2 if optimizer == "sgd" else 1e-3,
     )
-    result = train(data, schedule="constant", method="mentornet", config=config).record["results"][
-        0
-    ]
-    assert result["curves"]["train_loss"][-1] < 0.8 * result["curves"]["train_loss"][0]
+    result = train(data, schedule="constant", method="mentornet", config=config).results[0]
+    assert result.curves.train_loss[-1] < 0.8 * result.curves.train_loss[0]

@@ -135,24 +135,26 @@ checkpoint_seconds
         return replace(run, study=find_study(setup.folder))
 
     own_plan = Plan("searched", f"{method.label}, searched R(t)", method, ())
-    plans = [own_plan, *compared]
     if record.trial_counts is None:
-        n_finals = restarts * sum(networks_trained(plan.method) for plan in plans)
+        n_networks = sum(networks_trained(plan.method) for plan in (own_plan, *compared))
+        n_finals = restarts * n_networks / networks_trained(method)
         counts = _trial_counts(limit, search_config)
         if limit.unit == "seconds":
-            n_finals /= networks_trained(method)
             counts = _counts(affordable(limit.amount, setup, method, n_finals=n_finals))
-        # Kept in the record: after a kill a time would buy another number of trials.
         record = replace(record, trial_counts=counts)
         if setup.folder is not None:
+            # After a kill a time would buy another number of trials.
             save_record(setup.folder, record)
+    else:
+        counts = record.trial_counts
 
-    proposals = _proposals(search_config, config, record.trial_counts, seed)
+    proposals = _proposals(search_config, config, counts, seed)
     record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
-    plans[0] = replace(own_plan, schedules=schedules[:n_finalists])
+    own_plan = replace(own_plan, schedules=schedules[:n_finalists])
     record = replace(record, finalists=record.finalists[:n_finalists])
-    run = finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
+    cost = _cost(record, config.epochs)
+    run = finish(setup, record, [own_plan, *compared], cost, restarts=restarts)
     return replace(run, study=study)
 
 
