@@ -1,9 +1,12 @@
-"""The loop: learning rates, precision, memory, and a search against a plain PyTorch loop."""
+"""The engine: its setup, a population against a plain PyTorch loop, checkpoints, groups, memory."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,18 +14,31 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import keeprate
-from keeprate.data.preprocessing import Normaliser
+from keeprate.data import Normaliser
+from keeprate.engine import lockstep, loop
 from keeprate.engine.checkpoints import load_population, save_population
-from keeprate.engine.config import TrainingConfig
+from keeprate.engine.config import CHOICES, TrainingConfig
+from keeprate.engine.curves import Curves, EpochMetrics
+from keeprate.engine.evaluation import evaluate
+from keeprate.engine.lockstep import train_candidates
 from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
 from keeprate.engine.methods import get_method
-from keeprate.engine.models import mlp
-from keeprate.engine.population import Candidate, new_population
+from keeprate.engine.models import get_model, mlp, resolve_model
+from keeprate.engine.population import OPTIMIZERS, Candidate, new_population
+from keeprate.engine.progress import TextProgress, score_in_words
 from keeprate.engine.setup import make_setup
-from keeprate.noise.transition import estimate_transition_matrix
+from keeprate.noise import (
+    count_pairs,
+    determinant_score,
+    empirical_transition_matrix,
+    estimate_transition_matrix,
+    pairflip,
+    transition_error,
+)
 from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
+from tests.test_architecture import loaded_after
 
 # float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3, precision="float32")
@@ -34,7 +50,7 @@ def data():
 
 
 def setup(data, config=CONFIG, **options):
-    return make_setup(data, model="mlp", config=config, seed=0, out=None, **options)
+    return make_setup(data, **{"model": "mlp", "config": config, "seed": 0, "out": None} | options)
 
 
 def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
@@ -51,6 +67,98 @@ def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",
 def run(data, people, config=CONFIG, **options):
     train_population(people, setup(data, config), stream="test", **options)
     return people
+
+
+def train_alone(data, method, config=CONFIG, **options):
+    """Train one candidate of a method to the end, as final trainings do; keeps all samples."""
+    finished = []
+    train_candidates(
+        [Candidate(0, Schedule(np.ones(config.epochs)), get_method(method))],
+        setup(data, config, **options),
+        stream=f"final-{method}",
+        keep_checkpoints=True,
+        after_group=finished.append,
+    )
+    (people,) = finished
+    return people
+
+
+def test_auto_is_a_small_cnn_for_images_of_16_pixels_and_a_perceptron_for_all_else(data):
+    shapes = {(3, 32, 32): "model1", (1, 16, 16): "model1", (1, 16, 15): "mlp", (784,): "mlp"}
+    assert {shape: resolve_model("auto", shape) for shape in shapes} == shapes
+    assert resolve_model("model3", (784,)) == "model3"
+    resolved = setup(data, model="auto")
+    assert resolved.model_name == "mlp" and resolved.model is mlp
+    assert str(get_model("auto")((3, 32, 32), 10)) == str(get_model("model1")((3, 32, 32), 10))
+    with pytest.raises(keeprate.InputError, match="auto, mlp, model1, model2, model3 or package"):
+        setup(data, model="model4")
+
+
+def test_a_setup_takes_progress_as_a_switch_or_as_a_callable(data):
+    def show(stage, done, total, best):
+        raise AssertionError
+
+    assert isinstance(setup(data, progress=True).progress, TextProgress)
+    assert setup(data, progress=False).progress is setup(data).progress is None
+    assert setup(data, progress=show).progress is show
+
+
+def test_progress_is_a_line_at_the_start_every_ten_seconds_and_at_the_end():
+    now, stream = 0.0, io.StringIO()
+    progress = TextProgress(stream, clock=lambda: now)
+    for second in range(26):
+        now = float(second)
+        progress("search", second, 25, score_in_words(second / 25, "accuracy") if second else None)
+    progress("search", 25, 25, None)  # told twice that it is over
+    progress("final training", 0, 2, None)
+    progress("final training", 2, 2, score_in_words(0.5, "determinant"))
+    assert stream.getvalue().splitlines() == [
+        "search: 0 %",
+        "search: 40 %, best validation accuracy 40.0 %",
+        "search: 80 %, best validation accuracy 80.0 %",
+        "search: 100 %, best validation accuracy 100.0 %",
+        "final training: 0 %",
+        "final training: 100 %, best validation score 0.500",
+    ]
+
+
+def test_progress_goes_to_standard_error(capsys):
+    TextProgress()("search", 1, 4, None)
+    assert capsys.readouterr() == ("", "search: 25 %\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("batch_size", True),
+        ("batch_size", "64"),
+        ("learning_rate", 0),
+        ("learning_rate", math.inf),
+        ("learning_rate", "0.1"),
+        ("weight_decay", -1e-4),
+        ("momentum", 1),
+        ("optimizer", "lamb"),
+        ("precision", "float16"),
+        ("learning_rate_schedule", "step"),
+    ],
+)
+def test_a_config_refuses_what_no_training_can_use(name, value):
+    with pytest.raises(keeprate.InputError, match=f"{name} must .*, got {value!r}; "):
+        TrainingConfig(**{name: value})
+
+
+def test_a_config_takes_numpy_s_numbers_as_python_s():
+    numbers = {"epochs": np.int64(3), "batch_size": np.int32(8), "learning_rate": np.float32(0.5)}
+    config = TrainingConfig(**numbers)
+    assert config == TrainingConfig(epochs=3, batch_size=8, learning_rate=0.5)
+    assert json.loads(json.dumps(asdict(config)))["batch_size"] == 8
+
+
+def test_a_config_is_checked_before_pytorch_loads():
+    assert "torch" not in loaded_after("import keeprate; keeprate.TrainingConfig(epochs=3)")
+    assert set(OPTIMIZERS) == set(CHOICES["optimizer"])
 
 
 def test_the_paper_s_learning_rate():
@@ -109,6 +217,52 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
             )
             assert curves.label_precision[epoch] == pytest.approx(clean / kept, abs=0.01)
             assert curves.train_accuracy[epoch] == pytest.approx(fitted / len(order), abs=0.01)
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "determinant"])
+def test_a_split_is_evaluated_in_one_pass(data, criterion):
+    people = population(data, [[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    normaliser = Normaliser.fit(data.train.inputs)
+    batches = []
+
+    class Counting:
+        n_candidates, n_peers = 2, 2
+
+        def __call__(self, inputs):
+            batches.append(len(inputs))
+            return people.networks(inputs)
+
+    scores = evaluate(Counting(), data.train, normaliser, criterion)
+    assert batches == [1000, len(data.train) - 1000]
+    predicted = people.networks(normaliser(data.train.inputs)).argmax(-1)
+    assert torch.equal(scores.accuracy, (predicted == data.train.labels).float().mean(-1))
+    expected = scores.accuracy
+    if criterion == "determinant":
+        expected = determinant_score(count_pairs(predicted, data.train.labels, 10))
+    assert scores.score.shape == (2, 2) and torch.equal(scores.score, expected)
+
+
+def test_a_fingerprint_is_that_of_numbers_and_keep_rates(data):
+    table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    expected = hashlib.sha256(b"[4, 7]" + table.tobytes()).hexdigest()
+    assert population(data, table, numbers=[4, 7]).fingerprint == expected
+
+
+def test_a_schedule_of_another_length_is_refused(data):
+    with pytest.raises(keeprate.InputError, match="each of the 3 epochs, got 2; "):
+        population(data, [[1.0, 0.5]])
+
+
+def test_curves_give_back_what_was_appended():
+    curves = Curves()
+    measured = [EpochMetrics(1, 2.0, 0.1, 0.2, 0.3, 0.4, 0.5), EpochMetrics(2, *[0.6] * 6)]
+    for metrics in measured:
+        curves.append(metrics)
+    assert [curves.at(epoch) for epoch in (1, 2)] == measured and len(curves) == 2
+    blind = EpochMetrics(1, 2.0, 0.1, 0.2, 0.3, None, None)
+    curves = Curves()
+    curves.append(blind)
+    assert curves.at(1) == blind and curves.test_accuracy == curves.label_precision == []
 
 
 def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
@@ -208,24 +362,27 @@ def test_true_labels_change_nothing_but_label_precision(data):
     assert len(ours.label_precision) == 3 and theirs.label_precision == []
 
 
-def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch, tmp_path):
-    """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
-    from keeprate.engine import lockstep
-    from keeprate.noise.kinds import pairflip
+def matrix_error(people, data):
+    """How far the estimated transition matrix is from the measured one."""
+    estimated = people.transition_matrix[0].double().numpy()
+    labels, true_labels = data.train.labels.numpy(), data.train.true_labels.numpy()
+    return transition_error(estimated, empirical_transition_matrix(labels, true_labels, 10))
 
+
+def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch):
+    """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
     data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
     config = TrainingConfig(epochs=25, batch_size=64, learning_rate=3e-3, precision="float32")
     true = pairflip(10, 0.45)
 
-    def last(method, matrix):
+    def trained(method, matrix):
         monkeypatch.setattr(lockstep, "estimate_transition_matrix", lambda predicted: matrix)
-        run = keeprate.train(data, schedule="constant", method=method, config=config)
-        return run.record["results"][0]
+        return train_alone(data, method, config)
 
-    corrected, transposed = last("f-correction", true), last("f-correction", true.T)
-    standard = last("standard", true)
-    assert corrected["transition_error"] < 0.1
-    accuracy = [r["last"]["test_accuracy"] for r in (corrected, standard, transposed)]
+    corrected, transposed = trained("f-correction", true), trained("f-correction", true.T)
+    standard = trained("standard", true)
+    assert matrix_error(corrected, data) < 0.1
+    accuracy = [p.curves[0].test_accuracy[-1] for p in (corrected, standard, transposed)]
     assert accuracy[0] > accuracy[1] + 0.05 > accuracy[2]
 
 
@@ -236,14 +393,11 @@ def test_decoupling_starts_where_fresh_networks_agree(data):
             torch.nn.init.zeros_(parameter)
         return network
 
-    options = {"schedule": "constant", "method": "decoupling", "config": CONFIG}
-    last = keeprate.train(data, model=constant, **options).record["results"][0]["last"]
-    assert last["validation_accuracy"] > 0.3
+    curves = train_alone(data, "decoupling", model=constant).curves[0]
+    assert curves.validation_accuracy[-1] > 0.3
 
 
 def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monkeypatch):
-    from keeprate.engine import lockstep
-
     seen = []
 
     def spy(predicted):
@@ -251,14 +405,13 @@ def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monk
         return estimate_transition_matrix(predicted)
 
     monkeypatch.setattr(lockstep, "estimate_transition_matrix", spy)
-    run = keeprate.train(data, schedule="constant", method="f-correction", config=CONFIG)
-    result = run.record["results"][0]
+    people = train_alone(data, "f-correction")
     assert seen[0].shape == (len(data.train), 10) and len(seen) == 1
     agreement = (seen[0].argmax(1) == data.train.labels.numpy()).mean()
     assert agreement > 0.3  # trained on the labels as given: chance is 0.1
-    matrix = np.array(result["transition_matrix"])
+    matrix = people.transition_matrix[0].numpy()
     assert matrix == pytest.approx(estimate_transition_matrix(seen[0]), abs=1e-6)
-    assert result["transition_error"] > 0
+    assert matrix_error(people, data) > 0
 
 
 class StoppedError(Exception):
@@ -267,11 +420,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [1, 4])  # within the first training; within the second
 def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after):
-    from keeprate.engine import lockstep
-
-    config = replace(CONFIG, epochs=3)
-    options = {"schedule": "constant", "method": "f-correction", "config": config}
-    whole = keeprate.train(data, **options).record["results"][0]
+    whole = train_alone(data, "f-correction")
     saved = []
 
     def save(path, population):
@@ -282,14 +431,14 @@ def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(lockstep, "save_population", save)
-        keeprate.train(data, out=tmp_path, checkpoint_seconds=0, **options)
+        train_alone(data, "f-correction", out=tmp_path, checkpoint_seconds=0)
     second = after > 3
     assert saved[-1] == f"checkpoint-final-f-correction-0{'' if second else '-first'}.safetensors"
     if second:  # the matrix is not estimated anew
         monkeypatch.setattr(lockstep, "estimate_transition_matrix", None)
-    again = keeprate.train(data, out=tmp_path, **options).record["results"][0]
-    assert again["transition_matrix"] == whole["transition_matrix"]
-    assert again["curves"] == whole["curves"]
+    again = train_alone(data, "f-correction", out=tmp_path)
+    assert torch.equal(again.transition_matrix, whole.transition_matrix)
+    assert replace(again.curves[0], seconds=0.0) == replace(whole.curves[0], seconds=0.0)
 
 
 def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
@@ -305,19 +454,40 @@ def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
 
 
 def test_each_epoch_has_the_rule_of_its_time(data, monkeypatch):
-    from keeprate.engine import loop
-
     used, step = [], loop.train_step
 
-    def spy(networks, optimizer, method, *rest):
+    def spy(networks, optimizer, method, *arguments):
         used.append(method.select.__name__)
-        return step(networks, optimizer, method, *rest)
+        return step(networks, optimizer, method, *arguments)
 
     monkeypatch.setattr(loop, "train_step", spy)
-    keeprate.train(data, schedule="constant", method="co-teaching-plus", config=CONFIG)
+    train_alone(data, "co-teaching-plus")
     per_epoch = len(used) // 3
     assert used[:per_epoch] == ["co_teaching"] * per_epoch  # 10 % of 3 epochs: at least one
     assert used[per_epoch:] == ["co_teaching_plus"] * 2 * per_epoch
+
+
+def test_out_of_memory_halves_the_group(data, monkeypatch):
+    sizes, new = [], lockstep.new_population
+
+    def small(candidates, *arguments, **options):
+        sizes.append(len(candidates))
+        if len(candidates) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return new(candidates, *arguments, **options)
+
+    monkeypatch.setattr(lockstep, "new_population", small)
+    config = replace(CONFIG, epochs=1)
+    candidates = [Candidate(i, Schedule([1.0]), get_method("standard")) for i in range(5)]
+    finished, limit = [], 2
+    options = {"stream": "test", "after_group": lambda people: finished.extend(people.numbers)}
+    train_candidates(candidates, setup(data, config), **options)
+    assert sizes == [5, 2, 2, 1] and finished == [0, 1, 2, 3, 4]
+    sizes.clear()
+    limit = 0
+    with pytest.raises(keeprate.InputError, match="one candidate alone does not fit in memory"):
+        train_candidates(candidates[:3], setup(data, config), **options)
+    assert sizes == [3, 1]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
