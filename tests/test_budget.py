@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keeprate
-from keeprate.engine.lockstep import make_setup
 from keeprate.engine.methods import get_method
+from keeprate.engine.setup import make_setup
 from keeprate.records.record import load_record
 from keeprate.searching import budget, search_run
 from keeprate.searching.budget import parse_budget

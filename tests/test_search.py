@@ -17,8 +17,9 @@ import keeprate
 from keeprate.data.preprocessing import Normaliser
 from keeprate.engine import lockstep, loop
 from keeprate.engine.config import TrainingConfig
+from keeprate.engine.curves import EpochMetrics
 from keeprate.engine.methods import METHODS
-from keeprate.engine.population import Curves, Population
+from keeprate.engine.setup import make_setup
 from keeprate.noise.inference import count_pairs, determinant_score
 from keeprate.records.record import load_record, save_record
 from keeprate.runs import outputs, train_run
@@ -176,11 +177,9 @@ def test_epochs_that_are_trained_again_replace_what_was_written(data, tmp_path):
     def write(writer, epochs, level):
         time.sleep(1.1)  # TensorBoard reads files in the order of their seconds
         for epoch in epochs:
-            loss = {0: Curves(train_loss=[level] * epoch)}
-            population.epoch, population.curves = epoch, loss
-            writer(population)
+            metrics = EpochMetrics(epoch, level, level, level, level, None, None)
+            writer.write(epoch, {0: 1.0}, {0: metrics})
 
-    population = Population([0], torch.ones(1, 6), [METHODS["co-teaching"]], None, None, {})
     first = CurvesWriter(tmp_path)
     write(first, (1, 2, 3), 0.5)
     write(first, (1, 2), 0.25)
@@ -563,7 +562,7 @@ def test_baselines_that_cannot_be_are_named(data):
 def finals(data, schedules, restarts):
     """The result of one plan's final trainings, and its networks."""
     options = {"model": "mlp", "config": replace(CONFIG, epochs=8), "seed": 0, "out": None}
-    setup = lockstep.make_setup(data, lockstep=None, progress=None, **options)
+    setup = make_setup(data, **options)
     record = {}
     plan = Plan("searched", "Searched", METHODS["co-teaching"], tuple(schedules))
     trained = train_plans([plan], setup, record, restarts=restarts)
