@@ -53,7 +53,7 @@ def setup(data, config=CONFIG, **options):
     return make_setup(data, **{"model": "mlp", "config": config, "seed": 0, "out": None} | options)
 
 
-def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
+def fresh_population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
     table = np.asarray(table, dtype=float)
     numbers = range(len(table)) if numbers is None else numbers
     methods = methods if len(methods) == len(table) else methods * len(table)
@@ -64,9 +64,9 @@ def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",
     return new_population(candidates, setup(data, config), stream="test", **options)
 
 
-def run(data, people, config=CONFIG, **options):
-    train_population(people, setup(data, config), stream="test", **options)
-    return people
+def run(data, population, config=CONFIG, **options):
+    train_population(population, setup(data, config), stream="test", **options)
+    return population
 
 
 def train_alone(data, method, config=CONFIG, **options):
@@ -79,8 +79,8 @@ def train_alone(data, method, config=CONFIG, **options):
         keep_checkpoints=True,
         after_group=finished.append,
     )
-    (people,) = finished
-    return people
+    (population,) = finished
+    return population
 
 
 def test_auto_is_a_small_cnn_for_images_of_16_pixels_and_a_perceptron_for_all_else(data):
@@ -177,7 +177,7 @@ def test_the_paper_s_learning_rate():
 def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
     """Co-teaching, two modules, two optimisers, index selection: the same accuracies."""
     table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
-    people = run(data, population(data, table))
+    population = run(data, fresh_population(data, table))
     normaliser, train = Normaliser.fit(data.train.inputs), data.train
     for number in (0, 1):
         nets, optimizers = [], []
@@ -211,7 +211,7 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
                     .mean()
                     for net in nets
                 ]
-            curves = people.curves[number]
+            curves = population.curves[number]
             assert curves.validation_accuracy[epoch] == pytest.approx(
                 float(sum(right)) / 2, abs=0.01
             )
@@ -221,7 +221,7 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
 
 @pytest.mark.parametrize("criterion", ["accuracy", "determinant"])
 def test_a_split_is_evaluated_in_one_pass(data, criterion):
-    people = population(data, [[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    population = fresh_population(data, [[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
     normaliser = Normaliser.fit(data.train.inputs)
     batches = []
 
@@ -230,11 +230,11 @@ def test_a_split_is_evaluated_in_one_pass(data, criterion):
 
         def __call__(self, inputs):
             batches.append(len(inputs))
-            return people.networks(inputs)
+            return population.networks(inputs)
 
     scores = evaluate(Counting(), data.train, normaliser, criterion)
     assert batches == [1000, len(data.train) - 1000]
-    predicted = people.networks(normaliser(data.train.inputs)).argmax(-1)
+    predicted = population.networks(normaliser(data.train.inputs)).argmax(-1)
     assert torch.equal(scores.accuracy, (predicted == data.train.labels).float().mean(-1))
     expected = scores.accuracy
     if criterion == "determinant":
@@ -245,12 +245,12 @@ def test_a_split_is_evaluated_in_one_pass(data, criterion):
 def test_a_fingerprint_is_that_of_numbers_and_keep_rates(data):
     table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
     expected = hashlib.sha256(b"[4, 7]" + table.tobytes()).hexdigest()
-    assert population(data, table, numbers=[4, 7]).fingerprint == expected
+    assert fresh_population(data, table, numbers=[4, 7]).fingerprint == expected
 
 
 def test_a_schedule_of_another_length_is_refused(data):
     with pytest.raises(keeprate.InputError, match="each of the 3 epochs, got 2; "):
-        population(data, [[1.0, 0.5]])
+        fresh_population(data, [[1.0, 0.5]])
 
 
 def test_curves_give_back_what_was_appended():
@@ -267,15 +267,15 @@ def test_curves_give_back_what_was_appended():
 
 def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8], [1, 0.6, 0.6]]
-    whole = run(data, population(data, table))
+    whole = run(data, fresh_population(data, table))
     rungs = []
 
-    def drop(people):
-        rungs.append(list(people.numbers))
-        if people.epoch == 1:
-            people.drop([1])
+    def drop(population):
+        rungs.append(list(population.numbers))
+        if population.epoch == 1:
+            population.drop([1])
 
-    fewer = run(data, population(data, table), after_epoch=drop)
+    fewer = run(data, fresh_population(data, table), after_epoch=drop)
     assert rungs == [[0, 1, 2], [0, 2], [0, 2]]
     assert len(fewer.curves[1].validation_accuracy) == 1
     for number in (0, 2):
@@ -289,15 +289,15 @@ def test_methods_side_by_side_are_those_alone(data):
     names = ("jocor", "co-teaching-plus", "decoupling", "co-mining", "co-teaching", "co-teaching")
     table = np.linspace([1.0] * 6, [0.3, 0.8, 1.0, 0.5, 0.7, 0.4], 4).T
 
-    def drop(people):
-        if people.epoch == 2:
-            people.drop([2])
+    def drop(population):
+        if population.epoch == 2:
+            population.drop([2])
 
-    together = population(data, table, config, methods=names)
+    together = fresh_population(data, table, config, methods=names)
     run(data, together, config, after_epoch=drop)
     assert [method.name for method in together.methods] == [*names[:2], *names[3:]]
     for number in (0, 1, 3, 4, 5):
-        alone = population(
+        alone = fresh_population(
             data, table[[number]], config, numbers=[number], methods=(names[number],)
         )
         ours, theirs = together.curves[number], run(data, alone, config).curves[number]
@@ -310,31 +310,31 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
     path = tmp_path / "population.safetensors"
 
-    def save(people):
-        if people.epoch == 2:
-            save_population(path, people)
+    def save(population):
+        if population.epoch == 2:
+            save_population(path, population)
 
-    whole = run(data, population(data, table, n_tracked=2), after_epoch=save)
-    again = population(data, table, n_tracked=2)
+    whole = run(data, fresh_population(data, table, n_tracked=2), after_epoch=save)
+    again = fresh_population(data, table, n_tracked=2)
     assert load_population(path, again) and again.epoch == 2
     run(data, again)
     assert torch.equal(again.log_probability, whole.log_probability)
     for number in (0, 1):
         assert again.curves[number].test_accuracy == whole.curves[number].test_accuracy
         assert again.curves[number].train_loss == whole.curves[number].train_loss
-    others = population(data, table, numbers=[5, 6])
+    others = fresh_population(data, table, numbers=[5, 6])
     assert not load_population(path, others) and others.epoch == 0
 
 
 def test_tracked_probabilities_are_those_of_the_networks(data):
     config = replace(CONFIG, epochs=2, learning_rate=1e-12)  # weights stay
-    people = run(data, population(data, [[1, 1]], config, n_tracked=1), config)
-    seen = people.times_seen > 0
+    population = run(data, fresh_population(data, [[1, 1]], config, n_tracked=1), config)
+    seen = population.times_seen > 0
     x = Normaliser.fit(data.train.inputs)(data.train.inputs)
-    people.networks.train(False)
-    expected = people.networks(x).log_softmax(-1)[0].mean(0).detach()
-    found = people.log_probability[0] / people.times_seen.clamp_min(1)[:, None]
-    assert people.times_seen.max() == 1  # one epoch of the later half
+    population.networks.train(False)
+    expected = population.networks(x).log_softmax(-1)[0].mean(0).detach()
+    found = population.log_probability[0] / population.times_seen.clamp_min(1)[:, None]
+    assert population.times_seen.max() == 1  # one epoch of the later half
     torch.testing.assert_close(found[seen], expected[seen], rtol=1e-3, atol=1e-5)
 
 
@@ -342,12 +342,12 @@ def test_the_first_ones_are_tracked_whoever_is_dropped(data):
     config = replace(CONFIG, epochs=4)
     table = np.linspace([1.0] * 4, [0.3, 0.8, 0.5, 0.7], 4).T
 
-    def drop(people):
-        if people.epoch == 3:
-            people.drop([0, 3])
+    def drop(population):
+        if population.epoch == 3:
+            population.drop([0, 3])
 
-    whole = run(data, population(data, table, config, n_tracked=4), config)
-    some = run(data, population(data, table, config, n_tracked=2), config, after_epoch=drop)
+    whole = run(data, fresh_population(data, table, config, n_tracked=4), config)
+    some = run(data, fresh_population(data, table, config, n_tracked=2), config, after_epoch=drop)
     assert some.numbers == [1, 2] and len(some.log_probability) == 1
     torch.testing.assert_close(
         some.log_probability[0], whole.log_probability[1], rtol=0.02, atol=0.02
@@ -357,14 +357,14 @@ def test_the_first_ones_are_tracked_whoever_is_dropped(data):
 def test_true_labels_change_nothing_but_label_precision(data):
     table = [[1, 0.7, 0.5]]
     blind = replace(data, train=replace(data.train, true_labels=None))
-    ours, theirs = (run(d, population(d, table)).curves[0] for d in (data, blind))
+    ours, theirs = (run(d, fresh_population(d, table)).curves[0] for d in (data, blind))
     assert ours.test_accuracy == theirs.test_accuracy and ours.train_loss == theirs.train_loss
     assert len(ours.label_precision) == 3 and theirs.label_precision == []
 
 
-def matrix_error(people, data):
+def matrix_error(population, data):
     """How far the estimated transition matrix is from the measured one."""
-    estimated = people.transition_matrix[0].double().numpy()
+    estimated = population.transition_matrix[0].double().numpy()
     labels, true_labels = data.train.labels.numpy(), data.train.true_labels.numpy()
     return transition_error(estimated, empirical_transition_matrix(labels, true_labels, 10))
 
@@ -405,13 +405,13 @@ def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monk
         return estimate_transition_matrix(predicted)
 
     monkeypatch.setattr(lockstep, "estimate_transition_matrix", spy)
-    people = train_alone(data, "f-correction")
+    population = train_alone(data, "f-correction")
     assert seen[0].shape == (len(data.train), 10) and len(seen) == 1
     agreement = (seen[0].argmax(1) == data.train.labels.numpy()).mean()
     assert agreement > 0.3  # trained on the labels as given: chance is 0.1
-    matrix = people.transition_matrix[0].numpy()
+    matrix = population.transition_matrix[0].numpy()
     assert matrix == pytest.approx(estimate_transition_matrix(seen[0]), abs=1e-6)
-    assert matrix_error(people, data) > 0
+    assert matrix_error(population, data) > 0
 
 
 class StoppedError(Exception):
@@ -442,13 +442,13 @@ def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after
 
 
 def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
-    people = population(data, [[1, 1, 1]] * 3)
-    people.transition_matrix = torch.rand(3, 10, 10)
-    kept = people.transition_matrix[[0, 2]].clone()
-    people.drop([1])
-    assert torch.equal(people.transition_matrix, kept)
-    save_population(tmp_path / "p.safetensors", people)
-    again = population(data, [[1, 1, 1]] * 3)
+    population = fresh_population(data, [[1, 1, 1]] * 3)
+    population.transition_matrix = torch.rand(3, 10, 10)
+    kept = population.transition_matrix[[0, 2]].clone()
+    population.drop([1])
+    assert torch.equal(population.transition_matrix, kept)
+    save_population(tmp_path / "p.safetensors", population)
+    again = fresh_population(data, [[1, 1, 1]] * 3)
     assert load_population(tmp_path / "p.safetensors", again)
     assert torch.equal(again.transition_matrix, kept) and again.numbers == [0, 2]
 
@@ -480,7 +480,10 @@ def test_out_of_memory_halves_the_group(data, monkeypatch):
     config = replace(CONFIG, epochs=1)
     candidates = [Candidate(i, Schedule([1.0]), get_method("standard")) for i in range(5)]
     finished, limit = [], 2
-    options = {"stream": "test", "after_group": lambda people: finished.extend(people.numbers)}
+    options = {
+        "stream": "test",
+        "after_group": lambda population: finished.extend(population.numbers),
+    }
     train_candidates(candidates, setup(data, config), **options)
     assert sizes == [5, 2, 2, 1] and finished == [0, 1, 2, 3, 4]
     sizes.clear()
@@ -494,17 +497,17 @@ def test_out_of_memory_halves_the_group(data, monkeypatch):
 def test_an_optimiser_s_averages_do_not_become_denormal_numbers(data, optimizer):
     config = replace(CONFIG, epochs=80, optimizer=optimizer)
 
-    def without_the_first_unit(people):
-        for parameter in people.networks.parameters():
+    def without_the_first_unit(population):
+        for parameter in population.networks.parameters():
             if parameter.shape[1:] == (256,):
                 parameter.data[:, 0] = -1e6  # a bias that no sample makes up for
 
-    people = run(
-        data, population(data, [[1] * 80], config), config, after_epoch=without_the_first_unit
+    population = run(
+        data, fresh_population(data, [[1] * 80], config), config, after_epoch=without_the_first_unit
     )
     averages = [
         value
-        for state in people.optimizer.state.values()
+        for state in population.optimizer.state.values()
         for name, value in state.items()
         if name in ("exp_avg", "momentum_buffer")
     ]
@@ -546,9 +549,9 @@ def test_memory_grows_with_the_batch_and_fits_at_least_one():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_trains_as_the_cpu_does(data):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
-    ours = run(data, population(data, table))
+    ours = run(data, fresh_population(data, table))
     config = replace(CONFIG, device="cuda", precision="float32")
-    theirs = run(data, population(data, table, config), config)
+    theirs = run(data, fresh_population(data, table, config), config)
     for number in (0, 1):
         assert ours.curves[number].test_accuracy == pytest.approx(
             theirs.curves[number].test_accuracy, abs=0.02
