@@ -41,9 +41,11 @@ from torch.utils.data import DataLoader, Dataset
 from keeprate.data import Data, Normaliser, load, prepare
 from keeprate.engine import (
     SWEEP_EVERY,
+    Candidate,
     Population,
     TrainingConfig,
     get_method,
+    make_setup,
     mlp,
     new_population,
     sweep_tiny,
@@ -52,6 +54,7 @@ from keeprate.engine import (
 from keeprate.files import write_json
 from keeprate.noise import Noise
 from keeprate.records import versions
+from keeprate.schedules import Schedule
 
 BATCH, KEEP_RATE, METHOD = 128, 0.6, "co-teaching"
 SELECTED = int(KEEP_RATE * BATCH) / BATCH
@@ -192,17 +195,10 @@ def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[
 
 
 def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Population:
-    return new_population(
-        range(n_candidates),
-        np.full((n_candidates, 1), KEEP_RATE),
-        data=data,
-        normaliser=Normaliser.fit(data.train.inputs),
-        build=lambda: mlp(data.input_shape, 10),
-        methods=[get_method(METHOD)] * n_candidates,
-        config=config,
-        seed=0,
-        stream="benchmark",
-    )
+    schedule, method = Schedule([KEEP_RATE]), get_method(METHOD)
+    candidates = [Candidate(number, schedule, method) for number in range(n_candidates)]
+    setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
+    return new_population(candidates, setup, stream="benchmark")
 
 
 def optimizer_step(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:

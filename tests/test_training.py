@@ -18,8 +18,10 @@ from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
 from keeprate.engine.methods import get_method
 from keeprate.engine.models import mlp
-from keeprate.engine.population import new_population
+from keeprate.engine.population import Candidate, new_population
+from keeprate.engine.setup import make_setup
 from keeprate.noise.transition import estimate_transition_matrix
+from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
 # float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
@@ -31,33 +33,23 @@ def data():
     return keeprate.prepare("digits", noise="symmetric:0.4", seed=0)
 
 
+def setup(data, config=CONFIG, **options):
+    return make_setup(data, model="mlp", config=config, seed=0, out=None, **options)
+
+
 def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
     table = np.asarray(table, dtype=float)
+    numbers = range(len(table)) if numbers is None else numbers
     methods = methods if len(methods) == len(table) else methods * len(table)
-    return new_population(
-        range(len(table)) if numbers is None else numbers,
-        table,
-        data=data,
-        normaliser=Normaliser.fit(data.train.inputs),
-        build=lambda: mlp(data.input_shape, data.n_classes),
-        methods=[get_method(method) for method in methods],
-        config=config,
-        seed=0,
-        stream="test",
-        **options,
-    )
+    candidates = [
+        Candidate(number, Schedule(rates), get_method(method))
+        for number, rates, method in zip(numbers, table, methods, strict=True)
+    ]
+    return new_population(candidates, setup(data, config), stream="test", **options)
 
 
 def run(data, people, config=CONFIG, **options):
-    train_population(
-        people,
-        data,
-        Normaliser.fit(data.train.inputs),
-        config=config,
-        seed=0,
-        stream="test",
-        **options,
-    )
+    train_population(people, setup(data, config), stream="test", **options)
     return people
 
 

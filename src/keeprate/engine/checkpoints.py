@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from keeprate.engine.population import Curves, Population
+from keeprate.engine.curves import Curves
+from keeprate.engine.population import Population
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
 

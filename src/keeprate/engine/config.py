@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any
 
 from keeprate.errors import invalid
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
+if TYPE_CHECKING:  # PyTorch is loaded late: a wrong argument is refused at once
+    import torch
+
+CHOICES = {
+    "optimizer": ("adam", "sgd", "rmsprop"),
+    "learning_rate_schedule": ("linear-decay", "constant", "cosine"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 
 
@@ -27,21 +28,36 @@ class TrainingConfig:
     Attributes
     ----------
     epochs : int
-        T.
+        T, at least 1.
     batch_size : int
-        B; the last, incomplete batch of an epoch is left out.
+        B, at least 1; the last, incomplete batch of an epoch is left out.
     optimizer : {"adam", "sgd", "rmsprop"}
         All three work element by element, so that candidates stay independent.
     learning_rate : float
+        Above 0.
     learning_rate_schedule : {"linear-decay", "constant", "cosine"}
         "linear-decay": constant for the first 40 % of the epochs, then linear to zero, as the
         paper's "from the 80th of 200 epochs".
-    weight_decay, momentum : float
-        Momentum is for sgd and rmsprop.
+    weight_decay : float
+        At least 0.
+    momentum : float
+        In [0, 1); for sgd and rmsprop.
     precision : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 where the device multiplies it faster than float32.
+        "auto" takes bfloat16 where the device multiplies bfloat16 faster than float32.
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
+
+    Raises
+    ------
+    InputError
+        If a value is not one of these.
+
+    Examples
+    --------
+    >>> TrainingConfig(epochs=0)
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: epochs must be a whole number of at least 1, got 0; try 40.
     """
 
     epochs: int = 40
@@ -55,22 +71,20 @@ class TrainingConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name, usual in (("epochs", "40"), ("batch_size", "128")):
             value = getattr(self, name)
-            if value < 1:
-                raise invalid(name, "be at least 1", value, "give a positive whole number")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise invalid(
-                "learning_rate", "be positive and finite", self.learning_rate, "try 0.001"
-            )
-        for name, known in (
-            ("optimizer", tuple(OPTIMIZERS)),
-            ("learning_rate_schedule", ("linear-decay", "constant", "cosine")),
-            ("precision", ("auto", "float32", "bfloat16")),
-        ):
+            if not _is_a(numbers.Integral, value) or value < 1:
+                raise invalid(name, "be a whole number of at least 1", value, f"try {usual}")
+            object.__setattr__(self, name, int(value))  # NumPy's integers are no JSON
+        for name, requirement, is_allowed, usual in _RANGES:
             value = getattr(self, name)
-            if value not in known:
-                raise invalid(name, f"be one of {', '.join(known)}", value, "choose one of these")
+            if not (_is_a(numbers.Real, value) and math.isfinite(value) and is_allowed(value)):
+                raise invalid(name, requirement, value, f"try {usual}")
+            object.__setattr__(self, name, float(value))
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise invalid(name, f"be one of {', '.join(choices)}", value, "choose one of these")
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.
@@ -89,6 +103,8 @@ class TrainingConfig:
 
     def resolve_device(self) -> torch.device:
         """The device to train on."""
+        import torch
+
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,16 +121,32 @@ class TrainingConfig:
         """What "auto" stands for on a device: "float32" or "bfloat16"."""
         if self.precision != "auto":
             return self.precision
-        return "bfloat16" if _fast_bfloat16(device) else "float32"
+        return "bfloat16" if _has_fast_bfloat16(device) else "float32"
 
     def autocast(self, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-        """The mixed-precision context of a forward pass."""
+        """Makes the mixed-precision context of a forward pass."""
+        import torch
+
         if self.resolve_precision(device) == "bfloat16":
             return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
         return nullcontext
 
 
-def _fast_bfloat16(device: torch.device) -> bool:
+_RANGES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
+    ("learning_rate", "be positive and finite", lambda value: value > 0, "0.001"),
+    ("weight_decay", "be at least 0 and finite", lambda value: value >= 0, "0"),
+    ("momentum", "lie in [0, 1)", lambda value: 0 <= value < 1, "0.9"),
+)
+"""Name, requirement in words and as a test, a usual value."""
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -1,9 +1,10 @@
-"""Logits, accuracy and class probabilities of whole data sets, without gradients."""
+"""Predictions of whole data sets, without gradients: scores of a split, class probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +12,54 @@ from torch import Tensor, nn
 
 from keeprate.data import Normaliser, Split
 from keeprate.engine.networks import Networks
-from keeprate.noise import count_pairs
+from keeprate.noise import count_pairs, determinant_score
 
 EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good each network is on a split.
+
+    Attributes
+    ----------
+    accuracy : Tensor [K, R]
+        Share of right predictions.
+    score : Tensor [K, R]
+        By the criterion: the accuracy itself, or the determinant score.
+    """
+
+    accuracy: Tensor
+    score: Tensor
+
+
+def evaluate(
+    networks: Networks,
+    split: Split,
+    normaliser: Normaliser,
+    criterion: str,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Scores:
+    """Accuracy and score of each network on a split, in one pass.
+
+    Parameters
+    ----------
+    split : Split
+        On the device of the networks.
+    criterion : {"accuracy", "determinant"}
+        As `Data.criterion`; "determinant" is `keeprate.noise.determinant_score`.
+    """
+    shape = (networks.n_candidates, networks.n_peers)
+    n_right = torch.zeros(shape, device=split.inputs.device)
+    pair_counts: Tensor | None = None  # [K, R, C, C]
+    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
+        predicted, labels = logits.argmax(-1), split.labels[piece]
+        n_right += (predicted == labels).sum(-1)
+        if criterion == "determinant":
+            counts = count_pairs(predicted, labels, logits.shape[-1])
+            pair_counts = counts if pair_counts is None else pair_counts + counts
+    accuracy = n_right / len(split)
+    return Scores(accuracy, accuracy if pair_counts is None else determinant_score(pair_counts))
 
 
 def batched_logits(
@@ -29,41 +75,13 @@ def batched_logits(
             yield piece, networks(normaliser(inputs[piece]))
 
 
-def confusion(
-    networks: Networks,
-    split: Split,
-    normaliser: Normaliser,
-    n_classes: int,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Tensor:
-    """How often each network predicts each class for each label, `[K, R, C, C]`."""
-    shape = (networks.n_candidates, networks.n_peers, n_classes, n_classes)
-    counts = torch.zeros(shape, dtype=torch.float64, device=split.inputs.device)
-    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
-        counts += count_pairs(logits.argmax(-1), split.labels[piece], n_classes)
-    return counts
-
-
-def accuracy(
-    networks: Networks,
-    split: Split,
-    normaliser: Normaliser,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Tensor:
-    """Share of right predictions of each network, `[K, R]`, in [0, 1]."""
-    right = torch.zeros(networks.n_candidates, networks.n_peers, device=split.inputs.device)
-    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
-        right += (logits.argmax(-1) == split.labels[piece]).sum(-1)
-    return right / len(split)
-
-
 def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:
-    """Mean of the peers' class probabilities, float32 `[N, C]` on the CPU."""
+    """Class probabilities, the mean over the peers, float32 `[N, C]` on the CPU."""
     pieces = []
     device = next((p.device for p in modules[0].parameters()), torch.device("cpu"))
     for start in range(0, len(inputs), EVALUATION_BATCH):
         with torch.no_grad():
             batch = normaliser(inputs[start : start + EVALUATION_BATCH].to(device))
-            stacked = torch.stack([module(batch).float().softmax(-1) for module in modules])
-            pieces.append(stacked.mean(0).cpu())
+            of_each = torch.stack([module(batch).float().softmax(-1) for module in modules])
+            pieces.append(of_each.mean(0).cpu())
     return torch.cat(pieces)

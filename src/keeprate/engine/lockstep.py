@@ -1,146 +1,82 @@
-"""Candidates in lockstep: groups that fit in memory, checkpoints, the record of the folder."""
+"""Candidates in lockstep: groups that fit in memory, checkpoints, F-correction's two trainings."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from keeprate.data import Data, Normaliser
 from keeprate.engine.checkpoints import load_population, save_population
-from keeprate.engine.config import TrainingConfig
 from keeprate.engine.evaluation import probabilities
 from keeprate.engine.loop import train_population
 from keeprate.engine.memory import fitting_candidates, is_out_of_memory
-from keeprate.engine.methods import Method, get_method
-from keeprate.engine.models import ModelFactory, adapt_factory, build_model, get_model
-from keeprate.engine.population import Population, new_population
+from keeprate.engine.methods import get_method
+from keeprate.engine.population import Candidate, Population, new_population
+from keeprate.engine.setup import Setup
 from keeprate.engine.tensorboard import CurvesWriter
-from keeprate.errors import InputError, invalid
+from keeprate.errors import InputError
 from keeprate.noise import estimate_transition_matrix
 from keeprate.schedules import Schedule
-from keeprate.seeding import forked_seed
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 60.0
+AfterEpoch = Callable[[Population], None]
 
 
-class Progress(Protocol):
-    """Told how far a stage is: `done` of `total`, and the best validation score so far."""
-
-    def __call__(self, stage: str, done: float, total: float, best: float | None) -> None: ...
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every training of a run shares."""
-
-    data: Data
-    model_name: str
-    model: ModelFactory
-    config: TrainingConfig
-    seed: int
-    folder: Path | None
-    lockstep: int | None  # candidates that train together at most; None: as many as fit
-    normaliser: Normaliser
-    progress: Progress | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    curves_writer: CurvesWriter | None = None
-
-    def build(self) -> nn.Module:
-        """One network with fresh weights."""
-        return self.model(self.data.input_shape, self.data.n_classes)
-
-
-def make_setup(
-    data: Data,
-    *,
-    model: str | Callable[..., nn.Module],
-    config: TrainingConfig,
-    seed: int,
-    out: str | os.PathLike[str] | None,
-    lockstep: int | None,
-    progress: Progress | None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    tensorboard: bool = False,
-) -> Setup:
-    """Check everything that can be checked before the first step is taken."""
-    if config.batch_size > len(data.train):
-        raise invalid(
-            "batch_size",
-            f"be at most the number of training samples ({len(data.train)})",
-            config.batch_size,
-            "give a smaller --batch-size",
-        )
-    if lockstep is not None and lockstep < 1:
-        raise invalid("lockstep", "be at least 1", lockstep, "leave it out to fit the memory")
-    factory = get_model(model) if isinstance(model, str) else adapt_factory(model)
-    with forked_seed(seed):
-        build_model(factory, data.input_shape, data.n_classes)
-    config.resolve_device()
-    return Setup(
-        data=data,
-        model_name=model if isinstance(model, str) else getattr(model, "__qualname__", "custom"),
-        model=factory,
-        config=config,
-        seed=seed,
-        folder=None if out is None else Path(out),
-        lockstep=lockstep,
-        normaliser=Normaliser.fit(data.train.inputs),
-        progress=progress,
-        checkpoint_seconds=checkpoint_seconds,
-        curves_writer=CurvesWriter(out) if tensorboard else None,
-    )
-
-
-def train_schedules(
-    numbers: Sequence[int],
-    schedules: Sequence[Schedule],
+def train_candidates(
+    candidates: Sequence[Candidate],
     setup: Setup,
     *,
-    methods: Sequence[Method],
     stream: str,
-    data: Data,
     order: int = 0,
     keep_checkpoints: bool = False,
     n_tracked: int = 0,
-    after_epoch: Callable[[Population], None] | None = None,
+    after_epoch: AfterEpoch | None = None,
     after_group: Callable[[Population], None],
 ) -> None:
     """Train candidates in lockstep, in groups that fit in memory.
 
-    Each has its own of the `methods`, which have the same number of networks, and all a corrected
-    loss or none. All see the batches of one `order`. A group that runs out of memory is halved and
-    started again. `after_group` is called with each finished population. Where nothing but its
-    checkpoint keeps a finished population, `keep_checkpoints` gives each group a file of its own.
-    `n_tracked` are the first candidates whose opinions of the training samples are kept.
+    A group that runs out of memory is halved and begins anew.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        Their methods have the same number of networks, and all correct the loss or none.
+    setup : Setup
+    stream : str
+        Separates uses of one seed, and names the checkpoints.
+    order : int
+        Which sequence of batches all candidates see.
+    keep_checkpoints : bool
+        Give each group a checkpoint file of its own; for callers that keep a finished population
+        nowhere else.
+    n_tracked : int
+        For how many candidates, from the first on, `Population.log_probability` is kept.
+    after_epoch : callable, optional
+        Called with the population at the end of each epoch; may drop candidates.
+    after_group : callable
+        Called with each finished population.
+
+    Raises
+    ------
+    InputError
+        If one candidate alone does not fit in memory.
     """
-    device = setup.config.resolve_device()
-    size = setup.lockstep
-    if size is None:
-        batch = setup.normaliser(data.train.inputs[: setup.config.batch_size])
-        size = fitting_candidates(setup.build, batch, n_peers=methods[0].n_networks, device=device)
-    start, out_of_memory = 0, False
-    while start < len(numbers):
-        stop = min(start + size, len(numbers))
+    size = setup.lockstep or _fitting(candidates[0], setup)
+    start = 0
+    while start < len(candidates):
+        group = candidates[start : start + size]
+        population: Population | None = None
         try:
             population = _train_group(
-                numbers[start:stop],
-                np.stack([schedule.keep_rate for schedule in schedules[start:stop]]),
+                group,
                 setup,
-                methods=methods[start:stop],
                 stream=stream,
-                data=data,
                 order=order,
                 checkpoint=f"{stream}-{start}" if keep_checkpoints else stream,
                 n_tracked=n_tracked - start,
@@ -154,100 +90,82 @@ def train_schedules(
                     "one candidate alone does not fit in memory; give a smaller --batch-size, "
                     "a smaller model or less data."
                 ) from error
-            size = max(1, min(size, stop - start) // 2)
-            out_of_memory = True
+        if population is None:  # outside the handler, whose traceback holds the population
+            size = max(1, len(group) // 2)
             log.warning("out of memory: going on with %d candidates at a time", size)
-        if out_of_memory:  # outside the handler, whose traceback holds the population
-            out_of_memory = False
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            _free_memory()
             continue
         after_group(population)
         del population  # before the next group is built
-        start = stop
+        start += len(group)
 
 
 def checkpoint_path(folder: Path | None, name: str) -> Path | None:
-    """Where the population in training is kept, if there is a run folder."""
+    """The file of a population in training; None without a run folder."""
     return None if folder is None else folder / f"checkpoint-{name}.safetensors"
 
 
+def _fitting(candidate: Candidate, setup: Setup) -> int:
+    """How many such candidates fit in memory."""
+    batch = setup.normaliser(setup.data.train.inputs[: setup.config.batch_size])
+    n_peers, device = candidate.method.n_networks, setup.config.resolve_device()
+    return fitting_candidates(setup.build, batch, n_peers=n_peers, device=device)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _train_group(
-    numbers: Sequence[int],
-    keep_rates: NDArray[np.float64],
+    candidates: Sequence[Candidate],
     setup: Setup,
     *,
-    methods: Sequence[Method],
     stream: str,
-    data: Data,
     order: int,
     checkpoint: str,
-    n_tracked: int,
-    after_epoch: Callable[[Population], None] | None,
+    n_tracked: int = 0,
+    after_epoch: AfterEpoch | None = None,
 ) -> Population:
-    population = new_population(
-        numbers,
-        keep_rates,
-        data=data,
-        normaliser=setup.normaliser,
-        build=setup.build,
-        methods=methods,
-        config=setup.config,
-        seed=setup.seed,
-        stream=stream,
-        n_tracked=n_tracked,
-    )
+    """Train candidates that fit in memory, from their checkpoint if there is one."""
+    population = new_population(candidates, setup, stream=stream, n_tracked=n_tracked)
     path = checkpoint_path(setup.folder, checkpoint)
-    resumed = path is not None and path.exists() and load_population(path, population)
-    if methods[0].corrects_loss and not resumed:
+    is_resumed = path is not None and path.exists() and load_population(path, population)
+    if candidates[0].method.corrects_loss and not is_resumed:
         _estimate_transition_matrices(
-            population, setup, stream=stream, data=data, order=order, checkpoint=checkpoint
+            population, setup, stream=f"{stream}-first", order=order, name=f"{checkpoint}-first"
         )
     saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
 
     def finish_epoch(population: Population) -> None:
+        is_last = population.epoch == setup.config.epochs
         if setup.curves_writer is not None:
-            setup.curves_writer(population)
+            _write_curves(setup.curves_writer, population, is_last=is_last)
         if after_epoch is not None:
             after_epoch(population)
-        over = population.epoch == setup.config.epochs or not population.numbers
-        saver(population, last=over)
+        saver(population, is_last=is_last or not population.candidates)
 
-    train_population(
-        population,
-        data,
-        setup.normaliser,
-        config=setup.config,
-        seed=setup.seed,
-        stream=stream,
-        order=order,
-        after_epoch=finish_epoch,
-    )
+    train_population(population, setup, stream=stream, order=order, after_epoch=finish_epoch)
     return population
 
 
 def _estimate_transition_matrices(
-    population: Population,
-    setup: Setup,
-    *,
-    stream: str,
-    data: Data,
-    order: int,
-    checkpoint: str,
+    population: Population, setup: Setup, *, stream: str, order: int, name: str
 ) -> None:
-    """Train a Standard network for each candidate; estimate T from what it predicts."""
+    """Train a Standard network for each candidate; estimate T from its predictions.
+
+    Patrini et al. 2017, Sec. 4.1.
+    """
+    everything = Schedule(np.ones(setup.config.epochs), "constant")
+    standard = get_method("standard")
     first = _train_group(
-        population.numbers,
-        np.ones((len(population.numbers), setup.config.epochs)),
-        replace(setup, curves_writer=None),  # the candidates' curves are those of the second
-        methods=[get_method("standard")] * len(population.numbers),
-        stream=f"{stream}-first",
-        data=replace(data, test=None),
+        [Candidate(number, everything, standard) for number in population.numbers],
+        # TensorBoard gets the curves of the second training. No test score is needed of the first.
+        replace(setup, curves_writer=None, data=replace(setup.data, test=None)),
+        stream=stream,
         order=order,
-        checkpoint=f"{checkpoint}-first",
-        n_tracked=0,
-        after_epoch=None,
+        checkpoint=name,
     )
     for number, curves in first.curves.items():
         population.curves[number].seconds += curves.seconds
@@ -255,12 +173,21 @@ def _estimate_transition_matrices(
     population.drop(first.failed)
     device = population.keep_rates.device
     matrices = []
-    for row in range(len(first.numbers)):
+    for row in range(len(first.candidates)):
         module = first.networks.module(row, 0).to(device)
-        predicted = probabilities([module], data.train.inputs, setup.normaliser)
+        predicted = probabilities([module], setup.data.train.inputs, setup.normaliser)
         matrices.append(torch.from_numpy(estimate_transition_matrix(predicted.numpy())))
     if matrices:
         population.transition_matrix = torch.stack(matrices).float().to(device)
+
+
+def _write_curves(writer: CurvesWriter, population: Population, *, is_last: bool) -> None:
+    epoch, numbers = population.epoch, population.numbers
+    keep_rates = population.keep_rates[:, epoch - 1].tolist()
+    metrics = {number: population.curves[number].at(epoch) for number in numbers}
+    writer.write(epoch, dict(zip(numbers, keep_rates, strict=True)), metrics)
+    if is_last:
+        writer.close()
 
 
 def _seconds(population: Population) -> float:
@@ -270,11 +197,11 @@ def _seconds(population: Population) -> float:
 class _Saver:
     """Saves a population every so often, and at the end of its training."""
 
-    def __init__(self, path: Path | None, every: float, seen: float) -> None:
-        self._path, self._every, self._seen = path, every, seen
+    def __init__(self, path: Path | None, every: float, seconds: float) -> None:
+        self._path, self._every, self._saved_at = path, every, seconds
 
-    def __call__(self, population: Population, *, last: bool) -> None:
-        spent = _seconds(population)
-        if self._path is not None and (spent - self._seen >= self._every or last):
+    def __call__(self, population: Population, *, is_last: bool) -> None:
+        seconds = _seconds(population)
+        if self._path is not None and (is_last or seconds - self._saved_at >= self._every):
             save_population(self._path, population)
-            self._seen = spent
+            self._saved_at = seconds

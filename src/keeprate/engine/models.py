@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from keeprate.errors import InputError, invalid
+from keeprate.errors import InputError, Words, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
+
+LEAST_SIDE = 16  # pixels that an image must have each way for `model1`
 
 
 def mlp(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -38,7 +40,7 @@ def mlp(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
 
 def model1(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     """The small CNN of CIFAR-10: two 5x5 convolutions and three dense layers."""
-    channels, height, width = _image_shape("model1", input_shape, at_least=16)
+    channels, height, width = _image_shape("model1", input_shape, at_least=LEAST_SIDE)
     side = [((n - 4) // 2 - 4) // 2 for n in (height, width)]
     return nn.Sequential(
         nn.Conv2d(channels, 6, 5),
@@ -105,7 +107,27 @@ def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.2
     )
 
 
+def resolve_model(name: str, input_shape: tuple[int, ...]) -> str:
+    """The name of the model that "auto" stands for; other names as they are.
+
+    >>> resolve_model("auto", (3, 32, 32)), resolve_model("auto", (1, 8, 8))
+    ('model1', 'mlp')
+    >>> resolve_model("model2", (1, 8, 8))
+    'model2'
+    """
+    if name != "auto":
+        return name
+    is_image = len(input_shape) == 3 and min(input_shape[1:]) >= LEAST_SIDE
+    return "model1" if is_image else "mlp"
+
+
+def auto(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """`model1` for images of at least 16 x 16 pixels, else `mlp`."""
+    return MODELS[resolve_model("auto", input_shape)](input_shape, n_classes)
+
+
 MODELS: dict[str, ModelFactory] = {
+    "auto": auto,
     "mlp": mlp,
     "model1": model1,
     "model2": model2,
@@ -201,7 +223,7 @@ def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: in
         raise invalid(
             "model",
             f"give logits of shape [B, {n_classes}], one column per class",
-            f"{shape} for a batch of 2",
+            Words(f"{shape} for a batch of 2"),
             "let its last layer have n_classes outputs",
         )
     return module

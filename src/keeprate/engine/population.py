@@ -1,9 +1,10 @@
-"""K candidates in training, and what is measured of each."""
+"""K candidates in training, their networks and optimiser stacked."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,171 +12,186 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from keeprate.data import Data, Normaliser
-from keeprate.engine.config import OPTIMIZERS, TrainingConfig
+from keeprate.engine.config import TrainingConfig
+from keeprate.engine.curves import Curves, EpochMetrics
 from keeprate.engine.methods import Method
 from keeprate.engine.networks import Networks, build_networks
+from keeprate.engine.setup import Setup
 from keeprate.errors import invalid
+from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
 
 
 @dataclass(frozen=True)
-class EpochMetrics:
-    """What was measured of one candidate at the end of an epoch; peers averaged.
+class Candidate:
+    """One training: a schedule, and the method that follows it.
 
     Attributes
     ----------
-    epoch : int
-        Counted from 1.
-    train_loss : float
-    train_accuracy : float
-        Against the labels as given; accuracies and label precision lie in [0, 1].
-    validation_accuracy : float
-    validation_score : float
-        By `Data.criterion`.
-    test_accuracy : float or None
-        None without a test split.
-    label_precision : float or None
-        The share of the kept samples whose label is right; None where true labels are unknown.
+    number : int
+        Of the trial or the final training; initial weights depend on it.
+    schedule : Schedule
+        A keep rate for each epoch of the training.
+    method : Method
     """
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float
-    validation_score: float
-    test_accuracy: float | None
-    label_precision: float | None
-
-
-@dataclass
-class Curves:
-    """The metrics of one candidate, epoch by epoch; see `EpochMetrics`."""
-
-    train_loss: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    validation_accuracy: list[float] = field(default_factory=list)
-    validation_score: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)  # empty without a test split
-    label_precision: list[float] = field(default_factory=list)  # empty without true labels
-    seconds: float = 0.0  # this candidate's share of the population's time
-
-    def __len__(self) -> int:
-        return len(self.train_loss)
-
-    def at(self, epoch: int) -> EpochMetrics:
-        """The metrics of an epoch, counted from 1."""
-        place = epoch - 1
-        return EpochMetrics(
-            epoch,
-            self.train_loss[place],
-            self.train_accuracy[place],
-            self.validation_accuracy[place],
-            self.validation_score[place],
-            self.test_accuracy[place] if self.test_accuracy else None,
-            self.label_precision[place] if self.label_precision else None,
-        )
+    number: int
+    schedule: Schedule
+    method: Method
 
 
 @dataclass
 class Population:
-    """K candidates in training: what a checkpoint must hold.
+    """K candidates in training: all that a checkpoint must hold.
 
-    `numbers` are the candidates still training (trial numbers); `curves` also holds those that
-    were dropped; `failed` those whose loss was no longer finite.
+    Attributes
+    ----------
+    candidates : list of K Candidate
+        Those that still train.
+    keep_rates : Tensor [K, T], float32
+        On the device.
+    networks : Networks
+        K x R.
+    optimizer : torch.optim.Optimizer
+    curves : dict of int to Curves
+        By number, also of candidates that were dropped.
+    fingerprint : str
+        Hash of all numbers and schedules; a checkpoint with another one is not this population's.
+    epoch : int
+        Epochs done.
+    failed : list of int
+        Numbers of the candidates whose loss was no longer finite.
+    log_probability : Tensor [n_tracked, n_train, C] or None
+        For the first candidates: the log-probabilities of each training sample, summed over the
+        later half of the epochs; the mean over the peers.
+    times_seen : Tensor [n_train] or None
+        How many terms each of these sums has.
+    transition_matrix : Tensor [K, C, C] or None
+        By which the loss is corrected, if it is.
     """
 
-    numbers: list[int]
-    keep_rates: Tensor  # [K, T]
-    methods: list[Method]  # of each that still trains
+    candidates: list[Candidate]
+    keep_rates: Tensor
     networks: Networks
     optimizer: Optimizer
     curves: dict[int, Curves]
-    fingerprint: str = ""  # of numbers and schedules: a checkpoint must be this population's
+    fingerprint: str = ""
     epoch: int = 0
     failed: list[int] = field(default_factory=list)
-    log_probability: Tensor | None = None  # [n_tracked, n_train, C], summed over the later half
-    times_seen: Tensor | None = None  # [n_train], how many terms each sum has
-    transition_matrix: Tensor | None = None  # [K, C, C], where the loss is corrected by it
+    log_probability: Tensor | None = None
+    times_seen: Tensor | None = None
+    transition_matrix: Tensor | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the candidates that still train."""
+        return [candidate.number for candidate in self.candidates]
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods of the candidates that still train."""
+        return [candidate.method for candidate in self.candidates]
+
+    def finish_epoch(self, metrics: Sequence[EpochMetrics], seconds: float) -> None:
+        """Enter what an epoch has measured, and drop the candidates whose loss is not finite.
+
+        Parameters
+        ----------
+        metrics : sequence of K EpochMetrics
+            One of each candidate that still trains.
+        seconds : float
+            Time of the whole population, of which each candidate gets an equal share.
+        """
+        share = seconds / len(self.candidates)
+        for candidate, measured in zip(self.candidates, metrics, strict=True):
+            curves = self.curves[candidate.number]
+            curves.seconds += share
+            if math.isfinite(measured.train_loss):
+                curves.append(measured)
+            else:
+                self.failed.append(candidate.number)
+        self.drop(self.failed)
+        self.epoch += 1
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Stop some candidates and free their memory."""
-        left = [i for i, number in enumerate(self.numbers) if number not in set(numbers)]
-        if len(left) == len(self.numbers):
+        dropped = set(numbers)
+        rows = [i for i, number in enumerate(self.numbers) if number not in dropped]
+        if len(rows) == len(self.candidates):
             return
-        self.keep_rates = self.keep_rates[left]
+        self.keep_rates = self.keep_rates[rows]
         if self.transition_matrix is not None:
-            self.transition_matrix = self.transition_matrix[left]
+            self.transition_matrix = self.transition_matrix[rows]
         if self.log_probability is not None:
-            n_tracked = len(self.log_probability)  # the first ones
-            self.log_probability = self.log_probability[[i for i in left if i < n_tracked]]
-        self.networks.keep(left, self.optimizer)
-        self.numbers = [self.numbers[i] for i in left]
-        self.methods = [self.methods[i] for i in left]
+            n_tracked = len(self.log_probability)  # the first candidates
+            self.log_probability = self.log_probability[[i for i in rows if i < n_tracked]]
+        self.networks.keep(rows, self.optimizer)
+        self.candidates = [self.candidates[i] for i in rows]
 
 
 def new_population(
-    numbers: Sequence[int],
-    keep_rates: np.ndarray[Any, Any],
-    *,
-    data: Data,
-    normaliser: Normaliser,
-    build: Callable[[], nn.Module],
-    methods: Sequence[Method],
-    config: TrainingConfig,
-    seed: int,
-    stream: str,
-    n_tracked: int = 0,
+    candidates: Sequence[Candidate], setup: Setup, *, stream: str, n_tracked: int = 0
 ) -> Population:
     """Fresh networks for each candidate, from (seed, stream, number) alone.
 
     Parameters
     ----------
-    numbers : sequence of K ints
-    keep_rates : array [K, T]
-    methods : sequence of K Methods
-        With the same number of networks, and all with a corrected loss or none.
+    candidates : sequence of K Candidate
+        Their methods have the same number of networks, and all correct the loss or none.
+    setup : Setup
     stream : str
         Separates uses of one seed ("search", "final").
     n_tracked : int
-        Of the first so many keep the logarithms of the probabilities that the networks give to the
-        classes of each training sample.
+        For how many candidates, from the first on, `Population.log_probability` is kept.
+
+    Raises
+    ------
+    InputError
+        If a schedule has another number of epochs than the training.
     """
+    data, config = setup.data, setup.config
     device = config.resolve_device()
-    if keep_rates.shape != (len(numbers), config.epochs):
-        raise invalid(
-            "keep_rates",
-            f"have shape [{len(numbers)}, {config.epochs}]",
-            keep_rates.shape,
-            "give one keep rate for each candidate and epoch",
-        )
+    for candidate in candidates:
+        if len(candidate.schedule) != config.epochs:
+            raise invalid(
+                "schedule",
+                f"have a keep rate for each of the {config.epochs} epochs",
+                len(candidate.schedule),
+                "stretch the schedule",
+            )
+    keep_rates = np.stack([candidate.schedule.keep_rate for candidate in candidates])
+    numbers = [candidate.number for candidate in candidates]
     _keep_freed_memory()
     networks = build_networks(
-        build,
-        [derive_seed(seed, stream, number) for number in numbers],
-        n_peers=methods[0].n_networks,
-        probe=normaliser(data.train.inputs[:4].to(device)),
+        setup.build,
+        [derive_seed(setup.seed, stream, number) for number in numbers],
+        n_peers=candidates[0].method.n_networks,
+        probe=setup.normaliser(data.train.inputs[:4].to(device)),
         device=device,
         autocast=config.autocast(device),
     )
-    n_tracked, tracked = min(n_tracked, len(numbers)), None
+    n_tracked, log_probability, times_seen = min(n_tracked, len(numbers)), None, None
     if n_tracked > 0:
-        tracked = torch.zeros(n_tracked, len(data.train), data.n_classes, device=device)
+        log_probability = torch.zeros(n_tracked, len(data.train), data.n_classes, device=device)
+        times_seen = torch.zeros(len(data.train), device=device)
     return Population(
-        numbers=list(numbers),
+        candidates=list(candidates),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
-        methods=list(methods),
         networks=networks,
         optimizer=make_optimizer(networks.parameters(), config),
         curves={number: Curves() for number in numbers},
-        fingerprint=hashlib.sha256(
-            repr(list(numbers)).encode() + np.asarray(keep_rates, dtype=np.float64).tobytes()
-        ).hexdigest(),
-        log_probability=tracked,
-        times_seen=None if tracked is None else torch.zeros(len(data.train), device=device),
+        fingerprint=hashlib.sha256(repr(numbers).encode() + keep_rates.tobytes()).hexdigest(),
+        log_probability=log_probability,
+        times_seen=times_seen,
     )
 
 
@@ -192,22 +208,13 @@ def make_optimizer(parameters: list[Tensor], config: TrainingConfig) -> Optimize
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks: else each step's gradients are mapped and zeroed anew."""
+    """Let glibc keep large freed blocks, or each step's gradients are mapped and zeroed anew."""
     if sys.platform != "linux":
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
-        return  # another C library: nothing lost but a little speed
+        return  # another C library: nothing is lost but a little speed
     mmap_threshold, trim_threshold = -3, -1
     if mallopt(mmap_threshold, 2**31 - 1):  # old versions refuse such a size
         mallopt(trim_threshold, 2**31 - 1)
-
-
-def trial_value(validation_score: list[float], epochs: int) -> float:
-    """Mean validation score over the last tenth of the epochs (at least one).
-
-    >>> trial_value([0.1] * 18 + [0.8, 0.9], 20)
-    0.85
-    """
-    return float(np.mean(validation_score[-max(1, epochs // 10) :]).round(12))

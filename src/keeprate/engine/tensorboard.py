@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keeprate.engine.population import Population
+from keeprate.engine.curves import EpochMetrics
 from keeprate.errors import InputError
 
 FOLDER = "tensorboard"  # in the run folder
 
 
 class CurvesWriter:
-    """Writes the newest epoch of a population, one TensorBoard run for each candidate.
+    """Writes the metrics of a population epoch by epoch, one TensorBoard run for each candidate.
 
     Parameters
     ----------
@@ -38,36 +38,46 @@ class CurvesWriter:
                 "tensorboard is not installed; pip install 'keeprate[tensorboard]', or leave "
                 "--tensorboard out."
             ) from error
-        self._folder, self._open = Path(out) / FOLDER, SummaryWriter
+        self._folder, self._new_writer = Path(out) / FOLDER, SummaryWriter
         self._writers: dict[str, Any] = {}
-        self._epoch = 0  # of what was written last
+        self._last_epoch = 0  # that was written
         self._names: Mapping[int, str] = {}
 
     def name(self, names: Mapping[int, str]) -> None:
-        """What candidates are called from now on; left out, `trial-NUMBER`."""
+        """Name the runs of candidates from now on; a candidate without a name is `trial-NUMBER`."""
         self._names = names
 
-    def __call__(self, population: Population) -> None:
-        """Write what was measured of each candidate at the end of an epoch."""
-        epoch = population.epoch
-        names = [self._names.get(number, f"trial-{number:03}") for number in population.numbers]
-        # A group that ran out of memory begins anew.
-        again = epoch <= self._epoch
-        self._close({name for name in self._writers if again or name not in names})
-        self._epoch = epoch
-        for row, (name, number) in enumerate(zip(names, population.numbers, strict=True)):
-            if name not in self._writers:
-                # Epochs that a killed run had written after its last checkpoint are void.
-                self._writers[name] = self._open(str(self._folder / name), purge_step=epoch)
-            writer = self._writers[name]
-            writer.add_scalar("keep_rate", float(population.keep_rates[row, epoch - 1]), epoch)
-            for measured, values in asdict(population.curves[number]).items():
-                if isinstance(values, list) and values:
-                    writer.add_scalar(measured, values[-1], epoch)
-            writer.flush()
-        if epoch == population.keep_rates.shape[1]:
-            self._close(set(names))
+    def write(
+        self, epoch: int, keep_rates: Mapping[int, float], metrics: Mapping[int, EpochMetrics]
+    ) -> None:
+        """Write an epoch, counted from 1.
 
-    def _close(self, names: set[str]) -> None:
-        for name in names & set(self._writers):
+        Parameters
+        ----------
+        epoch : int
+        keep_rates, metrics : mapping
+            By the numbers of the candidates that still train.
+        """
+        names = {number: self._names.get(number, f"trial-{number:03}") for number in keep_rates}
+        begins_anew = epoch <= self._last_epoch  # after a lack of memory, or another group
+        gone = self._writers.keys() - set(names.values())
+        self._close(list(self._writers) if begins_anew else gone)
+        self._last_epoch = epoch
+        for number, name in names.items():
+            if name not in self._writers:
+                # Epochs that a killed run wrote after its last checkpoint are void.
+                self._writers[name] = self._new_writer(str(self._folder / name), purge_step=epoch)
+            writer = self._writers[name]
+            writer.add_scalar("keep_rate", keep_rates[number], epoch)
+            for measure, value in asdict(metrics[number]).items():
+                if measure != "epoch" and value is not None:
+                    writer.add_scalar(measure, value, epoch)
+            writer.flush()
+
+    def close(self) -> None:
+        """Close all files, at the end of a training."""
+        self._close(list(self._writers))
+
+    def _close(self, names: Iterable[str]) -> None:
+        for name in names:
             self._writers.pop(name).close()

@@ -202,9 +202,11 @@ def _first_training(setup: Setup, method: Method, command: str) -> FirstTraining
     # A network that has seen too little is wrong about right labels.
     epochs = min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
 
+    outer = setup.progress
+
     def progress(stage: str, done: float, total: float, best: str | None) -> None:
-        if setup.progress is not None:
-            setup.progress("noise rate", done, total, best)
+        if outer is not None:
+            outer("noise rate", done, total, best)
 
     setup = replace(
         setup,

@@ -1,0 +1,140 @@
+"""What every training of a run shares, checked before the first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from keeprate.data import Data, Normaliser
+from keeprate.engine.config import TrainingConfig
+from keeprate.engine.models import (
+    ModelFactory,
+    adapt_factory,
+    build_model,
+    get_model,
+    resolve_model,
+)
+from keeprate.engine.progress import Progress, TextProgress
+from keeprate.engine.tensorboard import CurvesWriter
+from keeprate.errors import invalid
+from keeprate.seeding import forked_seed
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every training of a run shares.
+
+    Attributes
+    ----------
+    data : Data
+    model_name : str
+        For records; never "auto", but the model that "auto" stood for.
+    model : callable
+        (input_shape, n_classes) -> nn.Module.
+    config : TrainingConfig
+    seed : int
+    folder : Path or None
+        The run folder.
+    lockstep : int or None
+        Candidates that train together at most; None: as many as fit in memory.
+    normaliser : Normaliser
+        Fitted to the training inputs.
+    progress : Progress or None
+    checkpoint_seconds : float
+        Seconds of training between two checkpoints.
+    curves_writer : CurvesWriter or None
+        Writes curves for TensorBoard.
+    """
+
+    data: Data
+    model_name: str
+    model: ModelFactory
+    config: TrainingConfig
+    seed: int
+    folder: Path | None
+    lockstep: int | None
+    normaliser: Normaliser
+    progress: Progress | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    curves_writer: CurvesWriter | None = None
+
+    def build(self) -> nn.Module:
+        """One network with fresh weights."""
+        return self.model(self.data.input_shape, self.data.n_classes)
+
+
+def make_setup(
+    data: Data,
+    *,
+    model: str | Callable[..., nn.Module],
+    config: TrainingConfig,
+    seed: int,
+    out: str | os.PathLike[str] | None,
+    lockstep: int | None = None,
+    progress: bool | Progress | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
+) -> Setup:
+    """Check everything that can be checked before the first step, the model included.
+
+    Parameters
+    ----------
+    data : Data
+    model : str or callable
+        A name that `get_model` takes, or a function that builds one network.
+    config : TrainingConfig
+    seed : int
+    out : path or None
+        The run folder; not made here.
+    lockstep : int, optional
+        Candidates that train together at most; what fits in memory if left out.
+    progress : bool or Progress, optional
+        True prints lines of text to standard error; see `TextProgress`.
+    checkpoint_seconds : float
+    tensorboard : bool
+        Write curves for TensorBoard to the run folder.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    """
+    if config.batch_size > len(data.train):
+        raise invalid(
+            "batch_size",
+            f"be at most the number of training samples ({len(data.train)})",
+            config.batch_size,
+            "give a smaller --batch-size",
+        )
+    if lockstep is not None and lockstep < 1:
+        raise invalid("lockstep", "be at least 1", lockstep, "leave it out to fit the memory")
+    if isinstance(model, str):
+        model_name = resolve_model(model, data.input_shape)
+        factory = get_model(model_name)
+    else:
+        model_name = getattr(model, "__qualname__", "custom")
+        factory = adapt_factory(model)
+    with forked_seed(seed):
+        build_model(factory, data.input_shape, data.n_classes)
+    config.resolve_device()
+    if isinstance(progress, bool):
+        progress = TextProgress() if progress else None
+    return Setup(
+        data=data,
+        model_name=model_name,
+        model=factory,
+        config=config,
+        seed=seed,
+        folder=None if out is None else Path(out),
+        lockstep=lockstep,
+        normaliser=Normaliser.fit(data.train.inputs),
+        progress=progress,
+        checkpoint_seconds=checkpoint_seconds,
+        curves_writer=CurvesWriter(out) if tensorboard else None,
+    )
