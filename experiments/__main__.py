@@ -102,7 +102,9 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
         folder = os.environ.get("KEEPRATE_DATA", "../shared/data")
         item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
     if name not in WITHOUT_PROTOCOL:
-        item.add_argument("--runs", default="runs/experiments", help="the folder of the run folders")
+        item.add_argument(
+            "--runs", default="runs/experiments", help="the folder of the run folders"
+        )
 
 
 def _positive(text: str) -> int:
