@@ -1,4 +1,4 @@
-"""What the benchmarks that train by rows share: their options, resuming, the table at the end."""
+"""What the benchmarks that train by rows share: options, resuming, the table at the end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import Job, Row, run_missing
-from keeprate.data import Data, part
+from experiments.common import Row
+from experiments.jobs import Job, run_missing
+from keeprate import Data
+from keeprate.data import part
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -21,13 +23,33 @@ def run_rows(
     name: str,
     summary: str | None,
     protocol: Row,
-    jobs: Callable[[int, str], Sequence[Job]],
+    jobs_of: Callable[[int, str], Sequence[Job]],
     table: Callable[[Sequence[Row]], list[str]],
     **words: Any,
 ) -> None:
-    """Do what is missing of `jobs` (seeds, folder of the data sets), print the table of rows."""
+    """Run the jobs that have no row yet, then print the table of all rows.
+
+    Parameters
+    ----------
+    name : str
+        Of the benchmark's module and results file.
+    summary : str, optional
+        The module's docstring.
+    protocol : dict
+        Every number that a row depends on.
+    jobs_of : callable
+        (number of seeds, folder of the data sets) -> jobs.
+    table : callable
+        Rows -> lines of Markdown.
+    words
+        That of `run_missing`.
+    """
     parser = argparse.ArgumentParser(description=(summary or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("KEEPRATE_DATA", "../shared/data"),
+        help="the folder that holds mnist/, ...",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="rows at the same time")
     options = parser.parse_args()
@@ -35,7 +57,7 @@ def run_rows(
         name,
         "",
         protocol,
-        jobs(options.seeds, options.data),
+        jobs_of(options.seeds, options.data),
         at_once=options.jobs,
         results=RESULTS,
         command=f"python -m benchmarks.{name}",
@@ -45,14 +67,13 @@ def run_rows(
 
 
 def with_noisy_validation(data: Data, seed: int) -> Data:
-    """A tenth of the training samples, chosen at random, validates with its noisy labels."""
+    """Let a tenth of the training samples, chosen at random, validate with its noisy labels."""
     order = np.random.default_rng(seed).permutation(len(data.train))
-    left_out, kept = np.split(order, [len(order) // 10])
-    validation = replace(part(data.train, left_out), true_labels=None)
+    held_out, kept = np.split(order, [len(order) // 10])
+    validation = replace(part(data.train, held_out), true_labels=None, label_status="noisy")
     return replace(
         data,
         train=part(data.train, kept),
         validation=validation,
-        validation_labels="noisy",
-        validation_from=f"{len(validation)} of the {len(order)} training samples",
+        validation_from=f"{len(held_out)} of the {len(order)} training samples",
     )

@@ -1,13 +1,13 @@
 """Does the criterion rank schedules on other data, too? `python -m benchmarks.criteria_elsewhere`.
 
-The determinant was chosen on MNIST (`benchmarks.criteria`). Here the first 32 random schedules of
-the basis space are trained by Co-teaching on data that had no say in it: scikit-learn's digits with
-injected noise (MLP, 40 epochs, batch 32), and 5,000 CIFAR-10 samples with the labels that people
-gave, CIFAR-10N's worst (Model 1, 20 epochs, batch 64). Held-out samples validate with their noise,
-as a search without clean labels has it; the mean score of the last tenth of the epochs is compared,
-by Spearman's correlation, with the mean test accuracy of the same epochs.
+The determinant was chosen on MNIST (`benchmarks.criteria`). Here Co-teaching trains the first 32
+random schedules of the basis space on data that had no part in that choice: scikit-learn's digits
+with injected noise (MLP, 40 epochs, batch 32), and 5,000 CIFAR-10 samples with the worst labels
+that people gave, those of CIFAR-10N (Model 1, 20 epochs, batch 64). Held-out samples validate with
+their noise, as in a search without clean labels. The mean score of the last tenth of the epochs is
+compared, by Spearman's correlation, with the mean test accuracy of the same epochs.
 
-The same command goes on after a kill; the results are in `results/criteria_elsewhere.json`.
+The same command goes on after a kill. The results are in `results/criteria_elsewhere.json`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
 from benchmarks.criteria import compare
-from experiments.common import Job, Row
-from keeprate.data import Data
-from keeprate.engine import Curves, TrainingConfig, get_method, make_setup, train_schedules
+from experiments.common import Row
+from experiments.jobs import Job
+from keeprate import Data, TrainingConfig
+from keeprate.engine import Candidate, Curves, get_method, make_setup, train_candidates
 from keeprate.schedules import get_space
 
 SCHEDULES = 32
@@ -46,7 +47,7 @@ PROTOCOL = {
 
 
 def load(name: str, noise: str, seed: int, folder: str) -> Data:
-    """Data whose validation samples have labels as noisy as the training samples'."""
+    """Data whose validation labels are as noisy as the training labels."""
     if name == "digits":
         return keeprate.prepare("digits", noise=noise, seed=seed, validation="noisy")
     human = keeprate.load(Path(folder) / name, label=noise, true_label="label")
@@ -54,59 +55,52 @@ def load(name: str, noise: str, seed: int, folder: str) -> Data:
 
 
 def rank(name: str, noise: str, seed: int, folder: str) -> Row:
-    """Train the schedules, compare what is said of them."""
-    data, options = load(name, noise, seed, folder), SETTINGS[name]
-    config = TrainingConfig(epochs=options["epochs"], batch_size=options["batch_size"])
-    space, sampler = get_space("basis"), optuna.samplers.RandomSampler(seed=seed)
-    study, distributions = optuna.create_study(sampler=sampler), space.distributions(config.epochs)
-    setup = make_setup(
-        data,
-        model=options["model"],
-        config=config,
-        seed=seed,
-        out=None,
-        lockstep=None,
-        progress=None,
-    )
+    """Train the schedules, and compare the criteria."""
+    data, setting = load(name, noise, seed, folder), SETTINGS[name]
+    config = TrainingConfig(epochs=setting["epochs"], batch_size=setting["batch_size"])
+    space = get_space("basis")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    candidates = []
+    for number in range(SCHEDULES):
+        parameters = study.ask(space.distributions(config.epochs)).params
+        schedule = space.schedule(parameters, config.epochs)
+        candidates.append(Candidate(number, schedule, get_method("co-teaching")))
     curves: dict[int, Curves] = {}
-    train_schedules(
-        range(SCHEDULES),
-        [space.schedule(study.ask(distributions).params, config.epochs) for _ in range(SCHEDULES)],
-        setup,
-        methods=[get_method("co-teaching")] * SCHEDULES,
+    train_candidates(
+        candidates,
+        make_setup(data, model=setting["model"], config=config, seed=seed, out=None),
         stream="trial",
-        data=data,
         after_group=lambda population: curves.update(population.curves),
     )
-    last = max(1, config.epochs // 10)
-    whole = [one for one in curves.values() if len(one.validation_score) == config.epochs]
+    n_last = max(1, config.epochs // 10)
+    complete = [of_schedule for of_schedule in curves.values() if len(of_schedule) == config.epochs]
 
-    def late(what: str) -> NDArray[np.float64]:
-        return np.array([np.mean(getattr(one, what)[-last:]) for one in whole])
+    def late(metric: str) -> NDArray[np.float64]:
+        return np.array([np.mean(getattr(one, metric)[-n_last:]) for one in complete])
 
-    found = {
+    criteria = {
         "determinant": late("validation_score"),
         "accuracy, noisy labels": late("validation_accuracy"),
     }
-    return compare(late("test_accuracy"), found) | {"noise_rate": data.noise_rate}
+    return compare(late("test_accuracy"), criteria) | {"noise_rate": data.noise_rate}
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Lines of Markdown: correlation over all and the better half, accuracy of the choice."""
-    heads = "| data, noise, seed | best schedule, % | determinant | accuracy, noisy labels |"
-    lines = [heads, "| --- " * 4 + "|"]
+    """Lines of Markdown: correlation over all and the better half, accuracy of the first."""
+    header = "| data, noise, seed | best schedule, % | determinant | accuracy, noisy labels |"
+    lines = [header, "| --- " * 4 + "|"]
     for row in rows:
         cells = [f"{row['data']}, {row['noise']}, {row['seed']}"]
         cells.append(f"{100 * row['best_test_accuracy']:.1f}")
-        for said in row["criteria"].values():
-            chosen = f"{100 * said['test_accuracy_of_its_choice']:.1f}"
-            cells.append(f"{said['spearman']:.3f} {said['spearman_better_half']:.3f} {chosen}")
+        for numbers in row["criteria"].values():
+            first = f"{100 * numbers['test_accuracy_of_its_choice']:.1f}"
+            cells.append(f"{numbers['spearman']:.3f} {numbers['spearman_better_half']:.3f} {first}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def jobs_of(seeds: int, folder: str) -> list[Job]:
-    """A job for each row; of the dear one a single seed."""
+    """A job for each row; CIFAR-10, which costs most, has a single seed."""
     return [
         Job({"data": name, "noise": noise, "seed": seed}, partial(rank, name, noise, seed, folder))
         for name, noises in NOISES.items()

@@ -1,15 +1,17 @@
 """Which labels are wrong: keeprate against cleanlab (`python -m benchmarks.label_issues`).
 
-On 20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and on 10,000 CIFAR-10
-samples (Model 1) with the labels that people gave, CIFAR-10N. A tenth of them, with their noise, is
-held out to validate; both judge the labels of the others, and no label is known to be right.
-keeprate: small-loss training of two networks with ``schedule="auto"``, 500 steps or more that
-estimate the noise rate, then 22 epochs with an R(t) by it, and 22 with every sample kept. cleanlab:
-out-of-sample probabilities of five folds, one network and 20 epochs each (about as much time, see
-the seconds), or 5 epochs, in which less is memorised. True labels only judge.
-`find_label_issues` is keeprate's on cleanlab's probabilities, too.
+20,000 MNIST samples (MLP, batch 128, Adam 0.001) with injected noise, and 10,000 CIFAR-10 samples
+(Model 1) with the labels that people gave, those of CIFAR-10N. A tenth of the samples is held out,
+with its noise, to validate; both judge the labels of the others. No label is known to be right;
+true labels only measure the results.
 
-The same command goes on after a kill; the results are in `results/label_issues.json`.
+keeprate: small-loss training of two networks with ``schedule="auto"``: 500 steps or more estimate
+the noise rate, then 22 epochs with an R(t) by that rate, and 22 epochs with every sample kept.
+cleanlab: out-of-sample probabilities of five folds, one network and 20 epochs each (about as much
+time, see the seconds), or 5 epochs, in which a network memorises less. keeprate's
+`find_label_issues` also judges cleanlab's probabilities.
+
+The same command goes on after a kill. The results are in `results/label_issues.json`.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ from sklearn.model_selection import StratifiedKFold
 
 import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
-from experiments.common import Job, Row, in_words, mean_std
-from keeprate.data import Data, part
-from keeprate.engine import TrainingConfig
+from experiments.common import Row
+from experiments.jobs import Job
+from experiments.rows import in_words, mean_std
+from keeprate import Data, TrainingConfig
+from keeprate.data import part
 from keeprate.records import OTHERWISE
 from keeprate.runs import FIRST_STEPS
 
 HUMAN = {"CIFAR-10N worst": "worse_label", "CIFAR-10N aggregate": "aggre_label"}
-"""Labels by people, and the column that holds them."""
+"""Labels that people gave -> the column that holds them."""
 NOISES = ("pairflip:0.45", "symmetric:0.5", "symmetric:0.2", "instance:0.4", *HUMAN)
 SAMPLES, EPOCHS = 20_000, 22
 HUMAN_SAMPLES, HUMAN_MODEL = 10_000, "model1"
@@ -55,9 +59,10 @@ PROTOCOL = {
 FOLDS = 5
 
 
-def judged(
+def measured(
     wrong: NDArray[np.bool_], scores: NDArray[np.floating], issues: NDArray[np.bool_]
 ) -> Row:
+    """How well scores [N] and issues [N] tell the wrong labels [N]."""
     return {
         "auroc": float(roc_auc_score(wrong, -scores)),
         "average_precision": float(average_precision_score(wrong, -scores)),
@@ -67,6 +72,7 @@ def judged(
 
 
 def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -> Row:
+    """Judge the training labels by small-loss training."""
     started = time.perf_counter()
     run = keeprate.train(
         data,
@@ -78,14 +84,14 @@ def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -
     )
     quality = run.label_quality
     seconds = time.perf_counter() - started
-    found = judged(wrong, quality.scores, quality.is_issue)
-    return found | {"seconds": seconds, "kept all": float(run.schedule.name == "constant")}
+    row = measured(wrong, quality.scores, quality.is_issue)
+    return row | {"seconds": seconds, "kept all": float(run.schedule.name == "constant")}
 
 
 def out_of_sample(data: Data, epochs: int, seed: int, model: str = "mlp") -> NDArray[np.float64]:
-    """Class probabilities [N, C] of each sample by a network that was not trained with it."""
+    """Class probabilities [N, C] of each sample by a network that did not train with it."""
     labels = data.train.labels.numpy()
-    found = np.empty((len(labels), data.n_classes))
+    probabilities = np.empty((len(labels), data.n_classes))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     for kept, left_out in folds.split(np.zeros(len(labels)), labels):
         run = keeprate.train(
@@ -97,34 +103,35 @@ def out_of_sample(data: Data, epochs: int, seed: int, model: str = "mlp") -> NDA
             seed=seed,
             baselines=False,
         )
-        found[left_out] = run.classifier.predict_proba(data.train.inputs[left_out]).numpy()
-    found /= found.sum(1, keepdims=True)
-    return found
+        predicted = run.classifier.predict_proba(data.train.inputs[left_out])
+        probabilities[left_out] = predicted.numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return probabilities
 
 
 def with_cleanlab(
     data: Data, wrong: NDArray[np.bool_], epochs: int, seed: int, model: str
 ) -> dict[str, Row]:
+    """Judge the training labels by out-of-sample probabilities, by cleanlab and by keeprate."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     started = time.perf_counter()
     probabilities, labels = out_of_sample(data, epochs, seed, model), data.train.labels.numpy()
-    seconds = time.perf_counter() - started
+    seconds = {"seconds": time.perf_counter() - started}
     scores = get_label_quality_scores(labels, probabilities)
     issues = find_label_issues(labels, probabilities, n_jobs=1)
-    ours = keeprate.find_label_issues(labels, probabilities)
+    quality = keeprate.find_label_issues(labels, probabilities)
+    by_cleanlab = measured(wrong, scores, issues)
+    by_keeprate = measured(wrong, quality.scores, quality.is_issue)
     return {
-        f"cleanlab, {epochs} epochs": judged(wrong, scores, issues) | {"seconds": seconds},
-        f"find_label_issues on cleanlab's, {epochs} epochs": judged(
-            wrong, ours.scores, ours.is_issue
-        )
-        | {"seconds": seconds},
+        f"cleanlab, {epochs} epochs": by_cleanlab | seconds,
+        f"find_label_issues on cleanlab's, {epochs} epochs": by_keeprate | seconds,
     }
 
 
 def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
-    """All of them on the same labels."""
+    """Let all judge the same labels."""
     model = "mlp"
     if noise in HUMAN:
         human = keeprate.load(Path(folder) / "cifar-10", label=HUMAN[noise], true_label="label")
@@ -135,22 +142,23 @@ def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
         data = keeprate.prepare(source, noise=noise, seed=seed, limit=limit)
     data = replace(with_noisy_validation(data, seed), test=None)
     wrong = (data.train.labels != torch.as_tensor(data.train.true_labels)).numpy()
-    found = {"keeprate": with_keeprate(data, wrong, seed, model)}
+    numbers = {"keeprate": with_keeprate(data, wrong, seed, model)}
     for epochs in (20, 5):
-        found |= with_cleanlab(data, wrong, epochs, seed, model)
-    return {"noise_rate": float(wrong.mean()), "found": found}
+        numbers |= with_cleanlab(data, wrong, epochs, seed, model)
+    return {"noise_rate": float(wrong.mean()), "found": numbers}
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Lines of Markdown: mean and deviation over seeds, average precision in percent."""
+    """Lines of Markdown: mean and deviation over seeds, in percent."""
     lines = ["| noise | by | average precision | AUROC | F1 | seconds |", "| --- " * 6 + "|"]
     for noise in dict.fromkeys(row["noise"] for row in rows):
-        mine = [row["found"] for row in rows if row["noise"] == noise]
-        for name in mine[0]:
+        by_seed = [row["found"] for row in rows if row["noise"] == noise]
+        for name in by_seed[0]:
             cells = []
-            for key in ("average_precision", "auroc", "f1"):
-                cells.append(in_words(*mean_std([100 * found[name][key] for found in mine])))
-            seconds = mean_std([found[name]["seconds"] for found in mine])[0]
+            for metric in ("average_precision", "auroc", "f1"):
+                values = [100 * numbers[name][metric] for numbers in by_seed]
+                cells.append(in_words(*mean_std(values)))
+            seconds, _ = mean_std([numbers[name]["seconds"] for numbers in by_seed])
             lines.append(f"| {noise} | {name} | {' | '.join(cells)} | {seconds:.0f} |")
     return lines
 

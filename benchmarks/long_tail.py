@@ -1,15 +1,14 @@
 """Rare classes under small-loss selection: `python -m benchmarks.long_tail [--jobs 2]`.
 
-MNIST's training samples thinned out class by class, from 3,000 of the digit 0 down to 60 of the
-digit 9 (each class 0.65 of the one before). Small-loss selection takes the samples of rare classes
-for wrong labels, as their losses stay large; `-per-class` keeps the same share of every class.
-That suits noise that strikes the labels of every class alike, as mistakes do that name a class as
-often as it occurs ("by frequency": 20 % are drawn anew, 15.6 % become wrong). Under pairflip and
-symmetric noise many wrong labels name a rare class, and quotas keep them. Co-teaching's own
-schedule, MLP, 40 epochs. The test set is as it was, all classes alike: its accuracy is the mean
-over classes.
+MNIST's training samples are thinned out class by class, from 3,000 of the digit 0 down to 60 of the
+digit 9 (each class 0.65 of the class before). Losses in rare classes stay large, so small-loss
+selection takes their samples for wrong labels. `-per-class` keeps the same share of every class.
+That suits noise that strikes the labels of every class alike. Mistakes do so that name a class as
+often as it occurs ("by frequency": 20 % of the labels are drawn anew, 15.6 % become wrong). Under
+pairflip and symmetric noise many wrong labels name a rare class, and quotas keep them.
 
-The same command goes on after a kill; the results are in `results/long_tail.json`.
+Co-teaching's own schedule, MLP, 40 epochs. The test set stays balanced: its accuracy is the mean
+over classes. The same command goes on after a kill. The results are in `results/long_tail.json`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,11 @@ from numpy.typing import NDArray
 
 import keeprate
 from benchmarks.common import run_rows
-from experiments.common import Job, Row, in_words, mean_std
+from experiments.common import Row
+from experiments.jobs import Job
+from experiments.rows import in_words, mean_std
+from keeprate import TrainingConfig
 from keeprate.data import Loaded, part
-from keeprate.engine import TrainingConfig
 
 METHODS = ("co-teaching", "co-teaching-per-class", "standard")
 BY_FREQUENCY = "by frequency:0.2"
@@ -38,7 +39,7 @@ PROTOCOL = {"data": "mnist", "most": MOST, "least": LEAST, "model": "mlp", "epoc
 
 
 def thinned(loaded: Loaded, seed: int, most: int, least: int) -> Loaded:
-    """The data with ever fewer training samples of each class."""
+    """The data with fewer and fewer training samples of each class."""
     train, n_classes = loaded.splits["train"], len(loaded.class_names)
     rng, labels = np.random.default_rng(seed), train.labels.numpy()
     sizes = np.round(most * (least / most) ** (np.arange(n_classes) / (n_classes - 1))).astype(int)
@@ -56,19 +57,19 @@ def by_frequency(labels: NDArray[np.int64], n_classes: int, rate: float) -> NDAr
 
 
 def train(method: str, noise: str, seed: int, folder: str) -> Row:
-    """One training, its accuracy over all classes and over the three rarest."""
+    """The share of right predictions in each class after one training."""
     loaded = thinned(keeprate.load(Path(folder) / "mnist"), seed, MOST, LEAST)
-    with tempfile.TemporaryDirectory() as there:
+    with tempfile.TemporaryDirectory() as matrices:
         if noise == BY_FREQUENCY:
             labels = loaded.splits["train"].labels.numpy()
-            np.save(f"{there}/T.npy", by_frequency(labels, len(loaded.class_names), RATE))
-            noise = f"matrix:{there}/T.npy"
+            np.save(f"{matrices}/T.npy", by_frequency(labels, len(loaded.class_names), RATE))
+            noise = f"matrix:{matrices}/T.npy"
         data = keeprate.prepare(loaded, noise=noise, seed=seed)
-    schedule = "constant" if method == "standard" else "co-teaching"
     run = keeprate.train(
         data,
-        schedule=schedule,
+        schedule="constant" if method == "standard" else "co-teaching",
         method=method,
+        model="mlp",
         config=TrainingConfig(epochs=40),
         seed=seed,
         noise_rate=RATE,
@@ -77,16 +78,18 @@ def train(method: str, noise: str, seed: int, folder: str) -> Row:
     test = data.test or data.validation
     right = run.classifier.predict(test.inputs) == test.labels
     recalls = [float(right[test.labels == c].float().mean()) for c in range(data.n_classes)]
-    return {"recalls": recalls, "seconds": run.record["cost"]["final_seconds"]}
+    return {"recalls": recalls, "seconds": run.record.cost.final_seconds}
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Lines of Markdown: percent, mean and deviation over seeds."""
     lines = ["| noise | method | mean over classes | the three rarest |", "| --- " * 4 + "|"]
     for noise, method in dict.fromkeys((row["noise"], row["method"]) for row in rows):
-        mine = [row["recalls"] for row in rows if (row["noise"], row["method"]) == (noise, method)]
+        by_seed = [
+            row["recalls"] for row in rows if (row["noise"], row["method"]) == (noise, method)
+        ]
         cells = [
-            in_words(*mean_std([100 * float(np.mean(recalls[start:])) for recalls in mine]))
+            in_words(*mean_std([100 * float(np.mean(recalls[start:])) for recalls in by_seed]))
             for start in (0, -3)
         ]
         lines.append(f"| {noise} | {method} | {cells[0]} | {cells[1]} |")

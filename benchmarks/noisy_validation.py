@@ -1,13 +1,14 @@
 """A search without a clean label against one with 5,000: `python -m benchmarks.noisy_validation`.
 
 MNIST, 20,000 samples with noise, MLP, 40 epochs, a budget of six full trainings, three final
-trainings. All train on the same 18,000 of them, chosen at random, so that only what judges differs:
-the other 2,000 with their noise, or 5,000 clean labels of the test images. (Who has clean labels
-could train on the 2,000, too.) Beside the two: no search, but ``schedule="auto"``: a quarter of a
-training, and three final ones, of which one keeps every sample. All are tested on the other 5,000
-test images with their true labels. The estimated noise rate stands beside the true one.
+trainings. All runs train on the same 18,000 samples, chosen at random, so they differ only in what
+validates: the other 2,000 samples with their noise, or 5,000 clean labels of the test images. (Who
+has clean labels could train on the 2,000, too.) A third run has no search but
+``schedule="auto"``: a quarter of a training estimates the noise rate, and one of three final
+trainings keeps every sample. All are tested on the other 5,000 test images with their true labels.
+The estimated noise rate stands beside the true one.
 
-The same command goes on after a kill; the results are in `results/noisy_validation.json`.
+The same command goes on after a kill. The results are in `results/noisy_validation.json`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ from typing import Any
 
 import keeprate
 from benchmarks.common import run_rows, with_noisy_validation
-from experiments.common import NOISES, Job, Row, in_words, mean_std
-from keeprate.data import Data
-from keeprate.engine import TrainingConfig
+from experiments.common import NOISES, Row
+from experiments.jobs import Job
+from experiments.rows import (
+    best_epoch_as_row,
+    cost_as_row,
+    in_words,
+    last_epoch_as_row,
+    mean_std,
+)
+from keeprate import Data, Run, TrainingConfig
 from keeprate.schedules import presets_in_words
 from keeprate.searching import MOST_FINALISTS
 
@@ -57,28 +65,34 @@ def prepared(folder: str, noise: str, seed: int, samples: int, *, clean: bool) -
 
 
 def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, epochs: int) -> Row:
-    """One search and its final trainings; or these alone."""
+    """One search and its final trainings; without a search only these."""
     data = prepared(folder, noise, seed, samples, clean=validation == "clean")
     options: dict[str, Any] = {
+        "model": "mlp",
         "config": TrainingConfig(epochs=epochs),
         "restarts": RESTARTS,
         "seed": seed,
         "baselines": False,
     }
     if validation == NO_SEARCH:
-        run = keeprate.train(data, schedule="auto", **options)
-    else:
-        run = keeprate.search(data, budget=BUDGET, **options)
-    record = run.record
+        return _run_as_row(keeprate.train(data, schedule="auto", **options))
+    return _run_as_row(keeprate.search(data, budget=BUDGET, **options))
+
+
+def _run_as_row(run: Run) -> Row:
+    result, estimate = run.results[0], run.record.noise_estimate
+    if estimate is None:
+        raise ValueError("every finished run estimates its noise")
     return {
-        "last": record["results"][0]["last"],
-        "best": record["results"][0]["best"],
+        "last": last_epoch_as_row(result),
+        "best": best_epoch_as_row(result),
         "keep_rate": [round(rate, 5) for rate in run.schedule.keep_rate.tolist()],
-        "noise_rate": record["data"]["noise_rate"],
+        "noise_rate": run.record.data.noise_rate,
         "noise_estimate": {
-            name: record["noise_estimate"][name] for name in ("noise_rate", "noise_rate_std")
+            "noise_rate": estimate.noise_rate,
+            "noise_rate_std": estimate.noise_rate_std,
         },
-        "cost": record["cost"],
+        "cost": cost_as_row(run.record.cost),
     }
 
 
@@ -90,16 +104,17 @@ def table(rows: Sequence[Row]) -> list[str]:
     ]
     for noise in dict.fromkeys(row["noise"] for row in rows):
         for validation, words in VALIDATIONS.items():
-            mine = [r for r in rows if (r["noise"], r["validation"]) == (noise, validation)]
-            if not mine:
+            key = (noise, validation)
+            by_seed = [row for row in rows if (row["noise"], row["validation"]) == key]
+            if not by_seed:
                 continue
-            numbers = (
-                [r["last"]["test_accuracy"] for r in mine],
-                [r["best"]["test_accuracy"] for r in mine],
-                [r["noise_estimate"]["noise_rate"] for r in mine],
-                [r["noise_rate"] for r in mine],
+            columns = (
+                [row["last"]["test_accuracy"] for row in by_seed],
+                [row["best"]["test_accuracy"] for row in by_seed],
+                [row["noise_estimate"]["noise_rate"] for row in by_seed],
+                [row["noise_rate"] for row in by_seed],
             )
-            cells = [in_words(*mean_std([100 * value for value in one])) for one in numbers]
+            cells = [in_words(*mean_std([100 * value for value in column])) for column in columns]
             lines.append(f"| {NOISES.get(noise, noise)} | {words} | {' | '.join(cells)} |")
     return lines
 
@@ -118,10 +133,4 @@ def jobs_of(seeds: int, folder: str) -> list[Job]:
 
 
 if __name__ == "__main__":
-    run_rows(
-        "noisy_validation",
-        __doc__,
-        PROTOCOL,
-        jobs_of,
-        table,
-    )
+    run_rows("noisy_validation", __doc__, PROTOCOL, jobs_of, table)

@@ -1,16 +1,17 @@
 """Replay searches on the benchmark of schedules: `python -m benchmarks.replay [--seeds 50]`.
 
 A random forest over the keep rates [T] predicts the learning curves of any schedule from those of
-`benchmarks.schedule_bench`. (Not a Gaussian process: our search uses one, and would be judged by
-its own assumptions.) A replayed training is the prediction plus the residual of one of the nearest
-schedules that were trained, from its prediction by those trees that did not see it: replays are at
-least as noisy as trainings. Our search with a budget of six explores given schedules only, the
-rivals know none. Three of the six were found on digits; but which of their variants are given, and
-the others, was decided on MNIST, by these very replays too (docs/decisions/0009): that it wins here
-is no evidence for other data. Ours is the real one
-(`keeprate.searching.proposals`), its trainings replaced. A search is judged by the predicted test
-accuracy,
-without noise, at the last epoch of the schedule that it chooses.
+`benchmarks.schedule_bench`. (Our search uses a Gaussian process; a forest does not share its
+assumptions.) A replayed training is the prediction, plus the residual of one of the nearest
+schedules that were trained. That residual is from the prediction of the trees that did not see the
+schedule: replays are at least as noisy as trainings.
+
+Our search is the real one (`keeprate.searching.Proposals`), with replayed trainings. A search is
+judged by the predicted test accuracy, without noise, at the last epoch of the schedule that it
+ranks first. With a budget of six our search tries presets only, and its rivals have none. Three of
+the six were searched on digits, but MNIST, and these very replays, helped to choose among their
+variants, and to choose the other presets (docs/decisions/0009): that our search wins here is no
+evidence for other data.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class Interpolator:
     forest : RandomForestRegressor
         Keep rates -> curve.
     left_out : ndarray [n, c]
-        What the trees that did not see a schedule predict for it.
+        The curve of each schedule as the trees predict that did not see it.
     residuals : ndarray [n, c]
-        Curves less that.
+        The measured curves less `left_out`.
     """
 
     keep_rates: Array
@@ -87,7 +88,16 @@ class Interpolator:
 
 @dataclass(frozen=True)
 class Replayed:
-    """One setting: trainings of any schedule for a few milliseconds."""
+    """One setting: trainings of any schedule, a few milliseconds each.
+
+    Attributes
+    ----------
+    epochs : int
+        T.
+    interpolator : Interpolator
+    columns : dict of str to slice
+        Which columns of a curve hold which metric.
+    """
 
     epochs: int
     interpolator: Interpolator
@@ -95,46 +105,51 @@ class Replayed:
 
     @classmethod
     def fit(cls, rows: list[dict[str, Any]], epochs: int) -> Replayed:
-        """From rows of the benchmark."""
+        """Fit to rows of the benchmark."""
         names = SPACE.distributions(epochs)
         parameters = np.array([row["parameters"] for row in rows])
         keep_rates = SPACE.keep_rates(dict(zip(names, parameters.T, strict=True)), epochs)
         kinds = ("validation_accuracy", TEST_ACCURACY, *(f"{IN_SHORT}_{share}" for share in SHORT))
-        parts = [np.array([row[kind] for row in rows], dtype=np.float64) for kind in kinds]
+        curves = [np.array([row[kind] for row in rows], dtype=np.float64) for kind in kinds]
         columns, start = {}, 0
-        for kind, part in zip(kinds, parts, strict=True):
-            columns[kind] = slice(start, start + part.shape[1])
-            start += part.shape[1]
-        return cls(epochs, Interpolator.fit(keep_rates, np.concatenate(parts, 1)), columns)
+        for kind, of_kind in zip(kinds, curves, strict=True):
+            columns[kind] = slice(start, start + of_kind.shape[1])
+            start += of_kind.shape[1]
+        return cls(epochs, Interpolator.fit(keep_rates, np.concatenate(curves, 1)), columns)
 
     def keep_rate(self, parameters: dict[str, Any]) -> Array:
+        """The schedule [T] of these parameters."""
         return SPACE.schedule(parameters, self.epochs).keep_rate
 
     def train(
         self, parameters: dict[str, Any], rng: np.random.Generator, share: float = 1.0
     ) -> list[float]:
-        """Validation accuracies of one training, after every epoch."""
+        """Validation accuracy of one training after every epoch.
+
+        `share` is that of the epochs: 1, or one of `SHORT`.
+        """
         kind = "validation_accuracy" if share == 1 else f"{IN_SHORT}_{share}"
         curve = self.interpolator.draw(self.keep_rate(parameters), rng)
-        found: list[float] = curve[self.columns[kind]].tolist()
-        return found
+        accuracies: list[float] = curve[self.columns[kind]].tolist()
+        return accuracies
 
     def test_accuracy(self, parameters: dict[str, Any]) -> float:
-        """At the last epoch, without noise."""
+        """The test accuracy at the last epoch, without noise."""
         curve = self.interpolator.predict(self.keep_rate(parameters))
         return float(curve[self.columns[TEST_ACCURACY]][-1])
 
     def errors(self) -> dict[str, float]:
-        """How far the predictions of test accuracy at the last epoch are from single trainings."""
+        """How far predicted test accuracy at the last epoch is from that of single trainings."""
         last = self.columns[TEST_ACCURACY].stop - 1
         predicted = self.interpolator.left_out[:, last]
         error = self.interpolator.residuals[:, last]
-        good = predicted + error > np.median(predicted + error)
+        measured = predicted + error
+        better = measured > np.median(measured)
         return {
             "schedules": len(error),
             "rmse": float(np.sqrt(np.mean(error**2))),
-            "rmse_of_the_better_half": float(np.sqrt(np.mean(error[good] ** 2))),
-            "spearman": float(spearmanr(predicted + error, predicted)[0]),
+            "rmse_of_the_better_half": float(np.sqrt(np.mean(error[better] ** 2))),
+            "spearman": float(spearmanr(measured, predicted)[0]),
         }
 
 
@@ -148,25 +163,32 @@ def read(name: str, path: Path = RESULTS) -> Replayed:
 
 # Searches ----------------------------------------------------------------------------------------
 
-Found = tuple[dict[str, Any], float]
-"""The parameters that a search chose, and its cost in full trainings."""
-Search = Callable[[Replayed, int], Found]
+Choice = tuple[dict[str, Any], float]
+"""The parameters of the schedule that a search ranks first, and the cost in full trainings."""
+Search = Callable[[Replayed, int], Choice]
 
 
-def ours(setting: Replayed, seed: int, *, trials: int, fidelity: float = 1.0) -> Found:
-    """The search of `keeprate.search`, by its own plan; the schedule that it ranks first."""
+def ours(setting: Replayed, seed: int, *, trials: int, fidelity: float = 1.0) -> Choice:
+    """The search of `keeprate.search`, by its own plan."""
     rng, confirm = np.random.default_rng([seed, 1]), confirming(trials)
     proposals = Proposals(
-        SPACE, setting.epochs, "natural-gradient", trials, confirm, seed, True, fidelity
+        SPACE,
+        setting.epochs,
+        "natural-gradient",
+        trials,
+        confirm,
+        seed,
+        warm_start=True,
+        fidelity=fidelity,
     )
-    study, epochs = open_study(None), 0
+    study, n_epochs = open_study(None), 0
     while pending := proposals.ask(study):
         for trial in pending:
             share = fidelity if trial.number < proposals.n_explored else 1.0
             curves = Curves(validation_score=setting.train(trial.params, rng, share))
-            epochs += len(curves.validation_score)
+            n_epochs += len(curves.validation_score)
             tell(study, trial.number, curves, proposals, failed=False)
-    return ranked(study.trials)[0][0].params, epochs / setting.epochs
+    return ranked(study.trials)[0][0].params, n_epochs / setting.epochs
 
 
 def fully(
@@ -175,8 +197,8 @@ def fully(
     *,
     sampler: Callable[..., optuna.samplers.BaseSampler],
     trials: int,
-) -> Found:
-    """Full trainings only, one after the other; the best by validation."""
+) -> Choice:
+    """Full trainings one after the other; the best by validation."""
     rng = np.random.default_rng([seed, 1])
     study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
     for _ in range(trials):
@@ -185,27 +207,30 @@ def fully(
     return study.best_params, float(trials)
 
 
-def hyperband(setting: Replayed, seed: int, *, cost: float) -> Found:
-    """Optuna's Hyperband on random search, epochs of the full training as the resource."""
+def hyperband(setting: Replayed, seed: int, *, cost: float) -> Choice:
+    """Optuna's Hyperband on random search; the resource is the epochs of the full training."""
     rng = np.random.default_rng([seed, 1])
     pruner = get_pruner("hyperband", setting.epochs)
     sampler = optuna.samplers.RandomSampler(seed=seed)
     study = optuna.create_study(
-        study_name=f"hyperband-{seed}", direction="maximize", sampler=sampler, pruner=pruner
-    )  # its brackets are drawn from the name
-    spent = 0
-    while spent < cost * setting.epochs:
+        study_name=f"hyperband-{seed}",  # Hyperband draws its brackets from the name
+        direction="maximize",
+        sampler=sampler,
+        pruner=pruner,
+    )
+    n_epochs = 0
+    while n_epochs < cost * setting.epochs:
         trial = study.ask(SPACE.distributions(setting.epochs))
         curve = setting.train(trial.params, rng)
         for epoch, accuracy in enumerate(curve, start=1):
-            spent += 1
+            n_epochs += 1
             trial.report(accuracy, epoch)
             if epoch < setting.epochs and trial.should_prune():
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
         else:
             study.tell(trial, trial_value(curve, setting.epochs))
-    return study.best_params, spent / setting.epochs
+    return study.best_params, n_epochs / setting.epochs
 
 
 SEARCHES: dict[str, Search] = {
@@ -223,30 +248,31 @@ OURS = "keeprate, budget 6"
 
 
 def compare(setting: Replayed, seeds: int) -> dict[str, Any]:
-    """Every search, every seed: chosen test accuracy and cost; paired tests against ours."""
-    found: dict[str, dict[str, Any]] = {}
+    """Replay every search with every seed: test accuracies and cost; paired tests against ours."""
+    numbers: dict[str, dict[str, Any]] = {}
     for name, search in SEARCHES.items():
         started = time.perf_counter()
-        chosen = [search(setting, seed) for seed in range(seeds)]
-        found[name] = {
-            "test_accuracy": [round(setting.test_accuracy(p), 5) for p, _ in chosen],
-            "cost": round(float(np.mean([cost for _, cost in chosen])), 2),
+        choices = [search(setting, seed) for seed in range(seeds)]
+        numbers[name] = {
+            "test_accuracy": [round(setting.test_accuracy(p), 5) for p, _ in choices],
+            "cost": round(float(np.mean([cost for _, cost in choices])), 2),
             "seconds_of_a_replay": round((time.perf_counter() - started) / seeds, 3),
         }
-    own = np.array(found[OURS]["test_accuracy"])
-    for name, one in found.items():
-        accuracies = np.array(one["test_accuracy"])
-        one["mean"] = round(float(accuracies.mean()), 5)
-        if name != OURS and (accuracies != own).any():
-            one["p_value_against_ours"] = float(wilcoxon(own, accuracies).pvalue)
-    return found
+    accuracies_of_ours = np.array(numbers[OURS]["test_accuracy"])
+    for name, of_search in numbers.items():
+        accuracies = np.array(of_search["test_accuracy"])
+        of_search["mean"] = round(float(accuracies.mean()), 5)
+        if name != OURS and (accuracies != accuracies_of_ours).any():
+            test = wilcoxon(accuracies_of_ours, accuracies)
+            of_search["p_value_against_ours"] = float(test.pvalue)
+    return numbers
 
 
 def main() -> None:
-    """Compare on every setting that the benchmark has."""
+    """Compare on every setting of the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    there = json.loads(pq.read_schema(RESULTS).metadata[b"settings"])
-    parser.add_argument("--settings", nargs="+", choices=list(there), default=list(there))
+    settings = list(json.loads(pq.read_schema(RESULTS).metadata[b"settings"]))
+    parser.add_argument("--settings", nargs="+", choices=settings, default=settings)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--out", default=str(RESULTS.with_name("replay.json")))
     options = parser.parse_args()
@@ -254,14 +280,14 @@ def main() -> None:
     results: dict[str, Any] = {"seeds": options.seeds, "versions": versions(), "settings": {}}
     for name in options.settings:
         setting = read(name)
-        found = {"interpolator": setting.errors(), "searches": compare(setting, options.seeds)}
-        results["settings"][name] = found
+        errors, searches = setting.errors(), compare(setting, options.seeds)
+        results["settings"][name] = {"interpolator": errors, "searches": searches}
         write_json(options.out, results)
-        print(name, json.dumps(found["interpolator"]))
-        for search, one in found["searches"].items():
-            p = one.get("p_value_against_ours")
+        print(name, json.dumps(errors))
+        for search, numbers in searches.items():
+            p = numbers.get("p_value_against_ours")
             words = "" if p is None else f", p = {p:.1e} against ours"
-            print(f"  {search:36} {100 * one['mean']:.2f} % at cost {one['cost']}{words}")
+            print(f"  {search:36} {100 * numbers['mean']:.2f} % at cost {numbers['cost']}{words}")
 
 
 if __name__ == "__main__":

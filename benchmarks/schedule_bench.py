@@ -2,15 +2,16 @@
 
     python -m benchmarks.schedule_bench [--settings symmetric-0.2 ...] [--runs FOLDER] [--jobs 2]
 
-For each setting (MNIST, 10,000 of its training samples, MLP, 40 epochs, Co-teaching; one noise)
-the schedules are those that searches try: random ones of the basis space, and the trials of the
-natural gradient, so that good regions are covered as well as bad ones. Each is trained
-fully, and stretched to shorter trainings (`SHORT`), every time from other initial weights and on
-other batches, in lockstep with nine others. What is kept: its twelve parameters, validation and
-test accuracy after every epoch of the full training, validation accuracy of the short ones, and
-what 5,000 held-out samples with noisy labels say of the full training in its last tenth: counts of
-(predicted, label), agreement of the two networks, log-likelihood of the forward model. The searches
-that propose see the validation accuracies of the full trainings only.
+A setting is MNIST (10,000 training samples, MLP, 40 epochs, Co-teaching) with one noise. Its
+schedules are random ones of the basis space, and the trials of the natural gradient: they cover bad
+regions as well as good ones. Each schedule is trained fully, and stretched to shorter trainings
+(`SHORT`), every time from other initial weights and on other batches, in lockstep with nine others.
+
+The file holds, for each schedule, its twelve parameters, validation and test accuracy after every
+epoch of the full training, and validation accuracy of the short trainings. It also holds what 5,000
+held-out samples with noisy labels say of the full training in its last tenth: counts of (predicted,
+label), agreement of the two networks, log-likelihood of the forward model. The natural gradient
+sees only the validation accuracies of the full trainings.
 
 The same command goes on after a kill. `results/schedule_bench.parquet` is written when a setting is
 complete; `benchmarks.replay` reads it.
@@ -36,34 +37,35 @@ import torch
 from torch import Tensor
 
 import keeprate
-from keeprate.data import Data, Normaliser, Split, part
+from keeprate import Data, Schedule, TrainingConfig
+from keeprate.data import Normaliser, Split, part
 from keeprate.engine import (
+    Candidate,
     Curves,
     Population,
-    TrainingConfig,
     batched_logits,
     get_method,
     make_setup,
-    train_schedules,
+    train_candidates,
 )
 from keeprate.noise import count_pairs, fit_transition_matrix
-from keeprate.schedules import Schedule, get_space
+from keeprate.schedules import get_space
 from keeprate.searching import Proposals, open_study, tell
 
 RESULTS = Path(__file__).parent / "results" / "schedule_bench.parquet"
 SOURCES = {"random": 80, "natural-gradient": 40}
-"""Whose trials are trained, and how many."""
+"""Sampler -> number of its trials."""
 SHORT = (0.2, 0.4)
-"""Shares of the epochs that every schedule is trained in, too."""
+"""The short trainings, as shares of the epochs."""
 TEST_ACCURACY, IN_SHORT = "test_accuracy", "in_short"  # user attributes of the trials
-NOISY = ("noisy_counts", "noisy_agreement", "noisy_log_likelihood")  # more of them
+NOISY = ("noisy_counts", "noisy_agreement", "noisy_log_likelihood")  # and three more
 N_NOISY = 5_000
-"""Held-out samples with noisy labels, for the criteria that need no clean ones."""
+"""Held-out samples with noisy labels, for the criteria that need no clean labels."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all schedules of a part of the benchmark are trained on."""
+    """What the schedules of one part of the benchmark are trained on."""
 
     noise: str
     data: str = "mnist"
@@ -97,7 +99,7 @@ def load_setting(setting: Setting, folder: str) -> tuple[Data, Split]:
 
 
 def forward_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean log-likelihood of the labels under the transition matrix that suits best, `[...]`."""
+    """Mean log-likelihood of the labels under the transition matrix that fits best, `[...]`."""
     matrix = fit_transition_matrix(probabilities, labels)
     likelihood = (probabilities * matrix[..., labels].mT).sum(-1)
     return likelihood.clamp_min(1e-12).log().mean(-1)
@@ -109,7 +111,7 @@ class NoisyJudge:
     def __init__(self, noisy: Split, normaliser: Normaliser, n_classes: int, epochs: int) -> None:
         self._noisy, self._normaliser = noisy, normaliser
         self._n_classes, self._from = n_classes, epochs - max(1, epochs // 10)
-        self.found: dict[int, list[tuple[list[list[float]], float, float]]] = {}
+        self._by_number: dict[int, list[tuple[list[list[float]], float, float]]] = {}
 
     def __call__(self, population: Population) -> None:
         """After each epoch: counts of (predicted, label), agreement of peers, likelihood."""
@@ -124,52 +126,64 @@ class NoisyJudge:
         agreement = (predicted[:, 0] == predicted[:, -1]).double().mean(-1)
         likelihood = forward_log_likelihood(logits.softmax(-1), labels).mean(1)
         for row, number in enumerate(population.numbers):
-            seen = (counts[row].tolist(), float(agreement[row]), float(likelihood[row]))
-            self.found.setdefault(number, []).append(seen)
+            measured = (counts[row].tolist(), float(agreement[row]), float(likelihood[row]))
+            self._by_number.setdefault(number, []).append(measured)
 
     def note(self, study: optuna.Study) -> None:
-        """Means over the epochs, as attributes of the trials."""
-        for number, seen in self.found.items():
-            for name, values in zip(NOISY, zip(*seen, strict=True), strict=True):
+        """Note the means over the epochs as attributes of the trials."""
+        for number, by_epoch in self._by_number.items():
+            for name, values in zip(NOISY, zip(*by_epoch, strict=True), strict=True):
                 _note(study, number, name, np.mean(values, axis=0).ravel().tolist())
 
 
 def train_source(
     setting: Setting, splits: tuple[Data, Split], source: str, trials: int, folder: Path
 ) -> optuna.Study:
-    """All trials of one source, in a study of its own; what is there already is kept."""
+    """Train all trials of one sampler, in a study of its own; finished trials are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(folder)
     proposals = Proposals(
-        get_space("basis"), setting.epochs, source, trials, confirm=0, seed=setting.seed,
+        get_space("basis"),
+        setting.epochs,
+        source,
+        trials,
+        confirm=0,
+        seed=setting.seed,
         warm_start=source == "natural-gradient",
-    )  # fmt: skip
+    )
     data, noisy = splits
-    untested = replace(data, test=None)
+    without_test = replace(data, test=None)
     while pending := proposals.ask(study):
         first = pending[0].number
         order = proposals.generation_of(first).start
-        numbers = [trial.number for trial in pending]
-        schedules = [proposals.space.schedule(t.params, setting.epochs) for t in pending]
-        # What is told last makes a trial finished: a kill before repeats its whole population.
+        schedules = {
+            trial.number: proposals.space.schedule(trial.params, setting.epochs)
+            for trial in pending
+        }
+        # The full training is told last, and makes a trial finished: a kill before it repeats the
+        # whole generation.
         for share in SHORT:
             epochs = short_epochs(setting, share)
-            short = [schedule.stretched(epochs) for schedule in schedules]
-            found = _train(setting, untested, epochs, numbers, short, f"{source}-{share}", order)
-            for number, curves in found.items():
-                _note(study, number, f"{IN_SHORT}_{share}", curves.validation_accuracy)
+            short = {number: schedule.stretched(epochs) for number, schedule in schedules.items()}
+            stream = f"{source}-{share}"
+            curves = _train(setting, without_test, epochs, short, stream=stream, order=order)
+            for number, of_trial in curves.items():
+                _note(study, number, f"{IN_SHORT}_{share}", of_trial.validation_accuracy)
         judge = NoisyJudge(noisy, Normaliser.fit(data.train.inputs), data.n_classes, setting.epochs)
-        found = _train(setting, data, setting.epochs, numbers, schedules, source, order, judge)
+        curves = _train(
+            setting, data, setting.epochs, schedules, stream=source, order=order, after_epoch=judge
+        )
         judge.note(study)
-        for number, curves in found.items():
-            _note(study, number, TEST_ACCURACY, curves.test_accuracy)
-            failed = len(curves.validation_accuracy) < setting.epochs
-            tell(study, number, curves, proposals, failed=failed)
+        for number, of_trial in curves.items():
+            _note(study, number, TEST_ACCURACY, of_trial.test_accuracy)
+            failed = len(of_trial) < setting.epochs
+            tell(study, number, of_trial, proposals, failed=failed)
         print(f"{setting.name}, {source}: {first + len(pending)} of {trials}", flush=True)
     return study
 
 
 def short_epochs(setting: Setting, share: float) -> int:
+    """The number of epochs of a short training."""
     return max(1, round(share * setting.epochs))
 
 
@@ -177,34 +191,24 @@ def _train(
     setting: Setting,
     data: Data,
     epochs: int,
-    numbers: list[int],
-    schedules: list[Schedule],
+    schedules: dict[int, Schedule],
+    *,
     stream: str,
     order: int,
     after_epoch: Callable[[Population], None] | None = None,
 ) -> dict[int, Curves]:
-    setup = make_setup(
-        data,
-        model=setting.model,
-        config=TrainingConfig(epochs=epochs),
-        seed=setting.seed,
-        out=None,
-        lockstep=None,
-        progress=None,
-    )
-    found: dict[int, Curves] = {}
-    train_schedules(
-        numbers,
-        schedules,
-        setup,
-        methods=[get_method(setting.method)] * len(numbers),
+    """Train the schedules of the trials of these numbers."""
+    config, method = TrainingConfig(epochs=epochs), get_method(setting.method)
+    curves: dict[int, Curves] = {}
+    train_candidates(
+        [Candidate(number, schedule, method) for number, schedule in schedules.items()],
+        make_setup(data, model=setting.model, config=config, seed=setting.seed, out=None),
         stream=stream,
-        data=data,
         order=order,
         after_epoch=after_epoch,
-        after_group=lambda population: found.update(population.curves),
+        after_group=lambda population: curves.update(population.curves),
     )
-    return found
+    return curves
 
 
 def _note(study: optuna.Study, number: int, name: str, values: Any) -> None:
@@ -215,25 +219,20 @@ def _note(study: optuna.Study, number: int, name: str, values: Any) -> None:
 def rows_of(setting: Setting, source: str, study: optuna.Study) -> list[dict[str, object]]:
     """One row for each trial that reached the last epoch."""
     rows = []
+    noted = (TEST_ACCURACY, *(f"{IN_SHORT}_{share}" for share in SHORT), *NOISY)
     for trial in study.trials:
-        validation = json.loads(trial.user_attrs["validation_score"])
+        attributes = trial.user_attrs
+        validation = json.loads(attributes["validation_score"])
         if len(validation) == setting.epochs:
-            rows.append(
-                {
-                    "setting": setting.name,
-                    "source": source,
-                    "number": trial.number,
-                    "parameters": list(trial.params.values()),
-                    "validation_accuracy": validation,
-                    TEST_ACCURACY: json.loads(trial.user_attrs[TEST_ACCURACY]),
-                    **{
-                        f"{IN_SHORT}_{share}": json.loads(trial.user_attrs[f"{IN_SHORT}_{share}"])
-                        for share in SHORT
-                    },
-                    **{name: json.loads(trial.user_attrs[name]) for name in NOISY},
-                    "seconds": trial.user_attrs["seconds"],
-                }
-            )
+            row = {
+                "setting": setting.name,
+                "source": source,
+                "number": trial.number,
+                "parameters": list(trial.params.values()),
+                "validation_accuracy": validation,
+            }
+            row |= {name: json.loads(attributes[name]) for name in noted}
+            rows.append(row | {"seconds": attributes["seconds"]})
     return rows
 
 
@@ -253,26 +252,25 @@ SCHEMA = pa.schema(
 
 
 def write(rows: list[dict[str, object]], settings: list[Setting], path: Path = RESULTS) -> None:
-    """Put the rows of some settings in the place of their old ones."""
+    """Replace the rows of some settings in the benchmark's file."""
     kept: list[dict[str, object]] = []
     described = {setting.name: asdict(setting) for setting in settings}
     if path.exists():
         table = pq.read_table(path)
-        known = json.loads(table.schema.metadata[b"settings"])
         kept = [row for row in table.to_pylist() if row["setting"] not in described]
-        described = known | described
+        described = json.loads(table.schema.metadata[b"settings"]) | described
     metadata = {"settings": json.dumps(described), "command": "python -m benchmarks.schedule_bench"}
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(kept + rows, SCHEMA.with_metadata(metadata))
-    part = path.with_suffix(".part")
-    pq.write_table(table, part, compression="zstd")
-    part.replace(path)
+    unfinished = path.with_suffix(".part")
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
 
 
 def run_source(
     setting: Setting, source: str, options: argparse.Namespace
 ) -> list[dict[str, object]]:
-    """Train one source, as rows of the benchmark's file."""
+    """Train the trials of one sampler; they are rows of the benchmark's file."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))
     splits = load_setting(setting, options.data)
     folder = Path(options.runs) / f"{setting.name}-{source}"
@@ -281,12 +279,12 @@ def run_source(
 
 
 def main() -> None:
-    """Train what is missing, write each setting as it is complete."""
+    """Train what is missing, and write each setting when it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
     parser.add_argument("--runs", default="runs/schedule_bench")
-    parser.add_argument("--jobs", type=int, default=2, help="sources at the same time")
+    parser.add_argument("--jobs", type=int, default=2, help="samplers at the same time")
     options = parser.parse_args()
     settings = [SETTINGS[name] for name in options.settings]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:

@@ -16,7 +16,7 @@ first = NoisyLabelClassifier(**options).fit(X, labels)  # a part of the noisy la
 print(f"estimated noise rate: {first.noise_rate_:.0%} +- {first.noise_rate_std_:.0%}")
 print(f"test accuracy, labels as given: {first.score(X_test, y_test):.3f}")
 
-# What somebody would look at: the labels that are probably wrong, the most suspect first.
+# The labels that a person would look at: as many of the most suspect as are probably wrong.
 suspect = np.argsort(first.label_quality_)[: int(first.noise_rate_ * len(labels))]
 changed = suspect[first.suggested_labels_[suspect] != labels[suspect]]
 print(f"{len(changed)} labels changed, {np.mean(labels[changed] != y[changed]):.0%} were wrong")

@@ -7,25 +7,23 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keeprate
-from keeprate.engine import TrainingConfig
-from keeprate.report import write_plots
 
+# Write digits into a folder for each class. Three in ten training images go to a random class.
 pixels, classes = load_digits(return_X_y=True)
 rng = np.random.default_rng(0)
-wrong = rng.random(len(classes)) < 0.3
-folder = Path("digits")
-for i, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), classes, strict=True)):
-    given = rng.integers(10) if wrong[i] and i % 5 else label  # each fifth one is surely right
-    place = folder / ("train" if i % 5 else "test") / str(given)
-    place.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * 15).astype(np.uint8)).save(place / f"{i}.png")
+misplaced = rng.random(len(classes)) < 0.3
+for i, (image, digit) in enumerate(zip(pixels.reshape(-1, 8, 8), classes, strict=True)):
+    split = "test" if i % 5 == 0 else "train"
+    given = rng.integers(10) if misplaced[i] and split == "train" else digit
+    folder = Path("images") / split / str(given)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image * 15).astype(np.uint8)).save(folder / f"{i}.png")
 
-# No label of the training split is known to be right: a part of it validates, with its noise.
-data = keeprate.prepare(folder, validation="noisy")
-config = TrainingConfig(epochs=20, batch_size=32, learning_rate=0.002)
+# No label of the training split is known to be right: a part of the split validates with its noise.
+data = keeprate.prepare("images", validation="noisy")
+config = keeprate.TrainingConfig(epochs=20, batch_size=32, learning_rate=0.002)
 run = keeprate.search(data, budget=6, config=config, restarts=1, out="run", baselines=False)
-write_plots(run.record, Path("run"))
-print(f"test accuracy: {run.record['results'][0]['last']['test_accuracy']:.3f}")
+print(f"test accuracy: {run.results[0].last.test_accuracy:.3f}")
 print("look at:", Path("run/report.html").resolve())
 
 quality = run.label_quality

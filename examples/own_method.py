@@ -1,9 +1,7 @@
 """A method of one's own, from its paper to a row of the table: truncated GCE loss."""
 
-from dataclasses import replace
-
 import keeprate
-from keeprate.engine import TrainingConfig, every_sample, per_sample_cross_entropy
+from keeprate.engine import every_sample, per_sample_cross_entropy
 
 Q, K = 0.7, 0.5  # the source's q and k
 
@@ -14,7 +12,7 @@ def gce(logits, labels):
 
 
 def confident(losses, logits, labels, keep_rate):
-    """Their Eq. (7): only labels with a probability above k are learned from."""
+    """Their Eq. (7): learn only from labels with a probability above k."""
     return (per_sample_cross_entropy(logits, labels).neg().exp() > K).float()
 
 
@@ -32,7 +30,7 @@ method = keeprate.Method(
 
 if __name__ == "__main__":
     data = keeprate.prepare("digits", noise="symmetric:0.5", seed=0)
-    config = replace(TrainingConfig(), batch_size=64, learning_rate=3e-3)
+    config = keeprate.TrainingConfig(batch_size=64, learning_rate=3e-3)
     run = keeprate.train(data, schedule="constant", method=method, config=config, baselines=True)
-    for row in run.record["results"]:
-        print(f"{row['label']:28} test accuracy {row['last']['test_accuracy']:.1%} at the end")
+    for result in run.results:
+        print(f"{result.label:28} test accuracy {result.last.test_accuracy:.1%} at the end")

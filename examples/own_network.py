@@ -3,7 +3,6 @@
 from torch import nn
 
 import keeprate
-from keeprate.engine import TrainingConfig
 
 
 def small_cnn(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -20,8 +19,10 @@ def small_cnn(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     )
 
 
-data = keeprate.prepare("digits", noise="symmetric:0.4")
-config = TrainingConfig(epochs=10, batch_size=32, optimizer="sgd", learning_rate=0.05)
+data = keeprate.prepare("digits", noise="symmetric:0.5")
+config = keeprate.TrainingConfig(epochs=10, batch_size=32, optimizer="sgd", learning_rate=0.05)
 run = keeprate.search(data, model=small_cnn, budget=4, config=config, restarts=1)
-for result in run.record["results"]:
-    print(f"{result['label']}: test accuracy {result['last']['test_accuracy']:.3f}")
+network = run.classifier.modules[0]
+print(f"network: {sum(weights.numel() for weights in network.parameters()):,} weights")
+for result in run.results:
+    print(f"{result.label}: test accuracy {result.last.test_accuracy:.3f}")

@@ -18,14 +18,14 @@ MODULES = {
     "torch": ("torch", "torch.nn", "torch.nn.functional", "torch.optim"),
 }
 
-found: dict[str, str] = {}  # of text to its library: a docstring that two share counts once
+library_of: dict[str, str] = {}  # by text: a docstring that two libraries share counts once
 for library, names in MODULES.items():
     for name in names:
         for _, thing in inspect.getmembers(importlib.import_module(name), callable):
             text = inspect.getdoc(thing) or ""
             if len(text) > 200:
-                found.setdefault(text[:600].replace(library, ""), library)
-texts, labels = np.array(list(found)), np.array(list(found.values()))
+                library_of.setdefault(text[:600].replace(library, ""), library)
+texts, labels = np.array(list(library_of)), np.array(list(library_of.values()))
 X, X_test, y, y_test = train_test_split(texts, labels, stratify=labels, random_state=0)
 
 rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""What the paper claims in words, judged from the rows by rules that stand here.
+"""What the paper claims in words, judged from the rows by the rules below.
 
-A claim over several noises or settings holds if it holds for each; a single one that contradicts
-it settles it. Means are compared as they are: with few seeds, "held" is not a test of significance.
+A claim over several noises or settings holds if it holds for each; a single contradiction settles
+it. Means are compared as they are: with few seeds "held" is no test of significance.
 """
 
 from __future__ import annotations
@@ -13,33 +13,51 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from experiments import fig1
-from experiments.common import NOISES, Row, in_words, mean_std
-from experiments.comparison import of, percent
+from experiments.common import NOISES, Row
+from experiments.comparison import percent, rows_of
+from experiments.rows import in_words, mean_std
 from keeprate.noise import Noise
 
 HELD, FAILED, UNKNOWN = "held", "did not hold", "not yet measured"
 IN_PART = "not yet measured in full"
 SEARCHED = ("proposed", "jocor-searched")  # lines of a table with a searched R(t)
-MOST_EVIDENCE = 5  # of more parts, only those that contradict are told one by one
+MOST_EVIDENCE = 5  # of more parts only the contradictions are listed
 
-Finding = tuple[bool, str]  # whether it holds, and the numbers
+Finding = tuple[bool, str]  # whether the claim holds in this part, and the numbers
+Findings = Iterator[tuple[str, Finding | None]]  # part in words, finding; None if not measured
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one results file; `noises` and `names` are those it is meant to have."""
+    """The rows of a results file.
+
+    Attributes
+    ----------
+    title : str
+    kind : {"methods", "all methods", "spaces", "memorisation"}
+        What the rows compare; "methods" are the paper's.
+    rows : sequence of dict
+    noises, names : sequence of str
+        Noises and arms that the file is meant to have.
+    complete : bool
+        Whether every seed of the protocol is there.
+    memorisation : fig1.Protocol, optional
+        Of a source of that kind.
+    """
 
     title: str
-    kind: str  # "methods" (the paper's), "all methods", "spaces" or "memorisation"
+    kind: str
     rows: Sequence[Row] = ()
     noises: Sequence[str] = tuple(NOISES)
     names: Sequence[str] = ()
-    complete: bool = True  # whether every seed of the protocol is there
+    complete: bool = True
     memorisation: fig1.Protocol | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """What a source says of a claim."""
+
     source: str
     verdict: str
     evidence: Sequence[str] = field(default_factory=tuple)
@@ -47,129 +65,144 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """`judge` gives (what was looked at, finding) for each part; the finding is None if unknown."""
+    """A claim of the paper.
+
+    Attributes
+    ----------
+    text, rule : str
+        As printed.
+    kind : str
+        Of the sources that can judge it.
+    judge : callable
+        Source -> findings, one for each part.
+    """
 
     text: str
     rule: str
     kind: str
-    judge: Callable[[Source], Iterator[tuple[str, Finding | None]]]
+    judge: Callable[[Source], Findings]
 
     def verdict(self, source: Source) -> Verdict:
-        parts = list(self.judge(source))
-        known = [(words, finding) for words, finding in parts if finding is not None]
+        """Judge the claim by a source."""
+        findings = list(self.judge(source))
+        known = [(words, finding) for words, finding in findings if finding is not None]
         evidence = [
             f"{words}: {numbers}" + ("" if holds else " (no)")
             for words, (holds, numbers) in known
             if len(known) <= MOST_EVIDENCE or not holds
         ]
         if len(known) > MOST_EVIDENCE:
-            evidence.insert(0, f"{sum(found[0] for _, found in known)} of {len(known)} settings")
+            n_held = sum(holds for _, (holds, _) in known)
+            evidence.insert(0, f"{n_held} of {len(known)} settings")
         if not known:
             verdict = UNKNOWN
         elif not all(holds for _, (holds, _) in known):
             verdict = FAILED
         else:
-            verdict = HELD if source.complete and len(known) == len(parts) else IN_PART
+            verdict = HELD if source.complete and len(known) == len(findings) else IN_PART
         return Verdict(source.title, verdict, evidence)
 
 
 def _paired(source: Source, noise: str, names: Sequence[str]) -> dict[str, list[Row]]:
     """Rows of several arms, of the seeds that all of them have: these share noise and split."""
-    found = {name: rows for name in names if (rows := of(source.rows, noise, name))}
-    each = [{row["seed"] for row in rows} for rows in found.values()]
-    seeds = set.intersection(*each) if each else set()
-    return {
-        name: chosen
-        for name, rows in found.items()
-        if (chosen := [row for row in rows if row["seed"] in seeds])
+    rows_by_name = {name: rows for name in names if (rows := rows_of(source.rows, noise, name))}
+    seeds_by_name = [{row["seed"] for row in rows} for rows in rows_by_name.values()]
+    seeds = set.intersection(*seeds_by_name) if seeds_by_name else set()
+    paired = {
+        name: [row for row in rows if row["seed"] in seeds] for name, rows in rows_by_name.items()
     }
+    return {name: rows for name, rows in paired.items() if rows}
 
 
-def _mean(rows: Sequence[Row], when: str, what: str) -> float:
-    return statistics.fmean(percent(rows, when, what))
+def _mean(rows: Sequence[Row], when: str, metric: str) -> float:
+    return statistics.fmean(percent(rows, when, metric))
 
 
 # Methods ---------------------------------------------------------------------------------------
 
 
-def proposed_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def proposed_is_best(source: Source) -> Findings:
     for noise in source.noises:
-        found = _paired(source, noise, source.names)
-        means = {n: _mean(rows, "last", "test_accuracy") for n, rows in found.items()}
-        own = means.pop("proposed", None)
+        paired = _paired(source, noise, source.names)
+        means = {name: _mean(rows, "last", "test_accuracy") for name, rows in paired.items()}
+        proposed = means.pop("proposed", None)
         finding = None
-        if own is not None and means:
+        if proposed is not None and means:
             rival = max(means, key=lambda name: means[name])
-            # One that is better settles it; that it is the best is known only when all are there.
-            if own <= means[rival] or len(found) == len(source.names):
-                numbers = f"{own:.2f} %, the best other {means[rival]:.2f} % ({rival})"
-                finding = own > means[rival], numbers
+            # One better rival settles it. That there is none is known when all rivals are there.
+            if proposed <= means[rival] or len(paired) == len(source.names):
+                numbers = f"{proposed:.2f} %, the best other {means[rival]:.2f} % ({rival})"
+                finding = proposed > means[rival], numbers
         yield NOISES[noise], finding
 
 
-def ends_below_the_clean_share(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def ends_below_the_clean_share(source: Source) -> Findings:
     for noise in source.noises:
-        rows = of(source.rows, noise, "proposed")
+        rows = rows_of(source.rows, noise, "proposed")
         finding = None
         if rows:
-            share = 1 - (Noise.parse(noise).noise_rate or 0.0)
+            clean_share = 1 - (Noise.parse(noise).noise_rate or 0.0)
             ends = [row["keep_rate"][-1] for row in rows]
-            below = sum(end < share for end in ends)
-            numbers = f"mean R(T) {statistics.fmean(ends):.2f}, below {share:.2f} for {below}"
-            finding = below == len(ends), f"{numbers} of {len(ends)} seeds"
+            n_below = sum(end < clean_share for end in ends)
+            mean = statistics.fmean(ends)
+            numbers = f"mean R(T) {mean:.2f}, below {clean_share:.2f} for {n_below}"
+            finding = n_below == len(ends), f"{numbers} of {len(ends)} seeds"
         yield NOISES[noise], finding
 
 
-def cleaner_than_co_teaching(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def cleaner_than_co_teaching(source: Source) -> Findings:
     for noise in source.noises:
-        found = _paired(source, noise, ("proposed", "co-teaching"))
+        paired = _paired(source, noise, ("proposed", "co-teaching"))
         finding = None
-        if len(found) == 2:
-            a, b = (_mean(rows, "last", "label_precision") for rows in found.values())
+        if len(paired) == 2:
+            a, b = (_mean(rows, "last", "label_precision") for rows in paired.values())
             finding = a > b, f"{a:.2f} % against {b:.2f} %"
         yield NOISES[noise], finding
 
 
-def f_correction_fails(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def f_correction_fails(source: Source) -> Findings:
     noise = "pairflip:0.45"
-    found = _paired(source, noise, ("f-correction", "standard"))
+    paired = _paired(source, noise, ("f-correction", "standard"))
     finding = None
-    if len(found) == 2:
-        a, b = (_mean(rows, "best", "test_accuracy") for rows in found.values())
+    if len(paired) == 2:
+        a, b = (_mean(rows, "best", "test_accuracy") for rows in paired.values())
         finding = a < b, f"best epoch {a:.2f} %, Standard {b:.2f} %"
     yield NOISES[noise], finding
 
 
-def a_searched_one_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def a_searched_one_is_best(source: Source) -> Findings:
     for noise in source.noises:
-        found = _paired(source, noise, source.names)
+        paired = _paired(source, noise, source.names)
         for when in ("last", "best"):
-            numbers = {n: percent(rows, when, "test_accuracy") for n, rows in found.items()}
+            values = {name: percent(rows, when, "test_accuracy") for name, rows in paired.items()}
             finding = None
-            if len(found) == len(source.names):
-                means = {name: statistics.fmean(values) for name, values in numbers.items()}
+            if len(paired) == len(source.names):
+                means = {name: statistics.fmean(of_arm) for name, of_arm in values.items()}
                 best = max(means, key=lambda name: means[name])
-                own = max((n for n in SEARCHED if n in means), key=lambda name: means[name])
-                _, std = mean_std(numbers[best])
-                words = (
-                    f"{means[own]:.2f} % ({own}), the best {in_words(means[best], std)} ({best})"
+                searched = max((n for n in SEARCHED if n in means), key=lambda name: means[name])
+                _, std = mean_std(values[best])
+                numbers = (
+                    f"{means[searched]:.2f} % ({searched}), the best "
+                    f"{in_words(means[best], std)} ({best})"
                 )
-                finding = means[own] >= means[best] - (std or 0.0), words
+                finding = means[searched] >= means[best] - (std or 0.0), numbers
             yield f"{NOISES[noise]}, {when} epoch", finding
 
 
 # Spaces ----------------------------------------------------------------------------------------
 
 
-def basis_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
+def basis_is_best(source: Source) -> Findings:
     for noise in source.noises:
         names = ("basis", "co-teaching", "power-decay")
-        found = _paired(source, noise, names)
+        paired = _paired(source, noise, names)
         finding = None
-        if len(found) == len(names):
-            own, *others = (_mean(rows, "best", "test_accuracy") for rows in found.values())
-            numbers = f"{own:.2f} %, Co-teaching's {others[0]:.2f} %, power decay {others[1]:.2f} %"
-            finding = own > max(others), numbers
+        if len(paired) == len(names):
+            basis, *others = (_mean(rows, "best", "test_accuracy") for rows in paired.values())
+            numbers = (
+                f"{basis:.2f} %, Co-teaching's {others[0]:.2f} %, power decay {others[1]:.2f} %"
+            )
+            finding = basis > max(others), numbers
         yield NOISES[noise], finding
 
 
@@ -178,81 +211,96 @@ def basis_is_best(source: Source) -> Iterator[tuple[str, Finding | None]]:
 
 @dataclass(frozen=True)
 class Peak:
-    """Where a test-accuracy curve peaks and how far it falls; accuracies in percent."""
+    """Where test accuracy peaks, and how far it falls.
+
+    Attributes
+    ----------
+    epoch : float
+        Of the peak.
+    height : float
+        Accuracy at the peak, in percent.
+    drop : float
+        To the mean of the last tenth of the epochs, in percentage points.
+    deviation : float
+        That a difference of two such accuracies has by chance, in percentage points.
+    epochs : int
+        T.
+    train_gain : float or None
+        Of training accuracy, from the peak to the last epoch, in percentage points.
+    """
 
     epoch: float
     height: float
-    drop: float  # to the mean of the last tenth of the epochs
-    noise: float  # the deviation that a difference of two such numbers may have by chance
+    drop: float
+    deviation: float
     epochs: int
-    train_gain: float | None  # of training accuracy from the peak to the last epoch
+    train_gain: float | None
 
     @property
     def falls(self) -> bool:
-        return self.epoch < self.epochs and self.drop > 2 * self.noise
+        """Whether accuracy falls by more than chance explains."""
+        return self.epoch < self.epochs and self.drop > 2 * self.deviation
 
 
 def peak_of(rows: Sequence[Row]) -> Peak:
-    """Mean over seeds of curves smoothed over three epochs.
+    """The peak of curves that are smoothed over three epochs; the mean over seeds.
 
-    The noise is that of the test sample together with the fluctuation from epoch to epoch, or that
+    The deviation is that of the test sample together with the fluctuation between epochs, or that
     of seeds if it is larger: the highest of many fluctuating numbers is no peak.
     """
-    epochs, heights, drops, chances, gains = [], [], [], [], []
+    epochs, heights, drops, deviations, gains = [], [], [], [], []
     for row in rows:
         raw = row["curves"]["test_accuracy"]
         curve = [statistics.fmean(raw[max(0, t - 1) : t + 2]) for t in range(len(raw))]
-        tail = statistics.fmean(raw[-max(1, len(raw) // 10) :])
+        end = statistics.fmean(raw[-max(1, len(raw) // 10) :])
         height = max(curve)
         best = curve.index(height)
         epochs.append(best + 1)
         heights.append(100 * height)
-        drops.append(100 * (height - tail))
-        later = raw[len(raw) // 2 :]
-        steps = [b - a for a, b in pairwise(later)]
+        drops.append(100 * (height - end))
+        steps = [b - a for a, b in pairwise(raw[len(raw) // 2 :])]
         fluctuation = statistics.pstdev(steps) / math.sqrt(2) if steps else 0.0
         sampling = math.sqrt(2 * height * (1 - height) / row["n_test"])
-        chances.append(100 * math.hypot(sampling, fluctuation))
+        deviations.append(100 * math.hypot(sampling, fluctuation))
         training = row["curves"].get("train_accuracy")
         if training:
             gains.append(100 * (training[-1] - training[best]))
-    between = statistics.stdev(drops) if len(drops) > 1 else 0.0
+    between_seeds = statistics.stdev(drops) if len(drops) > 1 else 0.0
     return Peak(
         statistics.fmean(epochs),
         statistics.fmean(heights),
         statistics.fmean(drops),
-        max(between, statistics.fmean(chances)),
+        max(between_seeds, statistics.fmean(deviations)),
         len(rows[0]["curves"]["test_accuracy"]),
         statistics.fmean(gains) if gains else None,
     )
 
 
 def peaks(source: Source) -> Iterator[tuple[str, str, Peak | None]]:
-    """(factor, label, peak) of every value of a factor; None if it has not been run."""
+    """(factor, label, peak) of every value of every factor; None if the training is missing."""
     if source.memorisation is None:
         return
-    for factor, group in source.memorisation.factors.items():
-        for label, setting in group.items():
+    for factor, values in source.memorisation.factors.items():
+        for label, setting in values.items():
             rows = fig1.rows_of(list(source.rows), setting)
             yield factor, label, peak_of(rows) if rows else None
 
 
-def _settings(source: Source) -> Iterator[tuple[str, Peak | None]]:
-    """Each setting once, though the base is a value of every factor."""
+def _peak_of_each_setting(source: Source) -> Iterator[tuple[str, Peak | None]]:
+    """Each setting once, though every factor holds the base."""
     if source.memorisation is None:
         return
-    base = source.memorisation.base
-    settings = {base: "base"}
-    for factor, group in source.memorisation.factors.items():
-        for label, setting in group.items():
-            settings.setdefault(setting, f"{factor} {label}")
-    for setting, words in settings.items():
+    words_of = {source.memorisation.base: "base"}
+    for factor, values in source.memorisation.factors.items():
+        for label, setting in values.items():
+            words_of.setdefault(setting, f"{factor} {label}")
+    for setting, words in words_of.items():
         rows = fig1.rows_of(list(source.rows), setting)
         yield words, peak_of(rows) if rows else None
 
 
-def rises_then_falls(source: Source) -> Iterator[tuple[str, Finding | None]]:
-    for words, peak in _settings(source):
+def rises_then_falls(source: Source) -> Findings:
+    for words, peak in _peak_of_each_setting(source):
         finding = None
         if peak is not None:
             numbers = f"peak at epoch {peak.epoch:g} of {peak.epochs}, drop {peak.drop:.1f}"
@@ -260,58 +308,58 @@ def rises_then_falls(source: Source) -> Iterator[tuple[str, Finding | None]]:
         yield words, finding
 
 
-def training_goes_on_rising(source: Source) -> Iterator[tuple[str, Finding | None]]:
-    for words, peak in _settings(source):
+def training_goes_on_rising(source: Source) -> Findings:
+    for words, peak in _peak_of_each_setting(source):
         finding = None
         if peak is not None and peak.train_gain is not None:
             finding = peak.train_gain > 0, f"{peak.train_gain:+.1f} points after the peak"
         yield words, finding
 
 
-def every_factor_matters(source: Source) -> Iterator[tuple[str, Finding | None]]:
-    by_factor: dict[str, list[Peak | None]] = {}
+def every_factor_matters(source: Source) -> Findings:
+    peaks_of: dict[str, list[Peak | None]] = {}
     for factor, _, peak in peaks(source):
-        by_factor.setdefault(factor, []).append(peak)
-    for factor, found in by_factor.items():
-        known = [peak for peak in found if peak is not None]
+        peaks_of.setdefault(factor, []).append(peak)
+    for factor, of_factor in peaks_of.items():
+        known = [peak for peak in of_factor if peak is not None]
         finding = None
-        if len(known) == len(found):
-            drops, at = [peak.drop for peak in known], [peak.epoch for peak in known]
-            chance = math.sqrt(2) * max(peak.noise for peak in known)
-            spread = max(drops) - min(drops)
-            numbers = (
-                f"peak at {min(at):g} to {max(at):g}, drop {min(drops):.1f} to {max(drops):.1f}"
-            )
-            finding = spread > 2 * chance and min(at) < max(at), numbers
+        if len(known) == len(of_factor):
+            drops, epochs = [peak.drop for peak in known], [peak.epoch for peak in known]
+            deviation = math.sqrt(2) * max(peak.deviation for peak in known)
+            low, high = min(drops), max(drops)
+            numbers = f"peak at {min(epochs):g} to {max(epochs):g}, drop {low:.1f} to {high:.1f}"
+            finding = high - low > 2 * deviation and min(epochs) < max(epochs), numbers
         yield factor, finding
 
 
 CLAIMS = (
     Claim(
         "Test accuracy first rises, then falls (Sec. 3.1, Fig. 1)",
-        "the peak of the curve, smoothed over 3 epochs, lies before the last epoch, and from it "
+        "the peak of the curve, smoothed over 3 epochs, lies before the last epoch; from the peak "
         "to the mean of the last tenth of the epochs accuracy falls by more than 2 standard "
-        "deviations (of test sample and epoch, or over seeds if that is larger), in every setting; "
-        "an untrained network is at chance, so that every curve rises at first",
+        "deviations (of test sample and epoch, or over seeds if that is larger); both in every "
+        "setting. An untrained network is at chance, so every curve rises at first",
         "memorisation",
         rises_then_falls,
     ),
     Claim(
         "Training accuracy goes on rising meanwhile (Fig. 1 a)",
-        "it is higher at the last epoch than at the peak of test accuracy, in every setting",
+        "training accuracy is higher at the last epoch than at the peak of test accuracy, in every "
+        "setting",
         "memorisation",
         training_goes_on_rising,
     ),
     Claim(
         "When the peak comes and how far accuracy falls depend on each factor (Sec. 3.1, Fig. 1)",
-        "among the values of a factor the peak's epoch differs, and the drop by more than 2 "
-        "standard deviations, for every factor",
+        "among the values of a factor the epoch of the peak differs, and the drop differs by more "
+        "than 2 standard deviations, for every factor",
         "memorisation",
         every_factor_matters,
     ),
     Claim(
         "The proposed method is more accurate than every other (Sec. 4.2.1, Fig. 4)",
-        "highest mean test accuracy at the last epoch of the paper's methods, under every noise",
+        "its mean test accuracy at the last epoch is the highest of the paper's methods, under "
+        "every noise",
         "methods",
         proposed_is_best,
     ),
@@ -323,13 +371,13 @@ CLAIMS = (
     ),
     Claim(
         "Label precision is higher than Co-teaching's (App. B.3, Fig. 7)",
-        "mean at the last epoch, under every noise",
+        "the mean at the last epoch is higher, under every noise",
         "methods",
         cleaner_than_co_teaching,
     ),
     Claim(
         "F-correction fails on pairflip 45 % (Tables 4 to 6)",
-        "its best epoch is below Standard's best, in the mean",
+        "the mean test accuracy of its best epoch is below that of Standard's",
         "methods",
         f_correction_fails,
     ),
@@ -342,7 +390,7 @@ CLAIMS = (
     ),
     Claim(
         "The basis space is better than Co-teaching's and than a power decay (App. B.2, Table 7)",
-        "highest mean test accuracy at the best epoch, under every noise",
+        "its mean test accuracy at the best epoch is the highest, under every noise",
         "spaces",
         basis_is_best,
     ),

@@ -1,6 +1,6 @@
-"""Tables 4 to 7: several trainings under the three noises, best and last epoch, over seeds.
+"""Tables 4 to 7: trainings under three noises, at the last and the best epoch, over seeds.
 
-Tables 4 to 6 compare methods, Table 7 search spaces; each is a declaration of this class.
+Tables 4 to 6 compare methods, Table 7 search spaces. Each table is an object of `Comparison`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ import keeprate
 from experiments.common import (
     NOISES,
     RESULTS,
-    Job,
     Protocol,
     Row,
     command_of,
-    describe_run,
     load_data,
     read_results,
-    run_seeds,
 )
-from keeprate import InputError
-from keeprate.data import Data
+from experiments.jobs import Job, run_seeds
+from experiments.rows import result_as_row
+from keeprate import Data, InputError
 from keeprate.engine import METHODS
 from keeprate.noise import Noise
 from keeprate.schedules import named_schedule
@@ -46,37 +44,38 @@ class Arm:
     method : str
         Of `keeprate.engine.METHODS`.
     space : str, optional
-        Search R(t) in it; left out, the schedule is Co-teaching's own, and the name the method's.
-    paper : str
-        What the paper's table calls it; empty where the paper does not have it, whose claims are
-        judged without it.
-    own_too : bool
-        Where schedules are given to the search, it tries the method's own first, one trial more.
+        Where R(t) is searched. Without a space R(t) is Co-teaching's own, and the arm has the name
+        of its method.
+    paper_label : str
+        In the paper's table; empty where the paper has no such line. The paper's claims are judged
+        without these arms.
+    tries_own_schedule : bool
+        Whether a search with presets tries the method's own R(t) before them, in one trial more.
     """
 
     name: str
     label: str
     method: str
     space: str | None = None
-    paper: str = ""
-    own_too: bool = False
+    paper_label: str = ""
+    tries_own_schedule: bool = False
 
 
-def _method(name: str, *, in_paper: bool = True) -> Arm:
+def _method_arm(name: str, *, in_paper: bool = True) -> Arm:
     label = METHODS[name].label
-    return Arm(name, label, name, paper=label if in_paper else "")
+    return Arm(name, label, name, paper_label=label if in_paper else "")
 
 
 METHOD_ARMS = (
-    _method("standard"),
-    _method("decoupling"),
-    _method("f-correction"),
-    _method("mentornet"),
-    _method("co-teaching"),
-    _method("co-teaching-plus"),
-    _method("co-mining", in_paper=False),
-    _method("jocor", in_paper=False),
-    Arm("proposed", "Proposed", "co-teaching", space="basis", paper="Proposed"),
+    _method_arm("standard"),
+    _method_arm("decoupling"),
+    _method_arm("f-correction"),
+    _method_arm("mentornet"),
+    _method_arm("co-teaching"),
+    _method_arm("co-teaching-plus"),
+    _method_arm("co-mining", in_paper=False),
+    _method_arm("jocor", in_paper=False),
+    Arm("proposed", "Proposed", "co-teaching", space="basis", paper_label="Proposed"),
 )
 
 SPACE_ARMS = (
@@ -92,61 +91,72 @@ class Comparison:
 
     Attributes
     ----------
-    paper : str
+    name, title : str
+    arms : tuple of Arm
+    protocols : tuple of Protocol
+    paper_file : str
         The file of `paper_numbers/` with the paper's numbers.
     noises : tuple of str
-        As `keeprate.prepare` takes them; all of `NOISES`.
+        As `keeprate.prepare` takes them; keys of `NOISES`.
     desk_note : str
-        What is to be known of the desk protocol's numbers.
+        What to know of the desk protocol's numbers.
     """
 
     name: str
     title: str
     arms: tuple[Arm, ...]
     protocols: tuple[Protocol, ...]
-    paper: str = "table4-6_early_stop_accuracy.csv"
+    paper_file: str = "table4-6_early_stop_accuracy.csv"
     noises: tuple[str, ...] = tuple(NOISES)
     desk_note: str = ""
 
     def protocol(self, name: str) -> Protocol:
+        """The protocol of that name."""
         return next(protocol for protocol in self.protocols if protocol.name == name)
 
     def run(self, protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
-        """Train what the results file does not have yet; `data` is the folder of data sets."""
+        """Train what the results file does not have yet.
 
-        own = tuple(arm.name for arm in self.arms if arm.space is None)
-        more = (data, runs)
+        Parameters
+        ----------
+        protocol : Protocol
+        data : str
+            The folder of the data sets.
+        runs : str
+            The folder of the run folders.
+        options
+            Those of `run_seeds`.
+        """
+        methods = tuple(arm.name for arm in self.arms if arm.space is None)
 
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
-                key = {"noise": noise, "seed": seed}
-                if own:
-                    train = partial(self._train_methods, protocol, noise, seed, *more)
-                    yield Job(key, train, own)
+                key, where = {"noise": noise, "seed": seed}, (protocol, noise, seed, data, runs)
+                if methods:
+                    yield Job(key, partial(self._train_methods, *where), methods)
                 for arm in self.arms:
                     if arm.space is not None:
-                        search = partial(self._search, protocol, noise, seed, *more, arm)
-                        yield Job(key | {"name": arm.name}, search)
+                        yield Job(key | {"name": arm.name}, partial(self._search, *where, arm))
 
         return run_seeds(self.name, protocol, jobs, **options)
 
     def _prepare(
         self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, *words: str
     ) -> tuple[Data, dict[str, Any]]:
-        """The data of a run, and what all runs have in common."""
+        """The data of a run, and the options that all runs have in common."""
         prepared = keeprate.prepare(
             load_data(data, protocol.data), noise=noise, seed=seed, limit=protocol.limit
         )
-        # The table is not in the name: where Table 7 has the protocol of Table 4, its search of the
-        # basis space is that of Table 4.
-        under = hashlib.sha256(json.dumps(protocol.as_row()).encode()).hexdigest()[:8]
+        # The folder does not name the table: where Table 7 has the protocol of Table 4, both have
+        # the same search of the basis space.
+        digest = hashlib.sha256(json.dumps(protocol.as_row()).encode()).hexdigest()[:8]
         name = "-".join([noise.replace(":", "-"), f"seed{seed}", *words])
         return prepared, {
             "model": protocol.model,
             "restarts": protocol.restarts,
-            "config": protocol.config(),
+            "config": protocol.training_config(),
             "seed": seed,
-            "out": Path(runs) / f"{protocol.data}-{protocol.name}-{under}" / name,
+            "out": Path(runs) / f"{protocol.data}-{protocol.name}-{digest}" / name,
             "command": command_of(self.name, protocol.name),
         }
 
@@ -159,9 +169,9 @@ class Comparison:
         runs: str,
         names: Sequence[str],
     ) -> list[Row]:
-        """The methods as they are, in lockstep; their names are the arms'."""
+        """Train the methods of these arms in lockstep, each with its own R(t)."""
         prepared, options = self._prepare(protocol, noise, seed, data, runs, *names)
-        # The noise rate that Co-teaching's schedule takes is the nominal one.
+        # Co-teaching's R(t) takes the nominal noise rate, not the measured one.
         run = keeprate.train(
             prepared,
             method=names[0],
@@ -170,69 +180,78 @@ class Comparison:
             **options,
         )
         return [
-            {"name": result["name"], "method": result["method"], "space": None}
-            | describe_run(run, number)
-            for number, result in enumerate(run.record["results"])
+            {"name": result.name, "method": result.method, "space": None}
+            | result_as_row(run.record, result)
+            for result in run.results
         ]
 
     def _search(
         self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, arm: Arm
     ) -> Row:
-        words = (arm.method, str(arm.space))
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, *words)
+        """Search R(t) in the space of the arm."""
+        space = str(arm.space)
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, arm.method, space)
         earlier = []
-        if arm.own_too and protocol.warm_start:
+        if arm.tries_own_schedule and protocol.warm_start:
             rate = Noise.parse(noise).expected_rate(prepared.n_classes)
             earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
         run = keeprate.search(
             prepared,
+            budget=f"{protocol.trials + len(earlier)}trials",
             method=arm.method,
-            space=str(arm.space),
-            trials=protocol.trials + len(earlier),
-            sampler=protocol.sampler,
-            fidelity=protocol.fidelity,
-            confirm=protocol.confirm,
-            warm_start=earlier or protocol.warm_start,
-            baselines=False,  # they are arms of their own
+            search_config=protocol.search_config(space, earlier),
+            baselines=False,  # arms of the table
             **options,
         )
-        return {"method": arm.method, "space": arm.space} | describe_run(run)
+        row = result_as_row(run.record, run.results[0])
+        return {"method": arm.method, "space": arm.space} | row
 
 
-def of(rows: Sequence[Row], noise: str, name: str) -> list[Row]:
+# The rows of a table ---------------------------------------------------------------------------
+
+
+def rows_of(rows: Sequence[Row], noise: str, name: str) -> list[Row]:
     """The rows of one noise and one arm, by seed."""
-    found = [row for row in rows if row["noise"] == noise and row["name"] == name]
-    return sorted(found, key=lambda row: int(row["seed"]))
+    selected = [row for row in rows if row["noise"] == noise and row["name"] == name]
+    return sorted(selected, key=lambda row: int(row["seed"]))
 
 
-def percent(rows: Sequence[Row], when: str, what: str) -> list[float]:
-    """A number of each row's last or best epoch, in percent."""
-    return [100 * row[when][what] for row in rows]
+def percent(rows: Sequence[Row], when: str, metric: str) -> list[float]:
+    """A metric of each row in percent; `when` is "last" or "best"."""
+    return [100 * row[when][metric] for row in rows]
 
 
 def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Iterator[str]:
-    """What the protocol asks for and the rows do not have, in words."""
+    """The rows that the protocol asks for and that are not there, in words."""
     for noise in table.noises:
-        lacking: dict[str, list[str]] = {}  # the seeds, in words -> the arms that lack them
+        labels_of: dict[str, list[str]] = {}  # seeds in words -> labels of arms that lack them
         for arm in table.arms:
-            there = {row["seed"] for row in of(rows, noise, arm.name)}
-            left = [str(seed) for seed in range(protocol.seeds) if seed not in there]
+            seeds_there = {row["seed"] for row in rows_of(rows, noise, arm.name)}
+            left = [str(seed) for seed in range(protocol.seeds) if seed not in seeds_there]
             if left:
                 plural = "s" if len(left) > 1 else ""
-                seeds = f"seed{plural} {', '.join(left)}" if there else "all seeds"
-                lacking.setdefault(seeds, []).append(arm.label)
-        for seeds, labels in lacking.items():
-            who = "every line" if len(labels) == len(table.arms) else ", ".join(labels)
-            yield f"{NOISES[noise]}: {who} ({seeds})"
+                seeds = f"seed{plural} {', '.join(left)}" if seeds_there else "all seeds"
+                labels_of.setdefault(seeds, []).append(arm.label)
+        for seeds, labels in labels_of.items():
+            lines = "every line" if len(labels) == len(table.arms) else ", ".join(labels)
+            yield f"{NOISES[noise]}: {lines} ({seeds})"
 
 
-def some_rows(tables: Sequence[Comparison], protocol: str, results: Path = RESULTS) -> list[Row]:
-    """All rows of some tables; an error if there are none."""
-    found = [read_results(table.name, protocol, results) for table in tables]
-    rows = [row for one in found if one is not None for row in one["rows"]]
-    if not rows:
+def rows_to_draw(
+    tables: Sequence[Comparison], protocol: str, results: Path = RESULTS
+) -> list[tuple[Comparison, list[Row]]]:
+    """The tables that have a results file, with its rows.
+
+    Raises
+    ------
+    InputError
+        If no table has a row.
+    """
+    stored = [(table, read_results(table.name, protocol, results)) for table in tables]
+    with_rows = [(table, content["rows"]) for table, content in stored if content is not None]
+    if not any(rows for _, rows in with_rows):
         raise InputError(
             f"there are no results of the {protocol} protocol to draw; run "
             f"`{command_of(tables[0].name, protocol)}` first."
         )
-    return rows
+    return with_rows

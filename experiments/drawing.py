@@ -1,4 +1,4 @@
-"""The house look of the figures: colour-blind safe, mean line, range over seeds shaded."""
+"""The look of the figures: colour-blind safe; a mean line, the range over seeds shaded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments import table4, table5, table6
-from experiments.common import DATA_SETS, IMAGES, NOISES, RESULTS, Row, read_results
-from experiments.comparison import Comparison, some_rows
+from experiments.common import DATA_SETS, IMAGES, NOISES, RESULTS, Row
+from experiments.comparison import rows_to_draw
 from keeprate.files import write_atomically
 
 TABLES = (table4.TABLE, table5.TABLE, table6.TABLE)
@@ -34,7 +34,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "keeprate",  # the same file from the same rows
+    "svg.hashsalt": "keeprate",  # equal rows give equal files
     "xtick.color": "#555555",
     "ytick.color": "#555555",
 }
@@ -62,18 +62,18 @@ LOOKS = {
     "jocor-searched": Look("JoCoR, searched R(t)", "#CC79A7", width=2.4),
     "proposed": Look("Proposed (searched R(t))", "#D55E00", width=2.4),
 }
-"""The colours of the README's picture, and the rest of Okabe and Ito's palette."""
+"""Of the arms of Tables 4 to 6: the colours of the README's picture and Okabe and Ito's."""
 
 SEQUENCE = (
     Look("", "#0072B2", width=1.8),
     Look("", "#D55E00", (0, (5, 1.5)), width=1.8),
     Look("", "#009E73", (0, (1.5, 1.2)), width=2.0),
 )
-"""For the values of a factor."""
+"""Of the values of a factor, in their order."""
 
 
 def new_figure(n_rows: int, n_columns: int) -> tuple[Figure, NDArray[Any]]:
-    """Panels [n_rows, n_columns]; to be called, and drawn into, within `STYLE`."""
+    """A figure and its panels [n_rows, n_columns]; call it, and draw, within `STYLE`."""
     layout = ConstrainedLayoutEngine(hspace=0.08, wspace=0.04)
     figure = Figure(figsize=(3.5 * n_columns, 0.5 + 2.7 * n_rows), layout=layout)
     panels = figure.subplots(n_rows, n_columns, squeeze=False)
@@ -83,7 +83,7 @@ def new_figure(n_rows: int, n_columns: int) -> tuple[Figure, NDArray[Any]]:
 
 
 def band(axes: Axes, curves: NDArray[np.float64], look: Look) -> None:
-    """Mean over seeds of curves [seeds, T], and their range if there are several."""
+    """Draw the mean of curves [seeds, T], and their range if there are several."""
     epochs = np.arange(1, curves.shape[1] + 1)
     axes.plot(
         epochs, curves.mean(0), color=look.color, ls=look.dashes, lw=look.width, label=look.label
@@ -101,39 +101,39 @@ def grid(
     results: Path = RESULTS,
     images: Path = IMAGES,
 ) -> list[Path]:
-    """A row of panels for each data set with results, a column for each noise.
+    """Draw a row of panels for each data set that has results, a column for each noise.
 
     Parameters
     ----------
+    name, protocol : str
+        Name the picture's files.
+    ylabel : str
     panel : callable
-        Draws the rows of one data set and noise.
+        Draws the rows of a data set under a noise: takes axes, rows, noise.
+    results, images : Path
+        Folders.
 
     Returns
     -------
     list of Path
         A PNG and an SVG.
     """
-    some_rows(TABLES, protocol, results)
-    there: list[tuple[Comparison, list[Row]]] = [
-        (table, found["rows"])
-        for table in TABLES
-        if (found := read_results(table.name, protocol, results)) is not None
-    ]
+    with_rows = rows_to_draw(TABLES, protocol, results)
     with matplotlib.rc_context(STYLE):
-        figure, panels = new_figure(len(there), len(NOISES))
+        figure, panels = new_figure(len(with_rows), len(NOISES))
         handles: dict[str, Any] = {}
-        for line, (table, rows) in zip(panels, there, strict=True):
+        for row_of_panels, (table, rows) in zip(panels, with_rows, strict=True):
             data = table.protocol(protocol).data
-            for axes, (noise, words) in zip(line, NOISES.items(), strict=True):
-                chosen = [row for row in rows if row["noise"] == noise]
+            for axes, (noise, words) in zip(row_of_panels, NOISES.items(), strict=True):
                 axes.set_title(f"{DATA_SETS.get(data, data)}, {words}")
-                if chosen:
-                    panel(axes, chosen, noise)
-                    seen = zip(*axes.get_legend_handles_labels(), strict=True)
-                    handles |= {label: handle for handle, label in seen}
-                else:
-                    say(axes, "not yet run")
-            line[0].set_ylabel(ylabel)
+                rows_of_noise = [row for row in rows if row["noise"] == noise]
+                if not rows_of_noise:
+                    write_words(axes, "not yet run")
+                    continue
+                panel(axes, rows_of_noise, noise)
+                drawn = zip(*axes.get_legend_handles_labels(), strict=True)
+                handles |= {label: handle for handle, label in drawn}
+            row_of_panels[0].set_ylabel(ylabel)
         for axes in panels[-1]:
             axes.set_xlabel("epoch")
         figure.legend(
@@ -146,28 +146,28 @@ def grid(
         return save(figure, f"{name}-{protocol}", images)
 
 
-def say(axes: Axes, words: str) -> None:
-    """Words where nothing is known yet."""
+def write_words(axes: Axes, words: str) -> None:
+    """Write words into a panel that has nothing to show."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.text(0.5, 0.5, words, ha="center", color="#777777", transform=axes.transAxes)
 
 
-def curves_of(rows: Sequence[Row], name: str, curve: str) -> NDArray[np.float64] | None:
-    """A curve of every seed of one arm [seeds, T] in percent, or None."""
-    found = [row["curves"][curve] for row in rows if row["name"] == name]
-    found = [values for values in found if values]
-    return 100 * np.array(found) if found else None
+def curves_of(rows: Sequence[Row], name: str, metric: str) -> NDArray[np.float64] | None:
+    """The curves of an arm [seeds, T] in percent; None if it was not measured."""
+    curves = [row["curves"][metric] for row in rows if row["name"] == name]
+    measured = [curve for curve in curves if curve]
+    return 100 * np.array(measured) if measured else None
 
 
 def save(figure: Figure, stem: str, images: Path) -> list[Path]:
-    """Write a PNG and an SVG; no date or version in them, so that equal rows give equal files."""
-    written = []
-    for kind, without in (("png", "Software"), ("svg", "Date")):
+    """Write a PNG and an SVG without date and version: equal rows give equal files."""
+    paths = []
+    for kind, left_out in (("png", "Software"), ("svg", "Date")):
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=kind, dpi=150, metadata={without: None})
+            figure.savefig(buffer, format=kind, dpi=150, metadata={left_out: None})
         path = images / f"{stem}.{kind}"
         write_atomically(path, buffer.getvalue())
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import main_job
-from experiments.common import results_to_draw
+from experiments.common import Row, results_to_draw
 from keeprate.files import write_atomically
 
 STYLES = {
@@ -20,25 +21,26 @@ STYLES = {
 }
 
 
-def draw(rows: list[dict[str, object]], title: str) -> bytes:
-    """PNG of test accuracy by epoch (mean over seeds, range shaded) and of the schedules."""
+def draw(rows: Sequence[Row], title: str) -> bytes:
+    """Draw test accuracy by epoch (mean over seeds, range shaded) and the schedules, as PNG."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, (label, colour) in STYLES.items():
-        curves = np.array([row["results"][name]["test_accuracy"] for row in rows])  # type: ignore[index]
+        curves = np.array([row["results"][name]["test_accuracy"] for row in rows])
         epochs = np.arange(1, curves.shape[1] + 1)
         left.plot(epochs, 100 * curves.mean(0), color=colour, label=label)
         left.fill_between(
             epochs, 100 * curves.min(0), 100 * curves.max(0), color=colour, alpha=0.15, lw=0
         )
-    found = np.array([row["keep_rate"] for row in rows])
-    rate = float(np.mean([row["noise_rate"] for row in rows]))
-    own = 1 - rate * np.minimum(np.arange(found.shape[1]) / 10, 1)
-    for schedule in found:
-        right.plot(epochs, schedule, color=STYLES["searched"][1])
-    right.plot(epochs, own, color=STYLES["co-teaching"][1])
-    right.axhline(1 - rate, color="#999999", lw=0.8, ls=":")
-    right.annotate("1 - noise rate", (epochs[-1], 1 - rate), ha="right", va="bottom", fontsize=8)
+    searched = np.array([row["keep_rate"] for row in rows])
+    noise_rate = float(np.mean([row["noise_rate"] for row in rows]))
+    co_teaching = 1 - noise_rate * np.minimum(np.arange(searched.shape[1]) / 10, 1)
+    for keep_rate in searched:
+        right.plot(epochs, keep_rate, color=STYLES["searched"][1])
+    right.plot(epochs, co_teaching, color=STYLES["co-teaching"][1])
+    right.axhline(1 - noise_rate, color="#999999", lw=0.8, ls=":")
+    where = (epochs[-1], 1 - noise_rate)
+    right.annotate("1 - noise rate", where, ha="right", va="bottom", fontsize=8)
     left.set(xlabel="epoch", ylabel="test accuracy, %", title=title)
     right.set(xlabel="epoch", ylabel="keep rate R(t)", ylim=(0, 1.02), title="schedules")
     left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.55))
@@ -56,8 +58,8 @@ def main() -> None:
     parser.add_argument("--noise", default="pairflip:0.45")
     parser.add_argument("--out", default="docs/images/effect.png")
     arguments = parser.parse_args()
-    found = results_to_draw(main_job.NAME, "trials")
-    rows = [row for row in found["rows"] if row["noise"] == arguments.noise]
+    stored = results_to_draw(main_job.NAME, "trials")
+    rows = [row for row in stored["rows"] if row["noise"] == arguments.noise]
     seeds = f"{len(rows)} seed" + ("s" if len(rows) > 1 else "")
     write_atomically(Path(arguments.out), draw(rows, f"MNIST, {arguments.noise} noise, {seeds}"))
 

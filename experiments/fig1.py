@@ -1,7 +1,7 @@
 """Fig. 1: how Standard training memorises wrong labels, one factor changed at a time.
 
-The desk protocol varies the noise of MNIST where the paper varies the data set: CIFAR costs too
-much there. The noise, batch sizes and learning rates of the paper's figure are not in its text:
+The desk protocol varies the noise of MNIST where the paper varies the data set: CIFAR would cost
+too much. The paper's text does not give the noise, batch sizes and learning rates of its figure;
 those here are ours.
 """
 
@@ -23,16 +23,15 @@ from experiments.common import (
     IMAGES,
     NOISES,
     RESULTS,
-    Job,
     Row,
     command_of,
-    describe_run,
     load_data,
     results_to_draw,
-    run_seeds,
 )
-from experiments.drawing import SEQUENCE, STYLE, band, new_figure, save, say
-from keeprate.engine import TrainingConfig
+from experiments.drawing import SEQUENCE, STYLE, band, new_figure, save, write_words
+from experiments.jobs import Job, run_seeds
+from experiments.rows import result_as_row
+from keeprate import TrainingConfig
 
 NAME = "fig1"
 SUMMARY = "memorisation: Standard training, one factor changed at a time (trains and draws)"
@@ -48,14 +47,31 @@ class Setting:
     epochs: int
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    lr_schedule: str = "linear-decay"
+    learning_rate_schedule: str = "linear-decay"
     batch_size: int = 128
     momentum: float = 0.0  # of sgd and rmsprop; the paper names none
+
+    def as_row(self) -> Row:
+        """The setting as the results file holds it."""
+        row = asdict(self)
+        row["lr_schedule"] = row.pop("learning_rate_schedule")  # its name in all results files
+        return row
+
+    def training_config(self) -> TrainingConfig:
+        """How the network trains."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            learning_rate_schedule=self.learning_rate_schedule,
+            momentum=self.momentum,
+        )
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A base setting, and for each factor the settings to compare, under their labels."""
+    """A base setting, and the settings to compare: factor -> label of the value -> setting."""
 
     name: str
     seeds: int
@@ -63,27 +79,28 @@ class Protocol:
     factors: Mapping[str, Mapping[str, Setting]]
 
     def settings(self) -> list[Setting]:
-        """Every setting once: the base is in each factor."""
-        return list(dict.fromkeys(s for group in self.factors.values() for s in group.values()))
+        """Every setting once: each factor holds the base."""
+        return list(dict.fromkeys(s for values in self.factors.values() for s in values.values()))
 
     def as_row(self) -> Row:
-        return {"name": self.name, "seeds": self.seeds, "base": asdict(self.base)}
+        """The protocol as the results file holds it."""
+        return {"name": self.name, "seeds": self.seeds, "base": self.base.as_row()}
 
 
 def _factors(
     base: Setting, first: tuple[str, Mapping[str, Setting]], models: tuple[str, ...], long: int
 ) -> Mapping[str, Mapping[str, Setting]]:
-    """`long` is the number of epochs where memorising takes longer (App. A.1 d and f)."""
-    factors = {
+    """All factors; `long` is the number of epochs where memorising takes longer (App. A.1)."""
+    return {
         first[0]: first[1],
-        "architecture": {name: replace(base, model=name) for name in models},
+        "architecture": {model: replace(base, model=model) for model in models},
         "optimiser": {
             "Adam, 0.001": base,
             # The paper divides SGD's rate by 10 at 50 % and 75 % of the epochs; here it decays
             # linearly.
             "SGD, 0.1": replace(base, optimizer="sgd", learning_rate=0.1, epochs=long),
             "RMSProp, 0.01": replace(
-                base, optimizer="rmsprop", learning_rate=0.01, lr_schedule="constant"
+                base, optimizer="rmsprop", learning_rate=0.01, learning_rate_schedule="constant"
             ),
         },
         "batch size": {str(size): replace(base, batch_size=size) for size in (32, 128, 512)},
@@ -94,7 +111,6 @@ def _factors(
             for rate in (1e-2, 1e-3, 1e-4)
         },
     }
-    return factors
 
 
 _DESK = Setting("mnist", "symmetric:0.5", "mlp", epochs=30)
@@ -125,95 +141,89 @@ PROTOCOLS = (
 )
 
 
-def protocol_named(name: str) -> Protocol:
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name."""
     return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
 def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
-    """Train what the results file does not have yet; `data` is the folder of data sets.
-
-    `options` are those of `run_seeds`, here and in the tables.
-    """
+    """Train what the results file does not have yet; see `Comparison.run` for the arguments."""
 
     def jobs(seed: int) -> Iterator[Job]:
         for setting in protocol.settings():
             train = partial(_train, protocol.name, setting, seed, data, runs)
-            yield Job(asdict(setting) | {"seed": seed}, train)
+            yield Job(setting.as_row() | {"seed": seed}, train)
 
     return run_seeds(NAME, protocol, jobs, **options)
 
 
 def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> Row:
-    prepared = keeprate.prepare(load_data(data, setting.data), noise=setting.noise, seed=seed)
-    options = asdict(setting)
-    where = [options.pop(name) for name in ("data", "noise", "model")]
-    config = TrainingConfig(**options)
-    words = [*where, *options.values(), f"seed{seed}"]
-    folder = Path(runs) / f"{NAME}-{protocol}" / "-".join(map(str, words)).replace(":", "-")
-    done = keeprate.train(
-        prepared,
+    name = "-".join([*map(str, asdict(setting).values()), f"seed{seed}"]).replace(":", "-")
+    run = keeprate.train(
+        keeprate.prepare(load_data(data, setting.data), noise=setting.noise, seed=seed),
         method="standard",
         schedule="constant",
         model=setting.model,
-        config=config,
+        config=setting.training_config(),
+        restarts=1,
         seed=seed,
-        out=folder,
+        out=Path(runs) / f"{NAME}-{protocol}" / name,
         command=command_of(NAME, protocol),
     )
-    return describe_run(done)
+    return result_as_row(run.record, run.results[0])
 
 
 def rows_of(rows: list[Row], setting: Setting) -> list[Row]:
     """The rows of a setting, by seed."""
-    key = asdict(setting).items()
-    found = [row for row in rows if all(row.get(name) == value for name, value in key)]
-    return sorted(found, key=lambda row: int(row["seed"]))
+    key = setting.as_row().items()
+    selected = [row for row in rows if all(row.get(name) == value for name, value in key)]
+    return sorted(selected, key=lambda row: int(row["seed"]))
 
 
 # The picture -----------------------------------------------------------------------------------
 
 
 def draw(name: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
-    """One panel of test accuracy for each factor, before them the first one's training accuracy.
+    """Draw a panel of test accuracy for each factor; first, training accuracy by the first factor.
 
     Returns
     -------
     list of Path
         A PNG and an SVG.
     """
-    protocol, found = protocol_named(name), results_to_draw(NAME, name, results)
-    (first, group), *_ = protocol.factors.items()
-    pictures = [(first, group, "train_accuracy")]
-    pictures += [(title, group, "test_accuracy") for title, group in protocol.factors.items()]
+    protocol, stored = get_protocol(name), results_to_draw(NAME, name, results)
+    factor, values = next(iter(protocol.factors.items()))
+    pictures = [(factor, values, "train_accuracy")]
+    pictures += [(factor, values, "test_accuracy") for factor, values in protocol.factors.items()]
     with matplotlib.rc_context(STYLE):
         figure, panels = new_figure(2, 3)
         for axes, picture in zip(panels.flat, pictures, strict=True):
-            _panel(axes, found["rows"], *picture)
+            _panel(axes, stored["rows"], *picture)
         return save(figure, f"{NAME}-{name}", images)
 
 
 def _panel(
-    axes: Axes, rows: list[Row], title: str, group: Mapping[str, Setting], curve: str
+    axes: Axes, rows: list[Row], factor: str, values: Mapping[str, Setting], metric: str
 ) -> None:
     words = {"train_accuracy": "training accuracy", "test_accuracy": "test accuracy"}
-    longest = 0
-    for look, (label, setting) in zip(SEQUENCE, group.items(), strict=False):
-        curves = [row["curves"][curve] for row in rows_of(rows, setting)]
-        curves = [values for values in curves if values]
-        if curves:
-            band(axes, 100 * np.array(curves), replace(look, label=label))
-            longest = max(longest, setting.epochs)
-    axes.set(title=title, xlabel="epoch", ylabel=f"{words[curve]}, %")
-    if longest:
-        axes.set_xlim(0, 1.02 * longest)
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=3,
-            columnspacing=0.8,
-            handlelength=1.7,
-            handletextpad=0.4,
-            fontsize=7.5,
-        )
-    else:
-        say(axes, "not measured")
+    most_epochs = 0
+    for look, (label, setting) in zip(SEQUENCE, values.items(), strict=False):
+        curves = [row["curves"][metric] for row in rows_of(rows, setting)]
+        measured = [curve for curve in curves if curve]
+        if measured:
+            band(axes, 100 * np.array(measured), replace(look, label=label))
+            most_epochs = max(most_epochs, setting.epochs)
+    axes.set(title=factor, xlabel="epoch", ylabel=f"{words[metric]}, %")
+    if not most_epochs:
+        write_words(axes, "not measured")
+        return
+    axes.set_xlim(0, 1.02 * most_epochs)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        ncols=3,
+        columnspacing=0.8,
+        handlelength=1.7,
+        handletextpad=0.4,
+        fontsize=7.5,
+    )

@@ -1,10 +1,10 @@
-"""Fig. 3 (Sec. 4.1): search spaces and search algorithms on six schedules that are known.
+"""Fig. 3 (Sec. 4.1): search spaces and search algorithms on six known schedules.
 
-A trial's value is the root mean square error to a target R(t), so that nothing is trained and
-hundreds of searches take an hour. The paper has one target and does not print its numbers; those
-here are drawn by hand, and none of them lies in Co-teaching's or the basis space. The sampler's
-screening (docs/decisions/0010) was chosen on the first and the fourth, and on other curves like
-the second and third; the last two were used for no choice.
+The value of a trial is the root mean square error to a target R(t). Nothing is trained, and
+hundreds of searches take an hour. The paper has one target and does not print its numbers. The
+targets here are drawn by hand; none lies in Co-teaching's space or in the basis space. The
+sampler's screening (docs/decisions/0010) was chosen on the first and the fourth target, and on
+curves like the second and third. No choice used the last two.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ import optuna
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from experiments.common import IMAGES, RESULTS, Job, Row, results_to_draw, run_missing
+from experiments.common import IMAGES, RESULTS, Row, results_to_draw
 from experiments.drawing import STYLE, Look, new_figure, save
+from experiments.jobs import Job, run_missing
 from keeprate import NaturalGradientSampler
 from keeprate.schedules import get_space
 
 NAME = "fig3"
 SUMMARY = "the synthetic study: search spaces and samplers on known schedules (searches and draws)"
-PROTOCOL = ""  # there is only this one
+PROTOCOL = ""  # the only one has no name
 
 T = 200  # Sec. 4.1.1
 BATCH = 10
 PAPER_STEP = 80.0  # App. A.2, on synthetic data
-MARKS = (10, 100, 200)  # evaluations at which the tables give numbers
+MARKS = (10, 100, 200)  # evaluations after which the tables give numbers
 
 
 def _targets() -> dict[str, NDArray[np.float64]]:
@@ -64,10 +65,12 @@ class Arm:
 
     Attributes
     ----------
-    name, label : str
-        In the rows of the results file; as printed.
+    name : str
+        In the rows of the results file.
+    label : str
+        As printed.
     sampler : callable
-        `seed=` -> Optuna sampler.
+        seed -> Optuna sampler.
     space : str
     look : Look
     """
@@ -97,11 +100,11 @@ SPACES = (
     replace(_RANDOM, name="random-co-teaching", label="Co-teaching's space", space="co-teaching"),
     replace(_RANDOM, label="basis space"),
 )
-"""Fig. 3 (b): random search in each."""
+"""Fig. 3 (b): random search in each space."""
 
 SAMPLERS = (
     _RANDOM,
-    # Ten trials are asked for before one is told: the constant liar is made for that.
+    # Ten trials are asked for before their values are told: the constant liar is made for that.
     Arm(
         "tpe",
         "TPE",
@@ -141,7 +144,7 @@ SAMPLERS = (
     Arm(
         "process",
         "the process alone, no natural gradient",
-        # Steps of next to nothing: proposals come from the uniform distribution and near the best.
+        # Steps of almost zero: proposals come from the uniform distribution and near the best.
         partial(_natural_gradient, features=_keep_rates, step_size=1e-12),
         Look("", "#333333", (0, (1, 1.2)), width=1.8),
     ),
@@ -156,49 +159,49 @@ SAMPLERS = (
 
 
 def arms() -> tuple[Arm, ...]:
-    """Every arm once: random search in the basis space is in both parts."""
+    """Every arm once: both parts have random search in the basis space."""
     return tuple({arm.name: arm for arm in (*SPACES, *SAMPLERS)}.values())
 
 
 def search_known(arm: Arm, target: str, seed: int, evaluations: int) -> Row:
-    """One search, `BATCH` trials at a time.
+    """Run one search, `BATCH` trials at a time.
 
     Returns
     -------
     dict
-        `rmse` after each batch, the best so far; `parameters` of the best; `seconds` that asking
-        and telling took.
+        `rmse`: the best so far after each batch. `parameters` of the best. `seconds` that the
+        sampler took.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, wanted = get_space(arm.space), TARGETS[target]
     distributions = space.distributions(T)
-    seconds, rmse = 0.0, []
+    sampler_seconds, rmse = 0.0, []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(sampler=arm.sampler(seed=seed))
         for _ in range(evaluations // BATCH):
             started = time.perf_counter()
             trials = [study.ask(distributions) for _ in range(BATCH)]
-            seconds += time.perf_counter() - started
+            sampler_seconds += time.perf_counter() - started
             for trial in trials:
-                found = space.schedule(trial.params, T).keep_rate
-                value = float(np.sqrt(np.square(found - wanted).mean()))  # Sec. 4.1.1
+                keep_rate = space.schedule(trial.params, T).keep_rate
+                value = float(np.sqrt(np.square(keep_rate - wanted).mean()))  # Sec. 4.1.1
                 started = time.perf_counter()
                 study.tell(trial, value)
-                seconds += time.perf_counter() - started
+                sampler_seconds += time.perf_counter() - started
             rmse.append(study.best_value)
     best = [round(value, 6) for value in study.best_params.values()]
     return {
         "rmse": [round(value, 6) for value in rmse],
-        "parameters": best if arm.space == "basis" else None,  # all that is drawn
-        "seconds": round(seconds, 3),
+        "parameters": best if arm.space == "basis" else None,  # only these are drawn
+        "seconds": round(sampler_seconds, 3),
     }
 
 
 def run(
     *, seeds: int = 20, evaluations: int = 200, at_once: int = 1, results: Path = RESULTS
 ) -> list[Row]:
-    """Search what the results file does not have yet."""
+    """Run the searches that the results file does not have yet."""
     jobs = [
         Job(
             {"target": target, "arm": arm.name, "seed": seed},
@@ -220,27 +223,28 @@ def run(
     )
 
 
-# What the rows say -------------------------------------------------------------------------------
+# Numbers from the rows -----------------------------------------------------------------------
 
 
 def curves(rows: Sequence[Row], arm: str, target: str) -> NDArray[np.float64]:
-    """Best RMSE so far of every seed after each batch [seeds, batches]."""
-    return np.array([r["rmse"] for r in rows if r["arm"] == arm and r["target"] == target])
+    """The best RMSE so far of every seed after each batch [seeds, batches]."""
+    selected = [row for row in rows if row["arm"] == arm and row["target"] == target]
+    return np.array([row["rmse"] for row in selected])
 
 
 def quartiles(
     rows: Sequence[Row], arm: str, target: str, evaluations: int
 ) -> tuple[float, ...] | None:
     """First quartile, median and third quartile over seeds after so many evaluations."""
-    found = curves(rows, arm, target)
-    if not len(found):
+    rmse = curves(rows, arm, target)
+    if not len(rmse):
         return None
-    reached = found[:, evaluations // BATCH - 1]
+    reached = rmse[:, evaluations // BATCH - 1]
     return tuple(float(q) for q in np.quantile(reached, (0.25, 0.5, 0.75)))
 
 
 def seconds(rows: Sequence[Row], arm: str) -> float:
-    """Median time of a whole search that is the sampler's."""
+    """Median over searches of the seconds that the sampler took."""
     return float(np.median([row["seconds"] for row in rows if row["arm"] == arm] or [np.nan]))
 
 
@@ -248,15 +252,14 @@ def seconds(rows: Sequence[Row], arm: str) -> float:
 
 
 def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
-    """A column for each target: the target and what was found, spaces, samplers.
+    """Draw a column for each target: schedules, then spaces, then samplers.
 
     Returns
     -------
     list of Path
         A PNG and an SVG.
     """
-    found = results_to_draw(NAME, PROTOCOL, results)
-    rows = found["rows"]
+    rows = results_to_draw(NAME, PROTOCOL, results)["rows"]
     with matplotlib.rc_context(STYLE):
         figure, panels = new_figure(3, len(TARGETS))
         for column, target in zip(panels.T, TARGETS, strict=True):
@@ -267,8 +270,8 @@ def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
         panels[0, 0].set_ylabel("R(t)")
         panels[1, 0].set_ylabel("RMSE, random search")
         panels[2, 0].set_ylabel("RMSE, basis space")
-        for line in panels:
-            line[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=3)
+        for row_of_panels in panels:
+            row_of_panels[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=3)
         return save(figure, NAME, images)
 
 
@@ -280,19 +283,23 @@ _SPACE_LOOKS: Mapping[str, Look] = {
 
 
 def _schedules(axes: Axes, rows: Sequence[Row], target: str) -> None:
+    """The target, and the best schedules of two arms, each of its median seed."""
     epochs = np.arange(1, T + 1)
     axes.plot(epochs, TARGETS[target], color="#222222", lw=3, alpha=0.35, label="target")
     space = get_space("basis")
-    for arm in (SAMPLERS[-1], _RANDOM):
-        seeds = [r for r in rows if r["arm"] == arm.name and r["target"] == target]
-        if seeds:
-            middle = sorted(seeds, key=lambda r: float(r["rmse"][-1]))[len(seeds) // 2]
-            names = space.distributions(T)
-            found = space.schedule(dict(zip(names, middle["parameters"], strict=True)), T)
-            words = "keeprate's, median seed" if arm is not _RANDOM else "random, median seed"
-            look = arm.look
+    names = space.distributions(T)
+    for arm, label in ((SAMPLERS[-1], "keeprate's"), (_RANDOM, "random")):
+        selected = [row for row in rows if row["arm"] == arm.name and row["target"] == target]
+        if selected:
+            selected.sort(key=lambda row: float(row["rmse"][-1]))
+            values = selected[len(selected) // 2]["parameters"]
             axes.plot(
-                epochs, found.keep_rate, color=look.color, ls=look.dashes, lw=1.4, label=words
+                epochs,
+                space.schedule(dict(zip(names, values, strict=True)), T).keep_rate,
+                color=arm.look.color,
+                ls=arm.look.dashes,
+                lw=1.4,
+                label=f"{label}, median seed",
             )
     axes.set(ylim=(0, 1.03), xlabel="epoch")
 
@@ -300,13 +307,13 @@ def _schedules(axes: Axes, rows: Sequence[Row], target: str) -> None:
 def _progress(
     axes: Axes, rows: Sequence[Row], target: str, arms: Sequence[Arm], looks: Mapping[str, Look]
 ) -> None:
-    """Median over seeds with its quartiles."""
+    """Median and quartiles over seeds."""
     for arm in arms:
-        found = curves(rows, arm.name, target)
-        if not len(found):
+        rmse = curves(rows, arm.name, target)
+        if not len(rmse):
             continue
-        low, middle, high = np.quantile(found, (0.25, 0.5, 0.75), axis=0)
-        evaluations = BATCH * np.arange(1, found.shape[1] + 1)
+        low, middle, high = np.quantile(rmse, (0.25, 0.5, 0.75), axis=0)
+        evaluations = BATCH * np.arange(1, rmse.shape[1] + 1)
         look = looks[arm.name]
         axes.plot(
             evaluations, middle, color=look.color, ls=look.dashes, lw=look.width, label=arm.label

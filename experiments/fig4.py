@@ -15,6 +15,7 @@ SUMMARY = "test accuracy of all methods by epoch (draws the rows of Tables 4 to 
 
 
 def panel(axes: Axes, rows: Sequence[Row], noise: str) -> None:
+    """Draw one data set under one noise."""
     for name, look in LOOKS.items():
         curves = curves_of(rows, name, "test_accuracy")
         if curves is not None:
@@ -22,5 +23,5 @@ def panel(axes: Axes, rows: Sequence[Row], noise: str) -> None:
 
 
 def draw(protocol: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
-    """Write the picture as PNG and SVG."""
+    """Draw the picture as PNG and SVG."""
     return grid(NAME, protocol, "test accuracy, %", panel, results=results, images=images)

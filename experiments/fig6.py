@@ -1,10 +1,11 @@
 """Fig. 6: search algorithms on the real task, by what they cost.
 
 Every search trains Co-teaching on 10,000 MNIST samples. The searches of one noise and seed share
-data, batches and lockstep, but know nothing of each other: keeprate's has its own plan
-(`--budget`), the others are told of each training before they are asked for the next, until the
-same number of epochs is spent. What is drawn is the schedule that a search would choose so far: its
-validation value, by which it chooses, and its test accuracy at the last epoch, which it never sees.
+data, batches and lockstep, but know nothing of each other. keeprate's searches have their own plan,
+that of `--budget`. Each other search is told of one training before it is asked for the next, until
+it has spent as many epochs. The figure shows the schedule that a search ranks first so far: its
+validation value, which the search goes by, and its test accuracy at the last epoch, which the
+search never sees.
 """
 
 from __future__ import annotations
@@ -23,24 +24,17 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 import keeprate
-from experiments.common import (
-    IMAGES,
-    NOISES,
-    RESULTS,
-    Job,
-    Row,
-    load_data,
-    results_to_draw,
-    run_missing,
-)
+from experiments.common import IMAGES, NOISES, RESULTS, Row, load_data, results_to_draw
 from experiments.drawing import STYLE, Look, new_figure, save
+from experiments.jobs import Job, run_missing
+from keeprate import TrainingConfig
 from keeprate.engine import (
+    Candidate,
     Curves,
     Population,
-    TrainingConfig,
     get_method,
     make_setup,
-    train_schedules,
+    train_candidates,
     trial_value,
 )
 from keeprate.schedules import Space, get_space, presets_in_words
@@ -56,7 +50,7 @@ from keeprate.searching import (
 
 NAME = "fig6"
 SUMMARY = "search algorithms on the real task, by what they cost (trains and draws)"
-PROTOCOL = ""  # there is only this one
+PROTOCOL = ""  # the only one has no name
 TASKS = ("symmetric:0.5", "pairflip:0.45")
 
 
@@ -72,29 +66,47 @@ class Protocol:
     cost: int = 12  # full trainings
     seeds: int = 3
 
+    def as_row(self) -> Row:
+        """The protocol as the results file holds it, with the plan of keeprate's search."""
+        return asdict(self) | {
+            "confirm": confirming(self.cost),
+            "warm_start": presets_in_words(exploring(self.cost)),
+        }
+
+
+# The searches ----------------------------------------------------------------------------------
+
 
 @dataclass
 class Search:
-    """A search that is asked for schedules and told what became of them.
+    """A search that is asked for schedules and told how their trainings went.
 
     Attributes
     ----------
+    study : optuna.Study
+    space : Space
+    epochs : int
+    cost : int
+        Full trainings that the search may spend.
+    n_epochs_spent : int
     trace : list of [cost, value, test accuracy]
-        After each finished trial: full trainings spent; of the schedule that would be chosen now,
-        the mean value and the mean test accuracy at the last epoch of its complete trainings.
+        After each finished trial: full trainings spent; mean value, and mean test accuracy at the
+        last epoch, of the complete trainings of the schedule that ranks first.
+    test_accuracy : dict of int to float
+        At the last epoch, by the number of the complete trial.
     """
 
     study: optuna.Study
     space: Space
     epochs: int
     cost: int
-    spent: int = 0  # epochs
+    n_epochs_spent: int = 0
     trace: list[list[float]] = field(default_factory=list)
-    test: dict[int, float] = field(default_factory=dict)
+    test_accuracy: dict[int, float] = field(default_factory=dict)
 
     def ask(self) -> list[FrozenTrial]:
-        """The next trial; none where all is spent."""
-        if self.spent >= self.cost * self.epochs:
+        """The next trial; none if all is spent."""
+        if self.n_epochs_spent >= self.cost * self.epochs:
             return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -102,53 +114,67 @@ class Search:
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def stops(self, number: int, curves: Curves) -> bool:
-        """Whether the study's pruner stops a trial after the newest epoch."""
+        """Whether the study's pruner stops a trial after its newest epoch."""
         if isinstance(self.study.pruner, optuna.pruners.NopPruner):
             return False
-        found = self.study.get_trials(deepcopy=False)[number]
-        trial = optuna.trial.Trial(self.study, found._trial_id)
-        step = len(curves.validation_score)
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        trial = optuna.trial.Trial(self.study, frozen._trial_id)
+        step = len(curves)
         trial.report(trial_value(curves.validation_score, self.epochs), step)
         return step < self.epochs and trial.should_prune()
 
     def finish(self, number: int, curves: Curves) -> None:
-        """Tell the study; note who would be chosen now."""
-        self.spent += len(curves.validation_score)
-        if len(curves.validation_score) == self.epochs:
-            self.test[number] = curves.test_accuracy[-1]
+        """Tell the study of a training, and note which schedule ranks first now."""
+        self.n_epochs_spent += len(curves)
+        if len(curves) == self.epochs:
+            self.test_accuracy[number] = curves.test_accuracy[-1]
         self._tell(number, curves)
-        if self.test:
-            best = ranked(self.study.trials)[0]
-            value = float(np.mean([trial.value or 0.0 for trial in best]))
-            test = float(np.mean([self.test[trial.number] for trial in best]))
-            self.trace.append([self.spent / self.epochs, round(value, 6), round(test, 6)])
+        if self.test_accuracy:
+            trainings = ranked(self.study.trials)[0]
+            value = float(np.mean([trial.value or 0.0 for trial in trainings]))
+            test = float(np.mean([self.test_accuracy[trial.number] for trial in trainings]))
+            cost = self.n_epochs_spent / self.epochs
+            self.trace.append([cost, round(value, 6), round(test, 6)])
 
     def _tell(self, number: int, curves: Curves) -> None:
-        if number in self.test:
+        if number in self.test_accuracy:
             self.study.tell(number, trial_value(curves.validation_score, self.epochs))
         else:
             self.study.tell(number, state=TrialState.PRUNED)
 
 
 @dataclass
-class Planned(Search):
-    """keeprate's own, which asks for a population at a time."""
+class PlannedSearch(Search):
+    """keeprate's search, which asks for a generation at a time.
 
-    proposals: Proposals | None = None
+    Attributes
+    ----------
+    proposals : Proposals
+    """
+
+    proposals: Proposals = field(kw_only=True)
 
     def ask(self) -> list[FrozenTrial]:
-        assert self.proposals is not None
+        """The next generation; none if all is spent."""
         return self.proposals.ask(self.study)
 
     def _tell(self, number: int, curves: Curves) -> None:
-        assert self.proposals is not None
-        tell(self.study, number, curves, self.proposals, failed=number not in self.test)
+        is_failed = number not in self.test_accuracy
+        tell(self.study, number, curves, self.proposals, failed=is_failed)
 
 
 def _keeprate(protocol: Protocol, seed: int, *, warm_start: bool) -> Search:
-    space, plan = get_space("basis"), (protocol.cost, confirming(protocol.cost))
-    proposals = Proposals(space, protocol.epochs, "natural-gradient", *plan, seed, warm_start)
-    return Planned(open_study(None), space, protocol.epochs, protocol.cost, proposals=proposals)
+    space, epochs, cost = get_space("basis"), protocol.epochs, protocol.cost
+    proposals = Proposals(
+        space,
+        epochs,
+        "natural-gradient",
+        trials=cost,
+        confirm=confirming(cost),
+        seed=seed,
+        warm_start=warm_start,
+    )
+    return PlannedSearch(open_study(None), space, epochs, cost, proposals=proposals)
 
 
 def _optuna(
@@ -169,7 +195,7 @@ def _optuna(
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the figure."""
+    """One line of the figure; `begin` takes protocol and seed."""
 
     name: str
     label: str
@@ -209,7 +235,7 @@ ARMS = (
     ),
     Arm(
         "cold",
-        "keeprate's, without given schedules",
+        "keeprate's, without presets",
         partial(_keeprate, warm_start=False),
         Look("", "#8a63b0", (0, (4, 1.5))),
     ),
@@ -220,60 +246,54 @@ ARMS = (
         Look("", "#D55E00", width=2.4),
     ),
 )
-STRIDE = 1000  # between the numbers of the arms' trials, from which weights are drawn
+STRIDE = 1000  # between the candidate numbers of two arms; initial weights depend on the number
+
+
+# The trainings ---------------------------------------------------------------------------------
 
 
 def search_all(protocol: Protocol, noise: str, seed: int, folder: str) -> Row:
-    """All searches of a noise and a seed, in lockstep.
+    """Run all searches of a noise and a seed, in lockstep.
 
     Returns
     -------
     dict
-        `traces`: arm -> its trace; `seconds` of all trainings.
+        `traces`: arm -> its trace. `seconds` of all trainings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = keeprate.prepare(
         load_data(folder, protocol.data), noise=noise, seed=seed, limit=protocol.limit
     )
-    setup = make_setup(
-        data,
-        model=protocol.model,
-        config=TrainingConfig(epochs=protocol.epochs),
-        seed=seed,
-        out=None,
-        lockstep=None,
-        progress=None,
-    )
+    config = TrainingConfig(epochs=protocol.epochs)
+    setup = make_setup(data, model=protocol.model, config=config, seed=seed, out=None)
+    method = get_method(protocol.method)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         searches = [arm.begin(protocol, seed) for arm in ARMS]
     turn, seconds = 0, 0.0
 
     def prune(population: Population) -> None:
-        stopped = [
-            number
-            for number in population.numbers
-            if searches[number // STRIDE].stops(number % STRIDE, population.curves[number])
-        ]
+        stopped = []
+        for number in population.numbers:
+            arm, trial = divmod(number, STRIDE)
+            if searches[arm].stops(trial, population.curves[number]):
+                stopped.append(number)
         population.drop(stopped)
 
     def collect(population: Population) -> None:
         nonlocal seconds
         for number, curves in population.curves.items():
+            arm, trial = divmod(number, STRIDE)
+            searches[arm].finish(trial, curves)
             seconds += curves.seconds
-            searches[number // STRIDE].finish(number % STRIDE, curves)
 
-    while asked := [(i, trial) for i, one in enumerate(searches) for trial in one.ask()]:
-        train_schedules(
-            [i * STRIDE + trial.number for i, trial in asked],
-            [searches[i].space.schedule(t.params, protocol.epochs) for i, t in asked],
-            setup,
-            methods=[get_method(protocol.method)] * len(asked),
-            stream=NAME,
-            data=data,
-            order=turn,
-            after_epoch=prune,
-            after_group=collect,
+    while asked := [(arm, t) for arm, search in enumerate(searches) for t in search.ask()]:
+        candidates = []
+        for arm, trial in asked:
+            schedule = searches[arm].space.schedule(trial.params, protocol.epochs)
+            candidates.append(Candidate(arm * STRIDE + trial.number, schedule, method))
+        train_candidates(
+            candidates, setup, stream=NAME, order=turn, after_epoch=prune, after_group=collect
         )
         turn += 1
     traces = {arm.name: search.trace for arm, search in zip(ARMS, searches, strict=True)}
@@ -288,7 +308,7 @@ def run(
     at_once: int = 1,
     results: Path = RESULTS,
 ) -> list[Row]:
-    """Search what the results file does not have yet; `data` is the folder of data sets."""
+    """Run the searches that the results file does not have; `data` is the folder of data sets."""
     protocol = protocol or Protocol()
     jobs = [
         Job({"noise": noise, "seed": seed}, partial(search_all, protocol, noise, seed, data))
@@ -298,11 +318,7 @@ def run(
     return run_missing(
         NAME,
         PROTOCOL,
-        asdict(protocol)
-        | {
-            "confirm": confirming(protocol.cost),
-            "warm_start": presets_in_words(exploring(protocol.cost)),
-        },
+        protocol.as_row(),
         jobs,
         at_once=at_once,
         results=results,
@@ -310,41 +326,47 @@ def run(
     )
 
 
-# What the rows say -------------------------------------------------------------------------------
+# Numbers from the rows -------------------------------------------------------------------------
 
 
 def at_cost(row: Row, arm: str, cost: float) -> tuple[float, float] | None:
-    """Value and test accuracy of what an arm would choose when so much is spent; None before."""
+    """Value and test accuracy of the schedule that ranks first at a cost; None before any does."""
     reached = [(value, test) for spent, value, test in row["traces"][arm] if spent <= cost + 1e-9]
     return reached[-1] if reached else None
 
 
 def mean_curve(rows: Sequence[Row], arm: str, cost: int, which: int) -> NDArray[np.float64]:
-    """Mean over rows at each whole cost 1..cost; NaN where one has nothing yet."""
+    """Mean over rows at each whole cost 1..cost, NaN where a row has no schedule yet.
+
+    `which` is 0 for the value, 1 for the test accuracy.
+    """
     nothing = (np.nan, np.nan)
-    found = [[(at_cost(row, arm, c) or nothing)[which] for c in range(1, cost + 1)] for row in rows]
-    return np.asarray(np.mean(found, axis=0))
+    curves = [
+        [(at_cost(row, arm, spent) or nothing)[which] for spent in range(1, cost + 1)]
+        for row in rows
+    ]
+    return np.asarray(np.mean(curves, axis=0))
 
 
-# The picture -------------------------------------------------------------------------------------
+# The picture -----------------------------------------------------------------------------------
 
 
 def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
-    """A column for each noise: value above, test accuracy below, against cost.
+    """Draw a column for each noise: value above, test accuracy below, against cost.
 
     Returns
     -------
     list of Path
         A PNG and an SVG.
     """
-    found = results_to_draw(NAME, PROTOCOL, results)
-    rows, cost = found["rows"], int(found["protocol"]["cost"])
+    stored = results_to_draw(NAME, PROTOCOL, results)
+    cost = int(stored["protocol"]["cost"])
     with matplotlib.rc_context(STYLE):
         figure, panels = new_figure(2, len(TASKS))
         for column, noise in zip(panels.T, TASKS, strict=True):
-            mine = [row for row in rows if row["noise"] == noise]
+            rows = [row for row in stored["rows"] if row["noise"] == noise]
             for which, axes in enumerate(column):
-                _lines(axes, mine, cost, which)
+                _lines(axes, rows, cost, which)
             column[0].set_title(NOISES[noise])
             column[1].set_xlabel("cost, full trainings")
         panels[0, 0].set_ylabel("validation value, %")
@@ -355,9 +377,12 @@ def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
 
 def _lines(axes: Axes, rows: Sequence[Row], cost: int, which: int) -> None:
     for arm in ARMS if rows else ():
-        look, spent = arm.look, np.arange(1, cost + 1)
-        mean = 100 * mean_curve(rows, arm.name, cost, which)
         axes.step(
-            spent, mean, where="post", color=look.color, ls=look.dashes, lw=look.width,
+            np.arange(1, cost + 1),
+            100 * mean_curve(rows, arm.name, cost, which),
+            where="post",
+            color=arm.look.color,
+            ls=arm.look.dashes,
+            lw=arm.look.width,
             label=arm.label,
-        )  # fmt: skip
+        )

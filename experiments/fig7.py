@@ -15,6 +15,7 @@ SUMMARY = "label precision, proposed and Co-teaching (draws the rows of Tables 4
 
 
 def panel(axes: Axes, rows: Sequence[Row], noise: str) -> None:
+    """Draw one data set under one noise."""
     for name in ("co-teaching", "proposed"):
         curves = curves_of(rows, name, "label_precision")
         if curves is not None:
@@ -22,5 +23,5 @@ def panel(axes: Axes, rows: Sequence[Row], noise: str) -> None:
 
 
 def draw(protocol: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
-    """Write the picture as PNG and SVG."""
+    """Draw the picture as PNG and SVG."""
     return grid(NAME, protocol, "label precision, %", panel, results=results, images=images)

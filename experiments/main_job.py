@@ -1,7 +1,7 @@
-"""The main job on MNIST: search R(t), compare with Co-teaching's own and with none.
+"""The main job on MNIST: search R(t), and compare with Co-teaching's own R(t) and with Standard.
 
-Noise, split, initial weights and search all vary with the seed. Two runs at a time on two cores,
-one thread each, take less time than one after the other on two threads.
+Noise, split, initial weights and search all vary with the seed. On two cores two runs side by side,
+one thread each, take less time than two runs one after the other.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import keeprate
-from experiments.common import Job, Row, command_of, load_data, run_seeds
-from keeprate.engine import TrainingConfig
+from experiments.common import Row, command_of, load_data
+from experiments.jobs import Job, run_seeds
+from experiments.rows import (
+    best_epoch_as_row,
+    cost_as_row,
+    last_epoch_as_row,
+    precision_of,
+    trial_as_row,
+)
+from keeprate import Run, SearchConfig, TrainingConfig
+from keeprate.records import Result
 from keeprate.schedules import presets_in_words
-from keeprate.searching import MOST_FINALISTS, exploring
+from keeprate.searching import MOST_FINALISTS, Budget, exploring
 
 NAME = "main_job"
 SUMMARY = "the main job on MNIST, four protocols (trains)"
 NOISES = ("symmetric:0.5", "pairflip:0.45")
 EPOCHS = 40
-TRIALS = {"trials": 40, "fidelity": 0.4, "restarts": 3}
-LR_SCHEDULES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
+LEARNING_RATES = {"linear-decay": "linear decay from 40 %", "constant": "constant"}
 
 
 @dataclass(frozen=True)
@@ -34,118 +42,147 @@ class Protocol:
     Attributes
     ----------
     name, title : str
-    lr_schedule : str
-    search : dict
-        Arguments of `keeprate.search`.
+    learning_rate_schedule : str
+    budget : str
+        Of `keeprate.search`: a number of full trainings, or of trials.
+    restarts : int
+        Of each final training.
+    fidelity : float
+        Of the trials, where the budget is their number.
+    seeds : int
     """
 
     name: str
     title: str
-    lr_schedule: str
-    search: dict[str, Any]
+    learning_rate_schedule: str
+    budget: str
+    restarts: int
+    fidelity: float = 1.0
     seeds: int = 3
 
     def as_row(self) -> Row:
-        """For the results file."""
-        trials: int = self.search.get("trials") or self.search["budget"]
+        """The protocol as the results file holds it."""
+        budget = Budget.parse(self.budget)
+        amount = int(budget.amount)
+        cost: Row = {"budget": amount}
+        if budget.unit == "trials":
+            cost = {"trials": amount, "fidelity": self.fidelity}
         return {
             "data": "MNIST, all 60,000 training samples; test set halved: "
             "5,000 validation, 5,000 test",
-            "network": "MLP 784-256-10, batch 128, Adam 0.001, " + LR_SCHEDULES[self.lr_schedule],
+            "network": "MLP 784-256-10, batch 128, Adam 0.001, "
+            + LEARNING_RATES[self.learning_rate_schedule],
             "epochs": EPOCHS,
-            **self.search,
+            **cost,
+            "restarts": self.restarts,
             "finalists": MOST_FINALISTS,
             "sampler": "natural-gradient",
             "confirm": True,
-            "warm_start": presets_in_words(exploring(trials)),
+            "warm_start": presets_in_words(exploring(amount)),
         }
 
 
 PROTOCOLS = (
-    Protocol("trials", "40 trials", "linear-decay", TRIALS),
-    Protocol("trials-constant", "40 trials, constant learning rate", "constant", TRIALS),
+    Protocol("trials", "40 trials", "linear-decay", "40trials", restarts=3, fidelity=0.4),
     Protocol(
-        "budget",
-        "a budget of 6 trainings, constant learning rate",
+        "trials-constant",
+        "40 trials, constant learning rate",
         "constant",
-        {"budget": 6, "restarts": 2},
+        "40trials",
+        restarts=3,
+        fidelity=0.4,
     ),
     Protocol(
-        "budget-decay", "a budget of 6 trainings", "linear-decay", {"budget": 6, "restarts": 3}
+        "budget", "a budget of 6 trainings, constant learning rate", "constant", "6", restarts=2
     ),
+    Protocol("budget-decay", "a budget of 6 trainings", "linear-decay", "6", restarts=3),
 )
 
 
-def protocol_named(name: str) -> Protocol:
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name."""
     return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
-def lines_of(found: dict[str, Any] | None) -> list[Row]:
-    """The trainings of a results file, each a row as the tables have them."""
-    return [
-        {
-            "noise": run["noise"],
-            "seed": run["seed"],
-            "name": "proposed" if name == "searched" else name,
-            "noise_rate": run["noise_rate"],
-            "last": result["last"],
-            "best": result["best"],
-            "keep_rate": run["keep_rate"] if name == "searched" else None,
-        }
-        for run in (found or {"rows": []})["rows"]
-        for name, result in run["results"].items()
-    ]
+def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
+    """Run what the results file does not have yet; see `Comparison.run` for the arguments."""
+
+    def jobs(seed: int) -> Iterator[Job]:
+        for noise in NOISES:
+            search = partial(_search, protocol, noise, seed, data, runs)
+            yield Job({"noise": noise, "seed": seed}, search)
+
+    return run_seeds(NAME, protocol, jobs, words=_accuracies, **options)
 
 
-def run_one(protocol: Protocol, noise: str, seed: int, data: str, runs: str) -> Row:
+def _search(protocol: Protocol, noise: str, seed: int, data: str, runs: str) -> Row:
     """One search with its baselines."""
     started = time.perf_counter()
     run = keeprate.search(
         keeprate.prepare(load_data(data, "mnist"), noise=noise, seed=seed),
-        **protocol.search,
-        config=TrainingConfig(epochs=EPOCHS, learning_rate_schedule=protocol.lr_schedule),
+        budget=protocol.budget,
+        model="mlp",
+        config=TrainingConfig(
+            epochs=EPOCHS, learning_rate_schedule=protocol.learning_rate_schedule
+        ),
+        search_config=SearchConfig(fidelity=protocol.fidelity),
+        baselines=True,
+        restarts=protocol.restarts,
         seed=seed,
         out=Path(runs) / "-".join([NAME, protocol.name, noise.replace(":", "-"), f"seed{seed}"]),
         command=command_of(NAME, protocol.name),
     )
+    return _run_as_row(run, time.perf_counter() - started)
+
+
+def _run_as_row(run: Run, wall_seconds: float) -> Row:
+    """What a row keeps of a search.
+
+    `wall_seconds` are those of the last start: a run that went on after a kill took longer.
+    """
     record = run.record
     return {
-        "noise_rate": record["data"]["noise_rate"],
+        "noise_rate": record.data.noise_rate,
         "keep_rate": run.schedule.keep_rate.tolist(),
-        "results": {
-            r["name"]: {
-                "last": r["last"],
-                "best": r["best"],
-                "test_accuracy": r["curves"]["test_accuracy"],
-                "label_precision": r["curves"]["label_precision"],
-                "seconds": r["seconds"],
-            }
-            for r in record["results"]
-        },
-        "trials": [
-            {name: t[name] for name in ("number", "state", "value", "confirms", "parameters")}
-            for t in record["trials"]
-        ],
-        "finalists": record["finalists"],
-        "precision": record["config"]["training"]["precision"],
-        # Of this start: a run that goes on after a kill was longer than that.
-        "cost": record["cost"] | {"wall_seconds": time.perf_counter() - started},
+        "results": {result.name: _result_as_row(result) for result in run.results},
+        "trials": [trial_as_row(trial) for trial in record.trials],
+        "finalists": [list(numbers) for numbers in record.finalists],
+        "precision": precision_of(record),
+        "cost": cost_as_row(record.cost) | {"wall_seconds": wall_seconds},
+    }
+
+
+def _result_as_row(result: Result) -> Row:
+    return {
+        "last": last_epoch_as_row(result),
+        "best": best_epoch_as_row(result),
+        "test_accuracy": result.curves.test_accuracy,
+        "label_precision": result.curves.label_precision,
+        "seconds": result.seconds,
     }
 
 
 def _accuracies(row: Row) -> str:
-    each = [
-        f"{name} {100 * r['last']['test_accuracy']:.2f} %" for name, r in row["results"].items()
+    return ", ".join(
+        f"{name} {100 * result['last']['test_accuracy']:.2f} %"
+        for name, result in row["results"].items()
+    )
+
+
+def table_rows(stored: dict[str, Any] | None) -> list[Row]:
+    """The final trainings of a results file, each a row as the tables have them."""
+    if stored is None:
+        return []
+    return [
+        {
+            "noise": row["noise"],
+            "seed": row["seed"],
+            "name": "proposed" if name == "searched" else name,
+            "noise_rate": row["noise_rate"],
+            "last": result["last"],
+            "best": result["best"],
+            "keep_rate": row["keep_rate"] if name == "searched" else None,
+        }
+        for row in stored["rows"]
+        for name, result in row["results"].items()
     ]
-    return ", ".join(each)
-
-
-def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
-    """Run what the results file does not have yet; `data` is the folder of data sets."""
-
-    def jobs(seed: int) -> Iterator[Job]:
-        for noise in NOISES:
-            train = partial(run_one, protocol, noise, seed, data, runs)
-            yield Job({"noise": noise, "seed": seed}, train)
-
-    return run_seeds(NAME, protocol, jobs, words=_accuracies, **options)

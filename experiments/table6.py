@@ -1,7 +1,7 @@
 """Table 6: test accuracy on CIFAR-100.
 
-The desk protocol has Model 1 in place of Model 2, which takes 170 times its arithmetic: days on two
-cores.
+The desk protocol has Model 1 in place of Model 2. Model 2 takes 170 times its arithmetic: days on
+two cores.
 """
 
 from __future__ import annotations

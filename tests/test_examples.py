@@ -1,28 +1,137 @@
-"""The examples run as they stand."""
+"""The examples run as they stand, and show what they are for."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def number(text: str, pattern: str) -> float:
+    """The number after the words of a pattern; `%` after it makes it a share."""
+    match = re.search(rf"{pattern}\s*([0-9,.]+)(%?)", text)
+    assert match, f"{pattern!r} is not in:\n{text}"
+    return float(match[1].replace(",", "")) / (100 if match[2] else 1)
+
+
+def accuracies(text: str) -> dict[str, float]:
+    """The lines of a comparison: label -> test accuracy."""
+    lines = re.findall(r"^(.+?):?\s+(?:test )accuracy ([0-9.]+)(%?)", text, re.MULTILINE)
+    return {label: float(value) / (100 if unit else 1) for label, value, unit in lines}
+
+
+# What the output must show ---------------------------------------------------------------------
+
+
+def check_quickstart(text: str, folder: Path) -> None:
+    assert number(text, "test accuracy:") > 0.9
+    assert number(text, "estimated noise rate:") == pytest.approx(0.3, abs=0.06)
+    _, y = load_digits(return_X_y=True)
+    _, _, y, _ = train_test_split(np.zeros(len(y)), y, random_state=0)
+    wrong = np.random.default_rng(0).random(len(y)) < 0.3
+    first = re.search(r"labels to look at first: \[([0-9 ]+)\]", text)
+    assert first and wrong[[int(i) for i in first[1].split()]].sum() >= 4
+    of_run = accuracies(text)
+    assert of_run["Co-teaching, searched R(t)"] > of_run["Standard"] + 0.05
+    keep_rate = re.search(r"R\(t\): \[([^]]+)\]", text)
+    assert keep_rate and len(keep_rate[1].split()) == 40
+    assert number(text, "trained again:") > of_run["Standard"] + 0.05
+    assert (folder / "runs" / "quickstart" / "report.html").exists()
+
+
+def check_fix_labels(text: str, folder: Path) -> None:
+    assert number(text, "estimated noise rate:") == pytest.approx(0.35, abs=0.08)
+    assert number(text, "labels changed,") > 0.85  # of them were wrong
+    before, after = number(text, "wrong labels:"), number(text, "before,")
+    assert before > 0.3 and after < before / 2
+    given, fixed = number(text, "accuracy, labels as given:"), number(text, "labels fixed:")
+    assert fixed > 0.85 and fixed > given - 0.02
+
+
+def check_image_folders(text: str, folder: Path) -> None:
+    assert number(text, "test accuracy:") > 0.85
+    page = Path(re.findall(r"look at: (.+)", text)[0])
+    assert page == (folder / "run" / "report.html").resolve()
+    listed = re.findall(r"^(train/(\d)/(\d+)\.png) looks like (\d)$", text, re.MULTILINE)
+    assert len(listed) == 5
+    digits = load_digits().target
+    right = [int(predicted) == digits[int(i)] for _, _, i, predicted in listed]
+    assert sum(right) >= 4 and all(given != predicted for _, given, _, predicted in listed)
+    report = page.read_text(encoding="utf-8")
+    assert all(name in report for name, _, _, _ in listed)
+
+
+def check_own_method(text: str, folder: Path) -> None:
+    of_run = accuracies(text)
+    assert set(of_run) == {"Truncated GCE", "Co-teaching, its own R(t)", "Standard"}
+    assert of_run["Truncated GCE"] > of_run["Standard"] + 0.1
+
+
+def check_own_network(text: str, folder: Path) -> None:
+    weights = (9 + 1) * 16 + 2 * 16 + (16 * 4 * 4 + 1) * 10  # convolution, batch norm, dense
+    assert number(text, "network:") == weights
+    of_run = accuracies(text)
+    assert len(of_run) == 3 and min(of_run.values()) > 0.8
+    assert of_run["Co-teaching, searched R(t)"] > of_run["Standard"]
+
+
+def check_scikit_learn(text: str, folder: Path) -> None:
+    assert number(text, "test accuracy:") > 0.85
+    assert number(text, "most suspect:") > 0.7
+    keep_rate = re.search(r"keep rates: \[([^]]+)\]", text)
+    assert keep_rate and len(keep_rate[1].split()) == 20
+
+
+def check_text(text: str, folder: Path) -> None:
+    assert number(text, "docstrings,") == pytest.approx(0.2, abs=0.05)
+    assert number(text, "test accuracy:") > 0.85
+    assert number(text, "wrong among the 100 most suspect:") > 0.8
+
+
+CHECKS: dict[str, Callable[[str, Path], None]] = {
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_")
+}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(python, path, tmp_path):
+def test_example_shows_what_it_is_for(python, path: Path, tmp_path: Path) -> None:
     done = python(path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "test accuracy" in done.stdout
+    CHECKS[path.stem](done.stdout, tmp_path)
+
+
+# Where they are shown --------------------------------------------------------------------------
 
 
 def test_each_tutorial_shows_an_example_whole() -> None:
     shown = [
         line
-        for page in (EXAMPLES[0].parent.parent / "docs" / "tutorials").glob("*.md")
+        for page in (ROOT / "docs" / "tutorials").glob("*.md")
         for line in page.read_text().splitlines()
         if "--8" in line
     ]
     # A formatter once took the markers for Python, and the pages showed them instead.
     tutorials = {path.name for path in EXAMPLES} - {"quickstart.py", "own_method.py"}
     assert sorted(shown) == [f'--8<-- "examples/{name}"' for name in sorted(tutorials)]
+
+
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [("README.md", "quickstart.py"), ("docs/adding-a-method.md", "own_method.py")],
+)
+def test_a_page_shows_lines_of_its_example(page: str, example: str) -> None:
+    """Every line of the page's long block of Python, in order."""
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / page).read_text(), re.DOTALL)
+    lines = iter((ROOT / "examples" / example).read_text().splitlines())
+    for line in max(blocks, key=len).splitlines():
+        assert line in lines, f"{page} shows {line!r}, which {example} does not have there"

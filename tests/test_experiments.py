@@ -1,7 +1,8 @@
-"""The experiments on digits: rows, resumption, tables against numbers by hand, page and figures."""
+"""The experiments on digits: rows, resumption, tables, claims, page, figures, committed results."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import json
 import math
@@ -9,7 +10,8 @@ import os
 import statistics
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +35,20 @@ from experiments import (
     table4,
     table7,
 )
+from experiments import jobs as jobs_module
+from experiments import rows as rows_module
 from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, UNKNOWN, Source
-from experiments.common import NOISES, Protocol, load_data, paper_numbers, read_results
+from experiments.common import NOISES, Protocol, load_data, read_results
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
+from experiments.jobs import row_of
+from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records.record import load_record
 from keeprate.schedules.formulas import co_teaching_schedule
 from keeprate.schedules.presets import presets_in_words
+from tests.house import imports_of
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -116,11 +123,11 @@ def write_made_up(
             for arm in table.arms
         ]
         write_rows(folder, table.name, table.protocol("desk").as_row(), rows)
-    protocol = fig1.protocol_named("desk")
+    protocol = fig1.get_protocol("desk")
     rows = []
     for number, setting in enumerate(protocol.settings()):
         row = made_up(0, setting.noise, "standard", setting.epochs, forgets=0.1 + 0.05 * number)
-        rows.append(row | asdict(setting) | {"seed": 0})
+        rows.append(row | setting.as_row() | {"seed": 0})
     write_rows(folder, fig1.NAME, protocol.as_row(), rows)
 
 
@@ -138,10 +145,10 @@ def test_a_search_may_try_the_methods_own_schedule_first(tmp_path):
     table.run(protocol, data="", runs=str(tmp_path / "runs"), results=tmp_path)
     (folder,) = (tmp_path / "runs").glob("*/*")
     record = load_record(folder)
-    assert record["config"]["method"] == "jocor"
-    assert len(record["trials"]) == 5
-    own = co_teaching_schedule(4, tau=0.45, t_k=4)
-    np.testing.assert_allclose(record["trials"][0]["keep_rate"], own, atol=0.05)
+    assert record.config["method"] == "jocor"
+    assert len(record.trials) == 5
+    of_method = co_teaching_schedule(4, tau=0.45, t_k=4)
+    np.testing.assert_allclose(record.trials[0].keep_rate, of_method, atol=0.05)
 
 
 def test_rows_are_written(trained: Path) -> None:
@@ -168,8 +175,26 @@ def test_rows_are_written(trained: Path) -> None:
         assert ("transition_error" in row) == (row["name"] == "f-correction")
     searched = [row for row in found["rows"] if row["name"] == "proposed"]
     assert all(row["cost"]["candidate_epochs"] == 4 for row in searched)
+    assert {"search_seconds" in row["cost"] for row in searched} == {True}
     first, second = (row["curves"]["test_accuracy"] for row in searched)
     assert first != second  # the seeds differ in noise, split and weights
+
+
+def test_a_row_holds_what_its_record_holds(trained: Path) -> None:
+    (folder,) = trained.glob("runs/*/pairflip-0.45-seed1-standard-*")
+    record = load_record(folder)
+    stored = read_results("table4", "tiny", trained)["rows"]
+    for result in record.results:
+        row = row_of(stored, {"seed": 1, "name": result.name})
+        assert row["method"] == result.method and row["n_train"] == record.data.n_train
+        assert row["last"]["label_precision"] == pytest.approx(
+            result.curves.label_precision[-1], abs=1e-6
+        )
+        assert "epoch" not in row["last"] and row["best"]["epoch"] == result.best.epoch
+        assert row["keep_rate"] == pytest.approx(result.schedule.keep_rate, abs=1e-6)
+        assert row["seconds"] == row["cost"]["final_seconds"] == round(result.seconds, 6)
+        assert row.get("transition_error") == pytest.approx(result.transition_error, abs=1e-6)
+        assert set(row["cost"]) == {"candidate_epochs", "full_trainings", "final_seconds"}
 
 
 def test_what_is_there_is_not_trained_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +259,7 @@ def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
     rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
     found = read_results("table4", "tiny", trained)["rows"]
     for row in rows:
-        same = common.row_of(found, {"seed": row["seed"], "name": "standard"})
+        same = row_of(found, {"seed": row["seed"], "name": "standard"})
         assert same is not None
         # Other numbers of threads may round differently: a few samples of 359.
         for ours, theirs in zip(
@@ -273,22 +298,23 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", ["desk", "paper"])
 def test_protocols_ask_for_known_things(protocol: str) -> None:
     for table in (*TABLES, table7.TABLE):
-        found = table.protocol(protocol)
-        assert found.config().epochs == found.epochs
-        assert found.data in common.DATA_SETS
+        asked = table.protocol(protocol)
+        assert asked.training_config().epochs == asked.epochs
+        assert asked.search_config("basis").sampler == asked.sampler
+        assert asked.data in common.DATA_SETS
         for arm in table.arms:
-            assert not arm.paper or ("pairflip:0.45", arm.paper) in paper_numbers(
-                table.paper, found.data
+            assert not arm.paper_label or ("pairflip:0.45", arm.paper_label) in paper_numbers(
+                table.paper_file, asked.data
             )
-    for group in fig1.protocol_named(protocol).factors.values():
-        assert fig1.protocol_named(protocol).base in group.values()
+    for values in fig1.get_protocol(protocol).factors.values():
+        assert fig1.get_protocol(protocol).base in values.values()
 
 
 # Numbers ---------------------------------------------------------------------------------------
 
 
 def test_the_examples_in_docstrings() -> None:
-    tried = doctest.testmod(common)
+    tried = doctest.testmod(rows_module)
     assert tried.attempted and not tried.failed
 
 
@@ -317,8 +343,8 @@ def test_tables_equal_what_the_rows_give_by_hand(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    assert common.in_words(*common.mean_std([93.684])) == "93.68"
-    mean, std = common.mean_std([1.0, 2.0, 4.0])
+    assert in_words(*mean_std([93.684])) == "93.68"
+    mean, std = mean_std([1.0, 2.0, 4.0])
     assert (mean, std) == (pytest.approx(7 / 3), pytest.approx(statistics.stdev([1, 2, 4])))
 
 
@@ -466,7 +492,7 @@ def test_claims_about_memorisation(tmp_path: Path) -> None:
     write_made_up(tmp_path)
     found = read_results(fig1.NAME, "desk", tmp_path)
     assert found is not None
-    source = Source("f", "memorisation", found["rows"], memorisation=fig1.protocol_named("desk"))
+    source = Source("f", "memorisation", found["rows"], memorisation=fig1.get_protocol("desk"))
     assert verdicts(source)["rises_then_falls"] == HELD
     assert verdicts(replace(source, rows=found["rows"][:1]))["rises_then_falls"] == IN_PART
     for row in found["rows"]:
@@ -519,14 +545,14 @@ def test_the_error_is_that_of_the_best_schedule_found(searched) -> None:
 
 
 def test_samplers_start_alike_and_learn(searched) -> None:
-    """Those of one family draw the same first batch; only a told sampler can tell them apart."""
+    """The five ablated samplers draw the same first batch; what they are told makes them differ."""
     _, rows = searched
-    of = {(r["arm"], r["target"], r["seed"]): r["rmse"] for r in rows}
-    family = ("ng-paper", "ng-ranks", "ng-parameters", "process", "ng")
+    rmse = {(r["arm"], r["target"], r["seed"]): r["rmse"] for r in rows}
+    ablation = ("ng-paper", "ng-ranks", "ng-parameters", "process", "ng")
     for target in fig3.TARGETS:
-        assert len({of[arm, target, 0][0] for arm in family}) == 1
-    for other in family[:-1]:
-        assert any(of[other, t, s] != of["ng", t, s] for t in fig3.TARGETS for s in (0, 1))
+        assert len({rmse[arm, target, 0][0] for arm in ablation}) == 1
+    for other in ablation[:-1]:
+        assert any(rmse[other, t, s] != rmse["ng", t, s] for t in fig3.TARGETS for s in (0, 1))
 
 
 def test_finished_searches_are_not_repeated(searched, monkeypatch) -> None:
@@ -659,12 +685,11 @@ def test_the_page_is_written_and_found_stale(tmp_path: Path) -> None:
 
 
 def test_the_main_job_goes_on_and_is_shown(tmp_path: Path, monkeypatch, capsys) -> None:
-    search = {"budget": 2, "restarts": 2}
-    small = main_job.Protocol("budget", "b", "constant", search, seeds=1)
+    small = main_job.Protocol("budget", "b", "constant", "2", restarts=2, seeds=1)
     monkeypatch.setattr(main_job, "PROTOCOLS", (small,))
     monkeypatch.setattr(main_job, "load_data", lambda folder, name: keeprate.load("digits"))
     monkeypatch.setattr(main_job, "EPOCHS", 2)
-    monkeypatch.setitem(common.run_missing.__kwdefaults__, "results", tmp_path)
+    monkeypatch.setitem(jobs_module.run_missing.__kwdefaults__, "results", tmp_path)
     words = ["main_job", "--protocol", "budget", "--runs", str(tmp_path / "runs")]
     assert command.main(words) == 0
     assert "symmetric:0.5, 0: searched " in capsys.readouterr().out
@@ -675,9 +700,11 @@ def test_the_main_job_goes_on_and_is_shown(tmp_path: Path, monkeypatch, capsys) 
         assert command.main(words) == 0
     assert read_results("main_job", "budget", tmp_path)["rows"] == rows
     record = load_record(tmp_path / "runs" / "main_job-budget-pairflip-0.45-seed0")
-    accuracy = record["results"][0]["last"]["test_accuracy"]
+    accuracy = record.results[0].last.test_accuracy
     assert rows[1]["results"]["searched"]["last"]["test_accuracy"] == accuracy
-    assert rows[1]["finalists"] == record["finalists"] and len(rows[1]["trials"]) == 2
+    assert rows[1]["finalists"] == [list(numbers) for numbers in record.finalists]
+    assert [trial["value"] for trial in rows[1]["trials"]] == [t.value for t in record.trials]
+    assert record.config["model"] == "mlp" and len(rows[1]["trials"]) == 2
     page = " ".join(results.text(tmp_path).split())
     assert "searches of 2 trials; each final training the best of 2 by validation, which" in page
     assert f"searched R(t) | {100 * accuracy:.2f} |" in page.replace("**", "")
@@ -730,6 +757,55 @@ def test_figures_are_png_and_svg(tmp_path: Path, module) -> None:
     first = svg.read_bytes()
     module.draw("desk", results=tmp_path, images=tmp_path / "images")
     assert svg.read_bytes() == first
+
+
+# The committed results -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        *(
+            pytest.param(
+                partial(table.run, table.protocol("desk"), data="", runs=""), id=table.name
+            )
+            for table in results.COMPARISONS
+        ),
+        *(
+            pytest.param(partial(main_job.run, protocol, data="", runs=""), id=protocol.name)
+            for protocol in main_job.PROTOCOLS
+            if protocol.name not in ("trials", "budget-decay")
+        ),
+        pytest.param(partial(fig1.run, fig1.get_protocol("desk"), data="", runs=""), id="fig1"),
+        pytest.param(fig3.run, id="fig3"),
+        pytest.param(partial(fig6.run, data=""), id="fig6"),
+    ],
+)
+def test_committed_results_are_of_the_protocols_in_the_code(go_on) -> None:
+    """An item refuses rows of another protocol; without seeds it only reads its file."""
+    assert go_on(seeds=0)
+
+
+def test_the_main_jobs_first_results_are_of_earlier_presets() -> None:
+    stored = read_results("main_job", "trials")["protocol"]
+    now = main_job.get_protocol("trials").as_row()
+    changed = {name for name in now if stored.get(name) != now[name]}
+    assert changed == {"warm_start", "finalists"} and stored["warm_start"] is True
+
+
+def test_experiments_use_the_public_api_only() -> None:
+    """Names of `keeprate`, or of a package's stub; modules inside packages are private."""
+    root = Path(common.__file__).parents[1]
+    files = [
+        file
+        for name in ("experiments", "benchmarks", "examples")
+        for file in sorted((root / name).glob("*.py"))
+    ]
+    assert len(files) > 30
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for name in imports_of(tree, file.stem):
+            assert "." not in name, f"{file.name} imports keeprate.{name}"
 
 
 # Real data -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from .proposals import tell as tell
 from .pruners import get_pruner as get_pruner
 from .pruners import quiet as quiet
 from .sampler import NaturalGradientSampler as NaturalGradientSampler
+from .search_run import MOST_FINALISTS as MOST_FINALISTS
 from .search_run import search as search
 from .study import open_study as open_study
 from .study import ranked as ranked
