@@ -135,19 +135,14 @@ checkpoint_seconds
         return replace(run, study=find_study(setup.folder))
 
     own_plan = Plan("searched", f"{method.label}, searched R(t)", method, ())
-    if record.trial_counts is None:
+    counts = record.trial_counts
+    if counts is None:
         n_networks = sum(networks_trained(plan.method) for plan in (own_plan, *compared))
         n_finals = restarts * n_networks / networks_trained(method)
-        counts = _trial_counts(limit, search_config)
-        if limit.unit == "seconds":
-            counts = _counts(affordable(limit.amount, setup, method, n_finals=n_finals))
+        counts = _affordable_trials(limit, search_config, setup, method, n_finals)
         record = replace(record, trial_counts=counts)
         if setup.folder is not None:
-            # After a kill a time would buy another number of trials.
-            save_record(setup.folder, record)
-    else:
-        counts = record.trial_counts
-
+            save_record(setup.folder, record)  # after a kill a time would buy another number
     proposals = _proposals(search_config, config, counts, seed)
     record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
@@ -194,6 +189,15 @@ def _trial_counts(budget: Budget, search_config: SearchConfig) -> TrialCounts:
         n_earlier = len(search_config.earlier)
         return TrialCounts(math.floor(LEAST_TRAININGS) + n_earlier, 0)
     return _counts(budget.amount, confirm=search_config.confirm)
+
+
+def _affordable_trials(
+    limit: Budget, search_config: SearchConfig, setup: Setup, method: Method, n_finals: float
+) -> TrialCounts:
+    """How many trials the budget buys on this machine, besides `n_finals` final trainings."""
+    if limit.unit == "seconds":
+        return _counts(affordable(limit.amount, setup, method, n_finals=n_finals))
+    return _trial_counts(limit, search_config)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
