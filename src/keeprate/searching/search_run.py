@@ -107,6 +107,7 @@ checkpoint_seconds
     InputError
         If an argument cannot be used.
     """
+    # 1. Check all arguments.
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
     method, limit = _searchable(method), _checked_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
@@ -125,6 +126,7 @@ checkpoint_seconds
         tensorboard=tensorboard,
     )
 
+    # 2. Open the run folder.
     options = _options(method, limit, search_config) | {
         "baselines": baselines_in_config(baselines),
         "restarts": restarts,
@@ -134,6 +136,7 @@ checkpoint_seconds
     if (run := finished_run(setup, record)) is not None:
         return replace(run, study=find_study(setup.folder))
 
+    # 3. Plan the trials.
     own_plan = Plan("searched", f"{method.label}, searched R(t)", method, ())
     counts = record.trial_counts
     if counts is None:
@@ -144,8 +147,11 @@ checkpoint_seconds
         if setup.folder is not None:
             save_record(setup.folder, record)  # after a kill a time would buy another number
     proposals = _proposals(search_config, config, counts, seed)
+
+    # 4. Train the trials, rank their schedules.
     record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
+    # 5. Train the best schedules to the end.
     own_plan = replace(own_plan, schedules=schedules[:n_finalists])
     record = replace(record, finalists=record.finalists[:n_finalists])
     cost = _cost(record, config.epochs)
