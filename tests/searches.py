@@ -16,11 +16,12 @@ SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines": False}
 RESEARCH = {field.name for field in fields(SearchConfig) if field.init}
 
 
-def search(data: keeprate.Data, *, trials: int, **options: Any) -> keeprate.Run:
+def search(data: keeprate.Data, *, trials: int | None = None, **options: Any) -> keeprate.Run:
     """`keeprate.search` of so many trials, with the words of `SearchConfig` among the options."""
     research = {name: options.pop(name) for name in RESEARCH & options.keys()}
-    search_config = SearchConfig(**research)
-    return keeprate.search(data, budget=f"{trials}trials", search_config=search_config, **options)
+    if trials is not None:
+        options["budget"] = f"{trials}trials"
+    return keeprate.search(data, search_config=SearchConfig(**research), **options)
 
 
 def essence(record: keeprate.records.RunRecord) -> dict[str, Any]:

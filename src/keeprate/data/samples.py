@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+LabelStatus: TypeAlias = Literal["clean", "noisy", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Split:
         Which rows of its source these are, counted from 0; left out, all of them in order.
     names : tuple of N str
         What people know each sample by: its file, or the text it came from; empty if nothing.
+    label_status : {"clean", "noisy", "unknown"}
+        What is known of the labels: free of the noise of the training labels, as wrong as these,
+        or nothing.
+    origin : str
+        The split of the source whose rows `rows` counts.
     """
 
     inputs: Tensor
@@ -31,6 +39,8 @@ class Split:
     true_labels: Tensor | None = None
     rows: Tensor = None  # type: ignore[assignment]  # filled below: known only with N
     names: tuple[str, ...] = ()
+    label_status: LabelStatus = "unknown"
+    origin: str = "train"
 
     def __post_init__(self) -> None:
         if self.rows is None:

@@ -387,7 +387,7 @@ def _finish(name: str, raw: dict[str, _Raw]) -> Loaded:
     for split, part in raw.items():
         y = torch.from_numpy(next(remaining))
         true = None if part.true_labels is None else torch.from_numpy(next(remaining))
-        splits[split] = Split(tensors[split], y, true, names=part.names)
+        splits[split] = Split(tensors[split], y, true, names=part.names, origin=split)
         if tensors[split].shape[1:] != tensors["train"].shape[1:]:
             shapes = f"{tuple(tensors['train'].shape[1:])} and {tuple(tensors[split].shape[1:])}"
             raise invalid(f"train and {split} inputs", "be of one shape", shapes, "resize them")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from keeprate.data.samples import Loaded, Split
+from keeprate.data.samples import LabelStatus, Loaded, Split
 from keeprate.data.sources import load
 from keeprate.errors import invalid
 from keeprate.noise import Noise, noise_rate
@@ -37,18 +37,8 @@ class Data:
         Of the source.
     noise : str
         What was injected, as `Noise.parse` reads it.
-    validation_labels : str
-        "clean" if they are known to be free of the noise of the training labels, "noisy" if they
-        are as wrong as those (cut from the training samples, or said to be so), "as given" of a
-        validation set that says no more.
     validation_from : str
         Where the validation samples come from, in words.
-    test_labels : str
-        The same of the test samples; "noisy" if they were cut from training samples of which
-        nothing more is known: accuracy against these labels is not the true one.
-    doubted : tuple of str
-        The splits whose labels are to be doubted: "train", and those that were cut from the same
-        samples and are as noisy.
     input_columns : tuple of str
         The columns that the inputs came from, where the source is a table.
     """
@@ -59,10 +49,7 @@ class Data:
     class_names: tuple[str, ...]
     name: str = "data"
     noise: str = "none"
-    validation_labels: str = "as given"
     validation_from: str = "given"
-    test_labels: str = "as given"
-    doubted: tuple[str, ...] = ("train",)
     input_columns: tuple[str, ...] = ()
 
     @property
@@ -71,7 +58,7 @@ class Data:
 
         "accuracy", or where the labels are noisy "determinant" (`keeprate.noise.inference`).
         """
-        return "determinant" if self.validation_labels == "noisy" else "accuracy"
+        return "determinant" if self.validation.label_status == "noisy" else "accuracy"
 
     @property
     def n_classes(self) -> int:
@@ -85,9 +72,10 @@ class Data:
 
     @property
     def doubted_splits(self) -> list[Split]:
-        """The splits called `doubted`, without a test split that is not there."""
-        splits = (getattr(self, name) for name in self.doubted)
-        return [split for split in splits if split is not None]
+        """The training split, and each split that was cut from its samples and is as noisy."""
+        others = [split for split in (self.validation, self.test) if split is not None]
+        same = [one for one in others if one.origin == self.train.origin]
+        return [self.train, *(one for one in same if one.label_status == "noisy")]
 
     @property
     def noise_rate(self) -> float | None:
@@ -110,24 +98,6 @@ class Data:
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the facts that a run record keeps, as JSON takes them."""
-        return {
-            "name": self.name,
-            "n_train": len(self.train),
-            "n_validation": len(self.validation),
-            "n_test": 0 if self.test is None else len(self.test),
-            "n_classes": self.n_classes,
-            "class_names": list(self.class_names),
-            "input_shape": list(self.input_shape),
-            "noise": self.noise,
-            "noise_rate": self.noise_rate,
-            "validation_labels": self.validation_labels,
-            "criterion": self.criterion,
-            "validation_from": self.validation_from,
-            "test_labels": self.test_labels,
-        }
 
 
 def prepare(
@@ -221,37 +191,30 @@ def prepare(
         return [train, *others]
 
     # Of labels of which nothing is known: as wrong as those that they were cut from.
-    unknown = "noisy" if len(loaded.splits) == 1 else "as given"
+    status: LabelStatus = "noisy"
+    unknown: LabelStatus = "noisy" if len(loaded.splits) == 1 else "unknown"
     if validation == "noisy":
         train, held_out, test, origin = _split_noisy(
             loaded.splits, prepared, seed, n_validation, n_test
         )
-        labels = "noisy"
     else:
         train, held_out, test, origin = _split(loaded.splits, seed, n_validation, n_test)
         (train,) = prepared(train)
         if injected or held_out.true_labels is not None:
-            labels, held_out = "clean", _with_true_labels(held_out)
+            status, held_out = "clean", _with_true_labels(held_out)
         else:
-            labels = unknown
+            status = unknown
     known = injected or (test is not None and test.true_labels is not None)
-    test_labels = "clean" if known else unknown
-    doubted = ["train"]
-    if labels == "noisy" and len(loaded.splits) < 3:  # else they are rows of another source
-        doubted.append("validation")
-    if test is not None and test_labels == "noisy":
-        doubted.append("test")
+    if test is not None:
+        test = replace(_with_true_labels(test), label_status="clean" if known else unknown)
     return Data(
-        train=train,
-        validation=held_out,
-        test=None if test is None else _with_true_labels(test),
+        train=replace(train, label_status="noisy" if injected else train.label_status),
+        validation=replace(held_out, label_status=status),
+        test=test,
         class_names=loaded.class_names,
         name=loaded.name,
         noise=str(noise) if noise is not None else "none",
-        validation_labels=labels,
         validation_from=origin,
-        test_labels=test_labels,
-        doubted=tuple(doubted),
         input_columns=loaded.input_columns,
     )
 
@@ -368,7 +331,14 @@ def part(split: Split, chosen: IntArray) -> Split:
     index = torch.from_numpy(np.sort(chosen))
     true = None if split.true_labels is None else split.true_labels[index]
     names = tuple(split.names[i] for i in index.tolist()) if split.names else ()
-    return Split(split.inputs[index], split.labels[index], true, split.rows[index], names)
+    return replace(
+        split,
+        inputs=split.inputs[index],
+        labels=split.labels[index],
+        true_labels=true,
+        rows=split.rows[index],
+        names=names,
+    )
 
 
 def _corrupted(splits: Sequence[Split], noise: Noise, n_classes: int, seed: int) -> list[Split]:

@@ -141,7 +141,7 @@ def train(
     options = {
         "method": method.name,
         "method_fingerprint": method.fingerprint(),
-        "schedule": [_schedule_in_config(one) for one in schedules],
+        "schedule": "auto" if len(schedules) > 1 else _rates(schedules),
         "baselines": baselines_in_config(baselines),
         "restarts": check_restarts(restarts),
         "noise_rate": noise_rate,
@@ -186,8 +186,8 @@ def _automatic_schedules(
     return by_rate, everything
 
 
-def _schedule_in_config(schedule: Schedule | None) -> str | list[float]:
-    return "auto" if schedule is None else schedule.keep_rate.tolist()
+def _rates(schedules: Sequence[Schedule | None]) -> list[float]:
+    return [rate for one in schedules if one is not None for rate in one.keep_rate.tolist()]
 
 
 def _known_schedule(schedule: Schedule | None, record: RunRecord, epochs: int) -> Schedule:
