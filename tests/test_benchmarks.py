@@ -176,7 +176,8 @@ def test_all_train_and_are_tested_on_the_same_samples():
         noisy_validation.prepared("digits", "pairflip:0.3", 1, 500, clean=clean)
         for clean in (True, False)
     )
-    assert clean.validation_labels == "clean" and noisy.validation_labels == "noisy"
+    assert clean.validation.label_status == "clean"
+    assert noisy.validation.label_status == "noisy"
     for split in ("train", "test"):
         one, other = getattr(clean, split), getattr(noisy, split)
         assert one.rows.tolist() == other.rows.tolist()
