@@ -63,11 +63,13 @@ def train_command(schedule: ScheduleOption, options: RunOptions) -> None:
 def _check_names(options: RunOptions) -> None:
     """Refuse names that only PyTorch's side knows, before the data are loaded."""
     from keeprate.engine import get_method, get_model
-    from keeprate.runs import get_baselines
 
-    get_baselines(options.baselines, get_method(options.method))
+    method = get_method(options.method)
     get_model(options.model)
     options.training_config().resolve_device()
+    from keeprate.runs import get_baselines
+
+    get_baselines(options.baselines, method)
 
 
 def _complete(start: Callable[..., Run], options: RunOptions, **own: Any) -> None:

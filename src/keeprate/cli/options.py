@@ -281,11 +281,9 @@ def check_source(source: str) -> None:
     # A path in a folder that exists is a mistyped path, not a question for the Hub.
     is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.exists()
     if is_file_name or not is_hub_name:
-        remedy = (
-            "this is neither a path nor a known name (digits, or owner/name on the Hugging Face "
-            "Hub): check the spelling"
-        )
-        raise invalid("DATA", "be a path or a known name", source, remedy)
+        requirement = "be digits, a file, a folder, or owner/name on the Hugging Face Hub"
+        remedy = "it is neither a path nor a known name: check the spelling"
+        raise invalid("DATA", requirement, source, remedy)
 
 
 def check_out(folder: str) -> None:
