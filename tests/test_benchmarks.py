@@ -51,7 +51,7 @@ def test_every_schedule_has_a_full_and_two_short_trainings(made):
 
 def test_what_is_trained_is_not_trained_again(made, monkeypatch):
     rows, folder = made
-    monkeypatch.setattr(schedule_bench, "train_schedules", None)
+    monkeypatch.setattr(schedule_bench, "train_candidates", None)
     data = schedule_bench.load_setting(DIGITS, "")
     study = schedule_bench.train_source(DIGITS, data, "random", 25, folder / "random")
     assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:25]
