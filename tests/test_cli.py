@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 import keeprate as keeprate_package
-from keeprate import records
+from keeprate import records, report
 from keeprate.cli import commands, console, options
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
@@ -28,6 +28,7 @@ from keeprate.records.label_quality import LabelQuality
 from keeprate.records.record import load_record
 
 QUICK = ["--epochs", "1", "--batch-size", "16"]
+FLOWERS = ["--budget", "3trials", "--epochs", "8", "--batch-size", "12", "--learning-rate", "0.02"]
 
 
 def keeprate(*arguments, capsys=None):
@@ -60,42 +61,27 @@ def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     data = write_csv(folder / "flowers.csv", flowers())
     out = folder / "run"
-    code, _ = keeprate(
-        "search",
-        data,
-        "--out",
-        out,
-        "--budget",
-        "3trials",
-        "--epochs",
-        8,
-        "--batch-size",
-        12,
-        "--learning-rate",
-        0.02,
-    )
+    code, _ = keeprate("search", data, "--out", out, *FLOWERS)
     assert code == 0
     return data, out
 
 
-def test_search_writes_the_run_folder_and_prints_the_table(tmp_path, capsys):
+def test_search_writes_the_run_folder_and_prints_plain_lines(tmp_path, capsys):
     out = tmp_path / "run"
     code, output = keeprate(
-        "search",
-        "digits",
-        "--noise",
-        "symmetric:0.5",
-        "--budget",
-        "2trials",
-        "--epochs",
-        2,
-        "--out",
-        out,
-        capsys=capsys,
-    )
+        "search", "digits", "--noise", "symmetric:0.5", "--budget", "2trials", "--epochs", 2,
+        "--out", out, capsys=capsys,
+    )  # fmt: skip
     assert code == 0
-    for words in ("searched R(t)", "its own R(t)", "Standard", "label", "full trainings"):
-        assert words in output.out
+    for words in (
+        "digits: 1,079 training", "50.4% of the training labels wrong", "searched R(t)",
+        "its own R(t)", "Standard", "label", "full trainings", f"written to {out}: report.html",
+    ):  # fmt: skip
+        assert words in " ".join(output.out.split()), words
+    assert "\x1b" not in output.out + output.err and "\r" not in output.out + output.err
+    assert all(len(line) <= 80 or str(out) in line for line in output.out.splitlines())
+    assert re.search(r"^search: 100 %, best validation accuracy [\d.]+ %$", output.err, re.M)
+    assert re.search(r"^final training: 100 %$", output.err, re.M)
     names = {path.name for path in out.iterdir()}
     assert names >= {
         "record.json", "schedule.csv", "model.safetensors", "label_quality.csv", "study.db",
@@ -207,9 +193,9 @@ def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypa
     )
     monkeypatch.chdir(tmp_path)
     code, output = keeprate(
-        "search", "digits", "--method", "own_method:mine", "--budget", "3trials", *QUICK, "--out", "run",
-        "--baselines", "none", "--noise", "asymmetric-mnist:0.4", "--pruner", "halving",
-        capsys=capsys,
+        "search", "digits", "--method", "own_method:mine", "--budget", "3trials", *QUICK,
+        "--out", "run", "--baselines", "none", "--noise", "asymmetric-mnist:0.4",
+        "--pruner", "halving", capsys=capsys,
     )  # fmt: skip
     assert code == 0
     assert load_record("run").results[0].label == "Mine, searched R(t)"
@@ -234,8 +220,8 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     code, _ = keeprate(
-        "search", "digits", "--model", "own_model:build", "--budget", "2trials", *QUICK, "--out", "run",
-        "--baselines", "none", "--noise", "pairflip:0.2",
+        "search", "digits", "--model", "own_model:build", "--budget", "2trials", *QUICK,
+        "--out", "run", "--baselines", "none", "--noise", "pairflip:0.2",
     )  # fmt: skip
     assert code == 0
     assert keeprate("predict", "run", "digits")[0] == 0
@@ -553,10 +539,8 @@ def hear_interrupts():
     ("event", "place"),
     [
         ("import", "typer"),
-        ("import", "optuna"),
         ("import", "torch"),
         ("open", "digits.csv"),
-        ("open", "record.json"),
         ("sqlite3.connect", "study.db"),
     ],
 )
@@ -567,20 +551,22 @@ def test_ctrl_c_is_one_line_at_any_moment(event, place, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", STOPPED)
 
 
-def test_ctrl_c_during_training_and_the_same_command_again(tmp_path):
-    line = [sys.executable, "-m", "keeprate", "search", "digits", "--out", str(tmp_path / "run")]
-    line += ["--budget", "2trials", "--baselines", "none", "--epochs", "60"]
+def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, capsys):
+    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "30"]
+    line += ["--budget", "2trials", "--baselines", "none", "--restarts", "1"]
+    command = [sys.executable, "-m", "keeprate", *line]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(line, **pipes, preexec_fn=hear_interrupts) as process:
+    with subprocess.Popen(command, **pipes, preexec_fn=hear_interrupts) as process:
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         shown, errors = process.communicate()
     assert first.startswith("search: ") and process.returncode == 130
     assert errors.endswith(STOPPED) and "Traceback" not in errors
     assert "written to" not in shown
-    again = subprocess.run(line, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "written to" in again.stdout and load_record(tmp_path / "run").finished
+    assert not load_record(tmp_path / "run").finished
+    code, output = keeprate(*line, capsys=capsys)
+    assert code == 0 and "written to" in output.out
+    assert load_record(tmp_path / "run").finished
 
 
 def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
@@ -598,32 +584,24 @@ def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
 # What is shown ------------------------------------------------------------------------------------
 
 
-def test_a_piped_run_shows_lines_of_plain_text(tmp_path, capsys):
-    code, output = keeprate(
-        "search", "digits", "--noise", "symmetric:0.2", "--out", tmp_path, "--budget", "2trials",
-        *QUICK, capsys=capsys,
-    )  # fmt: skip
-    assert code == 0
-    assert "\x1b" not in output.out + output.err and "\r" not in output.out + output.err
-    assert max(map(len, output.out.splitlines())) <= 80 or str(tmp_path) in output.out
-    assert re.search(r"^search: 100 %, best validation accuracy [\d.]+ %$", output.err, re.M)
-    assert re.search(r"^final training: 100 %$", output.err, re.M)
-    for words in (
-        "digits: 1,079 training",
-        "20.2% of the training labels",
-        "written to",
-        "report.html",
-    ):
-        assert words in output.out
-
-
 def test_quiet_prints_the_closing_table_only(tmp_path, capsys):
-    line = ["search", "digits", "--out", tmp_path, "--budget", "2trials", *QUICK, "--quiet"]
-    code, output = keeprate(*line, capsys=capsys)
+    line = ["search", "digits", "--noise", "symmetric:0.2", "--out", tmp_path, "--quiet"]
+    code, output = keeprate(*line, "--budget", "2trials", *QUICK, capsys=capsys)
     assert code == 0 and output.err == ""
     lines = output.out.splitlines()
-    assert "test accuracy" in lines[1] and lines[0][0] == "┏" and lines[-1][0] == "└"
-    assert all(line[0] in "┏┃┡│└" for line in lines)
+    assert "test accuracy" in lines[1]
+    assert all(line[0] in "┏┃┡│└" and len(line) <= 80 for line in lines)
+
+
+def test_a_warning_of_the_table_is_shown_even_if_quiet(table_run, monkeypatch, capsys):
+    data, out = table_run
+    line = ["search", data, "--out", out, *FLOWERS]
+    monkeypatch.setattr(report, "noisy_test_in_words", lambda record: "The test labels are noisy.")
+    for is_quiet in (False, True):
+        code, output = keeprate(*line, *["--quiet"] * is_quiet, capsys=capsys)
+        after = output.out.partition("┘\n")[2]
+        assert code == 0 and after.startswith("The test labels are noisy.\n")
+        assert ("estimated noise rate" in after) != is_quiet
 
 
 def test_a_terminal_shows_bars(monkeypatch):
