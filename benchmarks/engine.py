@@ -195,7 +195,7 @@ def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[
 
 
 def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Population:
-    schedule, method = Schedule([KEEP_RATE]), get_method(METHOD)
+    schedule, method = Schedule(np.array([KEEP_RATE])), get_method(METHOD)
     candidates = [Candidate(number, schedule, method) for number in range(n_candidates)]
     setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
     return new_population(candidates, setup, stream="benchmark")

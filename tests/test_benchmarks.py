@@ -51,7 +51,7 @@ def test_every_schedule_has_a_full_and_two_short_trainings(made):
 
 def test_what_is_trained_is_not_trained_again(made, monkeypatch):
     rows, folder = made
-    monkeypatch.setattr(schedule_bench, "train_schedules", None)
+    monkeypatch.setattr(schedule_bench, "train_candidates", None)
     data = schedule_bench.load_setting(DIGITS, "")
     study = schedule_bench.train_source(DIGITS, data, "random", 25, folder / "random")
     assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:25]
@@ -176,7 +176,8 @@ def test_all_train_and_are_tested_on_the_same_samples():
         noisy_validation.prepared("digits", "pairflip:0.3", 1, 500, clean=clean)
         for clean in (True, False)
     )
-    assert clean.validation_labels == "clean" and noisy.validation_labels == "noisy"
+    assert clean.validation.label_status == "clean"
+    assert noisy.validation.label_status == "noisy"
     for split in ("train", "test"):
         one, other = getattr(clean, split), getattr(noisy, split)
         assert one.rows.tolist() == other.rows.tolist()
