@@ -25,6 +25,7 @@ from benchmarks.replay import Interpolator, Replayed
 from keeprate.schedules.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
+TRIALS = 12  # of each sampler, in two generations
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def made(tmp_path_factory) -> tuple[list[dict], Path]:
     folder = tmp_path_factory.mktemp("schedules")
     data = schedule_bench.load_setting(DIGITS, "")
     rows = []
-    for source, trials in (("random", 25), ("natural-gradient", 20)):
+    for source, trials in (("random", TRIALS), ("natural-gradient", TRIALS)):
         study = schedule_bench.train_source(DIGITS, data, source, trials, folder / source)
         rows += schedule_bench.rows_of(DIGITS, source, study)
     return rows, folder
@@ -41,20 +42,20 @@ def made(tmp_path_factory) -> tuple[list[dict], Path]:
 
 def test_every_schedule_has_a_full_and_two_short_trainings(made):
     rows, _ = made
-    assert len(rows) == 45
+    assert len(rows) == 2 * TRIALS
     for row in rows:
         assert len(row["validation_accuracy"]) == len(row["test_accuracy"]) == 10
         assert [len(row["in_short_0.2"]), len(row["in_short_0.4"])] == [2, 4]
         assert len(row["parameters"]) == 12
-    assert len({tuple(row["parameters"]) for row in rows}) == 45
+    assert len({tuple(row["parameters"]) for row in rows}) == 2 * TRIALS
 
 
 def test_what_is_trained_is_not_trained_again(made, monkeypatch):
     rows, folder = made
-    monkeypatch.setattr(schedule_bench, "train_schedules", None)
+    monkeypatch.setattr(schedule_bench, "train_candidates", None)
     data = schedule_bench.load_setting(DIGITS, "")
-    study = schedule_bench.train_source(DIGITS, data, "random", 25, folder / "random")
-    assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:25]
+    study = schedule_bench.train_source(DIGITS, data, "random", TRIALS, folder / "random")
+    assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:TRIALS]
 
 
 def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
@@ -62,13 +63,13 @@ def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
     path = tmp_path / "bench.parquet"
     other = replace(DIGITS, noise="symmetric:0.2")
     schedule_bench.write(rows, [DIGITS], path)
-    schedule_bench.write([row | {"setting": other.name} for row in rows[:30]], [other], path)
-    schedule_bench.write(rows[:40], [DIGITS], path)  # takes the place of the first
+    schedule_bench.write([row | {"setting": other.name} for row in rows[:15]], [other], path)
+    schedule_bench.write(rows[:20], [DIGITS], path)  # takes the place of the first
     table = pq.read_table(path)
     counts = [table["setting"].to_pylist().count(name) for name in (DIGITS.name, other.name)]
-    assert counts == [40, 30]
+    assert counts == [20, 15]
     assert json.loads(table.schema.metadata[b"settings"])[other.name]["noise"] == "symmetric:0.2"
-    assert replay.read(DIGITS.name, path).errors()["schedules"] == 40
+    assert replay.read(DIGITS.name, path).errors()["schedules"] == 20
 
 
 def test_criteria_are_compared_with_the_test_accuracy(made):
@@ -176,7 +177,8 @@ def test_all_train_and_are_tested_on_the_same_samples():
         noisy_validation.prepared("digits", "pairflip:0.3", 1, 500, clean=clean)
         for clean in (True, False)
     )
-    assert clean.validation_labels == "clean" and noisy.validation_labels == "noisy"
+    assert clean.validation.label_status == "clean" and clean.criterion == "accuracy"
+    assert noisy.validation.label_status == "noisy" and noisy.criterion == "determinant"
     for split in ("train", "test"):
         one, other = getattr(clean, split), getattr(noisy, split)
         assert one.rows.tolist() == other.rows.tolist()
