@@ -1,21 +1,21 @@
 """How fast is lockstep training? `python -m benchmarks.engine [--data FOLDER] [--out FILE]`.
 
-One run measures, in turns so that a noisy machine is noisy to all:
+A run measures these in turns, so that other work on the machine disturbs all alike:
 
-reference   the loop as this literature's releases have it: a `Dataset` that makes a PIL image and
-            then a tensor of each sample, a `DataLoader`, two modules, two optimisers, argsort
+reference   the loop of this literature's releases: a `Dataset` that makes a PIL image and then a
+            tensor of each sample, a `DataLoader`, two modules, two optimisers, argsort
 plain       a good in-memory PyTorch loop: uint8 tensors, two modules, fused Adam, index selection
 keeprate    `train_step` on K stacked candidates, as `keeprate search` runs it
 matmul      the rate of a 2048 x 2048 matrix product
-adam        the optimiser's step alone, which is bound by memory; products at that rate and this are
-            the floor, what a train step takes at least
+adam        the optimiser's step alone, which memory limits; the products at the matmul rate and
+            this step are the floor, the least time of a train step
 aged        keeprate's step after four epochs, with and without its care for denormal numbers
 
-Everything in float32; where "auto" trains in bfloat16, keeprate in that too, beside its rate.
+All in float32; where "auto" trains in bfloat16, keeprate in bfloat16 too, beside the bfloat16 rate.
 All are Co-teaching with two networks, MLP 784-256-10, batch 128, Adam. Times are seconds per
-candidate-epoch (469 steps of two networks), medians over the rounds; ratios are within a round.
-keeprate asks glibc to keep freed memory (`mallopt`), from which the rivals gain too from the second
-round on: it holds for the whole process.
+candidate-epoch (469 steps of two networks), medians over the rounds. Ratios are taken in a round.
+keeprate asks glibc to keep freed memory (`mallopt`). That holds for the whole process, and so the
+rivals gain too from the second round on.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ AGE, AGED_CANDIDATES = 1876, 10  # four epochs of MNIST
 
 
 def flops_per_sample(precision: str, device: torch.device) -> float:
-    """Of one network: forward and weight gradient of both layers, input gradient of the second.
+    """Count those of one network: forward, weight gradients, input gradient of the second layer.
 
     The first layer's weight gradient needs the selected samples only; keeprate leaves the others
     out in float32 on a CPU.
@@ -72,7 +72,7 @@ def flops_per_sample(precision: str, device: torch.device) -> float:
 
 
 class OneByOne(Dataset[tuple[torch.Tensor, int, int]]):
-    """A sample at a time, by way of PIL, as torchvision's MNIST with ToTensor does it."""
+    """One sample at a time by way of PIL, as torchvision's MNIST with ToTensor gives it."""
 
     def __init__(self, data: Data) -> None:
         self.images = data.train.inputs[:, 0].numpy()
@@ -105,8 +105,8 @@ def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> f
             np.argsort(F.cross_entropy(out, labels, reduction="none").detach().cpu().numpy())
             for out in outputs
         ]
-        for out, optimizer, chosen in zip(outputs, optimizers, reversed(order), strict=True):
-            index = torch.from_numpy(chosen[:n_keep].copy()).to(device)
+        for out, optimizer, ranked in zip(outputs, optimizers, reversed(order), strict=True):
+            index = torch.from_numpy(ranked[:n_keep].copy()).to(device)
             loss = F.cross_entropy(out[index], labels[index])
             optimizer.zero_grad()
             loss.backward()
@@ -128,13 +128,13 @@ def plain(data: Data, device: torch.device, n_steps: int) -> float:
         x, y = inputs[index].float().div_(255), labels[index]
         outputs = [net(x) for net in networks]
         with torch.no_grad():
-            chosen = [
+            kept = [
                 F.cross_entropy(out, y, reduction="none").topk(n_keep, largest=False).indices
                 for out in outputs
             ]
-        for out, optimizer, keep in zip(outputs, optimizers, reversed(chosen), strict=True):
+        for out, optimizer, peer_kept in zip(outputs, optimizers, reversed(kept), strict=True):
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(out[keep], y[keep]).backward()
+            F.cross_entropy(out[peer_kept], y[peer_kept]).backward()
             optimizer.step()
 
     return _seconds_per_step(step, n_steps, device)
@@ -169,9 +169,9 @@ class _Lockstep:
 
 
 def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[str, Any]:
-    """Seconds per candidate-epoch after `AGE` steps: as keeprate trains, without `sweep_tiny`.
+    """Seconds per candidate-epoch after `AGE` steps, with `sweep_tiny` and without it.
 
-    Units that no sample reaches any more have moments that decay to denormal numbers.
+    The moments of a unit that no sample reaches any more decay to denormal numbers.
     """
     steps = [_Lockstep(data, device, AGED_CANDIDATES, precision) for _ in range(2)]
     for number in range(AGE):
@@ -182,8 +182,8 @@ def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[
     seconds: list[list[float]] = [[], []]
     for _ in range(rounds):
         sweep_tiny(steps[0].population.optimizer)
-        for step, found in zip(steps, seconds, strict=True):
-            found.append(_seconds_per_step(step, 20, device))
+        for step, times in zip(steps, seconds, strict=True):
+            times.append(_seconds_per_step(step, 20, device))
     return {
         "steps before": AGE,
         "seconds_per_candidate_epoch": {
@@ -195,14 +195,14 @@ def aged(data: Data, device: torch.device, rounds: int, precision: str) -> dict[
 
 
 def _population(data: Data, config: TrainingConfig, n_candidates: int) -> Population:
-    schedule, method = Schedule([KEEP_RATE]), get_method(METHOD)
+    schedule, method = Schedule(np.array([KEEP_RATE])), get_method(METHOD)
     candidates = [Candidate(number, schedule, method) for number in range(n_candidates)]
     setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
     return new_population(candidates, setup, stream="benchmark")
 
 
 def optimizer_step(data: Data, device: torch.device, n_steps: int, n_candidates: int) -> float:
-    """Seconds of Adam's step alone: it reads four and writes three numbers for each weight."""
+    """Seconds of Adam's step alone, which reads four numbers and writes three for each weight."""
     config = TrainingConfig(epochs=1, batch_size=BATCH, device=str(device))
     population = _population(data, config, n_candidates)
     for parameter in population.networks.parameters():
@@ -213,7 +213,7 @@ def optimizer_step(data: Data, device: torch.device, n_steps: int, n_candidates:
 def matmul_rate(
     device: torch.device, precision: str = "float32", size: int = 2048, repeats: int = 5
 ) -> float:
-    """FLOP/s of a square matrix product, the median of some repeats."""
+    """FLOP/s of a square matrix product, the median of the repeats."""
     a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
     rates = []
     for _ in range(repeats + 1):
@@ -271,36 +271,21 @@ def _wait(device: torch.device) -> None:
 
 
 def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[str, Any]:
-    """All contestants, `rounds` times in turns."""
+    """Measure all loops, `rounds` times in turns."""
     candidates = [1, 10, 40] + ([100, 200] if device.type == "cuda" else [])
-    own = TrainingConfig().resolve_precision(device)
-    precisions = list(dict.fromkeys(["float32", own]))
-    contestants: dict[str, tuple[int, Callable[[], float]]] = {
-        "reference, in process": (1, lambda: reference(data, device, 40, 0)),
-        "reference, 2 workers": (1, lambda: reference(data, device, 40, 2)),
-        "plain": (1, lambda: plain(data, device, 150)),
-    }
-    for precision in precisions:
-        for k in candidates:
-            run = partial(lockstep, data, device, max(12, 200 // k), k, precision)
-            contestants[_ours(k, precision)] = (k, run)
-    for k in candidates:
-        contestants[_adam(k)] = (k, partial(optimizer_step, data, device, max(12, 200 // k), k))
+    precisions = list(dict.fromkeys(["float32", TrainingConfig().resolve_precision(device)]))
+    loops = _loops(data, device, candidates, precisions)
     steps = len(data.train) // BATCH
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
     rates: dict[str, list[float]] = {precision: [] for precision in precisions}
     for _ in range(rounds):
-        for name, (k, run_one) in contestants.items():
+        for name, (k, seconds_per_step) in loops.items():
             for precision in precisions:
                 rates[precision].append(matmul_rate(device, precision))
-            seconds[name].append(run_one() * steps / k)
-    fastest_reference = [
-        min(a, b)
-        for a, b in zip(
-            seconds["reference, in process"], seconds["reference, 2 workers"], strict=True
-        )
-    ]
-    rate = {precision: statistics.median(found) for precision, found in rates.items()}
+            seconds[name].append(seconds_per_step() * steps / k)
+    references = [seconds[name] for name in loops if name.startswith("reference")]
+    fastest_reference = [min(times) for times in zip(*references, strict=True)]
+    rate = {precision: statistics.median(each) for precision, each in rates.items()}
     flops = {  # one candidate-epoch: two networks
         precision: round(2 * BATCH * flops_per_sample(precision, device) * steps)
         for precision in precisions
@@ -326,23 +311,41 @@ def measure(data: Data, source: str, device: torch.device, rounds: int) -> dict[
     }
     for precision in precisions:
         for k in candidates:
-            ours = seconds[_ours(k, precision)]
+            times = seconds[_keeprate(k, precision)]
             products = flops[precision] / rate[precision]
             floor = products + statistics.median(seconds[_adam(k)])
-            found = {
-                "reference / keeprate": round(_ratio(fastest_reference, ours), 2),
-                "plain / keeprate": round(_ratio(seconds["plain"], ours), 2),
-                "fraction of the matmul rate": round(products / statistics.median(ours), 3),
-                "fraction of the floor": round(floor / statistics.median(ours), 3),
+            ratios = {
+                "reference / keeprate": round(_ratio(fastest_reference, times), 2),
+                "plain / keeprate": round(_ratio(seconds["plain"], times), 2),
+                "fraction of the matmul rate": round(products / statistics.median(times), 3),
+                "fraction of the floor": round(floor / statistics.median(times), 3),
             }
             if precision == "float32":
                 memory = peak_memory(source, device, k) / k / 2**20
-                found["peak MiB per candidate"] = round(memory, 1)
-            result["ratios"][_ours(k, precision)] = found
+                ratios["peak MiB per candidate"] = round(memory, 1)
+            result["ratios"][_keeprate(k, precision)] = ratios
     return result
 
 
-def _ours(k: int, precision: str) -> str:
+def _loops(
+    data: Data, device: torch.device, candidates: list[int], precisions: list[str]
+) -> dict[str, tuple[int, Callable[[], float]]]:
+    """By name: the candidates that train together, and a function that times a step."""
+    loops: dict[str, tuple[int, Callable[[], float]]] = {
+        "reference, in process": (1, lambda: reference(data, device, 40, 0)),
+        "reference, 2 workers": (1, lambda: reference(data, device, 40, 2)),
+        "plain": (1, lambda: plain(data, device, 150)),
+    }
+    for precision in precisions:
+        for k in candidates:
+            run = partial(lockstep, data, device, max(12, 200 // k), k, precision)
+            loops[_keeprate(k, precision)] = (k, run)
+    for k in candidates:
+        loops[_adam(k)] = (k, partial(optimizer_step, data, device, max(12, 200 // k), k))
+    return loops
+
+
+def _keeprate(k: int, precision: str) -> str:
     return f"keeprate, K = {k}" + ("" if precision == "float32" else f", {precision}")
 
 

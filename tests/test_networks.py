@@ -81,7 +81,7 @@ def test_stacked_equals_one_by_one_after_20_float32_steps(name):
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
-    monkeypatch.setattr(operations, "OWN_PRODUCT", 1)
+    monkeypatch.setattr(operations, "LARGE_PRODUCT", 1)
     build, shape = BUILDS[name]
     stacked, alone = (
         cls(lambda: build().double(), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)
@@ -115,7 +115,7 @@ def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypat
     plain = torch.einsum("noi,bi->nbo", weight, x) + (given[2][:, None] if bias else 0.0)
     expected, products = gradients(plain), []
     for limit in (1, 2**60):
-        monkeypatch.setattr(operations, "OWN_PRODUCT", limit)
+        monkeypatch.setattr(operations, "LARGE_PRODUCT", limit)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "bmm", noted)
             found = gradients(stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))

@@ -34,10 +34,10 @@ def test_halving_stops_the_worse_half_at_each_rung(halved):
     complete = [t for t in halved.record.trials if t.value is not None]
     best = max(complete, key=lambda t: t.value)
     assert halved.record.finalists[0] == (best.number,)
-    finalist = halved.record.finalists[halved.results[0]["finalist"]][0]
+    finalist = halved.record.finalists[halved.results[0].finalist][0]
     assert np.allclose(halved.schedule.keep_rate, halved.record.trials[finalist].keep_rate)
     # 10 * 2 + 4 * 1 + 2 * 2 epochs, and 2 * 2 + 1 * 3 of the last two trials.
-    assert halved.record.cost["candidate_epochs"] == 28 + 7
+    assert halved.record.cost.candidate_epochs == 28 + 7
 
 
 @pytest.mark.parametrize("pruner", ["median", "successive-halving", "hyperband"])

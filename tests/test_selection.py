@@ -154,8 +154,8 @@ def test_small_loss_equals_the_slow_reference(losses, keep_rate):
 def test_small_loss_among_eligible_samples():
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     among = torch.tensor([False, True, True, False, True, True])
-    chosen = small_loss(losses, torch.tensor(0.5), among)
-    assert chosen.tolist() == [False, True, True, False, False, False]
+    kept = small_loss(losses, torch.tensor(0.5), among)
+    assert kept.tolist() == [False, True, True, False, False, False]
     nothing = small_loss(losses, torch.tensor(0.5), torch.zeros(6, dtype=torch.bool))
     assert not nothing.any()
 
@@ -178,9 +178,9 @@ class TestEveryMethod:
         select = get_method(name).select
         together = select(losses, logits, labels, keep_rate)
         for k in range(3):
-            one = slice(k, k + 1)
-            alone = select(losses[one], logits[one], labels, keep_rate[one])
-            assert torch.equal(together[one], alone)
+            row = slice(k, k + 1)
+            alone = select(losses[row], logits[row], labels, keep_rate[row])
+            assert torch.equal(together[row], alone)
 
     def test_permuted_samples_give_permuted_weights(self, name):
         logits, labels, losses = batch(name)
@@ -222,10 +222,10 @@ class TestEveryMethod:
             weights = get_method(name).select(losses, logits, labels, torch.full((3,), 0.5))
         assert weights.min() >= 0 and weights.max() <= 1 and weights.any()
         (normalise(weights) * losses).sum().backward()
-        chosen = (weights > 0).any(1, keepdim=True) if name.startswith("jocor") else weights > 0
-        chosen = chosen.unsqueeze(-1).expand_as(logits)
-        assert (logits.grad[~chosen] == 0).all()
-        assert (logits.grad[chosen] != 0).any()
+        kept = (weights > 0).any(1, keepdim=True) if name.startswith("jocor") else weights > 0
+        kept = kept.unsqueeze(-1).expand_as(logits)
+        assert (logits.grad[~kept] == 0).all()
+        assert (logits.grad[kept] != 0).any()
 
     def test_gradient_equals_that_of_the_weighted_mean_of_the_subset(self, name):
         method = get_method(name)
@@ -233,14 +233,14 @@ class TestEveryMethod:
         weights = method.select(losses, logits, labels, torch.full((3,), 0.5))
         masked = logits.clone().requires_grad_()
         (normalise(weights) * method.loss(masked, labels)).sum().backward()
-        one = logits[2:].clone().requires_grad_()  # one candidate, only what it selects
+        alone = logits[2:].clone().requires_grad_()  # the last candidate, only what it selects
         rows = [row.nonzero()[:, 0] for row in weights[2]]
         total = 0
-        for r, chosen in enumerate(rows):
-            part = method.loss(one[:, :, chosen], labels[chosen])[0, r]
-            total = total + (part * weights[2, r, chosen]).sum() / weights[2, r, chosen].sum()
+        for r, kept in enumerate(rows):
+            part = method.loss(alone[:, :, kept], labels[kept])[0, r]
+            total = total + (part * weights[2, r, kept]).sum() / weights[2, r, kept].sum()
         total.backward()
-        torch.testing.assert_close(masked.grad[2], one.grad[0])
+        torch.testing.assert_close(masked.grad[2], alone.grad[0])
 
     def test_nan_in_one_candidate_stays_there(self, name):
         logits, labels, _ = batch(name)
@@ -353,21 +353,27 @@ def test_co_teaching_plus_falls_back_to_the_whole_batch():
     assert not torch.equal(plus[1], plain[1])
 
 
-def test_a_method_of_one_s_own():
-    own = replace(METHODS["mentornet"], name="mine")
-    assert get_method(own) is own
+def test_a_user_s_method():
+    method = replace(METHODS["mentornet"], name="mine")
+    assert get_method(method) is method
     assert METHODS["mentornet"].fingerprint() is None
-    assert own.fingerprint() == replace(own).fingerprint()
-    changed = replace(own, select=METHODS["decoupling"].select)
+    assert method.fingerprint() == replace(method).fingerprint()
+    changed = replace(method, select=METHODS["decoupling"].select)
     assert (
-        len({own.fingerprint(), changed.fingerprint(), replace(own, n_networks=2).fingerprint()})
+        len(
+            {
+                method.fingerprint(),
+                changed.fingerprint(),
+                replace(method, n_networks=2).fingerprint(),
+            }
+        )
         == 3
     )
     for wrong in ({"name": "a/b"}, {"n_networks": 0}, {"warm_up_share": 1.5}):
         with pytest.raises(ValueError, match="must"):
-            replace(own, **wrong)
+            replace(method, **wrong)
     with pytest.raises(ValueError, match="method must have a name of its own, got 'mentornet'"):
-        get_method(replace(own, name="mentornet"))
+        get_method(replace(method, name="mentornet"))
     with pytest.raises(ValueError, match=r"method must be a keeprate\.Method"):
         get_method("keeprate.engine.methods:METHODS")
 

@@ -1,9 +1,12 @@
-"""The loop: learning rates, precision, memory, and a search against a plain PyTorch loop."""
+"""The engine: its setup, a population against a plain PyTorch loop, checkpoints, groups, memory."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,18 +14,31 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import keeprate
-from keeprate.data.preprocessing import Normaliser
+from keeprate.data import Normaliser
+from keeprate.engine import lockstep, loop
 from keeprate.engine.checkpoints import load_population, save_population
-from keeprate.engine.config import TrainingConfig
+from keeprate.engine.config import CHOICES, TrainingConfig
+from keeprate.engine.curves import Curves, EpochMetrics
+from keeprate.engine.evaluation import evaluate
+from keeprate.engine.lockstep import train_candidates
 from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
 from keeprate.engine.methods import get_method
-from keeprate.engine.models import mlp
-from keeprate.engine.population import Candidate, new_population
+from keeprate.engine.models import get_model, mlp, resolve_model
+from keeprate.engine.population import OPTIMIZERS, Candidate, new_population
+from keeprate.engine.progress import TextProgress, score_in_words
 from keeprate.engine.setup import make_setup
-from keeprate.noise.transition import estimate_transition_matrix
+from keeprate.noise import (
+    count_pairs,
+    determinant_score,
+    empirical_transition_matrix,
+    estimate_transition_matrix,
+    pairflip,
+    transition_error,
+)
 from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
+from tests.test_architecture import loaded_after
 
 # float32: some processors train in bfloat16 by themselves, whose rounding the tolerances exclude.
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3, precision="float32")
@@ -34,10 +50,10 @@ def data():
 
 
 def setup(data, config=CONFIG, **options):
-    return make_setup(data, model="mlp", config=config, seed=0, out=None, **options)
+    return make_setup(data, **{"model": "mlp", "config": config, "seed": 0, "out": None} | options)
 
 
-def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
+def fresh_population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",), **options):
     table = np.asarray(table, dtype=float)
     numbers = range(len(table)) if numbers is None else numbers
     methods = methods if len(methods) == len(table) else methods * len(table)
@@ -48,9 +64,101 @@ def population(data, table, config=CONFIG, numbers=None, methods=("co-teaching",
     return new_population(candidates, setup(data, config), stream="test", **options)
 
 
-def run(data, people, config=CONFIG, **options):
-    train_population(people, setup(data, config), stream="test", **options)
-    return people
+def run(data, population, config=CONFIG, **options):
+    train_population(population, setup(data, config), stream="test", **options)
+    return population
+
+
+def train_alone(data, method, config=CONFIG, **options):
+    """Train one candidate of a method to the end, as final trainings do; keeps all samples."""
+    finished = []
+    train_candidates(
+        [Candidate(0, Schedule(np.ones(config.epochs)), get_method(method))],
+        setup(data, config, **options),
+        stream=f"final-{method}",
+        keep_checkpoints=True,
+        after_group=finished.append,
+    )
+    (population,) = finished
+    return population
+
+
+def test_auto_is_a_small_cnn_for_images_of_16_pixels_and_a_perceptron_for_all_else(data):
+    shapes = {(3, 32, 32): "model1", (1, 16, 16): "model1", (1, 16, 15): "mlp", (784,): "mlp"}
+    assert {shape: resolve_model("auto", shape) for shape in shapes} == shapes
+    assert resolve_model("model3", (784,)) == "model3"
+    resolved = setup(data, model="auto")
+    assert resolved.model_name == "mlp" and resolved.model is mlp
+    assert str(get_model("auto")((3, 32, 32), 10)) == str(get_model("model1")((3, 32, 32), 10))
+    with pytest.raises(keeprate.InputError, match="auto, mlp, model1, model2, model3 or package"):
+        setup(data, model="model4")
+
+
+def test_a_setup_takes_progress_as_a_switch_or_as_a_callable(data):
+    def show(stage, done, total, best):
+        raise AssertionError
+
+    assert isinstance(setup(data, progress=True).progress, TextProgress)
+    assert setup(data, progress=False).progress is setup(data).progress is None
+    assert setup(data, progress=show).progress is show
+
+
+def test_progress_is_a_line_at_the_start_every_ten_seconds_and_at_the_end():
+    now, stream = 0.0, io.StringIO()
+    progress = TextProgress(stream, clock=lambda: now)
+    for second in range(26):
+        now = float(second)
+        progress("search", second, 25, score_in_words(second / 25, "accuracy") if second else None)
+    progress("search", 25, 25, None)  # told twice that it is over
+    progress("final training", 0, 2, None)
+    progress("final training", 2, 2, score_in_words(0.5, "determinant"))
+    assert stream.getvalue().splitlines() == [
+        "search: 0 %",
+        "search: 40 %, best validation accuracy 40.0 %",
+        "search: 80 %, best validation accuracy 80.0 %",
+        "search: 100 %, best validation accuracy 100.0 %",
+        "final training: 0 %",
+        "final training: 100 %, best validation score 0.500",
+    ]
+
+
+def test_progress_goes_to_standard_error(capsys):
+    TextProgress()("search", 1, 4, None)
+    assert capsys.readouterr() == ("", "search: 25 %\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("batch_size", True),
+        ("batch_size", "64"),
+        ("learning_rate", 0),
+        ("learning_rate", math.inf),
+        ("learning_rate", "0.1"),
+        ("weight_decay", -1e-4),
+        ("momentum", 1),
+        ("optimizer", "lamb"),
+        ("precision", "float16"),
+        ("learning_rate_schedule", "step"),
+    ],
+)
+def test_a_config_refuses_what_no_training_can_use(name, value):
+    with pytest.raises(keeprate.InputError, match=f"{name} must .*, got {value!r}; "):
+        TrainingConfig(**{name: value})
+
+
+def test_a_config_takes_numpy_s_numbers_as_python_s():
+    numbers = {"epochs": np.int64(3), "batch_size": np.int32(8), "learning_rate": np.float32(0.5)}
+    config = TrainingConfig(**numbers)
+    assert config == TrainingConfig(epochs=3, batch_size=8, learning_rate=0.5)
+    assert json.loads(json.dumps(asdict(config)))["batch_size"] == 8
+
+
+def test_a_config_is_checked_before_pytorch_loads():
+    assert "torch" not in loaded_after("import keeprate; keeprate.TrainingConfig(epochs=3)")
+    assert set(OPTIMIZERS) == set(CHOICES["optimizer"])
 
 
 def test_the_paper_s_learning_rate():
@@ -69,7 +177,7 @@ def test_the_paper_s_learning_rate():
 def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
     """Co-teaching, two modules, two optimisers, index selection: the same accuracies."""
     table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
-    people = run(data, population(data, table))
+    population = run(data, fresh_population(data, table))
     normaliser, train = Normaliser.fit(data.train.inputs), data.train
     for number in (0, 1):
         nets, optimizers = [], []
@@ -103,7 +211,7 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
                     .mean()
                     for net in nets
                 ]
-            curves = people.curves[number]
+            curves = population.curves[number]
             assert curves.validation_accuracy[epoch] == pytest.approx(
                 float(sum(right)) / 2, abs=0.01
             )
@@ -111,17 +219,63 @@ def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):
             assert curves.train_accuracy[epoch] == pytest.approx(fitted / len(order), abs=0.01)
 
 
+@pytest.mark.parametrize("criterion", ["accuracy", "determinant"])
+def test_a_split_is_evaluated_in_one_pass(data, criterion):
+    population = fresh_population(data, [[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    normaliser = Normaliser.fit(data.train.inputs)
+    batches = []
+
+    class Counting:
+        n_candidates, n_peers = 2, 2
+
+        def __call__(self, inputs):
+            batches.append(len(inputs))
+            return population.networks(inputs)
+
+    scores = evaluate(Counting(), data.train, normaliser, criterion)
+    assert batches == [1000, len(data.train) - 1000]
+    predicted = population.networks(normaliser(data.train.inputs)).argmax(-1)
+    assert torch.equal(scores.accuracy, (predicted == data.train.labels).float().mean(-1))
+    expected = scores.accuracy
+    if criterion == "determinant":
+        expected = determinant_score(count_pairs(predicted, data.train.labels, 10))
+    assert scores.score.shape == (2, 2) and torch.equal(scores.score, expected)
+
+
+def test_a_fingerprint_is_that_of_numbers_and_keep_rates(data):
+    table = np.array([[1.0, 0.7, 0.5], [1.0, 0.9, 0.8]])
+    expected = hashlib.sha256(b"[4, 7]" + table.tobytes()).hexdigest()
+    assert fresh_population(data, table, numbers=[4, 7]).fingerprint == expected
+
+
+def test_a_schedule_of_another_length_is_refused(data):
+    with pytest.raises(keeprate.InputError, match="each of the 3 epochs, got 2; "):
+        fresh_population(data, [[1.0, 0.5]])
+
+
+def test_curves_give_back_what_was_appended():
+    curves = Curves()
+    measured = [EpochMetrics(1, 2.0, 0.1, 0.2, 0.3, 0.4, 0.5), EpochMetrics(2, *[0.6] * 6)]
+    for metrics in measured:
+        curves.append(metrics)
+    assert [curves.at(epoch) for epoch in (1, 2)] == measured and len(curves) == 2
+    blind = EpochMetrics(1, 2.0, 0.1, 0.2, 0.3, None, None)
+    curves = Curves()
+    curves.append(blind)
+    assert curves.at(1) == blind and curves.test_accuracy == curves.label_precision == []
+
+
 def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8], [1, 0.6, 0.6]]
-    whole = run(data, population(data, table))
+    whole = run(data, fresh_population(data, table))
     rungs = []
 
-    def drop(people):
-        rungs.append(list(people.numbers))
-        if people.epoch == 1:
-            people.drop([1])
+    def drop(population):
+        rungs.append(list(population.numbers))
+        if population.epoch == 1:
+            population.drop([1])
 
-    fewer = run(data, population(data, table), after_epoch=drop)
+    fewer = run(data, fresh_population(data, table), after_epoch=drop)
     assert rungs == [[0, 1, 2], [0, 2], [0, 2]]
     assert len(fewer.curves[1].validation_accuracy) == 1
     for number in (0, 2):
@@ -135,15 +289,15 @@ def test_methods_side_by_side_are_those_alone(data):
     names = ("jocor", "co-teaching-plus", "decoupling", "co-mining", "co-teaching", "co-teaching")
     table = np.linspace([1.0] * 6, [0.3, 0.8, 1.0, 0.5, 0.7, 0.4], 4).T
 
-    def drop(people):
-        if people.epoch == 2:
-            people.drop([2])
+    def drop(population):
+        if population.epoch == 2:
+            population.drop([2])
 
-    together = population(data, table, config, methods=names)
+    together = fresh_population(data, table, config, methods=names)
     run(data, together, config, after_epoch=drop)
     assert [method.name for method in together.methods] == [*names[:2], *names[3:]]
     for number in (0, 1, 3, 4, 5):
-        alone = population(
+        alone = fresh_population(
             data, table[[number]], config, numbers=[number], methods=(names[number],)
         )
         ours, theirs = together.curves[number], run(data, alone, config).curves[number]
@@ -156,31 +310,31 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
     path = tmp_path / "population.safetensors"
 
-    def save(people):
-        if people.epoch == 2:
-            save_population(path, people)
+    def save(population):
+        if population.epoch == 2:
+            save_population(path, population)
 
-    whole = run(data, population(data, table, n_tracked=2), after_epoch=save)
-    again = population(data, table, n_tracked=2)
+    whole = run(data, fresh_population(data, table, n_tracked=2), after_epoch=save)
+    again = fresh_population(data, table, n_tracked=2)
     assert load_population(path, again) and again.epoch == 2
     run(data, again)
     assert torch.equal(again.log_probability, whole.log_probability)
     for number in (0, 1):
         assert again.curves[number].test_accuracy == whole.curves[number].test_accuracy
         assert again.curves[number].train_loss == whole.curves[number].train_loss
-    others = population(data, table, numbers=[5, 6])
+    others = fresh_population(data, table, numbers=[5, 6])
     assert not load_population(path, others) and others.epoch == 0
 
 
 def test_tracked_probabilities_are_those_of_the_networks(data):
     config = replace(CONFIG, epochs=2, learning_rate=1e-12)  # weights stay
-    people = run(data, population(data, [[1, 1]], config, n_tracked=1), config)
-    seen = people.times_seen > 0
+    population = run(data, fresh_population(data, [[1, 1]], config, n_tracked=1), config)
+    seen = population.times_seen > 0
     x = Normaliser.fit(data.train.inputs)(data.train.inputs)
-    people.networks.train(False)
-    expected = people.networks(x).log_softmax(-1)[0].mean(0).detach()
-    found = people.log_probability[0] / people.times_seen.clamp_min(1)[:, None]
-    assert people.times_seen.max() == 1  # one epoch of the later half
+    population.networks.train(False)
+    expected = population.networks(x).log_softmax(-1)[0].mean(0).detach()
+    found = population.log_probability[0] / population.times_seen.clamp_min(1)[:, None]
+    assert population.times_seen.max() == 1  # one epoch of the later half
     torch.testing.assert_close(found[seen], expected[seen], rtol=1e-3, atol=1e-5)
 
 
@@ -188,12 +342,12 @@ def test_the_first_ones_are_tracked_whoever_is_dropped(data):
     config = replace(CONFIG, epochs=4)
     table = np.linspace([1.0] * 4, [0.3, 0.8, 0.5, 0.7], 4).T
 
-    def drop(people):
-        if people.epoch == 3:
-            people.drop([0, 3])
+    def drop(population):
+        if population.epoch == 3:
+            population.drop([0, 3])
 
-    whole = run(data, population(data, table, config, n_tracked=4), config)
-    some = run(data, population(data, table, config, n_tracked=2), config, after_epoch=drop)
+    whole = run(data, fresh_population(data, table, config, n_tracked=4), config)
+    some = run(data, fresh_population(data, table, config, n_tracked=2), config, after_epoch=drop)
     assert some.numbers == [1, 2] and len(some.log_probability) == 1
     torch.testing.assert_close(
         some.log_probability[0], whole.log_probability[1], rtol=0.02, atol=0.02
@@ -203,29 +357,32 @@ def test_the_first_ones_are_tracked_whoever_is_dropped(data):
 def test_true_labels_change_nothing_but_label_precision(data):
     table = [[1, 0.7, 0.5]]
     blind = replace(data, train=replace(data.train, true_labels=None))
-    ours, theirs = (run(d, population(d, table)).curves[0] for d in (data, blind))
+    ours, theirs = (run(d, fresh_population(d, table)).curves[0] for d in (data, blind))
     assert ours.test_accuracy == theirs.test_accuracy and ours.train_loss == theirs.train_loss
     assert len(ours.label_precision) == 3 and theirs.label_precision == []
 
 
-def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch, tmp_path):
-    """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
-    from keeprate.engine import lockstep
-    from keeprate.noise.kinds import pairflip
+def matrix_error(population, data):
+    """How far the estimated transition matrix is from the measured one."""
+    estimated = population.transition_matrix[0].double().numpy()
+    labels, true_labels = data.train.labels.numpy(), data.train.true_labels.numpy()
+    return transition_error(estimated, empirical_transition_matrix(labels, true_labels, 10))
 
+
+def test_f_correction_learns_the_true_labels_if_the_matrix_is_right(monkeypatch):
+    """Pairflip 45 %: with the true matrix far better than Standard, with its transpose not."""
     data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
     config = TrainingConfig(epochs=25, batch_size=64, learning_rate=3e-3, precision="float32")
     true = pairflip(10, 0.45)
 
-    def last(method, matrix):
+    def trained(method, matrix):
         monkeypatch.setattr(lockstep, "estimate_transition_matrix", lambda predicted: matrix)
-        run = keeprate.train(data, schedule="constant", method=method, config=config)
-        return run.record["results"][0]
+        return train_alone(data, method, config)
 
-    corrected, transposed = last("f-correction", true), last("f-correction", true.T)
-    standard = last("standard", true)
-    assert corrected["transition_error"] < 0.1
-    accuracy = [r["last"]["test_accuracy"] for r in (corrected, standard, transposed)]
+    corrected, transposed = trained("f-correction", true), trained("f-correction", true.T)
+    standard = trained("standard", true)
+    assert matrix_error(corrected, data) < 0.1
+    accuracy = [p.curves[0].test_accuracy[-1] for p in (corrected, standard, transposed)]
     assert accuracy[0] > accuracy[1] + 0.05 > accuracy[2]
 
 
@@ -236,14 +393,11 @@ def test_decoupling_starts_where_fresh_networks_agree(data):
             torch.nn.init.zeros_(parameter)
         return network
 
-    options = {"schedule": "constant", "method": "decoupling", "config": CONFIG}
-    last = keeprate.train(data, model=constant, **options).record["results"][0]["last"]
-    assert last["validation_accuracy"] > 0.3
+    curves = train_alone(data, "decoupling", model=constant).curves[0]
+    assert curves.validation_accuracy[-1] > 0.3
 
 
 def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monkeypatch):
-    from keeprate.engine import lockstep
-
     seen = []
 
     def spy(predicted):
@@ -251,14 +405,13 @@ def test_f_correction_estimates_from_what_a_standard_network_predicts(data, monk
         return estimate_transition_matrix(predicted)
 
     monkeypatch.setattr(lockstep, "estimate_transition_matrix", spy)
-    run = keeprate.train(data, schedule="constant", method="f-correction", config=CONFIG)
-    result = run.record["results"][0]
+    population = train_alone(data, "f-correction")
     assert seen[0].shape == (len(data.train), 10) and len(seen) == 1
     agreement = (seen[0].argmax(1) == data.train.labels.numpy()).mean()
     assert agreement > 0.3  # trained on the labels as given: chance is 0.1
-    matrix = np.array(result["transition_matrix"])
+    matrix = population.transition_matrix[0].numpy()
     assert matrix == pytest.approx(estimate_transition_matrix(seen[0]), abs=1e-6)
-    assert result["transition_error"] > 0
+    assert matrix_error(population, data) > 0
 
 
 class StoppedError(Exception):
@@ -267,11 +420,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [1, 4])  # within the first training; within the second
 def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after):
-    from keeprate.engine import lockstep
-
-    config = replace(CONFIG, epochs=3)
-    options = {"schedule": "constant", "method": "f-correction", "config": config}
-    whole = keeprate.train(data, **options).record["results"][0]
+    whole = train_alone(data, "f-correction")
     saved = []
 
     def save(path, population):
@@ -282,59 +431,83 @@ def test_f_correction_resumes_with_its_matrix(data, tmp_path, monkeypatch, after
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(lockstep, "save_population", save)
-        keeprate.train(data, out=tmp_path, checkpoint_seconds=0, **options)
+        train_alone(data, "f-correction", out=tmp_path, checkpoint_seconds=0)
     second = after > 3
     assert saved[-1] == f"checkpoint-final-f-correction-0{'' if second else '-first'}.safetensors"
     if second:  # the matrix is not estimated anew
         monkeypatch.setattr(lockstep, "estimate_transition_matrix", None)
-    again = keeprate.train(data, out=tmp_path, **options).record["results"][0]
-    assert again["transition_matrix"] == whole["transition_matrix"]
-    assert again["curves"] == whole["curves"]
+    again = train_alone(data, "f-correction", out=tmp_path)
+    assert torch.equal(again.transition_matrix, whole.transition_matrix)
+    assert replace(again.curves[0], seconds=0.0) == replace(whole.curves[0], seconds=0.0)
 
 
 def test_dropping_a_candidate_keeps_the_matrices_of_the_others(data, tmp_path):
-    people = population(data, [[1, 1, 1]] * 3)
-    people.transition_matrix = torch.rand(3, 10, 10)
-    kept = people.transition_matrix[[0, 2]].clone()
-    people.drop([1])
-    assert torch.equal(people.transition_matrix, kept)
-    save_population(tmp_path / "p.safetensors", people)
-    again = population(data, [[1, 1, 1]] * 3)
+    population = fresh_population(data, [[1, 1, 1]] * 3)
+    population.transition_matrix = torch.rand(3, 10, 10)
+    kept = population.transition_matrix[[0, 2]].clone()
+    population.drop([1])
+    assert torch.equal(population.transition_matrix, kept)
+    save_population(tmp_path / "p.safetensors", population)
+    again = fresh_population(data, [[1, 1, 1]] * 3)
     assert load_population(tmp_path / "p.safetensors", again)
     assert torch.equal(again.transition_matrix, kept) and again.numbers == [0, 2]
 
 
 def test_each_epoch_has_the_rule_of_its_time(data, monkeypatch):
-    from keeprate.engine import loop
-
     used, step = [], loop.train_step
 
-    def spy(networks, optimizer, method, *rest):
+    def spy(networks, optimizer, method, *arguments):
         used.append(method.select.__name__)
-        return step(networks, optimizer, method, *rest)
+        return step(networks, optimizer, method, *arguments)
 
     monkeypatch.setattr(loop, "train_step", spy)
-    keeprate.train(data, schedule="constant", method="co-teaching-plus", config=CONFIG)
+    train_alone(data, "co-teaching-plus")
     per_epoch = len(used) // 3
     assert used[:per_epoch] == ["co_teaching"] * per_epoch  # 10 % of 3 epochs: at least one
     assert used[per_epoch:] == ["co_teaching_plus"] * 2 * per_epoch
+
+
+def test_out_of_memory_halves_the_group(data, monkeypatch):
+    sizes, new = [], lockstep.new_population
+
+    def small(candidates, *arguments, **options):
+        sizes.append(len(candidates))
+        if len(candidates) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return new(candidates, *arguments, **options)
+
+    monkeypatch.setattr(lockstep, "new_population", small)
+    config = replace(CONFIG, epochs=1)
+    candidates = [Candidate(i, Schedule([1.0]), get_method("standard")) for i in range(5)]
+    finished, limit = [], 2
+    options = {
+        "stream": "test",
+        "after_group": lambda population: finished.extend(population.numbers),
+    }
+    train_candidates(candidates, setup(data, config), **options)
+    assert sizes == [5, 2, 2, 1] and finished == [0, 1, 2, 3, 4]
+    sizes.clear()
+    limit = 0
+    with pytest.raises(keeprate.InputError, match="one candidate alone does not fit in memory"):
+        train_candidates(candidates[:3], setup(data, config), **options)
+    assert sizes == [3, 1]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 def test_an_optimiser_s_averages_do_not_become_denormal_numbers(data, optimizer):
     config = replace(CONFIG, epochs=80, optimizer=optimizer)
 
-    def without_the_first_unit(people):
-        for parameter in people.networks.parameters():
+    def without_the_first_unit(population):
+        for parameter in population.networks.parameters():
             if parameter.shape[1:] == (256,):
                 parameter.data[:, 0] = -1e6  # a bias that no sample makes up for
 
-    people = run(
-        data, population(data, [[1] * 80], config), config, after_epoch=without_the_first_unit
+    population = run(
+        data, fresh_population(data, [[1] * 80], config), config, after_epoch=without_the_first_unit
     )
     averages = [
         value
-        for state in people.optimizer.state.values()
+        for state in population.optimizer.state.values()
         for name, value in state.items()
         if name in ("exp_avg", "momentum_buffer")
     ]
@@ -376,9 +549,9 @@ def test_memory_grows_with_the_batch_and_fits_at_least_one():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_trains_as_the_cpu_does(data):
     table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
-    ours = run(data, population(data, table))
+    ours = run(data, fresh_population(data, table))
     config = replace(CONFIG, device="cuda", precision="float32")
-    theirs = run(data, population(data, table, config), config)
+    theirs = run(data, fresh_population(data, table, config), config)
     for number in (0, 1):
         assert ours.curves[number].test_accuracy == pytest.approx(
             theirs.curves[number].test_accuracy, abs=0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from keeprate.engine.population import Population
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
 
-OPTIONAL = ("log_probability", "times_seen", "transition_matrix")  # tensors of a population
+OPTIONAL = ("log_probability", "times_seen", "transition_matrix")
+"""Attributes of a population that are a tensor or None."""
 
 
 def save_tensors(
-    path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: object
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: object
 ) -> None:
     """Write tensors and one JSON value to a safetensors file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -29,12 +31,12 @@ def save_tensors(
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+    """Read the tensors and the JSON value that `save_tensors` wrote.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or not keeprate's.
+        If the file is missing or damaged, or if keeprate did not write it.
     """
     try:
         with safe_open(Path(path), framework="pt") as file:
@@ -50,7 +52,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def save_population(path: str | os.PathLike[str], population: Population) -> None:
-    """Write all that is needed to go on with a population."""
+    """Write everything that a population needs to go on."""
     tensors = {f"networks.{name}": t for name, t in population.networks.state().items()}
     for position, parameter in enumerate(population.networks.parameters()):
         for name, value in population.optimizer.state.get(parameter, {}).items():
@@ -75,29 +77,27 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
     Returns
     -------
     bool
-        False if the checkpoint belongs to other candidates or schedules (the population is left as
-        it was).
+        False if the checkpoint belongs to other candidates or schedules; the population is then
+        as it was.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or if its tensors do not fit the population.
     """
     tensors, metadata = load_tensors(path)
     try:
-        epoch, numbers, failed, curves = _progress(metadata)
+        epoch, numbers, failed, curves = _read_progress(metadata)
         if metadata["fingerprint"] != population.fingerprint:
             return False
-        population.drop([n for n in population.numbers if n not in numbers])
-        population.networks.load_state(
-            {
-                n.removeprefix("networks."): t
-                for n, t in tensors.items()
-                if n.startswith("networks.")
-            }
-        )
+        population.drop([number for number in population.numbers if number not in numbers])
+        population.networks.load_state(_below(tensors, "networks."))
         for position, parameter in enumerate(population.networks.parameters()):
-            prefix = f"optimizer.{position}."
             state = population.optimizer.state[parameter]
-            for name, tensor in tensors.items():
-                if name.startswith(prefix):
-                    # Adam's step counter stays on the CPU unless it is fused on a GPU.
-                    state[name.removeprefix(prefix)] = tensor.to(parameter.device)
+            for name, tensor in _below(tensors, f"optimizer.{position}.").items():
+                # The averages go where the parameter is; so does Adam's step counter, as the
+                # fused optimiser wants it.
+                state[name] = tensor.to(parameter.device)
         for name in OPTIONAL:
             if name in tensors or getattr(population, name) is not None:
                 setattr(population, name, tensors[name].to(population.keep_rates.device))
@@ -110,15 +110,41 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
 def load_curves(
     path: str | os.PathLike[str],
 ) -> tuple[int, list[int], list[int], dict[int, Curves]]:
-    """How far a saved population is: its epoch, who is left, who failed, everyone's curves."""
+    """Read how far a saved population is.
+
+    Returns
+    -------
+    epoch : int
+        Epochs done.
+    numbers : list of int
+        Candidates that still train.
+    failed : list of int
+        Candidates whose loss was no longer finite.
+    curves : dict of int to Curves
+        Of all candidates, by number.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
     _, metadata = load_tensors(path)
     try:
-        return _progress(metadata)
+        return _read_progress(metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise _misfit(path, error) from error
 
 
-def _progress(metadata: dict[str, Any]) -> tuple[int, list[int], list[int], dict[int, Curves]]:
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _read_progress(metadata: dict[str, Any]) -> tuple[int, list[int], list[int], dict[int, Curves]]:
     curves = {int(number): Curves(**value) for number, value in metadata["curves"]}
     return int(metadata["epoch"]), list(metadata["numbers"]), list(metadata["failed"]), curves
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor
 from torch.optim import Optimizer
 
-from keeprate.data import Split
+from keeprate.data import Data, Split
 from keeprate.engine.evaluation import evaluate
 from keeprate.engine.meter import EpochMeter
 from keeprate.engine.methods import Method, side_by_side
@@ -57,15 +57,9 @@ def train_population(
         Called with the population at the end of each epoch; may drop candidates, save a
         checkpoint, show progress.
     """
-    config, data, normaliser = setup.config, setup.data, setup.normaliser
+    config, normaliser, device = setup.config, setup.normaliser, population.keep_rates.device
     networks, optimizer = population.networks, population.optimizer
-    device = population.keep_rates.device
-    autocast = config.autocast(device)
-    inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
-    true_labels = data.train.true_labels
-    is_right = None if true_labels is None else true_labels.to(device) == labels
-    validation = _moved(data.validation, device)
-    test = None if data.test is None else _moved(data.test, device)
+    data, autocast = _moved(setup.data, device), config.autocast(device)
     while population.epoch < config.epochs and population.candidates:
         epoch, started = population.epoch, time.perf_counter()
         for group in optimizer.param_groups:
@@ -73,29 +67,24 @@ def train_population(
         keep_rate = population.keep_rates[:, epoch].contiguous()
         method = side_by_side([method.at(epoch, config.epochs) for method in population.methods])
         generator = torch_generator(setup.seed, stream, "order", order, epoch)
-        batches = epoch_order(len(labels), config.batch_size, generator).to(device)
-        meter = EpochMeter(population, is_right, tracks=epoch >= config.epochs // 2)
+        batches = epoch_order(len(data.train), config.batch_size, generator).to(device)
+        meter = EpochMeter(population, data.train, tracks=epoch >= config.epochs // 2)
         networks.train()
         for step, index in enumerate(batches):
             if step % SWEEP_EVERY == 0 and device.type == "cpu":
                 sweep_tiny(optimizer)
+            inputs, labels = normaliser(data.train.inputs[index]), data.train.labels[index]
+            matrix = population.transition_matrix
             losses, weights, logits = train_step(
-                networks,
-                optimizer,
-                method,
-                normaliser(inputs[index]),
-                labels[index],
-                keep_rate,
-                autocast,
-                population.transition_matrix,
+                networks, optimizer, method, inputs, labels, keep_rate, autocast, matrix
             )
-            meter.add(index, labels[index], losses, weights, logits)
+            meter.add(index, labels, losses, weights, logits)
         networks.train(False)
-        metrics = meter.metrics(
-            evaluate(networks, validation, normaliser, data.criterion, autocast),
-            None if test is None else evaluate(networks, test, normaliser, "accuracy", autocast),
-        )
-        population.finish_epoch(metrics, time.perf_counter() - started)
+        validation = evaluate(networks, data.validation, normaliser, data.criterion, autocast)
+        test = None
+        if data.test is not None:
+            test = evaluate(networks, data.test, normaliser, "accuracy", autocast)
+        population.finish_epoch(meter.metrics(validation, test), time.perf_counter() - started)
         if after_epoch is not None:
             after_epoch(population)
 
@@ -202,5 +191,13 @@ def sweep_tiny(optimizer: Optimizer) -> None:
                     value.copy_(F.hardshrink(value, TINY))
 
 
-def _moved(split: Split, device: torch.device) -> Split:
-    return replace(split, inputs=split.inputs.to(device), labels=split.labels.to(device))
+def _moved(data: Data, device: torch.device) -> Data:
+    """The data on a device."""
+
+    def moved(split: Split) -> Split:
+        true_labels = None if split.true_labels is None else split.true_labels.to(device)
+        inputs, labels = split.inputs.to(device), split.labels.to(device)
+        return replace(split, inputs=inputs, labels=labels, true_labels=true_labels)
+
+    test = None if data.test is None else moved(data.test)
+    return replace(data, train=moved(data.train), validation=moved(data.validation), test=test)

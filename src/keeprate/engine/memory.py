@@ -12,54 +12,57 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from keeprate.seeding import forked_seed
 
-SHARE = 0.6  # of the free memory: allocators need room, and other processes live here too
-COPIES_OF_PARAMETERS = 6  # value, gradient, two moments, and room while optimisers work
+SHARE = 0.6  # of the free memory: allocators need room, and so do other processes
+COPIES_OF_PARAMETERS = 6  # value, gradient, two moments, and room while the optimiser works
+UNKNOWN_SYSTEM_BYTES = 4 * 2**30
 
 
 def bytes_per_network(build: Callable[[], nn.Module], batch: Tensor) -> int:
-    """Memory that one network needs in training, measured by one forward pass.
+    """Estimate the memory that one network needs in training, from one forward pass.
 
     Counts the tensors that autograd keeps for the backward pass, each storage once, twice over
-    (gradients have the same shapes), and the parameters with their optimiser state.
+    (their gradients have the same shapes), and the parameters with their optimiser state.
     """
-    kept: dict[int, int] = {}
+    storage_bytes: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storage_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with forked_seed(0):
         module = build()
-        with saved_tensors_hooks(note, lambda tensor: tensor):
+        with saved_tensors_hooks(count, lambda tensor: tensor):
             module(batch)
-    own = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    return COPIES_OF_PARAMETERS * own + 2 * sum(kept.values())
+    weights = (*module.parameters(), *module.buffers())
+    weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    return COPIES_OF_PARAMETERS * weight_bytes + 2 * sum(storage_bytes.values())
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device (on the CPU: of the machine), in bytes."""
+    """Free memory in bytes, of a GPU or, for the CPU, of the machine."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return min(int(line.split()[1]) * 1024, _container_bytes())
+                return min(int(line.split()[1]) * 1024, _free_container_bytes())
     except OSError:
         pass
     if hasattr(os, "sysconf"):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return 4 * 2**30  # unknown system: be modest
+    return UNKNOWN_SYSTEM_BYTES
 
 
-def _container_bytes() -> int:
-    """What a container's own limit (cgroup v2) leaves."""
+def _free_container_bytes() -> int:
+    """Free bytes below the limit of a container (cgroup v2); a huge number without a limit."""
     try:
         limit, used = (
             Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current")
         )
         return max(0, int(limit) - int(used))
-    except (OSError, ValueError):  # none, or "max"
+    except (OSError, ValueError):  # no such file, or the limit is "max"
         return 2**62
 
 
@@ -72,8 +75,8 @@ def fitting_candidates(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    messages = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in messages)

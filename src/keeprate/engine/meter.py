@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from keeprate.data import Split
 from keeprate.engine.curves import EpochMetrics
 from keeprate.engine.evaluation import Scores
 from keeprate.engine.population import Population
@@ -16,16 +17,17 @@ class EpochMeter:
     Parameters
     ----------
     population : Population
-    is_right : bool Tensor [n_train] or None
-        Whether the label of each training sample is right, if that is known.
+    train : Split
+        On the device of the population.
     tracks : bool
         Whether to add this epoch to the population's log-probabilities, if it keeps any.
     """
 
-    def __init__(self, population: Population, is_right: Tensor | None, *, tracks: bool) -> None:
+    def __init__(self, population: Population, train: Split, *, tracks: bool) -> None:
         n_candidates, device = len(population.candidates), population.keep_rates.device
         self._epoch = population.epoch + 1
-        self._is_right = is_right
+        # [n_train], whether each label is right, if that is known.
+        self._is_right = None if train.true_labels is None else train.true_labels == train.labels
         self._log_probability = population.log_probability if tracks else None
         self._times_seen = population.times_seen
         self._n_steps = 0

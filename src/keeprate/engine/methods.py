@@ -1,4 +1,4 @@
-"""The methods: loss + selection rule + number of networks, one table."""
+"""The methods in one table: a loss, a selection rule and a number of networks each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keeprate.engine import selection
 from keeprate.engine.models import import_attribute
 from keeprate.errors import invalid
 
-RESERVED = ("searched", "custom")  # the names of a run's own results
+RESERVED = ("searched", "custom")  # results of a run have these names
 SelectionRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,13 +29,13 @@ class Method:
     Attributes
     ----------
     name : str
-        As typed on the command line: letters, digits, hyphens and underscores.
+        For the command line: letters, digits, hyphens and underscores.
     label : str
-        As printed.
+        For people.
     source : str
-        Where it was published.
+        The publication.
     n_networks : int
-        Peer networks R that are trained together.
+        R, the peer networks that train together.
     select : callable
         (losses [K, R, B], logits [K, R, B, C], labels [B], keep_rate [K]) -> weights [K, R, B].
     uses_schedule : bool
@@ -43,12 +43,18 @@ class Method:
     loss : callable
         (logits [K, R, B, C], labels [B]) -> losses [K, R, B].
     warm_up : callable, optional
-        The selection rule of the first epochs, if it is another one.
+        The selection rule of the first epochs, if those have another rule.
     warm_up_share : float
-        The share of the epochs that `warm_up` has, rounded to whole epochs, at least one.
+        The share of the epochs with the rule `warm_up`, in [0, 1]; rounded to whole epochs, at
+        least one.
     corrects_loss : bool
-        Whether a Standard training goes before, from which the transition matrix is estimated,
-        and the loss is corrected by it (`keeprate.engine.corrected_logits`).
+        Whether a transition matrix corrects the loss (see `corrected_logits`). A Standard training
+        then goes before, and its predictions give the matrix.
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed.
     """
 
     name: str
@@ -67,7 +73,9 @@ class Method:
             requirement = "hold letters, digits, hyphens and underscores only"
             raise invalid("the name of a method", requirement, self.name, "choose another")
         if self.name in RESERVED:
-            requirement = f"be another than {' and '.join(RESERVED)}, which results are called"
+            requirement = (
+                f"be another than {' and '.join(RESERVED)}, the names of a run's own results"
+            )
             raise invalid("the name of a method", requirement, self.name, "choose another")
         if self.n_networks < 1:
             raise invalid(
@@ -77,12 +85,12 @@ class Method:
             raise invalid("warm_up_share", "lie in [0, 1]", self.warm_up_share, "give a share")
 
     def fingerprint(self) -> str | None:
-        """A hash of the fields and the source code of a method of one's own.
+        """Hash the fields and the source code of a user's method.
 
-        A run folder must not go on with other code than it began with. None for the methods
-        that ship: their code changes with keeprate's version.
+        A run must not go on with other code than it began with. None for keeprate's methods, whose
+        code changes with keeprate's version.
         """
-        if _shipped(self.name) is self:
+        if _built_in(self.name) is self:
             return None
         digest = hashlib.sha256()
         for field in fields(self):
@@ -90,13 +98,13 @@ class Method:
             if callable(value):
                 try:
                     value = inspect.getsource(value)
-                except (OSError, TypeError):  # typed in, or a callable object
+                except (OSError, TypeError):  # typed into a shell, or a callable object
                     value = getattr(value, "__qualname__", type(value).__qualname__)
             digest.update(f"{field.name}={value}\n".encode())
         return digest.hexdigest()
 
     def at(self, epoch: int, epochs: int) -> Method:
-        """The method as it is at an epoch, counted from 0, of so many.
+        """The method with the selection rule that it has at `epoch`, counted from 0.
 
         >>> METHODS["co-teaching-plus"].at(19, 200).select.__name__
         'co_teaching'
@@ -108,9 +116,9 @@ class Method:
         return replace(self, select=self.warm_up)
 
 
-PER_CLASS = "-per-class"  # after a method's name: the same share of every class is selected
+PER_CLASS = "-per-class"  # after a method's name: selects the same share of every class
 RANK_THE_BATCH = ("mentornet", "co-teaching", "co-mining", "jocor")
-"""Methods that can do so: their rules rank all samples of a batch."""
+"""Methods that can select per class: their rules rank all samples of a batch."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,8 @@ METHODS: dict[str, Method] = {
             n_networks=2,
             select=selection.decoupling,
             uses_schedule=False,
-            # Alg. 1 is given two predictors: fresh networks may all predict one class, for ever.
+            # Alg. 1 starts from two given predictors. Two fresh networks may predict one class for
+            # every sample, and would then never disagree.
             warm_up=selection.every_sample,
             warm_up_share=0.0,  # one epoch
         ),
@@ -206,8 +215,8 @@ def _per_class(name: str) -> Method:
     )
 
 
-def _shipped(name: str) -> Method | None:
-    """The method of that name, if it is one of ours."""
+def _built_in(name: str) -> Method | None:
+    """The method of that name, if it is one of keeprate's."""
     base = name.removesuffix(PER_CLASS)
     if base != name and base in RANK_THE_BATCH:
         return _per_class(base)
@@ -215,7 +224,7 @@ def _shipped(name: str) -> Method | None:
 
 
 def networks_trained(method: Method) -> int:
-    """How many networks one training of a method trains, one after the other or together.
+    """Count the networks that one training of a method trains, together or one after the other.
 
     >>> [networks_trained(METHODS[name]) for name in ("standard", "f-correction", "jocor")]
     [1, 2, 2]
@@ -224,9 +233,9 @@ def networks_trained(method: Method) -> int:
 
 
 def side_by_side(methods: Sequence[Method]) -> Method:
-    """One method for a population whose K candidates have one each: a row goes by its own.
+    """One method for a population: row k of a batch goes by the method of candidate k.
 
-    Neighbours that have the same one are taken together.
+    Neighbours with the same method are computed together.
 
     Examples
     --------
@@ -239,32 +248,36 @@ def side_by_side(methods: Sequence[Method]) -> Method:
     """
     if all(method == methods[0] for method in methods):
         return methods[0]
-    runs = [(method, len(list(same))) for method, same in groupby(methods)]
-    sizes = [size for _, size in runs]
+    groups = [(method, len(list(same))) for method, same in groupby(methods)]
+    kinds, sizes = zip(*groups, strict=True)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        pieces = zip(runs, logits.split(sizes), strict=True)
-        return torch.cat([method.loss(own, labels) for (method, _), own in pieces])
+        pieces = logits.split(sizes)
+        return torch.cat([kind.loss(x, labels) for kind, x in zip(kinds, pieces, strict=True)])
 
     def select(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
-        pieces = zip(runs, *(x.split(sizes) for x in (losses, logits, keep_rate)), strict=True)
-        return torch.cat([method.select(a, b, labels, rate) for (method, _), a, b, rate in pieces])
+        pieces = zip(kinds, *(x.split(sizes) for x in (losses, logits, keep_rate)), strict=True)
+        return torch.cat([kind.select(a, b, labels, rate) for kind, a, b, rate in pieces])
 
     return replace(methods[0], loss=loss, select=select, warm_up=None)
 
 
 def get_method(method: str | Method) -> Method:
-    """A method by name, one's own as `package.module:attribute`, or a `Method` as it is.
+    """A method by its name, or a user's method.
 
-    With "-per-class" after its name ("co-teaching-per-class") a method that ranks the batch
-    selects about the same share of every class, and at least one sample of each that the batch
-    holds (if its quota has room for them): for classes of very different sizes, few enough that
-    a batch holds several samples of most.
+    Parameters
+    ----------
+    method : str or Method
+        A key of `METHODS`; some of these with "-per-class" after the name; `package.module:name`
+        of a user's `Method`; or the `Method` itself. With "-per-class" ("co-teaching-per-class")
+        a method selects about the same share of every class, and at least one sample of each
+        class in the batch while the quota lasts. That is for classes of very different sizes, few
+        enough that a batch holds several samples of most classes.
 
     Raises
     ------
     InputError
-        If there is no such method.
+        If there is no such method, or if a user's method has the name of one of keeprate's.
 
     Examples
     --------
@@ -272,20 +285,22 @@ def get_method(method: str | Method) -> Method:
     2
     """
     if isinstance(method, Method):
-        return _own(method)
-    shipped = _shipped(method)
-    if shipped is not None:
-        return shipped
+        return _with_free_name(method)
+    built_in = _built_in(method)
+    if built_in is not None:
+        return built_in
     if ":" not in method:
         known = f"{', '.join(METHODS)}, some of these with {PER_CLASS}, or package.module:method"
         raise invalid("method", f"be one of {known}", method, "choose one of these")
-    found = import_attribute("method", method)
-    if not isinstance(found, Method):
-        raise invalid("method", "be a keeprate.Method", type(found), "see docs/adding-a-method.md")
-    return _own(found)
+    imported = import_attribute("method", method)
+    if not isinstance(imported, Method):
+        remedy = "see docs/adding-a-method.md"
+        raise invalid("method", "be a keeprate.Method", type(imported), remedy)
+    return _with_free_name(imported)
 
 
-def _own(method: Method) -> Method:
-    if (_shipped(method.name) or method) is not method:  # records and seeds go by the name
+def _with_free_name(method: Method) -> Method:
+    """Return a method unless its name belongs to another: records and seeds go by the name."""
+    if (_built_in(method.name) or method) is not method:
         raise invalid("method", "have a name of its own", method.name, "give it another name")
     return method

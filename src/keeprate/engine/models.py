@@ -1,6 +1,6 @@
-"""The paper's networks (Table 3), and how a network is named.
+"""The models of the paper (Table 3), and models by name.
 
-A model is a function `(input_shape, n_classes) -> nn.Module` that takes a batch
+A model is a function `(input_shape, n_classes) -> nn.Module`. The module maps a batch
 `[B, *input_shape]` of float32 to logits `[B, n_classes]`.
 """
 
@@ -21,7 +21,7 @@ from keeprate.errors import InputError, Words, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
 
-LEAST_SIDE = 16  # pixels that an image must have each way for `model1`
+LEAST_SIDE = 16  # pixels of the shorter side of an image that `model1` takes
 
 
 def mlp(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -44,7 +44,7 @@ def model1(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     side = [((n - 4) // 2 - 4) // 2 for n in (height, width)]
     return nn.Sequential(
         nn.Conv2d(channels, 6, 5),
-        nn.MaxPool2d(2),  # before ReLU: the same function, a quarter of ReLU's work
+        nn.MaxPool2d(2),  # before ReLU: the same function, with a quarter of ReLU's work
         nn.ReLU(),
         nn.Conv2d(6, 16, 5),
         nn.MaxPool2d(2),
@@ -61,8 +61,8 @@ def model1(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
 def model2(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     """The CNN of CIFAR-100: six 3x3 convolutions with batch norm and one dense layer.
 
-    Table 3 prints 196 channels for the last convolution and "dense 256"; 4 x 4 x c = 256
-    gives c = 16, which is built here.
+    Table 3 prints 196 channels for the last convolution, and then "dense 256". 4 x 4 x c = 256
+    gives c = 16 channels, and these are built here.
     """
     channels, height, width = _image_shape("model2", input_shape, at_least=8)
     widths = [(channels, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 16)]
@@ -77,7 +77,10 @@ def model2(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
 
 def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.25) -> nn.Module:
     """The nine-layer CNN of Co-teaching (Han et al. 2018b, Table 2)."""
-    channels, _, _ = _image_shape("model3", input_shape, at_least=12)
+    channels, height, width = _image_shape("model3", input_shape, at_least=12)
+    # The source pads none of the last three convolutions; without padding nothing would be left of
+    # small images.
+    last_padding = 0 if min(height, width) >= 28 else 1
 
     def block(before: int, after: int, padding: int) -> list[nn.Module]:
         return [
@@ -97,10 +100,9 @@ def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.2
         *block(256, 256, 1),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
-        # The source pads none of the last three; small images need the padding to survive.
-        *block(256, 512, 0 if min(input_shape[1:]) >= 28 else 1),
-        *block(512, 256, 0 if min(input_shape[1:]) >= 28 else 1),
-        *block(256, 128, 0 if min(input_shape[1:]) >= 28 else 1),
+        *block(256, 512, last_padding),
+        *block(512, 256, last_padding),
+        *block(256, 128, last_padding),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(128, n_classes),
@@ -136,10 +138,10 @@ MODELS: dict[str, ModelFactory] = {
 
 
 def get_model(name: str) -> ModelFactory:
-    """A built-in model by name, or a user's factory as `package.module:factory`.
+    """A built-in model by its name, or a user's factory as `package.module:factory`.
 
-    The factory is called with `input_shape` and `n_classes` where its signature has these
-    names (or takes two positional arguments), else without arguments.
+    The factory is called with `input_shape` and `n_classes` where its signature has these names or
+    needs two positional arguments, else without arguments.
 
     Raises
     ------
@@ -153,18 +155,24 @@ def get_model(name: str) -> ModelFactory:
             "model",
             f"be one of {', '.join(MODELS)} or package.module:factory",
             name,
-            "choose a built-in name or say where your factory is",
+            "choose one of these",
         )
     return adapt_factory(import_attribute("model", name))
 
 
 def import_attribute(kind: str, name: str) -> Any:
-    """What `package.module:attribute` names, imported as `python -m` does, from here too.
+    """Import `package.module:attribute` as `python -m` would, from the current folder too.
+
+    Parameters
+    ----------
+    kind : str
+        For the error: what the name stands for ("model").
+    name : str
 
     Raises
     ------
     InputError
-        If it cannot be imported; `kind` says what was looked for.
+        If the import fails.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -180,15 +188,15 @@ def import_attribute(kind: str, name: str) -> Any:
 
 
 def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:
-    """Let a factory without arguments pass for `(input_shape, n_classes) -> nn.Module`."""
+    """Turn a user's factory into a function `(input_shape, n_classes) -> nn.Module`."""
     parameters = inspect.signature(factory).parameters
     named = {"input_shape", "n_classes"} & set(parameters)
     required = [p for p in parameters.values() if p.default is p.empty]
 
     def build(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         if named:
-            given = {"input_shape": input_shape, "n_classes": n_classes}
-            return factory(**{key: given[key] for key in named})
+            arguments = {"input_shape": input_shape, "n_classes": n_classes}
+            return factory(**{name: arguments[name] for name in named})
         if len(required) == 2:
             return factory(input_shape, n_classes)
         return factory()
@@ -197,13 +205,13 @@ def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:
 
 
 def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    """Build one network and check that it maps the data to logits.
+    """Build one network and check that it maps a batch to logits.
 
     Raises
     ------
     InputError
-        If the network refuses a batch of the data's shape or gives another shape than
-        `[B, n_classes]`.
+        If the model gives no module, or if the module refuses a batch of the data's shape or gives
+        another shape than `[B, n_classes]`.
     """
     module = model(input_shape, n_classes)
     if not isinstance(module, nn.Module):

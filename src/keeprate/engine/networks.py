@@ -1,9 +1,9 @@
 """K candidates x R peer networks behind one interface.
 
-`StackedNetworks` runs them all in one call: `torch.func.vmap` over parameters stacked along a
-first axis of N = K * R, or for plain perceptrons the stacked layers one after the other.
-`ModuleNetworks` takes modules that vmap cannot take and runs them one by one, with the same
-results. Both give logits `[K, R, B, C]`.
+`StackedNetworks` runs all networks in one call. Their parameters are stacked along a first axis
+of N = K * R, and `torch.func.vmap` runs over that axis; the layers of plain perceptrons run without
+vmap. `ModuleNetworks` runs modules that vmap cannot take one by one, with the same results. Both
+give logits `[K, R, B, C]`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,8 +30,17 @@ log = logging.getLogger(__name__)
 class Networks(ABC):
     """K candidates x R peers that train in lockstep on the same batches.
 
-    The results of a candidate depend on its own seed alone: initial weights and dropout masks
-    come from generators of (seed, peer), whoever else is in the population.
+    The results of a candidate depend on its own seed alone, whoever else is in the population:
+    initial weights and dropout masks come from generators of (seed, peer).
+
+    Attributes
+    ----------
+    n_candidates : int
+        K.
+    n_peers : int
+        R.
+    device : torch.device
+    training : bool
     """
 
     def __init__(self, seeds: Sequence[int], n_peers: int, device: torch.device) -> None:
@@ -67,7 +77,7 @@ class Networks(ABC):
     def _drop(self, rows: Tensor, optimizer: Optimizer) -> None: ...
 
     def keep(self, candidates: Sequence[int], optimizer: Optimizer) -> None:
-        """Drop all other candidates and free their memory, optimiser state included."""
+        """Keep these rows, and free the memory of all others, the optimiser's state included."""
         rows = [c * self.n_peers + peer for c in candidates for peer in range(self.n_peers)]
         optimizer.zero_grad(set_to_none=True)
         self._drop(torch.tensor(rows, dtype=torch.long, device=self.device), optimizer)
@@ -83,7 +93,7 @@ class Networks(ABC):
         return self._weights() | generators
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` gave."""
         for name, tensor in self._weights().items():
             tensor.copy_(state[name])
         for row, generator in enumerate(self._generators):
@@ -101,30 +111,22 @@ class StackedNetworks(Networks):
         device: torch.device,
     ) -> None:
         super().__init__(seeds, n_peers, device)
-        self._parameters: dict[str, Tensor] = {}
-        self._buffers: dict[str, Tensor] = {}
+        modules = _initial_modules(build, seeds, n_peers)
+        base = next(modules).to(device)
         n_networks = len(seeds) * n_peers
-        for row, module in enumerate(_initial_modules(build, seeds, n_peers)):
-            if row == 0:
-                self._base = module.to(device)
-                for stacked, named in (
-                    (self._parameters, dict(module.named_parameters())),
-                    (self._buffers, dict(module.named_buffers())),
-                ):
-                    for name, tensor in named.items():
-                        shape = (n_networks, *tensor.shape)
-                        stacked[name] = torch.empty(shape, dtype=tensor.dtype, device=device)
-            for name, tensor in module.named_parameters():
-                self._parameters[name][row].copy_(tensor.detach())
-            for name, tensor in module.named_buffers():
-                self._buffers[name][row].copy_(tensor)
-        trainable = {name for name, p in self._base.named_parameters() if p.requires_grad}
-        for name, tensor in self._parameters.items():
-            tensor.requires_grad_(name in trainable)
-
-        base = self._base  # not self: a cycle would keep a dropped population in memory
+        self._base = base
+        self._parameters = _stacked_empty(base.named_parameters(), n_networks)
+        self._buffers = _stacked_empty(base.named_buffers(), n_networks)
+        for row, module in enumerate(chain([base], modules)):  # one module in memory at a time
+            for name, parameter in module.named_parameters():
+                self._parameters[name][row].copy_(parameter.detach())
+            for name, buffer in module.named_buffers():
+                self._buffers[name][row].copy_(buffer)
+        for name, parameter in base.named_parameters():
+            self._parameters[name].requires_grad_(parameter.requires_grad)
         self._layers = _plain_layers(base)
 
+        # base, not self: a cycle would keep a dropped population in memory.
         def forward(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor
         ) -> Any:
@@ -159,7 +161,7 @@ class StackedNetworks(Networks):
     def _drop(self, rows: Tensor, optimizer: Optimizer) -> None:
         for parameter in self.parameters():
             for name, value in optimizer.state.get(parameter, {}).items():
-                if value.shape == parameter.shape:  # a moment; the step counter is shared
+                if value.shape == parameter.shape:  # a moment; all share the step counter
                     optimizer.state[parameter][name] = value[rows]
         for stacked in (self._parameters, self._buffers):
             for tensor in stacked.values():
@@ -172,23 +174,25 @@ _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sig
 def _plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The layers of a plain multilayer perceptron, which needs no vmap; None for other networks.
 
-    Exact types, no hooks: a subclass may do something else.
+    Only exact types without hooks count: a subclass may do something else.
     """
-    if type(module) is not nn.Sequential or _hooked(module):
+    if type(module) is not nn.Sequential or _is_hooked(module):
         return None
     layers = [(name, layer) for name, layer in module._modules.items() if layer is not None]
     for _, layer in layers:
-        if type(layer) not in (nn.Linear, nn.Flatten, nn.Dropout, *_ELEMENTWISE) or _hooked(layer):
+        is_known = type(layer) in (nn.Linear, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
+        if not is_known or _is_hooked(layer):
             return None
         if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1):
             return None
     linear = [layer for _, layer in layers if type(layer) is nn.Linear]
-    flat = bool(layers) and type(layers[0][1]) is nn.Flatten
-    shared = len(list(module.parameters())) < sum(len(list(x.parameters())) for x in linear)
-    return layers if linear and flat and not shared else None
+    starts_flat = bool(layers) and type(layers[0][1]) is nn.Flatten
+    # `parameters` gives each shared parameter once.
+    is_shared = len(list(module.parameters())) < sum(len(list(x.parameters())) for x in linear)
+    return layers if linear and starts_flat and not is_shared else None
 
 
-def _hooked(module: nn.Module) -> bool:
+def _is_hooked(module: nn.Module) -> bool:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return "forward" in vars(module) or any(getattr(module, name) for name in hooks)
 
@@ -199,19 +203,17 @@ def _through_layers(
     generators: list[torch.Generator],
     inputs: Tensor,
 ) -> Tensor:
-    """What vmap would give for these layers, without its cost at each step: `[N, B, C]`."""
-    x, stacked = inputs, False
+    """Logits `[N, B, C]` as vmap would give them, without the cost of vmap at each step."""
+    x, is_stacked = inputs, False
     for name, layer in layers:
         if isinstance(layer, nn.Linear):
-            x = stacked_linear(
-                x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"), stacked=stacked
-            )
-            stacked = True
+            weight, bias = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
+            x, is_stacked = stacked_linear(x, weight, bias, stacked=is_stacked), True
         elif isinstance(layer, nn.Flatten):
-            x = x.flatten(2 if stacked else 1)
+            x = x.flatten(2 if is_stacked else 1)
         elif isinstance(layer, nn.Dropout) and layer.training and 0 < layer.p < 1:
-            if not stacked:
-                x, stacked = x.expand(len(generators), *x.shape), True
+            if not is_stacked:
+                x, is_stacked = x.expand(len(generators), *x.shape), True
             x = x * dropout_masks(x, layer.p, generators)
         else:
             x = layer(x)
@@ -219,7 +221,7 @@ def _through_layers(
 
 
 class ModuleNetworks(Networks):
-    """Ordinary modules, one after the other: for what vmap cannot take."""
+    """Ordinary modules, one after the other, for what vmap cannot take."""
 
     def __init__(
         self,
@@ -230,7 +232,7 @@ class ModuleNetworks(Networks):
     ) -> None:
         super().__init__(seeds, n_peers, device)
         self._modules = [m.to(device) for m in _initial_modules(build, seeds, n_peers)]
-        # Random operations other than dropout draw from PyTorch's own generator.
+        # Random operations other than dropout draw from PyTorch's global generator.
         self._random_states = [
             torch_generator(seed, "other", peer).get_state()
             for seed in seeds
@@ -262,11 +264,11 @@ class ModuleNetworks(Networks):
             module.train(mode)
 
     def _weights(self) -> dict[str, Tensor]:
-        named = {f"random.{row}": state for row, state in enumerate(self._random_states)}
+        weights = {f"random.{row}": state for row, state in enumerate(self._random_states)}
         for row, module in enumerate(self._modules):
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-                named[f"{row}.{name}"] = tensor.detach()
-        return named
+                weights[f"{row}.{name}"] = tensor.detach()
+        return weights
 
     def _drop(self, rows: Tensor, optimizer: Optimizer) -> None:
         kept = set(rows.tolist())
@@ -293,7 +295,7 @@ def build_networks(
     Parameters
     ----------
     build : callable
-        Builds one network; its initial weights come from PyTorch's generator.
+        Builds one network; its initial weights come from PyTorch's global generator.
     seeds : sequence of K ints
         One for each candidate.
     n_peers : int
@@ -302,38 +304,51 @@ def build_networks(
         A few normalised inputs, to try whether vmap takes the module.
     device : torch.device
     autocast : callable
-        As in training. It reaches some operations in vmap and others not: a batch norm may get a
-        product in bfloat16, which it does not take there.
+        As in training. In vmap autocast reaches some operations and not others, and a batch norm
+        there may be given a product in bfloat16, which it refuses.
 
     Returns
     -------
     Networks
     """
     try:
-        trial = StackedNetworks(build, [seeds[0]] * 2, n_peers, device)
-        trial(probe).sum().backward()
-        plain = ModuleNetworks(build, seeds[:1], 1, device)
-        plain(probe)
-        updated = dict(plain.module(0, 0).named_buffers())
-        for name, buffer in trial.module(0, 0).named_buffers():
-            # functional_call drops a buffer that is assigned anew instead of changed in place.
-            if not torch.allclose(buffer.double(), updated[name].double(), rtol=1e-3, atol=1e-5):
-                raise RuntimeError(f"buffer {name} is replaced, not updated in place")
-        if autocast is not nullcontext:  # else it has been tried
-            with autocast():
-                logits = trial(probe)
-            logits.sum().backward()
+        _try_to_stack(build, seeds[0], n_peers, probe, device, autocast)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = str(error).strip().splitlines()
         log.info("vmap does not take this network, training one by one: %s", reason[:1])
         return ModuleNetworks(build, seeds, n_peers, device)
-    del trial
     return StackedNetworks(build, seeds, n_peers, device)
 
 
-def _initial_modules(build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int) -> Any:
+def _try_to_stack(
+    build: Callable[[], nn.Module],
+    seed: int,
+    n_peers: int,
+    probe: Tensor,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> None:
+    """Run a batch forth and back; raise if stacked networks cannot do so, or do something else."""
+    stacked = StackedNetworks(build, [seed] * 2, n_peers, device)
+    stacked(probe).sum().backward()
+    alone = ModuleNetworks(build, [seed], 1, device)
+    alone(probe)
+    expected = dict(alone.module(0, 0).named_buffers())
+    for name, buffer in stacked.module(0, 0).named_buffers():
+        # functional_call drops a buffer that is assigned anew instead of changed in place.
+        if not torch.allclose(buffer.double(), expected[name].double(), rtol=1e-3, atol=1e-5):
+            raise RuntimeError(f"buffer {name} is replaced, not updated in place")
+    if autocast is not nullcontext:  # without autocast the networks have just been tried
+        with autocast():
+            logits = stacked(probe)
+        logits.sum().backward()
+
+
+def _initial_modules(
+    build: Callable[[], nn.Module], seeds: Sequence[int], n_peers: int
+) -> Iterator[nn.Module]:
     for seed in seeds:
         for peer in range(n_peers):
             with forked_seed(derive_seed(seed, "weights", peer)):
@@ -341,7 +356,16 @@ def _initial_modules(build: Callable[[], nn.Module], seeds: Sequence[int], n_pee
             yield module
 
 
+def _stacked_empty(tensors: Iterable[tuple[str, Tensor]], n_networks: int) -> dict[str, Tensor]:
+    """Room for each of these tensors in every network, `[N, ...]`."""
+    return {
+        name: torch.empty((n_networks, *tensor.shape), dtype=tensor.dtype, device=tensor.device)
+        for name, tensor in tensors
+    }
+
+
 def _copy_of(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """A copy of a module on the CPU, ready to predict, with these tensors as its weights."""
     with torch.no_grad():
         other = copy.deepcopy(module).to("cpu")
         for name, target in (*other.named_parameters(), *other.named_buffers()):

@@ -1,6 +1,6 @@
-"""Operations on stacked networks that vmap's own rules make slow, or that must differ from its.
+"""Operations on stacked networks whose rules in vmap are slow or not right.
 
-Linear layers, convolutions and their pooling on a CPU, dropout.
+Linear layers; convolutions and their pooling on a CPU; dropout.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-OWN_PRODUCT = 2**22
-"""Multiplications of a whole batch in one network from which a product of its own pays."""
+LARGE_PRODUCT = 2**22
+"""Multiplications for a batch in one network from which it pays to leave samples out."""
 
 _CONVOLVE: Callable[..., Tensor] = torch.conv2d
 
@@ -25,15 +25,22 @@ _CONVOLVE: Callable[..., Tensor] = torch.conv2d
 class LockstepOperations(TorchFunctionMode):
     """Replaces some operations inside the networks.
 
-    Linear layers: vmap's own rule multiplies N small matrices with N copies of the shared
-    input; ours is one large product. Convolutions and pooling of images: ours keep channels last in
-    memory, which a CPU prefers. Dropout: each network draws its mask from its own generator.
+    Linear layers: vmap multiplies N small matrices with N copies of the shared input; here that is
+    one large product. Convolutions and pooling of images: channels are last in memory here, which
+    is faster on a CPU. Dropout: each network draws its mask from its own generator.
+
+    Parameters
+    ----------
+    generators : list of torch.Generator
+        One for each network that runs in one call.
+    stacked : bool
+        Whether the networks run in vmap; else only dropout is replaced.
     """
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
         super().__init__()
-        rules = _OF_STACKED if stacked else {}
-        self._replacements = rules | {F.dropout: partial(_dropout, generators)}
+        replacements = _REPLACEMENTS if stacked else {}
+        self._replacements = replacements | {F.dropout: partial(_dropout, generators)}
 
     def __torch_function__(
         self,
@@ -46,32 +53,32 @@ class LockstepOperations(TorchFunctionMode):
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor = _Linear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
-    return found
+    output: Tensor = _Linear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _VmapRule(torch.autograd.Function):
-    """A layer with a vmap rule of our own, of which nothing but that rule runs."""
+    """A layer with its own vmap rule; nothing else of the function runs."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing to keep: autograd follows the operations of the rule."""
+        """Keep nothing: autograd follows the operations of the rule."""
 
     @staticmethod
-    def stacked(
+    def networks_first(
         info: Any, dims: tuple[int | None, ...], weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias with the networks first, whether they are shared or not."""
+        """Weight and bias with the axis of the networks first, also if all share them."""
         size = info.batch_size
-        own = None if bias is None else _leading(bias, dims[1], size)
-        return _leading(weight, dims[0], size), own
+        weight = _networks_first(weight, dims[0], size)
+        return weight, None if bias is None else _networks_first(bias, dims[1], size)
 
 
 class _Linear(_VmapRule):
     """y = x W^T + b.
 
-    Outputs are kept feature-major (`[N, out, B]` in memory, seen as `[N, B, out]`): then the
-    forward product is one large product without copies, and so can the weight gradient be.
+    Outputs are feature-major, `[N, out, B]` in memory and `[N, B, out]` to the reader. The forward
+    product is then one large product without copies, and the weight gradient can be one too.
     """
 
     @staticmethod
@@ -86,12 +93,12 @@ class _Linear(_VmapRule):
         weight: Tensor,
         bias: Tensor | None,
     ) -> tuple[Tensor, int]:
-        weight, bias = _VmapRule.stacked(info, in_dims[1:3], weight, bias)
+        weight, bias = _VmapRule.networks_first(info, in_dims[1:3], weight, bias)
         stacked = in_dims[0] is not None
         if in_dims[0] is not None:
             x = x.movedim(in_dims[0], 0)
         y = stacked_linear(x, weight, bias, stacked=stacked)
-        return y.to(weight.dtype), 0  # autocast does not reach all that may follow: batch norm
+        return y.to(weight.dtype), 0  # autocast may not reach what follows, such as batch norm
 
 
 def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
@@ -114,8 +121,8 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: b
 class _SharedLinear(torch.autograd.Function):
     """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
 
-    The weight gradient costs what was selected: a sample that is left out has a gradient of
-    exactly zero, so that of the product only the part R of the selected is to be computed.
+    A sample that was not selected has a gradient of exactly zero. The weight gradient therefore
+    needs the selected samples only.
     """
 
     @staticmethod
@@ -124,8 +131,8 @@ class _SharedLinear(torch.autograd.Function):
         rows = weight.reshape(n_networks * n_out, n_in)
         y = rows @ x.T
         if bias is not None:
-            y += bias.to(y.dtype).reshape(-1, 1)  # of two dtypes it would be copied twice
-        ctx.save_for_backward(x.to(y.dtype), weight)  # autocast: x as it was multiplied
+            y += bias.to(y.dtype).reshape(-1, 1)  # a sum of two dtypes would cost two copies
+        ctx.save_for_backward(x.to(y.dtype), weight)  # x as it was multiplied, under autocast
         ctx.has_bias = bias is not None
         return y
 
@@ -134,13 +141,14 @@ class _SharedLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
-        of_x = of_weight = None
+        x_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
+            x_gradient = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(gradient, x).to(weight.dtype)
-        of_bias = gradient.sum(-1).to(weight.dtype) if ctx.has_bias else None
-        return of_x, of_weight, of_bias
+            weight_gradient = _weight_gradient(gradient, x).to(weight.dtype)
+        if ctx.has_bias:
+            bias_gradient = gradient.sum(-1).to(weight.dtype)
+        return x_gradient, weight_gradient, bias_gradient
 
 
 def _convolution(
@@ -155,16 +163,17 @@ def _convolution(
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if input.dim() != 4 or input.device.type != "cpu":
         return _CONVOLVE(*arguments)
-    found: Tensor = _Convolution.apply(*arguments)  # type: ignore[no-untyped-call]
-    return found
+    output: Tensor = _Convolution.apply(*arguments)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _Convolution(_VmapRule):
     """A convolution of a batch of images.
 
-    Like vmap's it is one of N times the groups or, of shared inputs, one with N times as many
-    outputs; but with channels last in memory, as a CPU is fastest: results are `[B, H, W, N, C]`
-    there, seen as `[N, B, C, H, W]`, and what follows is faster for it too.
+    As in vmap, N convolutions are one with N times the groups or, where all share the inputs, one
+    with N times the outputs. Here channels are last in memory, which is fastest on a CPU, also for
+    the layers that follow: results are `[B, H, W, N, C]` in memory and `[N, B, C, H, W]` to the
+    reader.
     """
 
     @staticmethod
@@ -180,16 +189,16 @@ class _Convolution(_VmapRule):
         bias: Tensor | None,
         *options: Any,
     ) -> tuple[Tensor, int]:
-        weight, bias = _VmapRule.stacked(info, in_dims[1:3], weight, bias)
-        *others, groups = options
+        weight, bias = _VmapRule.networks_first(info, in_dims[1:3], weight, bias)
+        *geometry, groups = options
         if in_dims[0] is None:  # shared inputs: each group gives the outputs of all networks
             weight = _groups_first(weight, groups)
             bias = None if bias is None else _groups_first(bias, groups)
         else:
             x, groups = _into_channels(x.movedim(in_dims[0], 0)), groups * info.batch_size
-        rows = None if bias is None else bias.flatten()
-        y = _CONVOLVE(_channels_last(x), weight.flatten(0, 1), rows, *others, groups)
-        y = y.to(weight.dtype)  # autocast does not reach all that may follow: batch norm
+        all_biases = None if bias is None else bias.flatten()
+        y = _CONVOLVE(_channels_last(x), weight.flatten(0, 1), all_biases, *geometry, groups)
+        y = y.to(weight.dtype)  # autocast may not reach what follows, such as batch norm
         if in_dims[0] is not None:
             return y.unflatten(1, (info.batch_size, -1)), 1
         y = y.unflatten(1, (groups, info.batch_size, -1)).transpose(1, 2)
@@ -202,18 +211,18 @@ def _groups_first(weight: Tensor, groups: int) -> Tensor:
     return grouped.transpose(0, 1).flatten(1, 2)
 
 
-def _pool(pool: Callable[..., Tensor], input: Tensor, *options: Any, **named: Any) -> Tensor:
+def _pool(pool: Callable[..., Tensor], input: Tensor, *options: Any, **keywords: Any) -> Tensor:
     if input.dim() != 4 or input.device.type != "cpu":
-        return pool(input, *options, **named)
-    found: Tensor = _Pool.apply(lambda x: pool(x, *options, **named), input)  # type: ignore[no-untyped-call]
-    return found
+        return pool(input, *options, **keywords)
+    output: Tensor = _Pool.apply(lambda x: pool(x, *options, **keywords), input)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _Pool(_VmapRule):
     """A pooling of images.
 
-    To vmap's rules the networks are more samples, which costs a copy of what `_Convolution` gives;
-    to ours they are more channels.
+    vmap would treat the networks as more samples, and copy what `_Convolution` gives. Here they are
+    more channels.
     """
 
     @staticmethod
@@ -224,23 +233,25 @@ class _Pool(_VmapRule):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], pool: Callable[..., Tensor], x: Tensor
     ) -> tuple[Tensor, int]:
-        x = _into_channels(_leading(x, in_dims[1], info.batch_size))
+        x = _into_channels(_networks_first(x, in_dims[1], info.batch_size))
         return pool(_channels_last(x)).unflatten(1, (info.batch_size, -1)), 1
 
 
-def _group_norm(norm: Callable[..., Tensor], input: Tensor, *options: Any, **named: Any) -> Tensor:
-    """Of channels last, vmap has no rule for it."""
-    return norm(input.contiguous(), *options, **named)
+def _group_norm(
+    norm: Callable[..., Tensor], input: Tensor, *options: Any, **keywords: Any
+) -> Tensor:
+    """Group norm of contiguous inputs: vmap has no rule for channels last."""
+    return norm(input.contiguous(), *options, **keywords)
 
 
-def _view(input: Tensor, *shape: Any, **named: Any) -> Tensor:
-    """Networks flatten images by it, which with channels last in memory needs a copy."""
-    if named or isinstance(shape[0], torch.dtype):
-        return input.view(*shape, **named)
+def _view(input: Tensor, *shape: Any, **keywords: Any) -> Tensor:
+    """A view that may copy: networks flatten images by a view, and channels are last in memory."""
+    if keywords or isinstance(shape[0], torch.dtype):
+        return input.view(*shape, **keywords)
     return input.reshape(*shape)
 
 
-_OF_STACKED: dict[Any, Callable[..., Tensor]] = {
+_REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     F.linear: _linear,
     torch.conv2d: _convolution,
     torch.Tensor.view: _view,
@@ -255,39 +266,48 @@ def _into_channels(x: Tensor) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """`[B, C, H, W]` in the same order, but not in memory."""
+    """`[B, C, H, W]` to the reader, `[B, H, W, C]` in memory."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """`[N, out, B] @ [B, in]`; each network's selected samples alone where that is faster.
+    """`[N, out, B] @ [B, in]`; only the selected samples of each network where that is faster.
 
-    Neighbours that selected as many samples (the peers of a candidate, as a rule) share a batched
-    product: a thread for each network is faster than all threads in each product.
-
-    That is on a CPU, from `OWN_PRODUCT` on. In bfloat16 gathering the samples costs what it saves,
-    and a GPU would have to wait until their number is known.
+    It is faster on a CPU for a large product. In bfloat16 gathering the samples costs what it
+    saves, and a GPU would have to wait until the number of samples is known.
     """
     n_networks, n_out, n_samples = gradient.shape
-    shape = (n_networks, n_out, x.shape[1])
-    large = n_out * n_samples * x.shape[1] >= OWN_PRODUCT
-    if large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
-        learned = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
-        numbers = learned.sum(1).tolist()
-        if min(numbers) < n_samples:
-            product = gradient.new_empty(shape)
-            row = 0
-            for n_chosen, group in groupby(numbers):
-                rows = slice(row, row := row + len(list(group)))
-                chosen = learned[rows].nonzero()[:, 1].view(rows.stop - rows.start, n_chosen)
-                own = gradient[rows].gather(2, chosen.unsqueeze(1).expand(-1, n_out, -1))
-                inputs = x.index_select(0, chosen.flatten()).view(*chosen.shape, x.shape[1])
-                torch.bmm(own, inputs, out=product[rows])
-            return product
-    return (gradient.reshape(-1, n_samples) @ x).view(shape)
+    is_large = n_out * n_samples * x.shape[1] >= LARGE_PRODUCT
+    if is_large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
+        is_selected = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
+        counts = is_selected.sum(1).tolist()
+        if min(counts) < n_samples:
+            return _product_of_selected(gradient, x, is_selected, counts)
+    return (gradient.reshape(-1, n_samples) @ x).view(n_networks, n_out, x.shape[1])
 
 
-def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def _product_of_selected(
+    gradient: Tensor, x: Tensor, is_selected: Tensor, counts: list[int]
+) -> Tensor:
+    """`[N, out, B] @ [B, in]`, where network n has `counts[n]` selected samples `[N, B]`.
+
+    Neighbours with as many selected samples, as a rule the peers of a candidate, share a batched
+    product: a thread for each network is faster than all threads in each product.
+    """
+    n_networks, n_out, _ = gradient.shape
+    product = gradient.new_empty(n_networks, n_out, x.shape[1])
+    start = 0
+    for count, group in groupby(counts):
+        rows = slice(start, start := start + len(list(group)))
+        samples = is_selected[rows].nonzero()[:, 1].view(rows.stop - rows.start, count)
+        gradients = gradient[rows].gather(2, samples.unsqueeze(1).expand(-1, n_out, -1))
+        inputs = x.index_select(0, samples.flatten()).view(*samples.shape, x.shape[1])
+        torch.bmm(gradients, inputs, out=product[rows])
+    return product
+
+
+def _networks_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """Move the axis of the networks to the front; a tensor that all share has none yet."""
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
@@ -307,7 +327,7 @@ def _dropout(
 
 
 class _DropoutMask(torch.autograd.Function):
-    """0 or 1 / (1 - p) for each element, drawn by each network's own generator."""
+    """0 or 1 / (1 - p) for each element; each network draws from its own generator."""
 
     @staticmethod
     def forward(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
@@ -330,7 +350,7 @@ class _DropoutMask(torch.autograd.Function):
         p: float,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, int]:
-        return dropout_masks(_leading(x, in_dims[0], info.batch_size), p, generators), 0
+        return dropout_masks(_networks_first(x, in_dims[0], info.batch_size), p, generators), 0
 
 
 def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:

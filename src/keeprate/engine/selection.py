@@ -2,12 +2,12 @@
 
 A rule is a pure function of one batch. Shapes: K candidates, R peer networks, B samples,
 C classes; losses and weights are `[K, R, B]`, logits `[K, R, B, C]`, labels `[B]`, keep rates
-`[K]`. A rule returns weights, 0 for what is left out and 1 for what is kept (Co-Mining: a number in
-(0, 1]), never indices: shapes stay static for every keep rate, and the gradient of the weighted
-mean is that of the mean over the selected subset. Rules run without gradients.
+`[K]`. A rule returns weights, never indices: 0 for a sample that is left out and 1 for a sample
+that is kept (Co-Mining: a number in (0, 1]). Shapes are then the same for every keep rate, and the
+gradient of the weighted mean is that of the mean over the selected samples. Rules run without
+gradients.
 
-Two methods change the loss, not only the selection: `joint_loss` (JoCoR) and `corrected_logits`
-(F-correction).
+Two methods change the loss too: `joint_loss` (JoCoR) and `corrected_logits` (F-correction).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -> Tensor:
     """Mark the floor(keep_rate * n) smallest of each row of n eligible losses.
 
-    Step 5 of Alg. 1 of the paper. Ties are broken by position; a NaN loss counts as the
-    largest. A keep rate above 0 keeps at least one eligible sample, so that a small batch
-    never leaves a network without a gradient.
+    Step 5 of Alg. 1 of the paper. The first of equal losses comes first; a NaN loss counts as the
+    largest. A keep rate above 0 keeps at least one eligible sample: a small batch never leaves a
+    network without a gradient.
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -
     order = losses.argsort(dim=-1, stable=True)
     position = torch.arange(losses.shape[-1], device=losses.device)
     first = (position < n_keep[..., None]).expand(losses.shape)
-    chosen = torch.zeros_like(first).scatter(-1, order, first)
-    return chosen if among is None else chosen & among
+    is_kept = torch.zeros_like(first).scatter(-1, order, first)
+    return is_kept if among is None else is_kept & among
 
 
 def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
     """Rank the losses of a batch so that its classes take turns, `[..., B]` in 0..B-1.
 
-    The k-th smallest of the n losses of a class, counted from 0, stands at k / n; the ranks are
-    those of these places, the smaller loss first where they are equal. A small-loss rule that is
-    given ranks for losses keeps about the same share of every class, and of the rarest one sample
-    more rather than one less: a rare class, whose losses are large, is not left out.
+    The k-th smallest of the n losses of a class, counted from 0, stands at place k / n. The ranks
+    order these places; of equal places the smaller loss comes first. A small-loss rule that gets
+    ranks in place of losses keeps about the same share of every class. Rounding favours rare
+    classes by one sample, and so a rare class, whose losses are large, is not left out.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
     tensor([0., 3., 2., 4., 1.])
     """
     by_loss = losses.argsort(dim=-1, stable=True)
-    # Sorted by class, within a class by loss: the same class stands at a place in all rows.
+    # Sorted by class, within a class by loss: a position has the same class in all rows.
     order = by_loss.gather(-1, labels[by_loss].argsort(dim=-1, stable=True))
     classes, sizes = labels.sort().values, labels.bincount()
     position = torch.arange(len(labels), device=losses.device)
@@ -106,12 +106,12 @@ def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
 
 
 def every_sample(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
-    """Keep all: plain training on the labels as given."""
+    """Keep all samples: plain training on the labels as given."""
     return torch.ones_like(losses)
 
 
 def own_small_loss(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
-    """Keep the samples that the network itself finds easy (Jiang et al. 2018, self-paced form)."""
+    """Each network learns from its own small losses (Jiang et al. 2018, self-paced form)."""
     return small_loss(losses, keep_rate[:, None]).float()
 
 
@@ -144,8 +144,8 @@ def decoupling(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor
 def co_teaching_plus(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
     """Each learns from its peer's small losses among disagreements (Yu et al. 2019, Alg. 1).
 
-    Where the two agree on the whole batch, which Alg. 1 leaves open, the whole batch is eligible,
-    as in Co-teaching.
+    Alg. 1 leaves open what happens where the peers agree on the whole batch. Here the whole batch
+    is then eligible, as in Co-teaching.
     """
     among = disagreement(logits)
     among = (among | ~among.any(-1, keepdim=True)).expand(losses.shape)
@@ -153,15 +153,14 @@ def co_teaching_plus(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: 
 
 
 def co_mining(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
-    """Drop what both find hard; weigh the rest by the peer's confidence (Wang et al. 2019).
+    """Leave out what both find hard; weigh by the peer's confidence (Wang et al. 2019).
 
-    A sample is noisy if it is not among the small losses of either network. Of the others, each
-    network learns with the probability that its peer gives to the label as the weight: the clean
-    ones are exchanged, and they dominate.
+    A sample counts as noisy if it is among the small losses of neither network. Every other sample
+    has a weight: the probability that the peer gives to its label. Clean samples dominate.
     """
     clean = small_loss(losses, keep_rate[:, None]).any(-2, keepdim=True)  # [K, 1, B]
     confidence = per_sample_cross_entropy(logits, labels).neg().exp()
-    # An underflow to 0 would turn "kept with next to no weight" into "left out".
+    # A weight of 0 would mean "left out": an underflow must not give it.
     weight = confidence.clamp_min(torch.finfo(torch.float32).tiny)
     return torch.where(clean, weight.flip(-2), 0.0)
 
@@ -169,15 +168,15 @@ def co_mining(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor)
 def joint_loss(logits: Tensor, labels: Tensor, *, agreement: float = 0.9) -> Tensor:
     """JoCoR's loss of two peers, half of it in the row of each (Wei et al. 2020, Eq. (1)-(4)).
 
-    (1 - agreement) (CE_1 + CE_2) + agreement (KL(p_1 || p_2) + KL(p_2 || p_1)) for each sample; the
-    small losses of this sum are selected, for both peers the same, and both learn from it.
+    (1 - agreement) (CE_1 + CE_2) + agreement (KL(p_1 || p_2) + KL(p_2 || p_1)) for each sample.
+    Both peers select the same samples, those with the smallest sums, and learn from the sum.
 
     Parameters
     ----------
     logits : Tensor [K, 2, B, C]
     labels : Tensor [B], int64
     agreement : float
-        The source's lambda; 0.9 is the authors' value for CIFAR-10 (0.85 for CIFAR-100).
+        The source's lambda, in [0, 1]; 0.9 is the authors' value for CIFAR-10 (0.85 for CIFAR-100).
 
     Returns
     -------
@@ -191,7 +190,7 @@ def joint_loss(logits: Tensor, labels: Tensor, *, agreement: float = 0.9) -> Ten
     """
     cross_entropy = per_sample_cross_entropy(logits, labels).sum(-2)  # [K, B]
     first, second = logits.float().log_softmax(-1).unbind(-3)
-    # The two divergences in one: the sum over classes of (p_1 - p_2) (log p_1 - log p_2).
+    # Both divergences together: the sum over classes of (p_1 - p_2) (log p_1 - log p_2).
     divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1)
     joint = (1 - agreement) * cross_entropy + agreement * divergence
     return (joint / 2).unsqueeze(-2).expand(logits.shape[:-1])
@@ -200,15 +199,15 @@ def joint_loss(logits: Tensor, labels: Tensor, *, agreement: float = 0.9) -> Ten
 def corrected_logits(logits: Tensor, transition_matrix: Tensor) -> Tensor:
     """Log-probabilities of the *noisy* labels, log(T^T softmax) (Patrini et al. 2017, Eq. (7)).
 
-    Their cross-entropy is the forward-corrected loss: a network that minimises it predicts the
-    true labels.
+    The cross-entropy of the result is the forward-corrected loss. A network that minimises this
+    loss predicts the true labels.
 
     Parameters
     ----------
     logits : Tensor [K, R, B, C]
         For the true labels.
     transition_matrix : Tensor [K, C, C]
-        T[i, j] = P(noisy = j | true = i), of each candidate.
+        T[i, j] = P(noisy = j | true = i) of each candidate.
 
     Returns
     -------
@@ -225,9 +224,9 @@ def corrected_logits(logits: Tensor, transition_matrix: Tensor) -> Tensor:
 
 
 def normalise(weights: Tensor) -> Tensor:
-    """Scale the weights of each row to sum 1: a weighted sum becomes the mean of the selected.
+    """Scale each row of weights `[..., B]` to sum 1: a weighted sum becomes a weighted mean.
 
-    A row that selects nothing stays zero (no step is taken from it).
+    A row that selects nothing stays zero; no step is taken from it.
     """
     total = weights.sum(-1, keepdim=True)
     return weights / total.where(total > 0, 1.0)

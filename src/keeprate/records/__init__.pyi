@@ -1,10 +1,10 @@
 from .folder import differences as differences
 from .folder import open_record as open_record
-from .label_quality import LabelQuality as LabelQuality
 from .label_quality import NAME_COLUMN as NAME_COLUMN
 from .label_quality import OTHERWISE as OTHERWISE
 from .label_quality import QUALITY_COLUMNS as QUALITY_COLUMNS
 from .label_quality import QUALITY_FILE as QUALITY_FILE
+from .label_quality import LabelQuality as LabelQuality
 from .label_quality import find_label_issues as find_label_issues
 from .label_quality import load_label_quality as load_label_quality
 from .record import Cost as Cost
