@@ -1,14 +1,13 @@
-"""Text for people: cut lines, shares and durations in words."""
+"""Text for people: shortened lines, shares and durations in words."""
 
 from __future__ import annotations
 
-from typing import Any
-
 LONGEST = 300  # characters of the text that a sample is known by
+UNKNOWN = "\N{EN DASH}"
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """On one line, and cut.
+    """Put a text on one line, and cut the line.
 
     >>> shortened("a  text of two lines", 12)
     'a text of t…'
@@ -17,19 +16,31 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """So many characters of a text at most."""
+    """Keep at most `most` characters of a text.
+
+    >>> cut("nineteen letters and", 9), cut("short", 9)
+    ('nineteen…', 'short')
+    """
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def percent(value: Any, places: int = 1) -> str:
-    """A share in words."""
-    return "\N{EN DASH}" if value is None else f"{100 * value:.{places}f} %"
+def percent(share: float | None, places: int = 1) -> str:
+    """Write a share in [0, 1] in percent; None is a dash.
+
+    >>> percent(0.4567), percent(0.4567, 2), percent(None)
+    ('45.7 %', '45.67 %', '–')
+    """
+    return UNKNOWN if share is None else f"{100 * share:.{places}f} %"
 
 
-def duration(seconds: Any) -> str:
-    """Seconds in words."""
+def duration(seconds: float | None) -> str:
+    """Write seconds as people say them; None is a dash.
+
+    >>> duration(9.04), duration(150), duration(7260), duration(None)
+    ('9.0 s', '2 min', '2 h 1 min', '–')
+    """
     if seconds is None:
-        return "\N{EN DASH}"
+        return UNKNOWN
     if seconds < 120:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

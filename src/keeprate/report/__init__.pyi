@@ -1,3 +1,3 @@
-from .page import noisy_test_in_words as noisy_test_in_words
 from .page import write_plots as write_plots
 from .page import write_report as write_report
+from .words import noisy_test_in_words as noisy_test_in_words

@@ -1,0 +1,122 @@
+"""The tables of a page: the results of one run, and several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from keeprate.records import Result, RunRecord
+from keeprate.report.facts import has_label_precision, has_test_accuracy, last_accuracy
+from keeprate.report.figures import in_percent
+from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
+from keeprate.report.words import full_trainings, results_in_words, source_in_words
+from keeprate.text import UNKNOWN, duration, percent
+
+_NO_RESULTS = "<p>No final training has finished yet.</p>"
+
+
+def results_table(record: RunRecord) -> str:
+    """The results as an HTML table, the run's own first and marked."""
+    if not record.results:
+        return _NO_RESULTS
+    columns = _columns(record)
+    rows = []
+    for place, result in enumerate(record.results):
+        is_marked = place == 0 and len(record.results) > 1
+        rows.append(_row([cell(result) for cell in columns.values()], is_marked=is_marked))
+    return _table(list(columns), rows, results_in_words(record))
+
+
+def _columns(record: RunRecord) -> dict[str, Callable[[Result], str]]:
+    """The heads of the columns that a record can fill, and what fills each."""
+    columns: dict[str, Callable[[Result], str]] = {"Training": lambda result: result.label}
+    if has_test_accuracy(record):
+        columns["Test accuracy, last epoch"] = lambda result: percent(result.last.test_accuracy)
+        columns["at its best epoch"] = _best_test_accuracy
+    columns["Validation accuracy, last epoch"] = lambda result: percent(
+        result.last.validation_accuracy
+    )
+    if has_label_precision(record):
+        columns["Label precision, last epoch"] = lambda result: percent(result.last.label_precision)
+    columns["Time"] = lambda result: duration(result.seconds)
+    return columns
+
+
+def _best_test_accuracy(result: Result) -> str:
+    return f"{percent(result.best.test_accuracy)} (epoch {result.best.epoch})"
+
+
+def comparison(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """Several runs side by side: a table, then their schedules and accuracies in one picture.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+    names : sequence of str
+        Of each run, for people. A link leads to the section with the id `run-0`, `run-1`, ...
+    """
+    heads = (
+        "Run",
+        "Data",
+        "Training",
+        "Accuracy, last epoch",
+        "Co-teaching's own R(t)",
+        "Standard",
+        "Cost of the search",
+    )
+    rows = []
+    for place, (record, name) in enumerate(zip(records, names, strict=True)):
+        link = f'<a href="#run-{place}">{escape(name)}</a>'
+        rows.append(_row(_comparison_cells(record), first_cell=link))
+    return (
+        f"<h1>{len(records)} runs side by side</h1>"
+        + _table(heads, rows, "Costs are in full trainings.", kind="runs")
+        + f"<h2>Schedules and curves</h2><figure>{_comparison_drawing(records, names)}"
+        "<figcaption>Each run is drawn with its own training.</figcaption></figure>"
+    )
+
+
+def _comparison_cells(record: RunRecord) -> list[str]:
+    source, cost = source_in_words(record), full_trainings(record.cost)
+    if not record.results:
+        return [source, "not finished", UNKNOWN, UNKNOWN, UNKNOWN, cost]
+    own, *others = record.results
+    by_name = {result.name: _accuracy_in_words(result) for result in others}
+    rivals = [by_name.get(name, UNKNOWN) for name in ("co-teaching", "standard")]
+    return [source, own.label, _accuracy_in_words(own), *rivals, cost]
+
+
+def _accuracy_in_words(result: Result) -> str:
+    words = percent(last_accuracy(result))
+    return words if result.last.test_accuracy is not None else f"{words} (validation)"
+
+
+def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    figure, panels = new_figure(2)
+    for place, (record, name) in enumerate(zip(records, names, strict=True)):
+        if not record.results:
+            continue
+        own, colour = record.results[0], RUN_COLOURS[place % len(RUN_COLOURS)]
+        accuracy = own.curves.test_accuracy or own.curves.validation_accuracy
+        plot_curve(panels[0], in_percent(own.schedule.keep_rate), colour, name)
+        plot_curve(panels[1], in_percent(accuracy), colour, name)
+    panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
+    panels[1].set(title="Accuracy, %", xlabel="epoch")
+    return inline_svg(finish_figure(figure, panels), "comparison", "schedules and accuracies")
+
+
+def _table(heads: Sequence[str], rows: Sequence[str], caption: str, *, kind: str = "") -> str:
+    """A table that scrolls by itself where the screen is narrow; `rows` are HTML."""
+    head = "".join(f"<th scope=col>{escape(words)}</th>" for words in heads)
+    return (
+        f"<div class=scroll><table{f' class={kind}' if kind else ''}>"
+        + (f"<caption>{escape(caption)}</caption>" if caption else "")
+        + f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False) -> str:
+    """A row of text; `first_cell` is HTML that goes before."""
+    html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    before = f"<td>{first_cell}</td>" if first_cell else ""
+    return f"<tr{' class=first' if is_marked else ''}>{before}{html}</tr>"

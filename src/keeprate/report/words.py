@@ -1,0 +1,257 @@
+"""The sentences of a page. They are plain text; `page` and `tables` escape them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keeprate.engine import score_in_words
+from keeprate.records import Cost, Result, RunRecord
+from keeprate.report.facts import (
+    SEARCHED,
+    best_trial,
+    differ_clearly,
+    has_test_accuracy,
+    last_accuracy,
+)
+from keeprate.report.figures import MOST_TRIALS_SHOWN
+from keeprate.text import duration, percent
+
+BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
+PRECISION = (
+    "Label precision is the share of the kept samples whose given label is right. The true labels "
+    "are used to measure, never to train or to choose."
+)
+_MOST_RIVALS = 2  # in the finding
+_ORDINALS = ("best", "second best", "third best")
+_STATES = {"pruned": "stopped early", "short": "trained in fewer epochs"}
+
+
+# The head of a page
+
+
+def title(record: RunRecord) -> str:
+    """Name the run."""
+    made = "A searched keep-rate schedule" if record.kind == "search" else "Training"
+    return f"{made} on {record.data.name}"
+
+
+def source_in_words(record: RunRecord) -> str:
+    """The data set and the noise that was injected."""
+    data = record.data
+    return data.name if data.noise == "none" else f"{data.name}, {data.noise}"
+
+
+def data_in_words(record: RunRecord) -> str:
+    """Samples and classes, and what is known of the labels."""
+    data = record.data
+    facts = [
+        f"{data.n_train:,} training samples",
+        f"{data.n_validation:,} validation samples",
+        f"{data.n_test:,} test samples" if data.n_test else "no test samples",
+        f"{len(data.class_names):,} classes",
+    ]
+    if data.noise_rate is not None:
+        facts.append(f"{percent(data.noise_rate)} of the training labels wrong")
+    if data.validation_labels != "unknown":
+        facts.append(f"{data.validation_labels} validation labels")
+    return ", ".join(facts)
+
+
+# The finding
+
+
+def finding(record: RunRecord) -> str:
+    """What came out: the run's own result beside the best others."""
+    if not record.results:
+        return _finding_so_far(record)
+    own, *others = record.results
+    rivals = sorted(others, key=last_accuracy, reverse=True)[:_MOST_RIVALS]
+    subject = "The searched schedule" if own.name == SEARCHED else own.label
+    against = _join([f"{rival.label} at {percent(last_accuracy(rival))}" for rival in rivals])
+    if len(others) > len(rivals):
+        against = f"the best of the {len(others)} others are {against}"
+    sentences = [
+        f"{subject} ends at {percent(last_accuracy(own))} {_measure(record)}"
+        + (f"; {against}." if against else ".")
+    ]
+    if has_test_accuracy(record):
+        sentences += [
+            _unclear_difference(own, rivals, record.data.n_test),
+            noisy_test_in_words(record),
+        ]
+    return " ".join(filter(None, sentences))
+
+
+def _finding_so_far(record: RunRecord) -> str:
+    if record.kind != "search":
+        return "The training is not finished."
+    best = best_trial(record.trials)
+    if best is None or best.value is None:
+        return "The search is not finished. No trial has finished yet."
+    score = score_in_words(best.value, record.data.criterion)
+    return f"The search is not finished. So far: {score}."
+
+
+def _measure(record: RunRecord) -> str:
+    if has_test_accuracy(record):
+        return "test accuracy"
+    is_noisy = record.data.criterion == "determinant"
+    labels = "against the noisy labels of" if is_noisy else "on"
+    chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
+    return f"accuracy {labels} the validation samples{chose}"
+
+
+def _unclear_difference(own: Result, rivals: Sequence[Result], n_test: int) -> str:
+    """Name the rivals whose test accuracy chance alone could set apart from the run's own."""
+    accuracy = last_accuracy(own)
+    alike = [
+        rival.label
+        for rival in rivals
+        if n_test and not differ_clearly(accuracy, last_accuracy(rival), n_test)
+    ]
+    if not alike:
+        return ""
+    return (
+        f"There is no clear difference from {_join(alike, 'or')}: with {n_test:,} test samples, "
+        "accuracies so close lie within two standard errors."
+    )
+
+
+def noisy_test_in_words(record: RunRecord) -> str:
+    """Warn of accuracy against noisy test labels; empty where nothing says that they are noisy."""
+    data, estimate = record.data, record.noise_estimate
+    noise_rate = 0.0 if estimate is None else estimate.noise_rate
+    if data.test_labels != "noisy" or not data.n_test or not noise_rate:
+        return ""
+    return (
+        "The test labels were cut from the same data and are as noisy as the training labels. At "
+        f"the estimated noise rate, right predictions would reach about {percent(1 - noise_rate)} "
+        "against the test labels."
+    )
+
+
+def _join(parts: Sequence[str], last_word: str = "and") -> str:
+    return f" {last_word} ".join(parts)
+
+
+# Captions
+
+
+def trials_in_words(record: RunRecord) -> str:
+    """How many trials there are of each state; empty without trials."""
+    if not record.trials:
+        return ""
+    states = [_STATES.get(trial.state, trial.state) for trial in record.trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    drawn = f" (a sample of {MOST_TRIALS_SHOWN})" if len(states) > MOST_TRIALS_SHOWN else ""
+    n_again = sum(trial.confirms is not None for trial in record.trials)
+    again = f" {n_again} trials trained the best schedules again." if n_again else ""
+    return f"Thin lines{drawn} are the schedules of the trials: {counts}.{again}"
+
+
+def curves_in_words(record: RunRecord) -> str:
+    """What the marks on the learning curves are."""
+    words = "Dots and numbers mark the last epoch."
+    return f"{words} Rings mark the {BEST_EPOCH}." if has_test_accuracy(record) else words
+
+
+def results_in_words(record: RunRecord) -> str:
+    """How the lines of the results table came about."""
+    sentences = [_restarts_in_words(record.results[0])]
+    if has_test_accuracy(record):
+        sentences.append(f"Best epoch: the {BEST_EPOCH}.")
+    if len(record.results) > 1:
+        sentences.append("Time: trainings in lockstep have equal shares.")
+    return " ".join(filter(None, sentences))
+
+
+def _restarts_in_words(own: Result) -> str:
+    """How often each line was trained, and which of the run's own schedules won."""
+    if len(own.restarts) < 2:
+        return ""
+    each = f"Each line is the best of {len(own.restarts)} trainings by validation."
+    if own.finalist is None:
+        return each
+    if own.name != SEARCHED:
+        winner = (
+            "every sample kept" if own.schedule.name == "constant" else "R(t) by the noise rate"
+        )
+        return (
+            f"{each} In the first line R(t) by the noise rate and every sample kept took turns; "
+            f"{winner} won."
+        )
+    n_schedules = 1 + max(restart.schedule for restart in own.restarts)
+    return (
+        f"{each} In the searched line the {n_schedules} best schedules took turns; the "
+        f"{_ORDINALS[min(own.finalist, len(_ORDINALS) - 1)]} won."
+    )
+
+
+# Noise and labels
+
+
+def noise_in_words(record: RunRecord) -> str:
+    """The estimated noise rate, and the true one where that is known."""
+    estimate, data = record.noise_estimate, record.data
+    if estimate is None:
+        return "The noise has not been estimated yet."
+    labels = "the training labels, which the networks may have memorised"
+    if data.criterion == "determinant":
+        labels = "held-out labels"
+    text = (
+        f"About {percent(estimate.noise_rate)} of the labels are wrong (standard error "
+        f"{percent(estimate.noise_rate_std)}), estimated from {labels}."
+    )
+    if data.noise_rate is not None:
+        text += f" In truth {percent(data.noise_rate)} of the training labels are wrong."
+    return text
+
+
+def transition_errors_in_words(record: RunRecord) -> str:
+    """The largest standard error of the transition matrix; empty if none is known."""
+    estimate = record.noise_estimate
+    if estimate is None or estimate.transition_matrix_std is None:
+        return ""
+    largest = float(estimate.transition_matrix_std.max(initial=0.0))
+    return f"The standard errors of sampling are at most {percent(largest)}."
+
+
+def issues_in_words(record: RunRecord) -> str:
+    """How many labels look wrong, and how many of them the page shows."""
+    if not record.labels_judged:
+        return "The labels have not been judged yet."
+    counts = f"{record.label_issues:,} of the {record.labels_judged:,} labels"
+    text = f"The networks disagree with {counts}."
+    if record.suspects:
+        text += (
+            f" The {len(record.suspects):,} most suspect are shown, some of each class. A suspect "
+            "label is not always wrong."
+        )
+    return text
+
+
+# The foot of a page
+
+
+def full_trainings(cost: Cost) -> str:
+    """The cost of a search in full trainings, short."""
+    number = cost.full_trainings
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def cost_in_words(record: RunRecord) -> str:
+    """What the run has cost, and the versions of what it ran with."""
+    cost, sentences = record.cost, []
+    if cost.search_seconds:
+        is_search = record.kind == "search"
+        stage = "Search" if is_search else "First training, which estimated the noise rate"
+        sentences.append(
+            f"{stage}: {duration(cost.search_seconds)}, {cost.candidate_epochs:,} candidate "
+            f"epochs, as many as {full_trainings(cost)} full trainings have."
+        )
+    if cost.final_seconds:
+        sentences.append(f"Final trainings: {duration(cost.final_seconds)}.")
+    if not sentences:
+        sentences.append("No training has finished yet.")
+    names = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return " ".join([*sentences, f"Made with {names}." if names else ""]).rstrip()
