@@ -74,7 +74,7 @@ def with_noisy_validation(data: Data, seed: int) -> Data:
         part(data.train, held_out),
         true_labels=None,
         label_status="noisy",
-        origin="held out",  # label quality is of the samples that train, as in the rivals
+        origin="held out",  # a run judges only the labels that it trains with, as its rivals do
     )
     return replace(
         data,
