@@ -121,6 +121,11 @@ class SearchOptions:
         _research("--warm-start", "A run or file to try first; repeatable."),
     ] = None
 
+    def __post_init__(self) -> None:
+        from keeprate.searching import Budget
+
+        Budget.parse(self.budget)  # raises
+
     def config(self) -> SearchConfig:
         """The checked options of the search; PyTorch is not needed."""
         from keeprate.searching import SearchConfig, check_budget
