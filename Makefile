@@ -23,7 +23,7 @@ help: ## Show what can be made
 
 demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table and plots in runs/demo
 	OMP_WAIT_POLICY=passive $(BIN)/keeprate search digits --noise pairflip:0.45 --model mlp --method co-teaching \
-	  --space basis --sampler natural-gradient --trials $(DEMO_TRIALS) --epochs $(DEMO_EPOCHS) \
+	  --space basis --sampler natural-gradient --budget $(DEMO_TRIALS)trials --epochs $(DEMO_EPOCHS) \
 	  --batch-size 32 --precision float32 --seed 0 --out $(DEMO_OUT)
 
 test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-data ones)

@@ -70,7 +70,12 @@ def with_noisy_validation(data: Data, seed: int) -> Data:
     """Let a tenth of the training samples, chosen at random, validate with its noisy labels."""
     order = np.random.default_rng(seed).permutation(len(data.train))
     held_out, kept = np.split(order, [len(order) // 10])
-    validation = replace(part(data.train, held_out), true_labels=None, label_status="noisy")
+    validation = replace(
+        part(data.train, held_out),
+        true_labels=None,
+        label_status="noisy",
+        origin="held out",  # a run judges only the labels that it trains with, as its rivals do
+    )
     return replace(
         data,
         train=part(data.train, kept),

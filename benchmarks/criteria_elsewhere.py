@@ -76,7 +76,9 @@ def rank(name: str, noise: str, seed: int, folder: str) -> Row:
     complete = [of_schedule for of_schedule in curves.values() if len(of_schedule) == config.epochs]
 
     def late(metric: str) -> NDArray[np.float64]:
-        return np.array([np.mean(getattr(one, metric)[-n_last:]) for one in complete])
+        return np.array(
+            [np.mean(getattr(of_schedule, metric)[-n_last:]) for of_schedule in complete]
+        )
 
     criteria = {
         "determinant": late("validation_score"),

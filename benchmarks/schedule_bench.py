@@ -129,11 +129,11 @@ class NoisyJudge:
             measured = (counts[row].tolist(), float(agreement[row]), float(likelihood[row]))
             self._by_number.setdefault(number, []).append(measured)
 
-    def note(self, study: optuna.Study) -> None:
+    def note(self, trials: dict[int, optuna.trial.Trial]) -> None:
         """Note the means over the epochs as attributes of the trials."""
         for number, by_epoch in self._by_number.items():
             for name, values in zip(NOISY, zip(*by_epoch, strict=True), strict=True):
-                _note(study, number, name, np.mean(values, axis=0).ravel().tolist())
+                _note(trials[number], name, np.mean(values, axis=0).ravel().tolist())
 
 
 def train_source(
@@ -156,6 +156,7 @@ def train_source(
     while pending := proposals.ask(study):
         first = pending[0].number
         order = proposals.generation_of(first).start
+        by_number = {t.number: optuna.trial.Trial(study, t._trial_id) for t in pending}
         schedules = {
             trial.number: proposals.space.schedule(trial.params, setting.epochs)
             for trial in pending
@@ -168,14 +169,14 @@ def train_source(
             stream = f"{source}-{share}"
             curves = _train(setting, without_test, epochs, short, stream=stream, order=order)
             for number, of_trial in curves.items():
-                _note(study, number, f"{IN_SHORT}_{share}", of_trial.validation_accuracy)
+                _note(by_number[number], f"{IN_SHORT}_{share}", of_trial.validation_accuracy)
         judge = NoisyJudge(noisy, Normaliser.fit(data.train.inputs), data.n_classes, setting.epochs)
         curves = _train(
             setting, data, setting.epochs, schedules, stream=source, order=order, after_epoch=judge
         )
-        judge.note(study)
+        judge.note(by_number)
         for number, of_trial in curves.items():
-            _note(study, number, TEST_ACCURACY, of_trial.test_accuracy)
+            _note(by_number[number], TEST_ACCURACY, of_trial.test_accuracy)
             failed = len(of_trial) < setting.epochs
             tell(study, number, of_trial, proposals, failed=failed)
         print(f"{setting.name}, {source}: {first + len(pending)} of {trials}", flush=True)
@@ -211,9 +212,8 @@ def _train(
     return curves
 
 
-def _note(study: optuna.Study, number: int, name: str, values: Any) -> None:
-    trial = study.get_trials(deepcopy=False)[number]
-    optuna.trial.Trial(study, trial._trial_id).set_user_attr(name, json.dumps(values))
+def _note(trial: optuna.trial.Trial, name: str, values: Any) -> None:
+    trial.set_user_attr(name, json.dumps(values))
 
 
 def rows_of(setting: Setting, source: str, study: optuna.Study) -> list[dict[str, object]]:

@@ -25,6 +25,7 @@ from benchmarks.replay import Interpolator, Replayed
 from keeprate.schedules.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
+TRIALS = 12  # of each sampler, in two generations
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def made(tmp_path_factory) -> tuple[list[dict], Path]:
     folder = tmp_path_factory.mktemp("schedules")
     data = schedule_bench.load_setting(DIGITS, "")
     rows = []
-    for source, trials in (("random", 25), ("natural-gradient", 20)):
+    for source, trials in (("random", TRIALS), ("natural-gradient", TRIALS)):
         study = schedule_bench.train_source(DIGITS, data, source, trials, folder / source)
         rows += schedule_bench.rows_of(DIGITS, source, study)
     return rows, folder
@@ -41,20 +42,20 @@ def made(tmp_path_factory) -> tuple[list[dict], Path]:
 
 def test_every_schedule_has_a_full_and_two_short_trainings(made):
     rows, _ = made
-    assert len(rows) == 45
+    assert len(rows) == 2 * TRIALS
     for row in rows:
         assert len(row["validation_accuracy"]) == len(row["test_accuracy"]) == 10
         assert [len(row["in_short_0.2"]), len(row["in_short_0.4"])] == [2, 4]
         assert len(row["parameters"]) == 12
-    assert len({tuple(row["parameters"]) for row in rows}) == 45
+    assert len({tuple(row["parameters"]) for row in rows}) == 2 * TRIALS
 
 
 def test_what_is_trained_is_not_trained_again(made, monkeypatch):
     rows, folder = made
-    monkeypatch.setattr(schedule_bench, "train_schedules", None)
+    monkeypatch.setattr(schedule_bench, "train_candidates", None)
     data = schedule_bench.load_setting(DIGITS, "")
-    study = schedule_bench.train_source(DIGITS, data, "random", 25, folder / "random")
-    assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:25]
+    study = schedule_bench.train_source(DIGITS, data, "random", TRIALS, folder / "random")
+    assert schedule_bench.rows_of(DIGITS, "random", study) == rows[:TRIALS]
 
 
 def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
@@ -62,22 +63,23 @@ def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
     path = tmp_path / "bench.parquet"
     other = replace(DIGITS, noise="symmetric:0.2")
     schedule_bench.write(rows, [DIGITS], path)
-    schedule_bench.write([row | {"setting": other.name} for row in rows[:30]], [other], path)
-    schedule_bench.write(rows[:40], [DIGITS], path)  # takes the place of the first
+    schedule_bench.write([row | {"setting": other.name} for row in rows[:15]], [other], path)
+    schedule_bench.write(rows[:20], [DIGITS], path)  # takes the place of the first
     table = pq.read_table(path)
     counts = [table["setting"].to_pylist().count(name) for name in (DIGITS.name, other.name)]
-    assert counts == [40, 30]
+    assert counts == [20, 15]
     assert json.loads(table.schema.metadata[b"settings"])[other.name]["noise"] == "symmetric:0.2"
-    assert replay.read(DIGITS.name, path).errors()["schedules"] == 40
+    assert replay.read(DIGITS.name, path).errors()["schedules"] == 20
 
 
 def test_criteria_are_compared_with_the_test_accuracy(made):
     rows, _ = made
-    found = criteria.compare(*criteria.criteria_of(rows))
-    said = found["criteria"]
-    assert said["accuracy, clean labels"]["spearman"] > 0.8 and len(said) == 6
-    assert said["determinant"]["spearman"] > 0.5
-    assert found["best_test_accuracy"] >= said["determinant"]["test_accuracy_of_its_choice"]
+    comparison = criteria.compare(*criteria.criteria_of(rows))
+    numbers = comparison["criteria"]
+    assert numbers["accuracy, clean labels"]["spearman"] > 0.8 and len(numbers) == 6
+    assert numbers["determinant"]["spearman"] > 0.5
+    best = comparison["best_test_accuracy"]
+    assert best >= numbers["determinant"]["test_accuracy_of_its_choice"]
     counts = np.array(rows[0]["noisy_counts"])
     assert counts.sum() == pytest.approx(2 * 300)  # two networks, 300 held-out samples
 
@@ -86,10 +88,10 @@ def test_the_criterion_is_compared_on_other_data(monkeypatch):
     monkeypatch.setattr(criteria_elsewhere, "SCHEDULES", 4)
     options = {"model": "mlp", "epochs": 4, "batch_size": 64}
     monkeypatch.setitem(criteria_elsewhere.SETTINGS, "digits", options)
-    found = criteria_elsewhere.rank("digits", "symmetric:0.5", 0, "")
-    assert found["schedules"] == 4 and 0.4 < found["noise_rate"] < 0.6
-    assert set(found["criteria"]) == {"determinant", "accuracy, noisy labels"}
-    (line,) = criteria_elsewhere.table([found | {"data": "digits", "noise": "n", "seed": 0}])[2:]
+    row = criteria_elsewhere.rank("digits", "symmetric:0.5", 0, "")
+    assert row["schedules"] == 4 and 0.4 < row["noise_rate"] < 0.6
+    assert set(row["criteria"]) == {"determinant", "accuracy, noisy labels"}
+    (line,) = criteria_elsewhere.table([row | {"data": "digits", "noise": "n", "seed": 0}])[2:]
     assert line.startswith("| digits, n, 0 |")
 
 
@@ -126,22 +128,22 @@ def test_replays_cost_what_they_say_and_repeat(made):
     rows, _ = made
     setting = Replayed.fit(rows, 10)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    chosen, cost = replay.ours(setting, 0, trials=16, fidelity=0.2)
+    first, cost = replay.ours(setting, 0, trials=16, fidelity=0.2)
     assert cost == pytest.approx(12 * 0.2 + 4)
-    assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == chosen
+    assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == first
     assert replay.ours(setting, 0, trials=6)[1] == 6
     _, cost = replay.hyperband(setting, 0, cost=3.0)
     assert 3.0 <= cost <= 4.0  # the last trial may go beyond
     parameters, cost = replay.fully(setting, 0, sampler=optuna.samplers.RandomSampler, trials=5)
-    assert cost == 5.0 and set(parameters) == set(chosen)
+    assert cost == 5.0 and set(parameters) == set(first)
 
 
 def test_label_issues_are_compared_on_the_same_labels():
     row = label_issues.compare("symmetric:0.3", 0, "digits", 400)
     assert 0.2 < row["noise_rate"] < 0.4 and len(row["found"]) == 5
-    for found in row["found"].values():
-        assert 0.5 < found["auroc"] <= 1 and row["noise_rate"] < found["average_precision"] <= 1
-        assert 0 < found["f1"] <= 1 and found["seconds"] > 0
+    for numbers in row["found"].values():
+        assert 0.5 < numbers["auroc"] <= 1 and row["noise_rate"] < numbers["average_precision"] <= 1
+        assert 0 < numbers["f1"] <= 1 and numbers["seconds"] > 0
     lines = label_issues.table([row | {"noise": "symmetric:0.3", "seed": 0}] * 2)
     assert len(lines) == 7 and lines[2].startswith("| symmetric:0.3 | keeprate | ")
 
@@ -156,8 +158,8 @@ def test_the_fold_that_judges_a_sample_was_not_trained_with_it(monkeypatch):
 
     begin = keeprate.train
     monkeypatch.setattr(keeprate, "train", train)
-    found = label_issues.out_of_sample(data, 1, 0)
-    assert np.allclose(found.sum(1), 1) and len(seen) == 5
+    probabilities = label_issues.out_of_sample(data, 1, 0)
+    assert np.allclose(probabilities.sum(1), 1) and len(seen) == 5
     counts = np.bincount(np.concatenate(seen), minlength=2000)
     assert set(counts[data.train.rows]) == {4}
 
@@ -176,11 +178,12 @@ def test_all_train_and_are_tested_on_the_same_samples():
         noisy_validation.prepared("digits", "pairflip:0.3", 1, 500, clean=clean)
         for clean in (True, False)
     )
-    assert clean.validation_labels == "clean" and noisy.validation_labels == "noisy"
+    assert clean.validation.label_status == "clean" and clean.criterion == "accuracy"
+    assert noisy.validation.label_status == "noisy" and noisy.criterion == "determinant"
     for split in ("train", "test"):
-        one, other = getattr(clean, split), getattr(noisy, split)
-        assert one.rows.tolist() == other.rows.tolist()
-        assert (one.labels == other.labels).all()
+        with_clean, with_noisy = getattr(clean, split), getattr(noisy, split)
+        assert with_clean.rows.tolist() == with_noisy.rows.tolist()
+        assert (with_clean.labels == with_noisy.labels).all()
     assert len(noisy.train) == 450 and len(noisy.validation) == 50
     assert not set(noisy.validation.rows) & set(noisy.train.rows)
     assert noisy.validation.true_labels is None

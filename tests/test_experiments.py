@@ -132,40 +132,40 @@ def write_made_up(
 
 
 def write_rows(folder: Path, item: str, protocol: dict, rows: list[dict]) -> None:
-    found = {"command": "", "protocol": protocol, "versions": {}, "rows": rows}
-    common.results_path(item, "desk", folder).write_text(json.dumps(found))
+    content = {"command": "", "protocol": protocol, "versions": {}, "rows": rows}
+    common.results_path(item, "desk", folder).write_text(json.dumps(content))
 
 
 # Running ---------------------------------------------------------------------------------------
 
 
 def test_a_search_may_try_the_methods_own_schedule_first(tmp_path):
-    protocol = replace(TINY, epochs=4, trials=4, confirm=False, warm_start=True, seeds=1)
+    protocol = replace(TINY, epochs=4, trials=2, confirm=False, warm_start=True, seeds=1)
     table = replace(SMALL, arms=(replace(table4.JOCOR, name="searched"),), protocols=(protocol,))
     table.run(protocol, data="", runs=str(tmp_path / "runs"), results=tmp_path)
     (folder,) = (tmp_path / "runs").glob("*/*")
     record = load_record(folder)
     assert record.config["method"] == "jocor"
-    assert len(record.trials) == 5
+    assert len(record.trials) == 3
     of_method = co_teaching_schedule(4, tau=0.45, t_k=4)
     np.testing.assert_allclose(record.trials[0].keep_rate, of_method, atol=0.05)
 
 
 def test_rows_are_written(trained: Path) -> None:
-    found = read_results("table4", "tiny", trained)
-    assert found is not None
-    assert found["command"] == "python -m experiments table4 --protocol tiny"
-    assert found["protocol"] == TINY.as_row()
+    stored = read_results("table4", "tiny", trained)
+    assert stored is not None
+    assert stored["command"] == "python -m experiments table4 --protocol tiny"
+    assert stored["protocol"] == TINY.as_row()
     assert TINY.as_row()["warm_start"] is False
     desk = table4.TABLE.protocol("desk")
     assert desk.as_row()["warm_start"] == presets_in_words(6)
     some = replace(desk, trials=16, confirm=True)  # twelve explore, ten of them given
     assert some.as_row()["warm_start"] == presets_in_words(12) == presets_in_words(99)
     assert replace(desk, trials=3).as_row()["warm_start"] == []
-    keys = [(row["noise"], row["seed"], row["name"]) for row in found["rows"]]
+    keys = [(row["noise"], row["seed"], row["name"]) for row in stored["rows"]]
     names = ("standard", "f-correction", "proposed")
     assert keys == [("pairflip:0.45", seed, name) for seed in (0, 1) for name in names]
-    for row in found["rows"]:
+    for row in stored["rows"]:
         assert len(row["curves"]["test_accuracy"]) == 2
         assert row["last"]["test_accuracy"] == row["curves"]["test_accuracy"][-1]
         assert row["best"]["test_accuracy"] == max(row["curves"]["test_accuracy"])
@@ -173,7 +173,7 @@ def test_rows_are_written(trained: Path) -> None:
         assert len(row["keep_rate"]) == 2
         assert row["cost"]["final_seconds"] > 0
         assert ("transition_error" in row) == (row["name"] == "f-correction")
-    searched = [row for row in found["rows"] if row["name"] == "proposed"]
+    searched = [row for row in stored["rows"] if row["name"] == "proposed"]
     assert all(row["cost"]["candidate_epochs"] == 4 for row in searched)
     assert {"search_seconds" in row["cost"] for row in searched} == {True}
     first, second = (row["curves"]["test_accuracy"] for row in searched)
@@ -214,16 +214,16 @@ def test_a_killed_experiment_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(keeprate, "search", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, seeds=1)
-    found = read_results("table4", "tiny", tmp_path)
-    assert found is not None
-    assert [row["name"] for row in found["rows"]] == ["standard", "f-correction"]
+    stored = read_results("table4", "tiny", tmp_path)
+    assert stored is not None
+    assert [row["name"] for row in stored["rows"]] == ["standard", "f-correction"]
 
     def count(*given: object, **options: object) -> object:
         trained.append((options["method"], options["baselines"]))
         return train(*given, **options)
 
-    found["rows"].pop()  # what the kill left out alone is trained again
-    common.results_path("table4", "tiny", tmp_path).write_text(json.dumps(found))
+    stored["rows"].pop()  # what the kill left out alone is trained again
+    common.results_path("table4", "tiny", tmp_path).write_text(json.dumps(stored))
     monkeypatch.setattr(keeprate, "search", search)
     monkeypatch.setattr(keeprate, "train", count)
     names = ["standard", "f-correction", "proposed"]
@@ -257,9 +257,9 @@ def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path,
 def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
     table = replace(SMALL, arms=SMALL.arms[:1])
     rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
-    found = read_results("table4", "tiny", trained)["rows"]
+    stored = read_results("table4", "tiny", trained)["rows"]
     for row in rows:
-        same = row_of(found, {"seed": row["seed"], "name": "standard"})
+        same = row_of(stored, {"seed": row["seed"], "name": "standard"})
         assert same is not None
         # Other numbers of threads may round differently: a few samples of 359.
         for ours, theirs in zip(
@@ -330,9 +330,9 @@ def test_the_papers_numbers() -> None:
 
 def test_tables_equal_what_the_rows_give_by_hand(tmp_path: Path) -> None:
     write_made_up(tmp_path)
-    found = read_results("table4", "desk", tmp_path)
-    assert found is not None
-    own = [r for r in found["rows"] if (r["noise"], r["name"]) == ("pairflip:0.45", "standard")]
+    stored = read_results("table4", "desk", tmp_path)
+    assert stored is not None
+    own = [r for r in stored["rows"] if (r["noise"], r["name"]) == ("pairflip:0.45", "standard")]
     cells = []
     for when, what in (("last", "test_accuracy"), ("best", "test_accuracy")):
         values = [100 * row[when][what] for row in own]
@@ -407,22 +407,24 @@ def test_a_searched_line_may_be_behind_by_the_deviation_of_the_best() -> None:
     source = Source("made up", "all methods", rows, tuple(NOISES), tuple(means))
     assert claim.verdict(source).verdict == HELD
     assert claim.verdict(replace(source, complete=False)).verdict == IN_PART
-    found = claim.verdict(replace(source, names=("proposed", "jocor"), noises=("pairflip:0.45",)))
-    assert found.verdict == FAILED
+    verdict = claim.verdict(replace(source, names=("proposed", "jocor"), noises=("pairflip:0.45",)))
+    assert verdict.verdict == FAILED
     words = "90.00 % (proposed), the best 92.00\xa0±\xa00.50 (jocor) (no)"
-    assert found.evidence == [f"pairflip 45 %, {when} epoch: {words}" for when in ("last", "best")]
+    assert verdict.evidence == [
+        f"pairflip 45 %, {when} epoch: {words}" for when in ("last", "best")
+    ]
     assert claim.verdict(replace(source, names=(*means, "standard"))).verdict == UNKNOWN
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_the_papers_claims_are_judged_by_its_methods_alone(tmp_path: Path, there: bool) -> None:
     write_made_up(tmp_path, tables=[table4.TABLE])
-    found = read_results("table4", "desk", tmp_path)
-    assert found is not None
-    rows = [row for row in found["rows"] if there or row["name"] != "jocor-searched"]
-    write_rows(tmp_path, "table4", found["protocol"], rows)
+    stored = read_results("table4", "desk", tmp_path)
+    assert stored is not None
+    rows = [row for row in stored["rows"] if there or row["name"] != "jocor-searched"]
+    write_rows(tmp_path, "table4", stored["protocol"], rows)
     own, other = (
-        statistics.fmean(r["last"]["test_accuracy"] for r in found["rows"] if r["name"] == name)
+        statistics.fmean(r["last"]["test_accuracy"] for r in stored["rows"] if r["name"] == name)
         for name in ("proposed", "jocor-searched")
     )
     assert other > own
@@ -439,9 +441,9 @@ def test_claims_are_not_settled_by_a_part() -> None:
     names = ("proposed", "co-teaching")
     rows = [made_up(0, "pairflip:0.45", name, forgets=FORGETS[name]) for name in names]
     source = Source("a part", "methods", rows, tuple(NOISES), names)
-    found = verdicts(source)
-    assert found["cleaner_than_co_teaching"] == found["proposed_is_best"] == IN_PART
-    assert found["f_correction_fails"] == UNKNOWN
+    judged = verdicts(source)
+    assert judged["cleaner_than_co_teaching"] == judged["proposed_is_best"] == IN_PART
+    assert judged["f_correction_fails"] == UNKNOWN
     # That it is the best is not known before every rival is there, that it is not, is.
     source = replace(source, names=(*names, "jocor"))
     assert verdicts(source)["proposed_is_best"] == UNKNOWN
@@ -490,13 +492,13 @@ def test_a_claim_needs_every_seed_and_compares_the_same_ones() -> None:
 
 def test_claims_about_memorisation(tmp_path: Path) -> None:
     write_made_up(tmp_path)
-    found = read_results(fig1.NAME, "desk", tmp_path)
-    assert found is not None
-    source = Source("f", "memorisation", found["rows"], memorisation=fig1.get_protocol("desk"))
+    stored = read_results(fig1.NAME, "desk", tmp_path)
+    assert stored is not None
+    source = Source("f", "memorisation", stored["rows"], memorisation=fig1.get_protocol("desk"))
     assert verdicts(source)["rises_then_falls"] == HELD
-    assert verdicts(replace(source, rows=found["rows"][:1]))["rises_then_falls"] == IN_PART
-    for row in found["rows"]:
-        row["curves"] = found["rows"][0]["curves"]
+    assert verdicts(replace(source, rows=stored["rows"][:1]))["rises_then_falls"] == IN_PART
+    for row in stored["rows"]:
+        row["curves"] = stored["rows"][0]["curves"]
     assert verdicts(source)["every_factor_matters"] == FAILED
 
 
@@ -539,8 +541,8 @@ def test_the_error_is_that_of_the_best_schedule_found(searched) -> None:
         if row["arm"].startswith("random-"):
             continue
         parameters = dict(zip(space.distributions(fig3.T), row["parameters"], strict=True))
-        found = space.schedule(parameters, fig3.T).keep_rate
-        error = math.sqrt(statistics.fmean((found - fig3.TARGETS[row["target"]]) ** 2))
+        keep_rate = space.schedule(parameters, fig3.T).keep_rate
+        error = math.sqrt(statistics.fmean((keep_rate - fig3.TARGETS[row["target"]]) ** 2))
         assert last == pytest.approx(error, abs=1e-5)
 
 
@@ -575,9 +577,9 @@ def test_medians_by_hand(searched) -> None:
 
 
 def test_what_is_shipped_is_what_the_committed_results_chose() -> None:
-    found, shipped = read_results(prior.NAME, ""), read_json(prior.SHIPPED)
-    assert found is not None and found["protocol"] == prior.PROTOCOL
-    assert shipped["schedules"] == [prior.best_of(noise, found["rows"]) for noise in prior.NOISES]
+    stored, shipped = read_results(prior.NAME, ""), read_json(prior.SHIPPED)
+    assert stored is not None and stored["protocol"] == prior.PROTOCOL
+    assert shipped["schedules"] == [prior.best_of(noise, stored["rows"]) for noise in prior.NOISES]
 
 
 def test_the_best_on_other_draws_is_shipped(tmp_path: Path, monkeypatch) -> None:

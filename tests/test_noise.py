@@ -1,4 +1,4 @@
-"""Transition matrices against their definition, corrupted labels against the matrices."""
+"""Noise: transition matrices follow their definitions, and corrupted labels the matrices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_kind_gives_a_transition_matrix_of_its_rate(
     np.testing.assert_allclose(np.diag(matrix), 1 - rate)
 
 
-def test_the_kinds_are_those() -> None:
+def test_no_kind_is_left_out() -> None:
     assert list(NOISES) == list(SIZES)
 
 
@@ -101,7 +101,7 @@ def test_the_usual_maps_of_ten_classes(kind: str, flips: set[tuple[int, int]]) -
     off_diagonal = matrix * (1 - np.eye(10))
     assert {(int(i), int(j)) for i, j in np.argwhere(off_diagonal)} == flips
     assert set(off_diagonal[off_diagonal > 0]) == {0.4}
-    # What the class docstring says: of balanced classes, half the rate is wrong overall.
+    # As the docstring of Noise says: with balanced classes half the rate is wrong.
     assert 1 - np.diag(matrix).mean() == pytest.approx(0.2)
 
 
@@ -162,7 +162,7 @@ def test_corrupted_labels_follow_the_matrix(matrix: np.ndarray) -> None:
     noisy = corrupt(true, matrix, rng=np.random.default_rng(2))
     counts = np.zeros((4, 4))
     np.add.at(counts, (true, noisy), 1)
-    # 20,000 draws a row: a standard deviation is at most 0.0036.
+    # With 20,000 draws for each row a standard deviation is at most 0.0036.
     np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), matrix, atol=0.016)
     np.testing.assert_allclose(
         empirical_transition_matrix(noisy, true, 4), counts / counts.sum(1, keepdims=True)
@@ -208,7 +208,7 @@ def test_corruption_is_seeded_and_the_identity_changes_nothing(
     assert draw(symmetric(5, 0.5)) == draw(symmetric(5, 0.5))
 
 
-# What these seeds gave in version 0.1.0: a change would make old run records unrepeatable.
+# As in version 0.1.0. With other labels nobody could repeat old runs.
 @pytest.mark.parametrize(
     ("noise", "expected"),
     [
@@ -219,7 +219,7 @@ def test_corruption_is_seeded_and_the_identity_changes_nothing(
     ],
     ids=str,
 )
-def test_seeds_give_what_they_always_gave(
+def test_seeds_give_the_labels_that_they_always_gave(
     noise: Noise, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -228,7 +228,7 @@ def test_seeds_give_what_they_always_gave(
     rng = np.random.default_rng(7)
     noisy = noise.corrupt_labels(np.arange(24) % 4, np.empty((24, 0)), n_classes=4, rng=rng)
     assert "".join(map(str, noisy)) == expected
-    assert rng.random() == 0.03568027877359614  # nor is more drawn than before
+    assert rng.random() == 0.03568027877359614  # the number of draws is that of version 0.1.0
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_seeds_give_what_they_always_gave(
         ("pairflip:0.45", "df5ad375a4ba92ddbab6dc0becf0a80bf42de9ac83340f28de7e806dcb3e7ff9"),
     ],
 )
-def test_many_labels_too_are_what_they_always_were(kind: str, digest: str) -> None:
+def test_seeds_give_the_many_labels_that_they_always_gave(kind: str, digest: str) -> None:
     true = np.random.default_rng(1).integers(0, 10, 50_000)
     rng = np.random.default_rng(3)
     noisy = Noise.parse(kind).corrupt_labels(true, true, n_classes=10, rng=rng)
@@ -457,7 +457,7 @@ def test_instance_noise_is_seeded_and_stays_among_the_classes(
 
 
 def test_instance_noise_depends_on_the_instance() -> None:
-    # Two kinds of samples in one class: no transition matrix of classes can treat them apart.
+    # Two kinds of samples in one class: a transition matrix cannot treat them differently.
     labels = np.zeros(4000, int)
     inputs = np.eye(2).repeat(2000, axis=0).repeat(64, axis=1)
     rng = np.random.default_rng(0)
@@ -575,7 +575,7 @@ def test_the_empirical_matrix_needs_pairs(
 @pytest.mark.parametrize("percentile", [97, 100])
 def test_the_estimate_is_exact_where_there_are_anchor_points(percentile: float) -> None:
     matrix = some_matrix(10, seed=1)
-    # 5 % of the samples surely are of class i, for each i; the others are mixtures of classes.
+    # For each class 5 % of the samples certainly belong to it. The others are mixtures of classes.
     anchors = np.eye(10).repeat(50, axis=0)
     rng = np.random.default_rng(0)
     posteriors = rng.permutation(np.vstack([anchors, rng.dirichlet(np.ones(10), 500)]))
@@ -591,21 +591,22 @@ def test_the_estimate_is_exact_where_there_are_anchor_points(percentile: float) 
 def test_the_percentile_sets_overconfident_samples_aside() -> None:
     matrix = some_matrix(10, seed=1)
     rng = np.random.default_rng(0)
-    # Of each class 9 % nearly sure samples with noisy predictions, and 1 % that are sure of it.
+    # Each class has 9 % nearly certain samples with noisy predictions, and 1 % overconfident ones.
     anchors = 0.99 * np.eye(10).repeat(90, axis=0) + 0.01 * rng.dirichlet(np.ones(10), 900)
     noisy = np.abs(anchors @ matrix + rng.normal(0, 0.01, (900, 10)))
     predicted = np.vstack([noisy / noisy.sum(1, keepdims=True), np.eye(10).repeat(10, axis=0)])
     predicted = rng.permutation(predicted)
     estimate = estimate_transition_matrix(predicted)
     assert transition_error(estimate, matrix) < 0.1
-    # Eq. (12) itself takes the overconfident ones and finds no noise at all.
+    # Eq. (12) itself takes the overconfident samples and finds no noise at all.
     np.testing.assert_array_equal(estimate_transition_matrix(predicted, percentile=100), np.eye(10))
-    # Were T transposed, this would be no better.
+    # The transposed matrix is no such estimate.
     assert transition_error(matrix.T / matrix.sum(0)[:, None], matrix) > 0.1
 
 
 def test_the_percentile_is_that_of_the_reference() -> None:
-    # 0.97 * 59 is no whole number and nothing ties: the largest one strictly below the percentile.
+    # 0.97 * 59 is no whole number and nothing ties: the reference takes the largest value strictly
+    # below the percentile.
     given = np.random.default_rng(0).dirichlet(np.ones(4), 60)
     expected = []
     for column in given.T:
@@ -628,7 +629,7 @@ def test_estimates_are_transition_matrices_whatever_the_order(
     np.testing.assert_allclose(again, estimate[classes][:, classes])
 
 
-def test_half_precision_will_do() -> None:
+def test_half_precision_is_enough() -> None:
     given = np.random.default_rng(0).dirichlet(np.ones(10), 200)
     estimate = check_transition_matrix(estimate_transition_matrix(given.astype(np.float16)))
     np.testing.assert_allclose(estimate, estimate_transition_matrix(given), atol=2e-3)

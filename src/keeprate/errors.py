@@ -1,32 +1,56 @@
-"""The one exception type that a user can mend by changing what they gave."""
+"""The exception for what a user can mend, and the house's messages."""
 
 from __future__ import annotations
 
 import importlib
+from numbers import Number
 from typing import Any
 
 
 class InputError(ValueError):
-    """Something given to keeprate cannot be used; the message says what to change.
+    """An argument, an option or a file cannot be used. The message says what to change.
 
-    The command line prints the message and exits with code 2.
+    The command prints the message and exits with code 2.
     """
 
 
 class Words(str):
-    """A description that a message shows as it is, not by its repr."""
+    """A description: a message shows it as it is, not by its repr."""
 
 
 def invalid(name: str, requirement: str, received: object, remedy: str) -> InputError:
     """Build the house message: name, requirement, value received, remedy.
 
+    Parameters
+    ----------
+    name : str
+        What was given: an argument, an option, a file.
+    requirement : str
+        What follows "must".
+    received : object
+        The value. `Words` stay as they are, numbers are shown plainly, classes by their name,
+        everything else by its repr.
+    remedy : str
+        What to do, in the imperative.
+
+    Examples
+    --------
     >>> print(invalid("keep_rate", "lie in [0, 1]", 1.2, "clip the schedule"))
     keep_rate must lie in [0, 1], got 1.2; clip the schedule.
     >>> print(invalid("labels", "be [N]", Words("shape (3, 1)"), "use ravel()"))
     labels must be [N], got shape (3, 1); use ravel().
+    >>> print(invalid("model", "give a network", type(1), "return a torch.nn.Module"))
+    model must give a network, got int; return a torch.nn.Module.
     """
-    shown = received if isinstance(received, Words) else repr(received)
-    return InputError(f"{name} must {requirement}, got {shown}; {remedy}.")
+    return InputError(f"{name} must {requirement}, got {_shown(received)}; {remedy}.")
+
+
+def _shown(received: object) -> str:
+    if isinstance(received, type):
+        return received.__qualname__
+    if isinstance(received, Words | Number):  # NumPy's numbers would show their type, too
+        return str(received)
+    return repr(received)
 
 
 def needs(module: str) -> Any:

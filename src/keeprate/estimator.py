@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,88 +20,98 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from keeprate.data import Data, Loaded, Split, as_array, input_tensor, prepare
-from keeprate.engine import Method, TrainingConfig, load_tensors, save_tensors
-from keeprate.errors import InputError, invalid
+from keeprate.engine import Method, TextProgress, TrainingConfig, load_tensors, save_tensors
+from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_json
 from keeprate.runs import Run, load_classifier, save_classifier, train
 from keeprate.schedules import Schedule
-from keeprate.searching import search
+from keeprate.searching import SearchConfig, search
 
 ESTIMATOR_FILE, ARRAYS_FILE = "estimator.json", "estimator.safetensors"
-HELD_OUT = 0.2  # of the samples, where no validation set is given
+HELD_OUT = 0.2  # share of the samples that validate where no validation set is given
 
-Factory = Callable[..., nn.Module]
+ModelFactory = Callable[..., nn.Module]
 Array = NDArray[Any]
 
 
 class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A neural network that is trained through wrong labels, with a searched keep rate R(t).
+    """A neural network for training labels that are partly wrong.
 
-    Small-loss selection leaves out the samples that the networks find hard, of which most have
-    wrong labels; how many, epoch by epoch, is searched on a validation set.
+    ``fit(X, noisy_labels)`` trains, and judges the labels:
+
+    - `predict`, `predict_proba` and `score` work as in every scikit-learn classifier;
+    - `label_quality_` is the probability that each given label is right;
+    - `suggested_labels_` are the labels that the network suggests;
+    - `noise_rate_` is the estimated share of wrong labels.
+
+    Networks learn right labels before they memorise wrong ones. In each epoch training keeps a
+    share R(t) of the samples, those with the smallest losses, and leaves out the others, whose
+    labels are mostly wrong. By default `fit` searches the R(t) that validates best.
 
     Parameters
     ----------
     model : str or callable
-        "auto" (a small CNN for images of 16 x 16 pixels or more, else the MLP), a name of
-        `keeprate.engine.MODELS`, `package.module:factory`, or a factory
-        `(input_shape, n_classes) -> nn.Module`.
-    method : str or Method
-        As `keeprate.train` takes it. For one that selects no samples there is nothing to search:
-        give ``schedule="constant"``.
+        "auto" takes a small CNN for images of at least 16 x 16 pixels, else an MLP. Other values: a
+        name of `keeprate.engine.MODELS`, "package.module:factory", or a function
+        ``(input_shape, n_classes) -> nn.Module``.
+    budget : float or str
+        Cost of the search. "20trials" is 20 trainings, 6 the cost of six full trainings, "30m" half
+        an hour for everything.
     schedule : str, array_like [T], Schedule or callable
-        "search", or what `keeprate.train` takes: "auto" (by an estimated noise rate, or all
-        samples kept: the price of two trainings and a quarter), "co-teaching" (needs
-        `noise_rate`), "constant", a file, keep rates, epoch (from 1) -> keep rate.
-    trials : int, optional
-        Of a search: each is a training. 20, if no budget is given either.
-    budget : float or str, optional
-        Of a search, as `keeprate.search` takes it: 6 full trainings, or "30m".
-    fidelity : float
-        Of a search, as `keeprate.search` takes it: below 1 for large data sets and long trainings.
-    restarts : int
-        Final trainings, of which the one that validates best is kept; from two on the two best
-        schedules of a search take turns ("auto": two at least). 1, as searches within a grid
-        search are dear: 3 is safer.
-    epochs, batch_size : int
-        As in `keeprate.engine.TrainingConfig`; batches are never larger than the training set.
-    optimizer : {"adam", "sgd", "rmsprop"}
-    learning_rate : float
-    validation : float or int
-        Share or number of the samples that `fit` holds out where it is given no validation set.
-        Their labels are as noisy as the others'. The search then goes by how well predictions
-        tell them apart (`keeprate.noise.determinant_score`), not by how many they hit.
+        "search" searches R(t). All other values train without a search: "auto" estimates the noise
+        rate and costs about two trainings, "constant" keeps every sample, "co-teaching" needs
+        `noise_rate`; a file, keep rates, or a function of the epoch (from 1) give R(t) itself.
+    method : str or Method
+        How samples are selected; a name of `keeprate.engine.METHODS`, "package.module:method", or
+        a method. A method that selects no samples needs ``schedule="constant"``.
     noise_rate : float, optional
-        Share of wrong labels, for ``schedule="co-teaching"`` or ``"auto"``.
+        Share of wrong labels in [0, 1), for ``schedule="co-teaching"`` or ``"auto"``.
+    epochs, batch_size : int
+        As in `keeprate.TrainingConfig`. A batch is never larger than the training set.
+    learning_rate : float
+        Above 0.
+    optimizer : {"adam", "sgd", "rmsprop"}
+    restarts : int, optional
+        Final trainings from different initial weights; the best by validation is kept. Left out: 3
+        after a search, 1 without. From two on the two best schedules of a search take turns.
+    validation : float or int
+        Share or number of the samples that `fit` holds out where no validation set is given. Their
+        labels are as noisy as the others. The search then maximises
+        `keeprate.noise.determinant_score`, not accuracy.
+    search_config : SearchConfig, optional
+        Space, sampler, pruner and other details of the search.
     device : str
-        "auto", "cpu", "cuda", ...
+        "auto", "cpu", "cuda", "cuda:1", ...
     random_state : int, RandomState or None
     verbose : int
-        More than 0 prints what the search has found, population by population.
+        Above 0 `fit` prints its progress to standard output, a line every ten seconds.
 
     Attributes
     ----------
-    classes_ : ndarray [C]
-    n_features_in_ : int
-        Of each sample: length of its first axis.
-    keep_rate_ : ndarray [T]
     label_quality_ : ndarray [N]
-        For each label given to `fit`, in its order, the probability that it is right; held-out
-        samples are judged by the final networks.
+        For each label given to `fit`, in the same order, the probability that the label is right.
     suggested_labels_ : ndarray [N]
-        What the networks say of each sample given to `fit`: of those that they were trained with
-        while they learnt (the later half of the epochs), of held-out ones at the end.
+        For each sample given to `fit` the most probable class. For training samples this is the
+        mean opinion of the networks over the later half of the epochs, for held-out samples the
+        opinion at the end.
     noise_rate_, noise_rate_std_ : float
-        Estimated share of wrong labels, and the standard error that sampling gives it.
+        Estimated share of wrong labels, and its standard error of sampling.
+    classes_ : ndarray [C]
     transition_matrix_, transition_matrix_std_ : ndarray [C, C]
-        Estimated: [i, j] is the share of class i that is labelled j, in the order of `classes_`;
-        empty for more than 200 classes.
+        Estimate and standard error: [i, j] is the share of class i that is labelled j, in the order
+        of `classes_`.
+    keep_rate_ : ndarray [T]
+        R(t) of the final training.
     history_ : dict of str to list
-        Of the final training, by epoch: `train_loss`, `train_accuracy`, `validation_accuracy`
-        (against the labels given), `validation_score` (what was optimised), ...
+        Curves of the final training, a number for each epoch: `train_loss`, `train_accuracy`,
+        `validation_accuracy` (against the labels as given), `validation_score` (what the search
+        maximises), ...
     cost_ : dict
-        `full_trainings` of the search and seconds.
+        `full_trainings` of the search, `search_seconds`, `final_seconds`.
     study_ : optuna.Study or None
+        None without a search.
+    n_features_in_ : int
+        Length of the first axis of a sample.
 
     Examples
     --------
@@ -107,8 +119,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     >>> X, y = make_blobs(300, centers=3, random_state=0)
     >>> noisy = y.copy()
     >>> noisy[::5] = (y[::5] + 1) % 3
-    >>> classifier = NoisyLabelClassifier(trials=4, epochs=10, batch_size=32, learning_rate=0.01,
-    ...                                   random_state=0).fit(X, noisy)
+    >>> classifier = NoisyLabelClassifier(budget="4trials", epochs=10, batch_size=32,
+    ...                                   learning_rate=0.01, random_state=0).fit(X, noisy)
     >>> classifier.score(X, y) > 0.9
     True
     >>> bool(np.mean(classifier.label_quality_[::5]) < np.mean(classifier.label_quality_[1::5]))
@@ -117,43 +129,41 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def __init__(
         self,
-        model: str | Factory = "auto",
+        model: str | ModelFactory = "auto",
         *,
-        method: str | Method = "co-teaching",
+        budget: float | str = "20trials",
         schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "search",
-        trials: int | None = None,
-        budget: float | str | None = None,
-        fidelity: float = 1.0,
-        restarts: int = 1,
+        method: str | Method = "co-teaching",
+        noise_rate: float | None = None,
         epochs: int = 40,
         batch_size: int = 128,
-        optimizer: str = "adam",
         learning_rate: float = 1e-3,
+        optimizer: str = "adam",
+        restarts: int | None = None,
         validation: float = HELD_OUT,
-        noise_rate: float | None = None,
+        search_config: SearchConfig | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.model = model
-        self.method = method
-        self.schedule = schedule
-        self.trials = trials
         self.budget = budget
-        self.fidelity = fidelity
-        self.restarts = restarts
+        self.schedule = schedule
+        self.method = method
+        self.noise_rate = noise_rate
         self.epochs = epochs
         self.batch_size = batch_size
-        self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.restarts = restarts
         self.validation = validation
-        self.noise_rate = noise_rate
+        self.search_config = search_config
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> NoisyLabelClassifier:
-        """Search R(t) on the validation set (if so asked), and train with it.
+        """Train with noisy labels, and judge the labels.
 
         Parameters
         ----------
@@ -162,21 +172,26 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         y : array_like [N]
             Labels, some of them wrong: integers, strings or a pandas categorical.
         X_val, y_val : as X and y, optional
-            A validation set; best with labels that are right.
+            A validation set, best with right labels. Left out, a share `validation` of the samples
+            is held out.
+
+        Returns
+        -------
+        NoisyLabelClassifier
+            This classifier, fitted.
 
         Raises
         ------
         InputError, ValueError
-            If something given cannot be used.
+            If an argument or a parameter cannot be used.
         """
         inputs = self._inputs(X, y, reset=True)
         labels = column_or_1d(_plain(y), warn=True)
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            requirement = "hold two classes or more"
-            received = f"1 class, {self.classes_[0]!r}"
-            raise invalid("y", requirement, received, "check the labels")
+            received = Words(f"1 class, {self.classes_.tolist()[0]!r}")
+            raise invalid("y", "hold two classes or more", received, "check the labels")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._data(inputs, numbers, X_val, y_val, seed)
         run = self._run(data, seed)
@@ -192,12 +207,23 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each sample, [N]."""
-        likely = self.predict_proba(X).argmax(1)  # first: it says if nothing is fitted
-        classes: Array = self.classes_[likely]
+        most_probable = self.predict_proba(X).argmax(1)  # raises first if nothing is fitted
+        classes: Array = self.classes_[most_probable]
         return classes
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted classifier to a folder: JSON and safetensors, nothing pickled."""
+        """Write the fitted classifier to a folder, as JSON and safetensors.
+
+        Parameters
+        ----------
+        folder : path
+            Made if it is not there.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written.
+        """
         check_is_fitted(self)
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
@@ -214,6 +240,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         write_json(
             path / ESTIMATOR_FILE,
             {
+                "model": self._model_name,
                 "classes": self.classes_.tolist(),
                 "n_features_in": self.n_features_in_,
                 "feature_names_in": list(getattr(self, "feature_names_in_", [])),
@@ -230,19 +257,23 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], *, model: Factory | None = None
+        cls, folder: str | os.PathLike[str], *, model: ModelFactory | None = None
     ) -> NoisyLabelClassifier:
-        """Read what `save` wrote; `study_` is None.
+        """Read a classifier that `save` wrote.
+
+        `study_` is None. Parameters that are no plain values (a function, a `SearchConfig`) have
+        their defaults.
 
         Parameters
         ----------
+        folder : path
         model : callable, optional
-            The factory, where the classifier was given one that is not a name.
+            The function that builds the network, if the classifier was made with a function.
 
         Raises
         ------
         InputError
-            If the folder does not hold a saved classifier, or its network needs `model`.
+            If the folder does not hold a saved classifier, or the network needs `model`.
         """
         path = Path(folder)
         if not (path / ESTIMATOR_FILE).exists():
@@ -252,6 +283,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         try:
             parameters = description["parameters"] | ({} if model is None else {"model": model})
             classifier = cls(**parameters)
+            classifier._model_name = description.get("model", "custom")
             classifier.classes_ = np.array(description["classes"])
             classifier.n_features_in_ = int(description["n_features_in"])
             if description["feature_names_in"]:
@@ -274,10 +306,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         classifier._classifier = load_classifier(path, model=model)
         return classifier
 
-    # How it is done ----------------------------------------------------------------------------
-
     def _inputs(self, X: Any, y: Any = None, *, reset: bool) -> Tensor:
-        """Inputs as training takes them; sets or checks what scikit-learn wants to know of them."""
+        """The inputs as a tensor; sets (`reset`) or checks the attributes scikit-learn asks for."""
         checked = validate_data(
             self,
             _plain(X),
@@ -294,9 +324,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self, inputs: Tensor, numbers: NDArray[np.int64], X_val: Any, y_val: Any, seed: int
     ) -> Data:
         if (X_val is None) != (y_val is None):
-            raise invalid("X_val and y_val", "be given together", "one of them", "give both")
+            received = Words("one of them")
+            raise invalid("X_val and y_val", "be given together", received, "give both")
         splits = {"train": Split(inputs, torch.from_numpy(numbers))}
-        names = tuple(str(one) for one in self.classes_)
+        names = tuple(str(name) for name in self.classes_)
         if X_val is None:
             loaded = Loaded(splits, names, "arrays")
             return prepare(loaded, n_validation=self.validation, n_test=0, seed=seed)
@@ -304,7 +335,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         labels = column_or_1d(_plain(y_val))
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
-            received = f"{labels[unknown][0]!r} among others"
+            received = Words(f"{labels[unknown].tolist()[0]!r} among others")
             raise invalid("y_val", "hold classes of y only", received, "leave these samples out")
         given = torch.from_numpy(np.searchsorted(self.classes_, labels))
         splits["validation"] = Split(held_out, given)
@@ -320,41 +351,38 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             device=self.device,
         )
         options: dict[str, Any] = {
-            "model": self._model(data.input_shape),
+            "model": self.model,
             "method": self.method,
             "config": config,
             "seed": seed,
-            "restarts": self.restarts,
             "noise_rate": self.noise_rate,
-            "progress": _Print() if self.verbose > 0 else None,
+            "baselines": False,
+            "progress": TextProgress(sys.stdout) if self.verbose > 0 else False,
         }
+        if self.restarts is not None:
+            options["restarts"] = self.restarts
         if isinstance(self.schedule, str) and self.schedule == "search":
-            trials = 20 if self.trials is None and self.budget is None else self.trials
-            options |= {"trials": trials, "budget": self.budget, "fidelity": self.fidelity}
-            return search(data, baselines=False, **options)
+            return search(data, budget=self.budget, search_config=self.search_config, **options)
         schedule: Any = self.schedule
         return train(data, schedule=schedule, **options)
 
-    def _model(self, input_shape: tuple[int, ...]) -> str | Factory:
-        if self.model != "auto":
-            return self.model
-        images = len(input_shape) == 3 and min(input_shape[1:]) >= 16
-        return "model1" if images else "mlp"
-
     def _keep(self, run: Run, numbers: NDArray[np.int64]) -> None:
-        result = run.record["results"][0]
-        self._model_name = run.record["config"]["model"]
+        """Set the fitted attributes; `numbers` [N] are the labels given to `fit`."""
+        record = run.record
+        self._model_name = str(record.config["model"])
         self.keep_rate_ = np.array(run.schedule.keep_rate)
-        self.history_ = {k: v for k, v in result["curves"].items() if v is not None}
-        self.cost_ = run.record["cost"]
+        curves = asdict(run.results[0].curves)
+        del curves["seconds"]
+        self.history_ = {name: values for name, values in curves.items() if values}
+        self.cost_ = asdict(record.cost)
         self.study_ = run.study
-        noise = run.record["noise_estimate"]
-        self.noise_rate_, self.noise_rate_std_ = noise["noise_rate"], noise["noise_rate_std"]
-        for name in ("transition_matrix", "transition_matrix_std"):
-            setattr(self, f"{name}_", np.array(noise[name] or np.empty((0, 0))))
-        found = run.label_quality
+        if (noise := record.noise_estimate) is not None:  # a finished run has one
+            self.noise_rate_, self.noise_rate_std_ = noise.noise_rate, noise.noise_rate_std
+            self.transition_matrix_ = np.array(noise.transition_matrix)
+            self.transition_matrix_std_ = np.array(noise.transition_matrix_std)
+        judged = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
-        suggested[found.rows], quality[found.rows] = found.predicted, found.scores
+        suggested[judged.rows], quality[judged.rows] = judged.predicted, judged.scores
         self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:
@@ -364,20 +392,6 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return tags
 
 
-class _Print:
-    """Says where a fit stands: each tenth of a stage, each better value."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, int, float | None] | None = None
-
-    def __call__(self, stage: str, done: float, total: float, best: float | None) -> None:
-        place = (stage, int(10 * done / total), best)
-        if place != self._last:
-            self._last = place
-            found = "" if best is None else f", best validation score {best:.4f}"
-            print(f"{stage}: {100 * done / total:.0f} %{found}", flush=True)
-
-
 def _plain(values: Any) -> Any:
-    """What scikit-learn can check: tensors as arrays."""
+    """Tensors as arrays, which scikit-learn can check."""
     return as_array(values) if isinstance(values, Tensor) else values

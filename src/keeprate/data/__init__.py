@@ -1,4 +1,4 @@
-"""Data sets: read, cut into three disjoint splits, and made ready for networks."""
+"""Data sets: load them, cut them into disjoint splits, inject noise, scale batches."""
 
 import lazy_loader
 

@@ -1,13 +1,14 @@
+from .arrays import input_tensor as input_tensor
+from .columns import LABEL_NAMES as LABEL_NAMES
 from .labels import as_array as as_array
 from .preprocessing import Normaliser as Normaliser
+from .samples import Data as Data
+from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
 from .samples import Split as Split
-from .sources import input_tensor as input_tensor
 from .sources import load as load
-from .splitting import Data as Data
 from .splitting import part as part
 from .splitting import prepare as prepare
-from .tables import LABEL_NAMES as LABEL_NAMES
 from .tables import input_array as input_array
 from .tables import label_array as label_array
 from .tables import read_tables as read_tables

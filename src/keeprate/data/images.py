@@ -1,4 +1,4 @@
-"""Images decoded to arrays."""
+"""Encoded images -> arrays."""
 
 from __future__ import annotations
 
@@ -10,19 +10,36 @@ from typing import Any
 import numpy as np
 
 from keeprate.data.labels import Array
-from keeprate.errors import InputError, damaged, invalid, needs
+from keeprate.errors import InputError, Words, damaged, invalid, needs
 
 
 def decode_images(column: Any, where: str) -> Array:
-    """Decode a column of images into one uint8 array [N, C, H, W]."""
+    """Decode a column of images.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Encoded images as bytes, or structs of `bytes` and `path`.
+    where : str
+        The table that messages name.
+
+    Returns
+    -------
+    array [N, C, H, W] of uint8
+
+    Raises
+    ------
+    InputError
+        If an image is missing or damaged, or if sizes or numbers of channels differ.
+    """
     images = None
     row = -1
     for chunk in column.chunks:
         encoded, paths = chunk, None
-        if hasattr(chunk, "field"):  # a struct of bytes and path; the bytes may be in the file
+        if hasattr(chunk, "field"):  # a struct
             encoded = chunk.field("bytes")
-            named = [chunk.type.field(i).name for i in range(chunk.type.num_fields)]
-            paths = chunk.field("path") if "path" in named else None
+            fields = [chunk.type.field(i).name for i in range(chunk.type.num_fields)]
+            paths = chunk.field("path") if "path" in fields else None
         valid = chunk.is_valid().to_numpy(zero_copy_only=False)
         for i in range(len(chunk)):
             row += 1
@@ -39,7 +56,7 @@ def read_images(paths: Sequence[Path], where: str) -> Array:
     Raises
     ------
     InputError
-        If a file is damaged, or sizes or numbers of channels differ.
+        If a file is damaged, or if sizes or numbers of channels differ.
     """
     images = None
     for row, path in enumerate(paths):
@@ -48,7 +65,7 @@ def read_images(paths: Sequence[Path], where: str) -> Array:
 
 
 def _store(images: Array | None, image: Array, row: int, n_rows: int, where: str) -> Array:
-    if images is None:  # allocated when the first image is known
+    if images is None:  # the first image gives the shape
         images = np.empty((n_rows, *image.shape), dtype=np.uint8)
     if images.shape[1:] != image.shape:
         raise unequal_shapes(where, images.shape[1:], image.shape, row)
@@ -60,9 +77,10 @@ _MODES = {"1": "L", "LA": "RGBA", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "
 
 
 def _decode(content: bytes | None, path: str | None, where: str) -> Array:
+    """Decode bytes, or a file if there are none, to uint8 [C, H, W]."""
     pillow = needs("PIL.Image")
     if content is None and not path:
-        raise invalid(where, "hold an image", "nothing", "drop the row")
+        raise invalid(where, "hold an image", Words("nothing"), "drop the row")
     try:
         with pillow.open(io.BytesIO(content) if content is not None else path) as image:
             mode = _MODES.get(image.mode, image.mode)
@@ -73,13 +91,13 @@ def _decode(content: bytes | None, path: str | None, where: str) -> Array:
                 return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise damaged(where, error) from error
-    received = f"mode {image.mode} in {where}"
+    received = Words(f"mode {image.mode} in {where}")
     raise invalid("images", "have 8 bits a channel", received, "convert them, or give arrays")
 
 
 def unequal_shapes(
     where: str, first: tuple[int, ...], other: tuple[int, ...], row: object
 ) -> InputError:
-    """Name both shapes and both rows."""
-    received = f"{first} in row 0 and {other} in row {row}"
+    """Return the error for a row whose shape differs from that of row 0."""
+    received = Words(f"{first} in row 0 and {other} in row {row}")
     return invalid(f"inputs ({where})", "be of one shape", received, "resize or pad them first")

@@ -1,4 +1,4 @@
-"""Labels as anybody writes them -> classes 0..C-1 and their names."""
+"""Labels in any notation -> classes 0..C-1 and their names."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One column of labels, none of them missing.
+    """One column of labels. None is missing.
 
     Attributes
     ----------
     values : array [N] of int64 or str
-        As given.
+        The labels as the source holds them.
     names : tuple of str or None
-        Where the source names its classes, integers are positions in this.
+        The names of the classes, if the source has them. Integer labels are positions in `names`.
     """
 
     values: Array
@@ -31,10 +31,10 @@ class Labels:
 
 
 def as_array(value: Any) -> Array:
-    """Return anything as an array; ragged rows give an array of objects."""
+    """Return anything as an array. Ragged rows give an array of objects."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        # NumPy knows no bfloat16.
+        # NumPy has no bfloat16.
         return np.asarray((value.float() if value.is_floating_point() else value).numpy())
     try:
         return np.asarray(value)
@@ -42,38 +42,60 @@ def as_array(value: Any) -> Array:
         return np.asarray(value, dtype=object)
 
 
-def first_bad(bad: NDArray[np.bool_], what: str) -> str:
-    """Say how many rows are bad, and which one to look at first."""
+def first_bad(bad: NDArray[np.bool_], what: str) -> Words:
+    """Return how many rows are bad, and the number of the first."""
     rows = np.flatnonzero(bad)
-    return f"{what} in {len(rows)} of {len(bad)} rows, first in row {rows[0]} (counted from 0)"
+    text = f"{what} in {len(rows)} of {len(bad)} rows, first in row {rows[0]} (counted from 0)"
+    return Words(text)
 
 
 def check_labels(labels: Any, where: str) -> Array:
-    """Return labels as int64 or str [N]; refuse missing, fractional and mixed ones."""
+    """Return labels as int64 or str [N].
+
+    Parameters
+    ----------
+    labels : array_like [N]
+        Integers, whole floats, booleans or strings.
+    where : str
+        The place that messages name.
+
+    Raises
+    ------
+    InputError
+        If labels are missing, fractional or of mixed types, or if they are not [N].
+    """
     name = f"labels ({where})"
-    if isinstance(labels, (list, tuple)):  # NumPy alone would turn [1, "a"] into strings
-        items = [v.item() if getattr(v, "ndim", None) == 0 else v for v in labels]
-        if not any(isinstance(v, (list, tuple)) or hasattr(v, "ndim") for v in items):
-            labels = np.empty(len(items), dtype=object)
-            labels[:] = items
-    values = as_array(labels)
+    values = as_array(_without_conversion(labels))
     if values.ndim != 1:
-        received = f"shape {values.shape}"
-        raise invalid(name, "be [N]", received, "use argmax(1) on one-hot rows, ravel() on columns")
+        remedy = "use argmax(1) on one-hot rows, ravel() on columns"
+        raise invalid(name, "be [N]", Words(f"shape {values.shape}"), remedy)
     if values.dtype.kind in "OUST":
         items = values.tolist()
-        missing = np.array([_is_missing(v) for v in items], dtype=bool)
+        missing = np.array([_is_missing(item) for item in items], dtype=bool)
         if missing.any():
             raise invalid(name, "be there", first_bad(missing, "missing ones"), "drop these rows")
-        if all(isinstance(v, (str, bytes)) for v in items):
-            return np.array(
-                [v.decode(errors="replace") if isinstance(v, bytes) else v for v in items],
-                dtype=str,
-            )
-        if any(isinstance(v, (str, bytes)) or not np.isscalar(v) for v in items):
-            kinds = ", ".join(sorted({type(v).__name__ for v in items}))
-            raise invalid(name, "be all strings or all integers", kinds, "convert them")
+        if all(isinstance(item, (str, bytes)) for item in items):
+            return np.array([_text(item) for item in items], dtype=str)
+        if any(isinstance(item, (str, bytes)) or not np.isscalar(item) for item in items):
+            types = Words(", ".join(sorted({type(item).__name__ for item in items})))
+            raise invalid(name, "be all strings or all integers", types, "convert them")
         values = np.array(items)
+    return _whole_numbers(values, name)
+
+
+def _without_conversion(labels: Any) -> Any:
+    """Return a list of labels as an array of objects: NumPy would turn [1, "a"] into strings."""
+    if not isinstance(labels, (list, tuple)):
+        return labels
+    items = [item.item() if getattr(item, "ndim", None) == 0 else item for item in labels]
+    if any(isinstance(item, (list, tuple)) or hasattr(item, "ndim") for item in items):
+        return labels
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def _whole_numbers(values: Array, name: str) -> Array:
     if values.dtype.kind == "f":
         if (missing := np.isnan(values)).any():
             raise invalid(name, "be there", first_bad(missing, "NaN"), "drop these rows")
@@ -83,8 +105,12 @@ def check_labels(labels: Any, where: str) -> Array:
     if values.dtype.kind == "b":
         return values.astype(str)
     if values.dtype.kind not in "iuf":
-        raise invalid(name, "be integers or strings", str(values.dtype), "convert them")
+        raise invalid(name, "be integers or strings", Words(values.dtype), "convert them")
     return values.astype(np.int64)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _is_missing(value: object) -> bool:
@@ -96,28 +122,44 @@ def _is_missing(value: object) -> bool:
 
 
 def number_classes(columns: list[Labels]) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
-    """Map the labels of all splits to 0..C-1 together."""
-    named = {column.names for column in columns if column.names is not None}
-    if len(named) > 1:
-        raise invalid("class names", "agree", f"{len(named)} lists of names", "choose one column")
-    kinds = {column.values.dtype.kind for column in columns}
-    if not named:
-        if len(kinds) > 1:
-            raise invalid(
-                "labels", "be all strings or all integers", "both", "write all columns alike"
-            )
-        classes = np.unique(np.concatenate([column.values for column in columns]))
-        names = tuple(str(value) for value in classes)
-        return names, [np.searchsorted(classes, column.values) for column in columns]
-    names, numbered = named.pop(), []
-    numbers = {name: i for i, name in enumerate(names)}
-    for column in columns:
-        values = column.values
-        if values.dtype.kind == "U":
-            values = np.array([numbers.get(value, -1) for value in values], dtype=np.int64)
-        outside = (values < 0) | (values >= len(names))
-        if outside.any():
-            received = first_bad(outside, f"{column.values[outside][0]!r} or the like")
-            raise invalid("labels", f"be one of {len(names)} named classes", received, "drop them")
-        numbered.append(values)
-    return names, numbered
+    """Map the labels of all columns to 0..C-1 together.
+
+    Returns
+    -------
+    class_names : tuple of C str
+        The names in the source, else the sorted labels.
+    numbered : list of array [N] of int64
+        The classes of each column.
+
+    Raises
+    ------
+    InputError
+        If two columns name their classes differently, if strings and integers are mixed, or if a
+        label is none of the named classes.
+    """
+    names_of_columns = {column.names for column in columns if column.names is not None}
+    if len(names_of_columns) > 1:
+        received = Words(f"{len(names_of_columns)} lists of names")
+        raise invalid("class names", "agree", received, "choose one column")
+    if names_of_columns:
+        class_names = names_of_columns.pop()
+        return class_names, [_positions(column.values, class_names) for column in columns]
+    if len({column.values.dtype.kind for column in columns}) > 1:
+        requirement = "be all strings or all integers"
+        raise invalid("labels", requirement, Words("both"), "write all columns alike")
+    classes = np.unique(np.concatenate([column.values for column in columns]))
+    class_names = tuple(str(value) for value in classes)
+    return class_names, [np.searchsorted(classes, column.values) for column in columns]
+
+
+def _positions(values: Array, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    positions = values
+    if values.dtype.kind == "U":
+        numbers = {name: i for i, name in enumerate(class_names)}
+        positions = np.array([numbers.get(value, -1) for value in values], dtype=np.int64)
+    outside = (positions < 0) | (positions >= len(class_names))
+    if outside.any():
+        received = first_bad(outside, f"{values[outside][0].item()!r} or the like")
+        requirement = f"be one of {len(class_names)} named classes"
+        raise invalid("labels", requirement, received, "drop them")
+    return positions

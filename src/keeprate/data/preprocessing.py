@@ -1,4 +1,4 @@
-"""Batches as networks take them: float32 of about unit scale."""
+"""Batches scaled for networks: float32 of about unit scale."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Batches as float32 of about unit scale; the data set itself is never copied.
+    """Scales batches. The data set itself is never copied.
 
     Attributes
     ----------
-    kind : str
-        `uint8`: x / 255, as in the paper. `standardise`: (x - mean) / scale, for each feature of
-        vectors and each channel of images; `scale` is the standard deviation, and 1 where a
-        feature is constant.
-    mean, scale : tuple of float
-        D or C numbers; empty for `uint8`.
+    kind : {"uint8", "standardise"}
+        "uint8": x / 255, as in the paper. "standardise": (x - mean) / scale, for each feature of
+        vectors and for each channel of images.
+    mean : tuple of float
+        D or C means. Empty for "uint8".
+    scale : tuple of float
+        D or C standard deviations, or 1 for a constant feature. Empty for "uint8".
     n_trailing : int
-        Axes behind that of the features or channels: 0 for vectors, 2 for images.
+        The number of axes after the axis of features or channels: 0 for vectors, 2 for images.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, or `mean` and `scale` differ in length.
 
     Examples
     --------
@@ -43,26 +49,26 @@ class Normaliser:
     def __post_init__(self) -> None:
         if self.kind not in ("uint8", "standardise") or len(self.mean) != len(self.scale):
             received = f"{self.kind} with {len(self.mean)} means and {len(self.scale)} scales"
-            raise invalid(
-                "normaliser",
-                "be uint8, or standardise with a scale for each mean",
-                received,
-                "fit it again",
-            )
+            requirement = "be uint8, or standardise with a scale for each mean"
+            raise invalid("normaliser", requirement, Words(received), "fit it again")
 
     @classmethod
     def fit(cls, inputs: Tensor) -> Normaliser:
-        """Measure the training inputs [N, D] or [N, C, ...], piece by piece in float64.
+        """Measure the training inputs, piece by piece in float64.
+
+        Parameters
+        ----------
+        inputs : Tensor [N, D] or [N, C, ...]
+            uint8 or float32, N >= 1.
 
         Raises
         ------
         InputError
-            If there are none.
+            If there are no inputs.
         """
         if not inputs.numel() or inputs.ndim < 2:
-            raise invalid(
-                "inputs", "be [N, ...] with N >= 1", f"{tuple(inputs.shape)}", "give some"
-            )
+            received = Words(f"shape {tuple(inputs.shape)}")
+            raise invalid("inputs", "be [N, ...] with N >= 1", received, "give some")
         if inputs.dtype == torch.uint8:
             return cls()
         axes = (0, *range(2, inputs.ndim))
@@ -75,7 +81,8 @@ class Normaliser:
         centre = mean.view(-1, *[1] * (inputs.ndim - 2))
         for piece in pieces:
             squares += (piece.double() - centre).square().sum(axes)
-        # Rounding leaves a constant feature a tiny deviation, and 1 / tiny would blow it up.
+        # Rounding leaves a constant feature a tiny deviation, and dividing by it would amplify
+        # noise.
         constant = inputs.amin(axes) == inputs.amax(axes)
         scale = (squares / n).sqrt().masked_fill(constant, 1.0)
         return cls(
@@ -86,10 +93,10 @@ class Normaliser:
         )
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Return a batch [B, ...] as float32, on the device where it is."""
+        """Return a batch [B, ...] as float32, on its own device."""
         if self.kind == "uint8":
             return batch.to(torch.float32) / 255
-        if batch.device not in self._tensors:  # once for each device, not once a batch
+        if batch.device not in self._tensors:  # once for each device, not for each batch
             shape = (-1, *[1] * self.n_trailing)
             self._tensors[batch.device] = (
                 torch.tensor(self.mean, device=batch.device).view(shape),
@@ -99,7 +106,7 @@ class Normaliser:
         return (batch.to(torch.float32) - mean) / scale
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it; `from_dict` gives it back, bit for bit."""
+        """Return JSON values; `from_dict` restores the same normaliser, bit for bit."""
         return {
             "kind": self.kind,
             "mean": list(self.mean),
@@ -109,21 +116,19 @@ class Normaliser:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normaliser:
-        """Read what `to_dict` gives.
+        """Restore what `to_dict` returned.
 
         Raises
         ------
         InputError
-            If it is not that.
+            If `values` is something else.
         """
         try:
-            return cls(
-                values["kind"],
-                tuple(map(float, values["mean"])),
-                tuple(map(float, values["scale"])),
-                int(values["n_trailing"]),
-            )
-        except (KeyError, TypeError) as error:
+            mean, scale = (tuple(map(float, values[name])) for name in ("mean", "scale"))
+            kind, n_trailing = values["kind"], int(values["n_trailing"])
+        except (KeyError, TypeError, ValueError) as error:
+            received = Words(f"an object that fails with {type(error).__name__}: {error}")
             raise invalid(
-                "normaliser", "be what to_dict gives", f"an object without {error}", "fit it again"
+                "normaliser", "be what to_dict gives", received, "fit it again"
             ) from error
+        return cls(kind, mean, scale, n_trailing)

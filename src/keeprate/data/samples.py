@@ -1,43 +1,47 @@
-"""Samples in memory: one split, and all that a source holds."""
+"""Samples in memory: one split, all splits of a source, and the data of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from keeprate.noise import noise_rate
 
 LabelStatus: TypeAlias = Literal["clean", "noisy", "unknown"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples resident in memory.
+    """Samples in memory.
 
     Attributes
     ----------
     inputs : Tensor [N, *shape]
-        uint8, or float32 and finite. Images are [N, channels, height, width].
+        uint8, or finite float32. Images are [N, channels, height, width].
     labels : Tensor [N] of int64
-        Labels as given, perhaps noisy, in 0..C-1.
+        The given labels, in 0..C-1. Some may be wrong.
     true_labels : Tensor [N] of int64 or None
-        The right ones, where they are known.
+        The right labels, where they are known.
     rows : Tensor [N] of int64
-        Which rows of its source these are, counted from 0; left out, all of them in order.
+        The rows of the source that hold these samples, counted from 0. The default is 0..N-1.
     names : tuple of N str
-        What people know each sample by: its file, or the text it came from; empty if nothing.
+        The file or the text that people know each sample by. Empty if there are no names.
     label_status : {"clean", "noisy", "unknown"}
-        What is known of the labels: free of the noise of the training labels, as wrong as these,
-        or nothing.
+        What is known of `labels`: they are free of the noise of the training labels, they are as
+        wrong as the training labels, or nothing is known.
     origin : str
-        The split of the source whose rows `rows` counts.
+        The split of the source that `rows` refers to.
     """
 
     inputs: Tensor
     labels: Tensor
     true_labels: Tensor | None = None
-    rows: Tensor = None  # type: ignore[assignment]  # filled below: known only with N
+    rows: Tensor = None  # type: ignore[assignment]  # filled in below, once N is known
     names: tuple[str, ...] = ()
     label_status: LabelStatus = "unknown"
     origin: str = "train"
@@ -52,21 +56,108 @@ class Split:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a source holds, before it is split and prepared for training.
+    """All splits of a source, before `prepare` cuts them and injects noise.
 
     Attributes
     ----------
-    splits : dict
-        `train`, and `validation` and `test` where the source has them.
-    class_names : tuple of str
-        C names; label i is `class_names[i]`.
+    splits : dict of str to Split
+        `train`, and `validation` and `test` if the source has them. Each split gets its name here
+        as its `origin`.
+    class_names : tuple of C str
+        Label i stands for `class_names[i]`.
     name : str
-        For records and titles.
+        The name of the data set, for records and titles.
     input_columns : tuple of str
-        The columns that the inputs came from, where the source is a table.
+        The columns that hold the inputs, if the source is a table.
     """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...]
     name: str
     input_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        splits = {name: replace(split, origin=name) for name, split in self.splits.items()}
+        object.__setattr__(self, "splits", splits)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three disjoint splits of a run.
+
+    Attributes
+    ----------
+    train, validation : Split
+        Injected noise is in `train`, and in `validation` if its labels are noisy.
+    test : Split or None
+        A search never sees the test split, and noise is never injected into it.
+    class_names : tuple of C str
+        Label i stands for `class_names[i]`.
+    name : str
+        The name of the data set.
+    noise : str
+        The injected noise, as `Noise.parse` reads it.
+    validation_from : str
+        The origin of the validation samples, in words.
+    input_columns : tuple of str
+        The columns that hold the inputs, if the source is a table.
+    """
+
+    train: Split
+    validation: Split
+    test: Split | None
+    class_names: tuple[str, ...]
+    name: str = "data"
+    noise: str = "none"
+    validation_from: str = "given"
+    input_columns: tuple[str, ...] = ()
+
+    @property
+    def criterion(self) -> Literal["accuracy", "determinant"]:
+        """The score of a trial on the validation samples.
+
+        "determinant" if the validation labels are noisy (`keeprate.noise.determinant_score`),
+        else "accuracy".
+        """
+        return "determinant" if self.validation.label_status == "noisy" else "accuracy"
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (channels, height, width), or (features,)."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def doubted_splits(self) -> list[Split]:
+        """The splits that are searched for wrong labels.
+
+        The training split, and every other split that has noisy labels and comes from the same
+        split of the source.
+        """
+        held_out = [split for split in (self.validation, self.test) if split is not None]
+        noisy = [split for split in held_out if split.label_status == "noisy"]
+        return [self.train, *(split for split in noisy if split.origin == self.train.origin)]
+
+    @property
+    def noise_rate(self) -> float | None:
+        """Measured share of wrong training labels; None if the true labels are unknown."""
+        if self.train.true_labels is None:
+            return None
+        return noise_rate(self.train.labels.numpy(), self.train.true_labels.numpy())
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the class names and of all inputs and labels, in hexadecimal."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for split in (self.train, self.validation, self.test):
+            for name in ("inputs", "labels", "true_labels"):
+                tensor = getattr(split, name, None)
+                if tensor is None:
+                    digest.update(b"none")
+                    continue
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()

@@ -1,9 +1,12 @@
-"""Three disjoint splits in memory, noise in the training labels, normalising, batches."""
+"""Cut a data set into disjoint splits for training, validation and test, and inject noise.
+
+`prepare` reads from top to bottom: check, load, cut, limit, corrupt, cut again if the validation
+labels are to be noisy, state what is known of the labels.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,93 +14,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from keeprate.data.samples import LabelStatus, Loaded, Split
+from keeprate.data.samples import Data, LabelStatus, Loaded, Split
 from keeprate.data.sources import load
-from keeprate.errors import invalid
-from keeprate.noise import Noise, noise_rate
+from keeprate.errors import Words, invalid
+from keeprate.noise import Noise
 from keeprate.seeding import derive_seed
 
 IntArray = NDArray[np.int64]
-LEAST_SAMPLES = 5  # of which a fifth is one
+LEAST_SAMPLES = 5  # a fifth of them is one sample
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a run trains on, chooses by and is judged by.
+class _Request:
+    """The checked arguments of `prepare` that say how to cut and corrupt."""
 
-    Attributes
-    ----------
-    train, validation : Split
-        Injected noise is in `train`, and in a noisy `validation`; never in `test`.
-    test : Split or None
-        No search sees it.
-    class_names : tuple of str
-        C names.
-    name : str
-        Of the source.
-    noise : str
-        What was injected, as `Noise.parse` reads it.
-    validation_from : str
-        Where the validation samples come from, in words.
-    input_columns : tuple of str
-        The columns that the inputs came from, where the source is a table.
-    """
-
-    train: Split
-    validation: Split
-    test: Split | None
-    class_names: tuple[str, ...]
-    name: str = "data"
-    noise: str = "none"
-    validation_from: str = "given"
-    input_columns: tuple[str, ...] = ()
+    noise: Noise
+    seed: int
+    n_validation: float | None
+    n_test: float | None
+    limit: int | None
+    noisy_validation: bool
 
     @property
-    def criterion(self) -> str:
-        """What trials are judged by on the validation samples.
-
-        "accuracy", or where the labels are noisy "determinant" (`keeprate.noise.inference`).
-        """
-        return "determinant" if self.validation.label_status == "noisy" else "accuracy"
-
-    @property
-    def n_classes(self) -> int:
-        """C."""
-        return len(self.class_names)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (channels, height, width), or (features,)."""
-        return tuple(self.train.inputs.shape[1:])
-
-    @property
-    def doubted_splits(self) -> list[Split]:
-        """The training split, and each split that was cut from its samples and is as noisy."""
-        others = [split for split in (self.validation, self.test) if split is not None]
-        same = [one for one in others if one.origin == self.train.origin]
-        return [self.train, *(one for one in same if one.label_status == "noisy")]
-
-    @property
-    def noise_rate(self) -> float | None:
-        """Share of wrong training labels, measured; None where the true ones are unknown."""
-        if self.train.true_labels is None:
-            return None
-        return noise_rate(self.train.labels.numpy(), self.train.true_labels.numpy())
-
-    def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of all tensors and class names; a changed pixel changes it."""
-        digest = hashlib.sha256(repr(self.class_names).encode())
-        for split in (self.train, self.validation, self.test):
-            parts = (
-                (None,) * 3 if split is None else (split.inputs, split.labels, split.true_labels)
-            )
-            for tensor in parts:
-                if tensor is None:
-                    digest.update(b"none")
-                    continue
-                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-        return digest.hexdigest()
+    def injects(self) -> bool:
+        """Whether any noise is to be injected."""
+        return self.noise.kind != "none"
 
 
 def prepare(
@@ -117,39 +58,45 @@ def prepare(
 
     Parameters
     ----------
-    source : Loaded or anything that `load` takes
-        With `inputs`, `label` and `true_label`, which go to `load`.
+    source : Loaded or any source of `load`
+        A data set, or a description of one.
+    inputs, label, true_label : optional
+        Arguments of `load`.
     noise : Noise or str, optional
-        As `Noise.parse` takes it ("pairflip:0.45"). Injected into the training labels (and
-        those of a noisy validation set); what was there becomes the true labels.
+        Noise to inject, such as "pairflip:0.45" (`Noise.parse`). It strikes the training labels,
+        and the validation labels if `validation` is "noisy". The labels before that become the
+        true labels.
     seed : int
-        At least 0. The split and the noise depend on it, by independent streams.
+        At least 0. The cut and the noise depend on it through independent random streams.
     n_validation, n_test : int or float, optional
-        Samples, or a share in (0, 1) of the split that they are taken from. Left out: where the
-        source has one held-out split, half of it validates and the other half tests (the paper's
-        5,000 and 5,000); where it has only one split, 20 % and 20 % of it; where it has all
-        three, they stay. `n_test=0` gives no test split.
+        A number of samples, or a share in (0, 1) of the split that they are cut from. Defaults: a
+        source with three splits keeps them. A source with one held-out split validates with half
+        of it and tests with the other half (5,000 and 5,000 in the paper). A source with one
+        split gives 20 % of it to each. `n_test=0` makes no test split.
     limit : int, optional
-        At most so many training samples.
+        The largest number of training samples.
     validation : {"auto", "noisy"}
-        "auto": as above; where it has to be cut from the training samples, and no noise is
-        injected and no true labels are known, its labels count as noisy. "noisy": no clean label
-        trains or chooses (the test set and `limit` are still cut evenly by them): the validation
-        samples are cut from the training split (a tenth of it where the source has a held-out
-        split, which tests), with labels as noisy as the others'. Where the source has all three
-        splits, they stay, and injected noise strikes the validation labels, too.
+        "auto": the validation split comes from the held-out samples if there are any. If it has
+        to be cut from the training samples, its labels are clean where noise is injected later or
+        true labels are known, and noisy otherwise.
+
+        "noisy": no clean label is used for training or validation; true labels serve only to
+        cut the test split and the `limit` evenly. The validation samples are cut from the
+        training split after the noise: a tenth of it if the source has a held-out split, which
+        then is the test split. If the source has three splits, they stay, and the injected noise
+        strikes the validation labels too.
 
     Returns
     -------
     Data
-        Disjoint splits; each cut is stratified by the true labels where they are known, else by
-        the labels as given. With known true labels, validation and test have those.
+        Disjoint splits. Each cut is stratified by the true labels where they are known, else by
+        the given labels. Where true labels are known, validation and test use them as labels.
 
     Raises
     ------
     InputError
-        If a number does not fit, or noise is asked where true labels are known already, or
-        `load` refuses the source.
+        If a number does not fit, if noise is to be injected but the true labels are known
+        already, or if `load` refuses the source.
 
     Examples
     --------
@@ -159,158 +106,166 @@ def prepare(
     >>> abs(data.noise_rate - 0.45) < 0.05
     True
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise invalid("seed", "be a whole number of at least 0", seed, "give 0, say")
-    if isinstance(noise, str):
-        noise = Noise.parse(noise)
-    loaded = source
-    if not isinstance(source, Loaded):
-        loaded = load(source, inputs=inputs, label=label, true_label=true_label)
-    elif (inputs, label, true_label) != (None, None, None):
-        raise invalid(
-            "inputs, label, true_label", "go to load", "a loaded source", "give them there"
-        )
-    if validation not in ("auto", "noisy"):
-        raise invalid("validation", "be auto or noisy", validation, "choose one of these")
-    if limit is not None and limit < 1:
-        raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
-    injected = noise is not None and noise.kind != "none"
-    if injected and loaded.splits["train"].true_labels is not None:
-        raise invalid(
-            "noise",
-            "be none where the data have true labels",
-            str(noise),
-            "leave out the noise or the true-label column",
-        )
-
-    def prepared(train: Split, *others: Split) -> list[Split]:
-        if limit is not None:
-            train = part(train, _stratified_order(train, seed, "limit")[:limit])
-        if noise is not None and injected:
-            return _corrupted([train, *others], noise, len(loaded.class_names), seed)
-        return [train, *others]
-
-    # Of labels of which nothing is known: as wrong as those that they were cut from.
-    status: LabelStatus = "noisy"
-    unknown: LabelStatus = "noisy" if len(loaded.splits) == 1 else "unknown"
-    if validation == "noisy":
-        train, held_out, test, origin = _split_noisy(
-            loaded.splits, prepared, seed, n_validation, n_test
-        )
+    request = _check_arguments(noise, seed, n_validation, n_test, limit, validation)
+    loaded = _load_source(source, inputs, label, true_label)
+    _refuse_noise_on_known_labels(loaded, request)
+    if request.noisy_validation:
+        splits = _cut_test(loaded.splits, request)
     else:
-        train, held_out, test, origin = _split(loaded.splits, seed, n_validation, n_test)
-        (train,) = prepared(train)
-        if injected or held_out.true_labels is not None:
-            status, held_out = "clean", _with_true_labels(held_out)
-        else:
-            status = unknown
-    known = injected or (test is not None and test.true_labels is not None)
-    if test is not None:
-        test = replace(_with_true_labels(test), label_status="clean" if known else unknown)
+        splits = _cut_validation_and_test(loaded.splits, request)
+    splits = _limit_training(splits, request)
+    splits = _corrupt(splits, request, n_classes=len(loaded.class_names))
+    if request.noisy_validation:
+        splits = _cut_noisy_validation(splits, request, one_in=_one_in(loaded.splits))
+    splits = _with_label_status(splits, request, is_cut_from_one=len(loaded.splits) == 1)
     return Data(
-        train=replace(train, label_status="noisy" if injected else train.label_status),
-        validation=replace(held_out, label_status=status),
-        test=test,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
         class_names=loaded.class_names,
         name=loaded.name,
-        noise=str(noise) if noise is not None else "none",
-        validation_from=origin,
+        noise=str(request.noise),
+        validation_from=_validation_from(loaded.splits, splits, request),
         input_columns=loaded.input_columns,
     )
 
 
-def _split(
-    splits: dict[str, Split], seed: int, n_validation: float | None, n_test: float | None
-) -> tuple[Split, Split, Split | None, str]:
-    """Return train, validation, test, and where validation came from."""
-    train, held_out = splits["train"], [s for s in splits if s != "train"]
-    if len(held_out) == 2:
-        validation, test = splits["validation"], splits["test"]
-        n_val = _count("n_validation", n_validation, len(validation), len(validation))
-        n_tst = _count("n_test", n_test, len(test), len(test))
-        validation = part(validation, _stratified_order(validation, seed, "validation")[:n_val])
-        kept = part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
-        return train, validation, kept, "the validation split of the source"
-    pool = splits[held_out[0]] if held_out else train
-    size = len(pool)
-    if not held_out and size < LEAST_SAMPLES and n_validation is None:
-        requirement = f"be at least {LEAST_SAMPLES} to be cut in training, validation and test ones"
-        raise invalid("samples", requirement, size, "give more rows, or splits")
-    n_val = _count("n_validation", n_validation, size, size // 2 if held_out else size // 5)
-    n_tst = _count("n_test", n_test, size, size - n_val if held_out else size // 5)
-    if n_val + n_tst > size - (not held_out):
-        of = "held-out" if held_out else "given, with one left to train on"
-        raise invalid(
-            "n_validation + n_test",
-            f"be at most the {size} samples {of}",
-            n_val + n_tst,
-            "make one smaller",
-        )
-    order = _stratified_order(pool, seed, "split")
-    validation = part(pool, order[:n_val])
-    kept = part(pool, order[n_val : n_val + n_tst]) if n_tst else None
-    if held_out:
-        return train, validation, kept, f"{n_val} of the {size} samples of the {held_out[0]} split"
-    rest = part(pool, order[n_val + n_tst :])
-    return rest, validation, kept, f"{n_val} of the {size} samples of the only split"
+# Checks ----------------------------------------------------------------------------------------
 
 
-def _split_noisy(
-    splits: dict[str, Split],
-    prepared: Callable[..., list[Split]],
+def _check_arguments(
+    noise: Noise | str | None,
     seed: int,
     n_validation: float | None,
     n_test: float | None,
-) -> tuple[Split, Split, Split | None, str]:
-    """As `_split`, the validation samples from the training split, once that is `prepared`.
+    limit: int | None,
+    validation: str,
+) -> _Request:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise invalid("seed", "be a whole number of at least 0", seed, "give 0, say")
+    if validation not in ("auto", "noisy"):
+        raise invalid("validation", "be auto or noisy", validation, "choose one of these")
+    if limit is not None and limit < 1:
+        raise invalid("limit", "be at least 1", limit, "leave it out for all samples")
+    if not isinstance(noise, Noise):
+        noise = Noise() if noise is None else Noise.parse(noise)
+    return _Request(noise, seed, n_validation, n_test, limit, validation == "noisy")
 
-    Where the source has all three splits, its validation split is as noisy as its training split.
-    """
+
+def _load_source(
+    source: Any, inputs: str | Sequence[str] | None, label: str | None, true_label: str | None
+) -> Loaded:
+    if not isinstance(source, Loaded):
+        return load(source, inputs=inputs, label=label, true_label=true_label)
+    if (inputs, label, true_label) != (None, None, None):
+        received = Words("a source that is loaded already")
+        raise invalid("inputs, label, true_label", "go to load", received, "give them there")
+    return source
+
+
+def _refuse_noise_on_known_labels(loaded: Loaded, request: _Request) -> None:
+    if request.injects and loaded.splits["train"].true_labels is not None:
+        remedy = "leave out the noise or the true-label column"
+        requirement = "be none where the data have true labels"
+        raise invalid("noise", requirement, str(request.noise), remedy)
+
+
+# Cuts ------------------------------------------------------------------------------------------
+
+
+def _cut_validation_and_test(splits: dict[str, Split], request: _Request) -> dict[str, Split]:
+    """Cut both by clean labels, before any noise; "test" is missing if it gets no samples."""
     if len(splits) == 3:
-        train, held_out = prepared(splits["train"], splits["validation"])
-        # Noise first, and no true label: the cut goes by the labels as they are given.
-        blind = splits | {"train": train, "validation": replace(held_out, true_labels=None)}
-        train, held_out, test, origin = _split(blind, seed, n_validation, n_test)
-        return train, held_out, test, f"{origin}, with its noise"
-    train, test = splits["train"], splits.get("test", splits.get("validation"))
-    if test is not None:
-        n_tst = _count("n_test", n_test, len(test), len(test))
-        test = part(test, _stratified_order(test, seed, "test")[:n_tst]) if n_tst else None
-        default = 10
-    else:
-        n_tst = _count("n_test", n_test, len(train), len(train) // 5)
-        order = _stratified_order(train, seed, "test")
-        test = part(train, order[:n_tst]) if n_tst else None
-        train, default = part(train, order[n_tst:]), 4
-    (train,) = prepared(train)
-    n_val = _count("n_validation", n_validation, len(train) - 1, max(1, len(train) // default))
-    # True labels, where noise was injected, have no say in the cut either.
-    order = _stratified_order(replace(train, true_labels=None), seed, "split")
-    rest, held_out = part(train, order[n_val:]), part(train, order[:n_val])
-    origin = f"{n_val} of the {len(train)} samples of the training split, with their noise"
-    return rest, replace(held_out, true_labels=None), test, origin
+        cut = {"train": splits["train"]}
+        return cut | _cut_given(splits, "validation", request) | _cut_given(splits, "test", request)
+    held_out = next((name for name in splits if name != "train"), None)
+    pool = splits[held_out or "train"]
+    size = len(pool)
+    if not held_out and size < LEAST_SAMPLES and request.n_validation is None:
+        requirement = f"be at least {LEAST_SAMPLES} to be cut in training, validation and test ones"
+        raise invalid("samples", requirement, size, "give more rows, or splits")
+    by_default = size // 2 if held_out else size // 5
+    n_validation = _count("n_validation", request.n_validation, size, by_default)
+    by_default = size - n_validation if held_out else size // 5
+    n_held_out = n_validation + _count("n_test", request.n_test, size, by_default)
+    if n_held_out > (size if held_out else size - 1):
+        kind = "held-out" if held_out else "given, with one left to train on"
+        requirement = f"be at most the {size} samples {kind}"
+        raise invalid("n_validation + n_test", requirement, n_held_out, "make one smaller")
+    order = _stratified_order(pool, request.seed, "split")
+    cut = {
+        "train": splits["train"] if held_out else part(pool, order[n_held_out:]),
+        "validation": part(pool, order[:n_validation]),
+    }
+    if n_held_out > n_validation:
+        cut["test"] = part(pool, order[n_validation:n_held_out])
+    return cut
 
 
-def _count(name: str, wanted: float | None, size: int, default: int) -> int:
+def _cut_test(splits: dict[str, Split], request: _Request) -> dict[str, Split]:
+    """Cut the test split alone; the validation split of a source with three stays whole."""
+    train = splits["train"]
+    if len(splits) == 1:
+        size = len(train)
+        n_test = _count("n_test", request.n_test, size, size // 5)
+        if n_test > size - 2:
+            requirement = f"leave 2 of the {size} samples to train and to validate with"
+            raise invalid("n_test", requirement, n_test, "make it smaller")
+        order = _stratified_order(train, request.seed, "test")
+        cut = {"train": part(train, order[n_test:])}
+        return cut | {"test": part(train, order[:n_test])} if n_test else cut
+    if len(splits) == 2:
+        splits = {"train": train, "test": next(s for n, s in splits.items() if n != "train")}
+    whole = {name: split for name, split in splits.items() if name != "test"}
+    return whole | _cut_given(splits, "test", request)
+
+
+def _cut_given(splits: dict[str, Split], name: str, request: _Request) -> dict[str, Split]:
+    """Cut samples from the split that the source holds for them; the default is all of it."""
+    split, wanted = splits[name], {"validation": request.n_validation, "test": request.n_test}
+    n = _count(f"n_{name}", wanted[name], len(split), len(split))
+    return {name: part(split, _stratified_order(split, request.seed, name)[:n])} if n else {}
+
+
+def _cut_noisy_validation(
+    splits: dict[str, Split], request: _Request, one_in: int
+) -> dict[str, Split]:
+    """Cut validation samples by noisy labels; the true labels must have no influence."""
+    train, given = splits["train"], splits.get("validation")
+    if given is not None:
+        blind = {"validation": replace(given, true_labels=None)}
+        return splits | _cut_given(blind, "validation", request)
+    by_default = max(1, len(train) // one_in)
+    n = _count("n_validation", request.n_validation, len(train) - 1, by_default)
+    order = _stratified_order(replace(train, true_labels=None), request.seed, "split")
+    validation = replace(part(train, order[:n]), true_labels=None)
+    return splits | {"train": part(train, order[n:]), "validation": validation}
+
+
+def _one_in(source: dict[str, Split]) -> int:
+    """One training sample in so many validates: a fifth of all where a fifth tests."""
+    return 4 if len(source) == 1 else 10
+
+
+def _count(name: str, wanted: float | None, size: int, by_default: int) -> int:
+    """Return the number of samples that a number, a share or None asks for."""
     least = 1 if name == "n_validation" else 0
-    count = default if wanted is None else wanted
+    count = by_default if wanted is None else wanted
     if isinstance(count, float) and 0.0 < count < 1.0:
         count = round(size * count)
-    if isinstance(count, bool) or count != int(count) or not least <= count <= size:
-        raise invalid(
-            name,
-            f"be a share in (0, 1) or a number in {least}..{size}",
-            count if wanted is None else wanted,
-            "give another number, or more samples",
-        )
+    if isinstance(count, bool) or not float(count).is_integer() or not least <= count <= size:
+        requirement = f"be a share in (0, 1) or a number in {least}..{size}"
+        received = count if wanted is None else wanted
+        raise invalid(name, requirement, received, "give another number, or more samples")
     return int(count)
 
 
 def _stratified_order(split: Split, seed: int, stream: str) -> IntArray:
-    """Return an order of which every piece holds the classes in their proportions.
+    """Return an order in which every piece holds the classes in their proportions.
 
-    The k-th of the n samples of a class stands at (k + u) / n of the way, u uniform in [0, 1) for
-    each class; so a cut of a share f holds f n of them, up to one.
+    The k-th of the n samples of a class stands at (k + u) / n of the way, where u is uniform in
+    [0, 1) and drawn for each class. So the first share f of the order holds f n samples of the
+    class, up to one.
     """
     rng = np.random.default_rng(derive_seed(seed, stream))
     labels = (split.labels if split.true_labels is None else split.true_labels).numpy()
@@ -324,37 +279,83 @@ def _stratified_order(split: Split, seed: int, stream: str) -> IntArray:
     return order
 
 
-def part(split: Split, chosen: IntArray) -> Split:
-    """Return the chosen rows, in their original order."""
-    if len(chosen) == len(split):
+def part(split: Split, positions: IntArray) -> Split:
+    """Return the samples at these positions, in their original order."""
+    if len(positions) == len(split):
         return split
-    index = torch.from_numpy(np.sort(chosen))
-    true = None if split.true_labels is None else split.true_labels[index]
-    names = tuple(split.names[i] for i in index.tolist()) if split.names else ()
+    index = torch.from_numpy(np.sort(positions))
     return replace(
         split,
         inputs=split.inputs[index],
         labels=split.labels[index],
-        true_labels=true,
+        true_labels=None if split.true_labels is None else split.true_labels[index],
         rows=split.rows[index],
-        names=names,
+        names=tuple(split.names[i] for i in index.tolist()) if split.names else (),
     )
 
 
-def _corrupted(splits: Sequence[Split], noise: Noise, n_classes: int, seed: int) -> list[Split]:
-    """Inject the same noise into all of them."""
-    rng = np.random.default_rng(derive_seed(seed, "noise"))
+# Noise and what is known of labels -------------------------------------------------------------
+
+
+def _limit_training(splits: dict[str, Split], request: _Request) -> dict[str, Split]:
+    if request.limit is None:
+        return splits
+    train = splits["train"]
+    order = _stratified_order(train, request.seed, "limit")
+    return splits | {"train": part(train, order[: request.limit])}
+
+
+def _corrupt(splits: dict[str, Split], request: _Request, n_classes: int) -> dict[str, Split]:
+    """Inject the same noise into the training split and into a validation split to be noisy."""
+    if not request.injects:
+        return splits
+    names = ["train"]
+    if request.noisy_validation and "validation" in splits:
+        names.append("validation")
     labels, inputs = (
-        kind[0].numpy() if len(kind) == 1 else torch.cat(kind).numpy()  # which copies
-        for kind in ([split.labels for split in splits], [split.inputs for split in splits])
+        # One tensor is not joined, as that would copy all inputs.
+        tensors[0].numpy() if len(tensors) == 1 else torch.cat(tensors).numpy()
+        for tensors in (
+            [splits[name].labels for name in names],
+            [splits[name].inputs for name in names],
+        )
     )
-    noisy = noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
-    pieces = torch.from_numpy(noisy).split([len(split) for split in splits])
-    return [
-        replace(split, labels=piece.clone(), true_labels=split.labels)
-        for split, piece in zip(splits, pieces, strict=True)
-    ]
+    rng = np.random.default_rng(derive_seed(request.seed, "noise"))
+    noisy = request.noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
+    pieces = torch.from_numpy(noisy).split([len(splits[name]) for name in names])
+    return splits | {
+        name: replace(splits[name], labels=piece.clone(), true_labels=splits[name].labels)
+        for name, piece in zip(names, pieces, strict=True)
+    }
 
 
-def _with_true_labels(split: Split) -> Split:
-    return split if split.true_labels is None else replace(split, labels=split.true_labels)
+def _with_label_status(
+    splits: dict[str, Split], request: _Request, *, is_cut_from_one: bool
+) -> dict[str, Split]:
+    """State of each split what is known of its labels; give held-out samples their true ones."""
+    # Labels that nothing is known of are as wrong as the labels that they were cut from.
+    unstated: LabelStatus = "noisy" if is_cut_from_one else "unknown"
+    stated = {"train": replace(splits["train"], label_status="noisy")}
+    for name in ("validation", "test"):
+        split = splits.get(name)
+        if split is None:
+            continue
+        if name == "validation" and request.noisy_validation:
+            stated[name] = replace(split, label_status="noisy")
+        elif split.true_labels is not None:
+            stated[name] = replace(split, labels=split.true_labels, label_status="clean")
+        else:
+            status: LabelStatus = "clean" if request.injects else unstated
+            stated[name] = replace(split, label_status=status)
+    return stated
+
+
+def _validation_from(source: dict[str, Split], splits: dict[str, Split], request: _Request) -> str:
+    validation, noisy = splits["validation"], request.noisy_validation
+    if len(source) == 3:
+        return "the validation split of the source" + (", with its noise" if noisy else "")
+    if noisy:
+        size = len(validation) + len(splits["train"])
+        return f"{len(validation)} of the {size} samples of the training split, with their noise"
+    name = "only" if len(source) == 1 else validation.origin
+    return f"{len(validation)} of the {len(source[validation.origin])} samples of the {name} split"

@@ -102,7 +102,13 @@ class TrainingConfig:
         return self.learning_rate * min(1.0, (self.epochs - epoch) / (self.epochs - start))
 
     def resolve_device(self) -> torch.device:
-        """The device to train on."""
+        """The device to train on.
+
+        Raises
+        ------
+        InputError
+            If the device is not there.
+        """
         import torch
 
         name = self.device

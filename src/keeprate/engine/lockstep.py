@@ -106,7 +106,7 @@ def checkpoint_path(folder: Path | None, name: str) -> Path | None:
 
 
 def _fitting(candidate: Candidate, setup: Setup) -> int:
-    """How many such candidates fit in memory."""
+    """How many candidates like this one fit in memory."""
     batch = setup.normaliser(setup.data.train.inputs[: setup.config.batch_size])
     n_peers, device = candidate.method.n_networks, setup.config.resolve_device()
     return fitting_candidates(setup.build, batch, n_peers=n_peers, device=device)

@@ -1,4 +1,4 @@
-"""Operations on stacked networks for which vmap's rules are slow or not right.
+"""Operations on stacked networks whose rules in vmap are slow or not right.
 
 Linear layers; convolutions and their pooling on a CPU; dropout.
 """

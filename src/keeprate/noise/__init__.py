@@ -1,4 +1,4 @@
-"""Label noise: kinds of noise, labels corrupted by them, and what predictions say of noise."""
+"""Label noise: its kinds, corrupted labels, transition matrices, and estimates of the noise."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Labels corrupted by a transition matrix, or by instance (NumPy only)."""
+"""Corrupt labels, by a transition matrix or depending on the inputs (NumPy only)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 from keeprate.noise.kinds import FloatArray, check_n_classes, check_noise_rate
 from keeprate.noise.transition import check_classes, check_pairs, check_transition_matrix
 
@@ -17,7 +17,7 @@ IntArray = NDArray[np.int64]
 def corrupt(
     labels: ArrayLike, transition_matrix: ArrayLike, *, rng: np.random.Generator
 ) -> IntArray:
-    """Draw a noisy label for each true one, independently.
+    """Draw a noisy label for each true label, independently.
 
     Parameters
     ----------
@@ -26,17 +26,17 @@ def corrupt(
     transition_matrix : array [C, C]
         T[i, j] = P(noisy = j | true = i).
     rng : numpy.random.Generator
-        One uniform number per label is taken from it.
+        It draws one uniform number for each label.
 
     Returns
     -------
     array [N] of int64
-        Noisy labels; `labels` is left as it was.
+        Noisy labels; `labels` does not change.
 
     Raises
     ------
     InputError
-        If the matrix is not a transition matrix or a label is outside 0..C-1.
+        If the matrix is not a transition matrix, or a label is outside 0..C-1.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def corrupt(
     cumulative = _cumulative(matrix)
     uniform = rng.random(len(true))
     noisy = np.empty_like(true)
-    # Class by class, not sample by sample; an [N, C] table would not fit for many classes.
+    # Class by class: a loop over samples is slow, and an [N, C] table of many classes is large.
     for row, of_class in zip(cumulative, _by_class(true, n_classes), strict=True):
         noisy[of_class] = np.searchsorted(row, uniform[of_class], side="right")
     return noisy
@@ -64,31 +64,31 @@ def corrupt_by_instance(
     n_classes: int,
     rng: np.random.Generator,
 ) -> IntArray:
-    """Draw noisy labels that depend on the inputs: similar samples are mistaken for one class.
+    """Draw noisy labels that depend on the inputs: similar samples get the same wrong label.
 
-    Sample i of true class y has its own flip rate q_i, normally distributed around `noise_rate`
-    with deviation 0.1 and truncated to [0, 1]. Each class y has a random projection W_y [D, C] of
-    standard normal numbers, and
+    Sample i of true class y has its own flip rate q_i. The flip rates are normally distributed
+    around `noise_rate` with deviation 0.1, truncated to [0, 1]. Each class y has a random
+    projection W_y [D, C] of standard normal numbers, and
 
         P(noisy = j | x_i, y) = q_i softmax(x_i W_y without j = y)_j,    P(noisy = y) = 1 - q_i.
 
     The x_i are flattened and standardised by the mean and the deviation of all numbers in
-    `inputs`. Their scores then have a deviation of about sqrt(D), so that for images most of q_i
-    falls on one wrong class.
+    `inputs`. The scores x_i W_y then have a deviation of about sqrt(D). For images most of q_i
+    therefore falls on one wrong class.
 
     Parameters
     ----------
     labels : array [N] of int
         True labels in 0..C-1.
     inputs : array [N, ...]
-        Finite numbers: the training set.
+        Finite numbers, the inputs of the training set.
     noise_rate : float
-        In [0, 1). The truncation lifts the mean of low rates and lowers that of high ones: 0.2
-        becomes 0.206, 0.1 becomes 0.129, and 0 becomes 0.08.
+        In [0, 1). The truncation raises the mean of low rates and lowers the mean of high rates:
+        0.2 becomes 0.206, 0.1 becomes 0.129, and 0 becomes 0.08.
     n_classes : int
         C, at least 2.
     rng : numpy.random.Generator
-        Flip rates, then one uniform number per label, then W_0, W_1, ... are drawn from it.
+        It draws the flip rates, then one uniform number for each label, then W_0, W_1, ...
 
     Returns
     -------
@@ -98,16 +98,16 @@ def corrupt_by_instance(
     Raises
     ------
     InputError
-        If a number or label is out of its range, or the inputs are not N rows of finite numbers.
+        If a number or a label is out of its range, or the inputs are not N rows of finite numbers.
 
     References
     ----------
     Xia et al., Part-dependent label noise: towards instance-dependent label noise, NeurIPS 2020,
-    the generation algorithm in the appendix. How inputs are scaled it leaves open.
+    the generation algorithm in the appendix. The paper does not say how it scales the inputs.
 
     Examples
     --------
-    Two kinds of samples of class 0 are mistaken for different classes:
+    Two kinds of samples of class 0 get different wrong labels:
 
     >>> inputs = np.eye(2).repeat(500, axis=0).repeat(8, axis=1)
     >>> labels, rng = np.zeros(1000, int), np.random.default_rng(0)
@@ -118,7 +118,7 @@ def corrupt_by_instance(
     rate, n_classes = check_noise_rate(noise_rate), check_n_classes(n_classes)
     true, samples = check_classes("labels", labels, n_classes), np.asarray(inputs)
     if samples.dtype.kind not in "biuf" or samples.shape[:1] != true.shape or not samples.size:
-        received = f"shape {samples.shape} of {samples.dtype} for {len(true)} labels"
+        received = Words(f"shape {samples.shape} of {samples.dtype} for {len(true)} labels")
         raise invalid("inputs", "be numbers, [N, ...]", received, "give one input per label")
     samples = samples.reshape(len(true), -1)  # [N, D]
     mean, deviation = _mean_and_deviation(samples)
@@ -129,7 +129,7 @@ def corrupt_by_instance(
     noisy = np.empty_like(true)
     n_features = samples.shape[1]
     for label, of_class in enumerate(_by_class(true, n_classes)):
-        # Drawn for absent classes too: the W of a class must not depend on which others are there.
+        # Drawn for absent classes too: W_y must not depend on which other classes are present.
         projection = rng.normal(size=(n_features, n_classes))
         for piece in _pieces(len(of_class), max(n_features, n_classes)):
             rows = of_class[piece]
@@ -143,27 +143,28 @@ def corrupt_by_instance(
 
 
 def _cumulative(probabilities: FloatArray) -> FloatArray:
-    """Return running sums of rows, of which a uniform number picks the first one above it."""
+    """Return running sums of rows. A uniform number draws the first class with a larger sum."""
     cumulative = probabilities.cumsum(axis=1)
-    # Exactly 1 from the last possible class on, so that no impossible class is ever drawn.
+    # Exactly 1 from the last possible class on: an impossible class is never drawn.
     cumulative /= cumulative[:, -1:]
     return cumulative
 
 
 def _by_class(labels: IntArray, n_classes: int) -> list[IntArray]:
-    """Return, for each class, which samples are of it."""
+    """Return the positions of the samples of each class."""
     ends = np.cumsum(np.bincount(labels, minlength=n_classes))
     return np.split(np.argsort(labels, kind="stable"), ends[:-1])
 
 
 def _mean_and_deviation(samples: NDArray[Any]) -> tuple[float, float]:
-    """Return those of all numbers in [N, D], measured in float64; constants have deviation 1."""
+    """Measure all numbers in [N, D] in float64. The deviation of a constant is replaced by 1."""
     pieces = [samples[piece] for piece in _pieces(*samples.shape)]
-    with np.errstate(over="ignore", invalid="ignore"):  # refused just below
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
         mean = sum(float(piece.sum(dtype=np.float64)) for piece in pieces) / samples.size
         squares = sum(float(np.square(piece.astype(np.float64) - mean).sum()) for piece in pieces)
     if not np.isfinite(squares):
-        raise invalid("inputs", "be finite", "NaN or infinite values", "drop these rows or impute")
+        received = Words("NaN or infinite values")
+        raise invalid("inputs", "be finite", received, "drop these rows or impute")
     return mean, float(np.sqrt(squares / samples.size)) or 1.0
 
 
@@ -174,12 +175,12 @@ def _pieces(n_rows: int, width: int) -> list[slice]:
 
 
 def noise_rate(noisy: ArrayLike, true: ArrayLike) -> float:
-    """Share of labels that differ, in [0, 1].
+    """Return the share of labels that differ, in [0, 1].
 
     Raises
     ------
     InputError
-        If the two are not of one length, or empty.
+        If the two differ in length, or are empty.
 
     Examples
     --------

@@ -1,16 +1,17 @@
-"""What predictions and noisy labels say about each other, if noise depends on the class alone.
+"""Conclusions from predictions and noisy labels, if the noise depends on the class alone.
 
-*Which networks are good?* Plain accuracy against noisy labels says little where noise goes to one
-other class: under pairflip 45 % a network that takes a tenth of one class for the next loses next
-to nothing, as 45 % of these labels say the same. But the joint distribution of prediction and noisy
-label is that of prediction and true class times the transition matrix, J(h, noisy) = J(h, true) T,
-and so are the determinants: noise scales |det J| of every classifier by the same factor, and leaves
-their order as clean labels would have it. No transition matrix needs to be known for that. (A
-determinant is blind to classes that change places; small-loss training does not do that.)
+*Which networks are good?* Accuracy against noisy labels says little if the noise goes to one other
+class. Under pairflip 45 %, a network can take a tenth of one class for the next class and lose
+almost no accuracy, because 45 % of these labels make the same mistake. The determinant of the joint
+distribution J(h, y) of prediction h and label y does not have this weakness. With the transition
+matrix T it is J(h, noisy) = J(h, true) T, and so det J(h, noisy) = det J(h, true) det T. The noise
+scales |det J| of every classifier by the same factor, and the order of the classifiers is that of
+clean labels. T need not be known. (A determinant cannot tell whether two classes have changed
+places. Small-loss training does not exchange classes.)
 
-*Which labels are wrong?* With the transition matrix that suits predictions and labels best, Bayes'
-rule gives the probability of each class once the label is known, too. A label to which no noise
-leads needs less of the network's support than one to which much leads.
+*Which labels are wrong?* Take the transition matrix that fits predictions and labels best. Bayes'
+rule then gives the probability of each class for a sample with this label. A label that the noise
+rarely produces needs less support by the network than a label that the noise often produces.
 
 References
 ----------
@@ -28,17 +29,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TINY = 1e-12
+TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
 
 
 def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """How often each class was predicted for each label, `[..., C, C]` (predicted, label).
+    """Count how often each class is predicted for each label.
 
     Parameters
     ----------
-    predicted : int64 Tensor [..., N]
-    labels : int64 Tensor [N]
+    predicted : Tensor [..., N] of int64
+        Predicted classes, in 0..C-1.
+    labels : Tensor [N] of int64
+        Labels, in 0..C-1.
+    n_classes : int
+        C.
+
+    Returns
+    -------
+    Tensor [..., C, C] of float64
+        Entry [i, j]: the number of samples with prediction i and label j.
 
     Examples
     --------
@@ -54,18 +64,29 @@ def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 
 
 def determinant_score(counts: Tensor) -> Tensor:
-    """How well predictions tell classes apart, judged by noisy labels, `[...]`, from `[..., C, C]`.
+    """Score how well predictions separate the classes, judged by noisy labels.
 
-    With J[i, j] the share of samples predicted i and labelled j, A[i, j] = J[i, j] over the root of
-    the shares of i and of j, and e = sqrt(C / N), about what chance alone makes of A's entries
-    together:
+    Let J[i, j] be the share of samples with prediction i and label j. A[i, j] is J[i, j] divided by
+    the root of (share of prediction i) x (share of label j). e = sqrt(C / N) is the size that
+    chance alone gives to the entries of A together. Then
 
-        score = (log |det(A + e I)| - C log e) / (C log((1 + e) / e)),
+        score = (log |det(A + e I)| - C log e) / (C log((1 + e) / e)).
 
-    in [0, 1]: 1 where labels follow from predictions, 1 / C where the two have nothing to do with
-    each other (one singular value of A is always 1). Noise scales the determinant of every
-    classifier by the same factor. With few samples of many classes e is large, and the score
-    becomes that of A's trace, plain accuracy in essence: chance would drown the determinant.
+    The score is 1 if the labels follow from the predictions. It is 1 / C if predictions and labels
+    are independent (one singular value of A is always 1). Noise scales the determinant of every
+    classifier by the same factor. With few samples of many classes chance would dominate the
+    determinant. There e is large, and the score depends mostly on the trace of A, much like plain
+    accuracy.
+
+    Parameters
+    ----------
+    counts : Tensor [..., C, C]
+        As `count_pairs` returns them.
+
+    Returns
+    -------
+    Tensor [...]
+        In [0, 1].
 
     Examples
     --------
@@ -78,27 +99,29 @@ def determinant_score(counts: Tensor) -> Tensor:
     """
     n_classes = counts.shape[-1]
     shares = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True)
-    noise = (n_classes / counts.sum((-2, -1))).sqrt()
+    e = (n_classes / counts.sum((-2, -1))).sqrt()
     lifted = counts / shares.clamp_min(TINY).sqrt()
-    lifted = lifted + noise[..., None, None] * torch.eye(n_classes).to(counts)
+    lifted = lifted + e[..., None, None] * torch.eye(n_classes).to(counts)
     log_determinant: Tensor = torch.linalg.slogdet(lifted).logabsdet
-    score = (log_determinant / n_classes - noise.log()) / ((1 + noise) / noise).log()
-    return score.clamp_min(0.0)  # a few samples can make the matrix singular
+    score = (log_determinant / n_classes - e.log()) / ((1 + e) / e).log()
+    return score.clamp_min(0.0)  # with a few samples the matrix can be singular
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """How noisy some labels are, from what networks predict of them.
+    """The noise in some labels, estimated from predictions.
+
+    The standard errors are those of sampling. They do not cover the errors of networks that predict
+    wrong classes or have memorised the labels.
 
     Attributes
     ----------
     noise_rate, noise_rate_std : float
-        Share of wrong labels and its standard error (of sampling; networks that are wrong, or have
-        memorised the labels, are not in it).
-    transition_matrix, transition_matrix_std : array [C, C], or None
-        [i, j] is the share of class i that is labelled j, and its standard error, likewise (that
-        of the share with one sample more on either side: a share of 0 is not known for sure).
-        None only if read from a file that had no room for them.
+        The share of wrong labels, and its standard error.
+    transition_matrix, transition_matrix_std : array [C, C] or None
+        Entry [i, j]: the share of class i that is labelled j, and its standard error. For the
+        standard error one more sample is counted with label j and one without, because a share of
+        0 is not certain. None only if the estimate was read from a file that left the matrix out.
     """
 
     noise_rate: float
@@ -112,55 +135,68 @@ def estimate_noise(
 ) -> NoiseEstimate:
     """Estimate the transition matrix, and from it the share of wrong labels.
 
-    From the more confident half of the predictions of each class: where networks are sure they are
-    right, and class-conditional noise does not care where they are sure (anchor points, Patrini
-    et al. 2017, but many of them). Of samples that the networks were trained with, from all: they
-    are sure of those whose labels agree, as selection kept these.
+    Held-out samples: the more confident half of the predictions of each class counts. Confident
+    predictions are mostly right, and noise that depends on the class alone is the same for
+    confident and for other samples (the anchor points of Patrini et al. 2017, but many of them).
+
+    Training samples: all predictions count. Networks are most confident where the label agrees with
+    them, because the selection kept these samples.
 
     Parameters
     ----------
     probabilities : Tensor [N, C]
-        Of samples whose labels the networks have not memorised, held-out ones best.
-    labels : int64 Tensor [N]
+        Predictions for samples whose labels the networks have not memorised, best held-out ones.
+    labels : Tensor [N] of int64
+        The noisy labels.
     held_out : bool
         Whether no network was trained with these samples.
+
+    Returns
+    -------
+    NoiseEstimate
 
     Examples
     --------
     >>> p = torch.tensor([[0.9, 0.1]] * 8 + [[0.2, 0.8]] * 8)
-    >>> found = estimate_noise(p, torch.tensor([0] * 6 + [1] * 2 + [1] * 8))
-    >>> round(found.noise_rate, 3), round(found.noise_rate_std, 3)
+    >>> estimate = estimate_noise(p, torch.tensor([0] * 6 + [1] * 2 + [1] * 8))
+    >>> round(estimate.noise_rate, 3), round(estimate.noise_rate_std, 3)
     (0.125, 0.077)
     """
     n_classes = probabilities.shape[1]
-    sureness, predicted = probabilities.max(1)
-    sure = torch.ones_like(predicted, dtype=torch.bool)
+    confidence, predicted = probabilities.max(1)
+    counted = torch.ones_like(predicted, dtype=torch.bool)
     for c in predicted.unique() if held_out else ():
-        mine = predicted == c
-        sure[mine] = sureness[mine] >= sureness[mine].median()
-    counts = count_pairs(predicted[sure], labels[sure], n_classes)
-    seen = counts.sum(1, keepdim=True)
-    matrix = torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes).to(counts))
+        of_class = predicted == c
+        counted[of_class] = confidence[of_class] >= confidence[of_class].median()
+    counts = count_pairs(predicted[counted], labels[counted], n_classes)
+    n_predicted = counts.sum(1, keepdim=True)
+    identity = torch.eye(n_classes).to(counts)  # for a class that is never predicted
+    matrix = torch.where(n_predicted > 0, counts / n_predicted.clamp_min(1), identity)
     prior = predicted.bincount(minlength=n_classes).double() / len(predicted)
     wrong = 1 - matrix.diagonal()
-    variance = (prior.square() * wrong * (1 - wrong) / seen[:, 0].clamp_min(1)).sum()
-    smooth = (counts + 1) / (seen + 2)
-    spread = (smooth * (1 - smooth) / (seen + 2)).sqrt()
-    rate, deviation = float((prior * wrong).sum()), float(variance.sqrt())
-    return NoiseEstimate(rate, deviation, matrix.cpu().numpy(), spread.cpu().numpy())
+    variance = (prior.square() * wrong * (1 - wrong) / n_predicted[:, 0].clamp_min(1)).sum()
+    smooth = (counts + 1) / (n_predicted + 2)
+    deviations = (smooth * (1 - smooth) / (n_predicted + 2)).sqrt()
+    rate, rate_deviation = float((prior * wrong).sum()), float(variance.sqrt())
+    return NoiseEstimate(rate, rate_deviation, matrix.cpu().numpy(), deviations.cpu().numpy())
 
 
 def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The transition matrix under which the labels are most likely, `[..., C, C]`.
+    """Find the transition matrix under which the labels are most likely.
 
-    P(label = j | x) = sum_i p_i(x) T[i, j]; T by expectation maximisation, starting from what is
-    predicted for each label.
+    P(label = j | x) = sum_i p_i(x) T[i, j]. Expectation maximisation finds T. It starts from the
+    mean predictions for each label.
 
     Parameters
     ----------
     probabilities : Tensor [..., N, C]
-        Of the true classes.
-    labels : int64 Tensor [N]
+        Probabilities of the true classes.
+    labels : Tensor [N] of int64
+        The noisy labels.
+
+    Returns
+    -------
+    Tensor [..., C, C]
 
     Examples
     --------
@@ -169,17 +205,32 @@ def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000],
             [0.0000, 1.0000]])
     """
-    given = torch.nn.functional.one_hot(labels, probabilities.shape[-1]).to(probabilities.dtype)
+    one_hot = torch.nn.functional.one_hot(labels, probabilities.shape[-1]).to(probabilities.dtype)
     responsibility, matrix = probabilities, probabilities  # [..., N, C]
     for step in range(STEPS + 1):
         if step:
             responsibility = class_posterior(probabilities, labels, matrix)
-        matrix = responsibility.mT @ given + 1e-3  # of a class that is never predicted: all alike
+        # The constant gives a class that is never predicted a row of equal entries.
+        matrix = responsibility.mT @ one_hot + 1e-3
         matrix = matrix / matrix.sum(-1, keepdim=True)
     return matrix
 
 
 def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:
-    """P(true class | x, label), proportional to p_i(x) T[i, label]: `[..., N, C]`."""
+    """Return P(true class i | x, label), proportional to p_i(x) T[i, label].
+
+    Parameters
+    ----------
+    probabilities : Tensor [..., N, C]
+        p(x).
+    labels : Tensor [N] of int64
+        The noisy labels.
+    transition_matrix : Tensor [..., C, C]
+        T.
+
+    Returns
+    -------
+    Tensor [..., N, C]
+    """
     joint = probabilities * transition_matrix[..., labels].mT
     return joint / joint.sum(-1, keepdim=True).clamp_min(TINY)

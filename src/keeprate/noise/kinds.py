@@ -1,4 +1,4 @@
-"""Kinds of noise that depend on the class alone: their transition matrices (NumPy only)."""
+"""Transition matrices of the kinds of noise that depend on the class alone (NumPy only)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 FloatArray = NDArray[np.float64]
 
 
 def symmetric(n_classes: int, noise_rate: float) -> FloatArray:
-    """With probability `noise_rate` a label becomes one of the others, all equally likely.
+    """With probability `noise_rate` a label becomes another class; all others are equally likely.
 
     Parameters
     ----------
     n_classes : int
         C, at least 2.
     noise_rate : float
-        Share of labels that are wrong, in [0, 1).
+        Share of wrong labels, in [0, 1).
 
     Returns
     -------
@@ -50,7 +50,7 @@ def symmetric(n_classes: int, noise_rate: float) -> FloatArray:
 def pairflip(n_classes: int, noise_rate: float) -> FloatArray:
     """With probability `noise_rate` class c becomes class c + 1 (modulo C).
 
-    Parameters, returns and errors are those of `symmetric`.
+    Parameters, result and errors are those of `symmetric`.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def pairflip(n_classes: int, noise_rate: float) -> FloatArray:
 
 
 def asymmetric(n_classes: int, noise_rate: float, class_map: Mapping[int, int]) -> FloatArray:
-    """With probability `noise_rate` a class of `class_map` becomes what it is mistaken for.
+    """With probability `noise_rate` a class of `class_map` becomes the class it maps to.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def asymmetric(n_classes: int, noise_rate: float, class_map: Mapping[int, int]) 
         C, at least 2.
     noise_rate : float
         Probability, in [0, 1), that a label of a mapped class is flipped. The share of wrong
-        labels overall is lower: this, times the share of samples in the mapped classes.
+        labels among all is `noise_rate` times the share of samples in the mapped classes.
     class_map : mapping of int to int
-        Class -> the class that it is mistaken for; classes that are left out stay clean.
+        Class -> the class that it is mistaken for. Other classes stay clean.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def asymmetric(n_classes: int, noise_rate: float, class_map: Mapping[int, int]) 
     Raises
     ------
     InputError
-        If a number is out of its range, or a class is mapped to itself or to none of the C.
+        If a number is out of its range, or a class maps to itself or outside 0..C-1.
 
     Examples
     --------
@@ -99,12 +99,14 @@ def asymmetric(n_classes: int, noise_rate: float, class_map: Mapping[int, int]) 
     for true, mistaken in class_map.items():
         if not (0 <= true < n_classes and 0 <= mistaken < n_classes) or true == mistaken:
             requirement = f"map classes in 0..{n_classes - 1} to other such classes"
-            raise invalid("class_map", requirement, f"{true} -> {mistaken}", "leave it out")
+            received = Words(f"{true} -> {mistaken}")
+            raise invalid("class_map", requirement, received, "leave it out")
         matrix[true, true], matrix[true, mistaken] = 1.0 - rate, rate
     return matrix
 
 
-# The superclass, a letter of a..t for 0..19, of each class of CIFAR-100 in alphabetical order.
+# The superclass of each class of CIFAR-100, in alphabetical order of the classes. The letters a..t
+# stand for the superclasses 0..19.
 _CIFAR100_SUPERCLASSES = (
     "eboiaghhsddojshldjhlglfkhgnpdpalbkmoqjlfftiipnorsk"
     "qerecaresrkdcmmqmbjtckabqmjnpnqtcegtffitsbcpgarion"
@@ -112,7 +114,7 @@ _CIFAR100_SUPERCLASSES = (
 
 
 def _next_of_superclass(superclasses: str) -> dict[int, int]:
-    """Map each class to the next one of its superclass, the last to the first."""
+    """Map each class to the next class of its superclass, and the last class to the first."""
     following: dict[int, int] = {}
     for superclass in set(superclasses):
         members = [i for i, letter in enumerate(superclasses) if letter == superclass]
@@ -120,13 +122,13 @@ def _next_of_superclass(superclasses: str) -> dict[int, int]:
     return following
 
 
-#: The usual class maps: name -> (C, map), classes numbered as the data sets do (Patrini et al.
-#: 2017, Sec. 5). Of CIFAR-100 each class becomes the next one of its superclass, circularly.
+#: The usual class maps: name -> (C, map), with the class numbers of the data sets (Patrini et al.
+#: 2017, Sec. 5). A class of CIFAR-100 becomes the next class of its superclass, circularly.
 CLASS_MAPS: dict[str, tuple[int, dict[int, int]]] = {
     "mnist": (10, {2: 7, 3: 8, 7: 1, 5: 6, 6: 5}),
     # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
     "cifar10": (10, {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}),
-    # As in their text; their code takes five neighbours in the alphabet for a superclass.
+    # As in their text. Their code takes five neighbours in the alphabet for a superclass.
     "cifar100": (100, _next_of_superclass(_CIFAR100_SUPERCLASSES)),
 }
 
@@ -139,7 +141,7 @@ def _asymmetric_like(data_set: str, n_classes: int, noise_rate: float) -> FloatA
     return asymmetric(n_classes, noise_rate, class_map)
 
 
-#: Every kind of noise whose matrix one number describes: (n_classes, noise_rate) -> T.
+#: The kinds of noise with a matrix that a noise rate determines: (n_classes, noise_rate) -> T.
 NOISES: dict[str, Callable[[int, float], FloatArray]] = {
     "symmetric": symmetric,
     "pairflip": pairflip,
@@ -149,17 +151,20 @@ NOISES: dict[str, Callable[[int, float], FloatArray]] = {
 
 def check_noise_rate(rate: float) -> float:
     """Return the rate as a float if it lies in [0, 1)."""
+    remedy = "give the share of wrong labels"
     try:
-        fits = 0.0 <= float(rate) < 1.0
+        number = float(rate)
     except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise invalid("noise_rate", "lie in [0, 1)", rate, "give the share of wrong labels")
-    return float(rate)
+        raise invalid("noise_rate", "lie in [0, 1)", rate, remedy) from None
+    if not 0.0 <= number < 1.0:
+        raise invalid("noise_rate", "lie in [0, 1)", number, remedy)
+    return number
 
 
 def check_n_classes(n_classes: int) -> int:
     """Return C as an int if it is at least 2."""
     if n_classes < 2:
-        raise invalid("n_classes", "be at least 2", n_classes, "noise needs a class to flip to")
+        raise invalid(
+            "n_classes", "be at least 2", int(n_classes), "noise needs a class to flip to"
+        )
     return int(n_classes)

@@ -1,7 +1,7 @@
-"""Label noise: kinds of noise, and labels corrupted by them (NumPy only).
+"""Noise as users write it, such as `pairflip:0.45` (NumPy only).
 
 A transition matrix T [C, C] holds T[i, j] = P(noisy label = j | true label = i) (Sec. 4.2).
-Instance-dependent noise has none: there the flips depend on the inputs too.
+Instance-dependent noise has no transition matrix: its flips depend on the inputs too.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from keeprate.noise.transition import check_transition_matrix
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise to inject, as typed: `none`, `pairflip:0.45`, `instance:0.3`, `matrix:FILE`.
+    """Noise to inject, written as `none`, `pairflip:0.45`, `instance:0.3`, `matrix:FILE`.
 
     Attributes
     ----------
     kind : str
         `none`, `matrix`, `instance`, or a key of `NOISES`.
     noise_rate : float or None
-        In [0, 1), for `instance` and the kinds of `NOISES`: the probability that a label is
-        flipped, where it can be. It is the share of wrong labels for `symmetric`, `pairflip` and
-        `asymmetric-cifar100`. With `asymmetric-mnist` and `asymmetric-cifar10` only 5 of 10
-        classes are flipped, so about half as many labels are wrong. For `instance` see
+        In [0, 1), for `instance` and the kinds of `NOISES`: the probability that a label of a
+        noisy class is flipped. For `symmetric`, `pairflip` and `asymmetric-cifar100` this is the
+        share of wrong labels. With `asymmetric-mnist` and `asymmetric-cifar10` only 5 of 10
+        classes are noisy, and about half as many labels are wrong. For `instance` see
         `corrupt_by_instance`.
     path : str or None
-        Of a .csv, .npy or .json file with the transition matrix, for `matrix`; it is read when
-        the matrix is asked for.
+        A .csv, .npy or .json file with the transition matrix, for `matrix`. The file is read when
+        the matrix is needed.
 
     Raises
     ------
     InputError
-        If the kind is not known or what belongs to it is missing or out of range.
+        If the kind is unknown, or its rate or file is missing or out of range.
 
     Examples
     --------
@@ -79,17 +79,16 @@ class Noise:
         InputError
             If the text is not `none`, `KIND:RATE` or `matrix:FILE`.
         """
-        kind, colon, rest = text.strip().partition(":")
+        kind, colon, value = text.strip().partition(":")
         if kind == "matrix":
-            return cls(kind, path=rest)
+            return cls(kind, path=value)
         if kind not in _rated_noises() or not colon:
-            return cls(text.strip())  # "none", or the constructor says what is wrong
+            return cls(text.strip())  # "none", or the constructor explains the error
         try:
-            rate = float(rest)
+            rate = float(value)
         except ValueError:
-            raise invalid(
-                "noise", f"be {kind}:RATE with a number", text, f"write {kind}:0.45, say"
-            ) from None
+            requirement = f"be {kind}:RATE with a number"
+            raise invalid("noise", requirement, text, f"write {kind}:0.45, say") from None
         return cls(kind, rate)
 
     def __str__(self) -> str:
@@ -98,7 +97,7 @@ class Noise:
         return f"matrix:{self.path}" if self.path else self.kind
 
     def expected_rate(self, n_classes: int) -> float | None:
-        """Return the share of wrong labels to expect with balanced classes, if a rate is given.
+        """Return the expected share of wrong labels among balanced classes; None without a rate.
 
         >>> Noise.parse("asymmetric-mnist:0.4").expected_rate(10)  # 5 of 10 classes are flipped
         0.2
@@ -114,16 +113,13 @@ class Noise:
         Raises
         ------
         InputError
-            If the file cannot be read, its matrix or the kind does not fit, or there is no such
-            matrix because the noise depends on the inputs.
+            If the file cannot be read, if its matrix or the kind does not fit, or if the noise
+            depends on the inputs and has no matrix.
         """
         if self.kind == "instance":
-            raise invalid(
-                "noise",
-                "depend on classes only to have a transition matrix",
-                str(self),
-                "measure one on the corrupted labels with empirical_transition_matrix",
-            )
+            requirement = "depend on classes only to have a transition matrix"
+            remedy = "measure one on the corrupted labels with empirical_transition_matrix"
+            raise invalid("noise", requirement, str(self), remedy)
         if self.noise_rate is not None:
             return NOISES[self.kind](n_classes, self.noise_rate)
         if self.path is not None:
@@ -143,17 +139,16 @@ class Noise:
         labels : array [N] of int
             True labels in 0..C-1.
         inputs : array [N, ...]
-            Looked at only if the kind is `instance`.
+            Used only if the kind is `instance`.
         n_classes : int
             C, at least 2.
         rng : numpy.random.Generator
-            What is drawn from it is said in `corrupt_by_instance` and, for all other kinds,
-            `corrupt`.
+            It draws what `corrupt_by_instance` describes, or `corrupt` for all other kinds.
 
         Returns
         -------
         array [N] of int64
-            Noisy labels; `labels` is left as it was.
+            Noisy labels; `labels` does not change.
 
         Raises
         ------
@@ -184,9 +179,8 @@ def _read_table(path: Path) -> ArrayLike:
         ".json": lambda: json.loads(path.read_text(encoding="utf-8")),
     }
     if path.suffix.lower() not in readers:
-        raise invalid(
-            "transition_matrix", f"be a file {', '.join(readers)}", path.name, "save it as one"
-        )
+        requirement = f"be a file {', '.join(readers)}"
+        raise invalid("transition_matrix", requirement, path.name, "save it as one")
     try:
         return readers[path.suffix.lower()]()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Transition matrices checked, measured, estimated and compared (NumPy only).
+"""Check, measure, estimate and compare transition matrices (NumPy only).
 
 A transition matrix T [C, C] holds T[i, j] = P(noisy label = j | true label = i) (Sec. 4.2).
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# A softmax in half precision sums to 1 only so far.
-_SUM_TOLERANCE = 5e-3
+_SUM_TOLERANCE = 5e-3  # of a softmax in half precision
 
 
 def check_transition_matrix(
@@ -25,17 +24,17 @@ def check_transition_matrix(
     Parameters
     ----------
     matrix : array [C, C]
-        Probabilities; each row sums to 1 (to 1e-6).
+        Probabilities. Each row sums to 1, up to 1e-6.
     n_classes : int, optional
-        The C that the data set has.
+        C of the data set.
     name : str
-        What messages call it.
+        The name of the matrix in messages.
 
     Raises
     ------
     InputError
-        If it is not square, not of the size asked, has an entry outside [0, 1], or a row that
-        does not sum to 1.
+        If the matrix is not square or not [n_classes, n_classes], has an entry outside [0, 1], or
+        has a row that does not sum to 1.
 
     Examples
     --------
@@ -49,24 +48,26 @@ def check_transition_matrix(
     try:
         table = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise invalid(name, "be a square table of numbers", f"this: {error}", remedy) from error
+        received = Words(f"this: {error}")
+        raise invalid(name, "be a square table of numbers", received, remedy) from error
     if table.ndim != 2 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
-        raise invalid(name, "be square, [C, C] with C >= 2", f"shape {table.shape}", remedy)
+        received = Words(f"shape {table.shape}")
+        raise invalid(name, "be square, [C, C] with C >= 2", received, remedy)
     if n_classes is not None and len(table) != n_classes:
         requirement = f"be [{n_classes}, {n_classes}] as the data has {n_classes} classes"
-        raise invalid(name, requirement, f"shape {table.shape}", remedy)
+        raise invalid(name, requirement, Words(f"shape {table.shape}"), remedy)
     remedy = "give probabilities; counts have to be divided by the sum of their row"
     _check_distributions(name, table, 1e-6, remedy)
     return table
 
 
 def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) -> IntArray:
-    """Return labels as int64 [N] if they are integers, in 0..C-1 where C is said.
+    """Return labels as int64 [N] if they are integers, in 0..C-1 if C is given.
 
     Raises
     ------
     InputError
-        If they are not.
+        If a label is something else.
 
     Examples
     --------
@@ -77,31 +78,32 @@ def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) ->
     """
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        received = f"shape {array.shape} of {array.dtype}"
+        received = Words(f"shape {array.shape} of {array.dtype}")
         raise invalid(name, "be integers, [N]", received, "number the classes from 0")
     if n_classes is not None:
         outside = np.flatnonzero((array < 0) | (array >= n_classes))
         if len(outside):
-            received = f"{array[outside[0]]} in row {outside[0]}"
+            received = Words(f"{array[outside[0]]} in row {outside[0]}")
             raise invalid(name, f"lie in 0..{n_classes - 1}", received, "number the classes from 0")
     return array.astype(np.int64)
 
 
 def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
-    """Return predicted probabilities as float64 [N, C], C >= 2, if each row sums to 1 (to 0.005).
+    """Return probabilities as float64 [N, C] if C >= 2 and each row sums to 1, up to 0.005.
 
     Raises
     ------
     InputError
-        If they are not such.
+        If they are not probabilities of this shape.
     """
     remedy = "give the softmax of the logits, one row per sample"
     try:
         table = np.asarray(probabilities, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise invalid(name, "be numbers, [N, C]", f"this: {error}", remedy) from error
+        received = Words(f"this: {error}")
+        raise invalid(name, "be numbers, [N, C]", received, remedy) from error
     if table.ndim != 2 or table.shape[1] < 2:
-        raise invalid(name, "be [N, C] with C >= 2", f"shape {table.shape}", remedy)
+        raise invalid(name, "be [N, C] with C >= 2", Words(f"shape {table.shape}"), remedy)
     _check_distributions(name, table, _SUM_TOLERANCE, remedy)
     return table
 
@@ -109,25 +111,24 @@ def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
 def check_pairs(
     noisy: ArrayLike, true: ArrayLike, n_classes: int | None = None
 ) -> tuple[IntArray, IntArray]:
-    """Return noisy and true labels, both as `check_classes` does, if each sample has the two.
+    """Return noisy and true labels, as `check_classes` does, if every sample has both.
 
     Raises
     ------
     InputError
-        If the two are not of one length, empty, or not labels.
+        If the two differ in length, are empty, or are not labels.
     """
     noisy_labels = check_classes("noisy", noisy, n_classes)
     true_labels = check_classes("true", true, n_classes)
     if len(noisy_labels) != len(true_labels) or not len(true_labels):
-        received = f"{len(noisy_labels)} and {len(true_labels)} labels"
-        raise invalid(
-            "noisy and true", "be of one length, not empty", received, "give one label per sample"
-        )
+        received = Words(f"{len(noisy_labels)} and {len(true_labels)} labels")
+        requirement = "be of one length, not empty"
+        raise invalid("noisy and true", requirement, received, "give one label per sample")
     return noisy_labels, true_labels
 
 
 def empirical_transition_matrix(noisy: ArrayLike, true: ArrayLike, n_classes: int) -> FloatArray:
-    """Share of the samples of each true class that carry each noisy label.
+    """Measure the share of each true class that carries each noisy label.
 
     Parameters
     ----------
@@ -139,12 +140,12 @@ def empirical_transition_matrix(noisy: ArrayLike, true: ArrayLike, n_classes: in
     Returns
     -------
     array [C, C]
-        Row i for true class i; a class without samples gets the row of the identity.
+        Row i belongs to true class i. A class without samples gets its row of the identity.
 
     Raises
     ------
     InputError
-        If the two are not of one length, empty, or outside 0..C-1.
+        If the two differ in length, are empty, or hold labels outside 0..C-1.
 
     Examples
     --------
@@ -167,37 +168,38 @@ def empirical_transition_matrix(noisy: ArrayLike, true: ArrayLike, n_classes: in
 def estimate_transition_matrix(
     probabilities: ArrayLike, *, percentile: float | None = None
 ) -> FloatArray:
-    """Estimate T from what a network trained on noisy labels predicts, without true labels.
+    """Estimate T from the predictions of a network trained on noisy labels, without true labels.
 
-    A sample x that surely is of class i, an anchor point, has P(noisy = j | x) = T[i, j]; so row
-    i is the prediction for the sample that most looks like class i (Eq. (12) and (13)):
+    An anchor point is a sample x that is certainly of class i. It has P(noisy = j | x) = T[i, j].
+    So row i is the prediction for the sample that most resembles class i (Eq. (12) and (13)):
 
         T[i, j] = p_j(x_i),    x_i = argmax_x p_i(x).
 
-    In place of the maximum stands a percentile, as the most extreme predictions of a network are
-    overconfident outliers.
+    The most extreme predictions of a network are overconfident outliers. A percentile therefore
+    replaces the maximum.
 
     Parameters
     ----------
     probabilities : array [N, C]
-        Predicted probabilities, N >= C; each row sums to 1 (to 0.005: half precision will do, and
-        the result is normalised). The samples need not be labelled.
+        Predicted probabilities, N >= C. Each row sums to 1, up to 0.005: half precision is enough,
+        because the result is normalised. The samples need no labels.
     percentile : float, optional
         In [0, 100]. x_i is the sample with the largest p_i that is not above this percentile of
-        the p_i of all samples; 100 is the maximum, as in Eq. (12). It has to fall among the
-        samples of class i: if that class is a share s of all, above 100 (1 - s). Left out: 97 for
-        up to 30 classes, the maximum for more, as the reference does for its 10 and 100.
+        the p_i of all samples. 100 is the maximum, as in Eq. (12). The percentile has to fall among
+        the samples of class i: above 100 (1 - s) if the class is a share s of all samples. The
+        default is 97 for up to 30 classes and 100 for more, as in the reference for its 10 and
+        100 classes.
 
     Returns
     -------
     array [C, C]
-        The estimate; each row sums to 1.
+        The estimate. Each row sums to 1.
 
     Raises
     ------
     InputError
-        If a row is not a distribution, there are fewer samples than classes, or the percentile is
-        out of its range.
+        If a row is not a distribution, if there are fewer samples than classes, or if the
+        percentile is out of its range.
 
     References
     ----------
@@ -214,7 +216,7 @@ def estimate_transition_matrix(
     table = check_probabilities("probabilities", probabilities)
     n, n_classes = table.shape
     if n < n_classes:
-        received = f"{n} samples for {n_classes} classes"
+        received = Words(f"{n} samples for {n_classes} classes")
         requirement = "hold a sample for each class"
         raise invalid("probabilities", requirement, received, "predict more samples")
     if percentile is None:
@@ -222,9 +224,10 @@ def estimate_transition_matrix(
     if not 0 <= percentile <= 100:
         raise invalid("percentile", "lie in [0, 100]", percentile, "97 is usual, 100 the maximum")
     rank = int(percentile * (n - 1) / 100)  # in ascending order; multiplied first, to stay exact
-    # The reference takes the largest p_i strictly below the percentile: the same sample, save
-    # where the rank is a whole number or samples tie (it would skip every tied anchor point).
-    # It also zeroes what it sets aside, which later rows then lack; here nothing is overwritten.
+    # The reference takes the largest p_i strictly below the percentile. That is the same sample
+    # unless the rank is a whole number or samples tie (the reference would skip every tied anchor
+    # point). The reference also sets the skipped probabilities to zero, and later rows then lack
+    # them. Here nothing is overwritten.
     anchors = [int(np.argsort(column, kind="stable")[rank]) for column in table.T]
     matrix: FloatArray = table[anchors]
     matrix /= matrix.sum(axis=1, keepdims=True)
@@ -232,7 +235,7 @@ def estimate_transition_matrix(
 
 
 def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
-    """Relative L1 error of an estimate: sum |T_hat - T| / sum |T|, in [0, 2].
+    """Return the relative L1 error of an estimate: sum |T_hat - T| / sum |T|, in [0, 2].
 
     Parameters
     ----------
@@ -242,7 +245,7 @@ def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
     Raises
     ------
     InputError
-        If one is not a transition matrix, or their sizes differ.
+        If an argument is not a transition matrix, or if the sizes differ.
 
     References
     ----------
@@ -256,20 +259,20 @@ def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
     estimate = check_transition_matrix(estimated, name="estimated")
     target = check_transition_matrix(true, name="true")
     if len(estimate) != len(target):
-        received = f"{len(estimate)} and {len(target)} classes"
+        received = Words(f"{len(estimate)} and {len(target)} classes")
         raise invalid("estimated and true", "be of one size", received, "compare T of one data set")
     return float(np.abs(estimate - target).sum() / np.abs(target).sum())
 
 
 def _check_distributions(name: str, table: FloatArray, tolerance: float, remedy: str) -> None:
-    """Raise an InputError unless each row lies in [0, 1] and sums to 1 (to `tolerance`)."""
+    """Raise an InputError unless each row lies in [0, 1] and sums to 1, up to `tolerance`."""
     outside = ~((table >= 0.0) & (table <= 1.0))  # also true for NaN
     if outside.any():
         row, column = (int(i) for i in np.argwhere(outside)[0])
-        received = f"{table[row, column]:g} in row {row}, column {column}"
+        received = Words(f"{table[row, column]:g} in row {row}, column {column}")
         raise invalid(name, "hold numbers in [0, 1]", received, remedy)
     sums = table.sum(axis=1)
     wrong = np.flatnonzero(np.abs(sums - 1.0) > tolerance)
     if len(wrong):
-        received = f"row {wrong[0]} with sum {sums[wrong[0]]:.6g}"
+        received = Words(f"row {wrong[0]} with sum {sums[wrong[0]]:.6g}")
         raise invalid(name, "have rows that sum to 1", received, "divide each row by its sum")

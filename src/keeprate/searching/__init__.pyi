@@ -2,6 +2,7 @@ from .budget import Budget as Budget
 from .budget import confirming as confirming
 from .budget import exploring as exploring
 from .config import SearchConfig as SearchConfig
+from .config import check_budget as check_budget
 from .natural_gradient import Fisher as Fisher
 from .natural_gradient import NaturalGradient as NaturalGradient
 from .natural_gradient import ProductBeta as ProductBeta

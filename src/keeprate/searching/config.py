@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner
 
 from keeprate.errors import invalid
 from keeprate.schedules import Schedule, get_space, load_schedule
+from keeprate.searching.budget import MANY_TRIALS, Budget, confirming
 from keeprate.searching.pruners import get_pruner
 from keeprate.searching.samplers import SamplerSpec
 
@@ -66,6 +67,43 @@ class SearchConfig:
         if not 0 < self.fidelity <= 1:
             raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
         object.__setattr__(self, "earlier", _earlier(self.warm_start))
+
+
+def check_budget(budget: float | str, search_config: SearchConfig) -> Budget:
+    """Read a budget, and check that it goes with the other options; PyTorch is not needed.
+
+    A budget that is no number of trials plans the trials by itself.
+
+    Raises
+    ------
+    InputError
+        If the budget is none, or an option is changed that the budget would decide.
+    """
+    parsed = Budget.parse(budget)
+    if parsed.unit == "trials":
+        n_confirming = confirming(int(parsed.amount)) if search_config.confirm else 0
+        check_fidelity(search_config.fidelity, n_confirming)
+        return parsed
+    options = {"fidelity": search_config.fidelity != 1, "confirm": not search_config.confirm}
+    changed = [name for name, is_changed in options.items() if is_changed]
+    if changed:
+        requirement = f"be a number of trials where {' and '.join(changed)} is changed"
+        remedy = "try 40trials, or leave the other option out"
+        raise invalid("budget", requirement, budget, remedy)
+    return parsed
+
+
+def check_fidelity(fidelity: float, n_confirming: int) -> None:
+    """Refuse short trials where no trial trains fully.
+
+    Raises
+    ------
+    InputError
+        If the fidelity is below 1 and no trial confirms.
+    """
+    if fidelity < 1 and not n_confirming:
+        requirement = f"be 1 where no trial confirms: none of fewer than {MANY_TRIALS} does"
+        raise invalid("fidelity", requirement, fidelity, "give more trials, and confirm")
 
 
 def _earlier(sources: Any) -> tuple[Schedule, ...]:

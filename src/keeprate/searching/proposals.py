@@ -24,7 +24,7 @@ from keeprate.schedules import (
     preset_keep_rate,
     presets_for,
 )
-from keeprate.searching.budget import MANY_TRIALS
+from keeprate.searching.config import check_fidelity
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import by_schedule, mean_value, standing_of
@@ -77,9 +77,7 @@ class Proposals:
         if len(self.earlier) > self.n_explored:
             requirement = f"name at most as many schedules as trials explore, {self.n_explored}"
             raise invalid("warm_start", requirement, len(self.earlier), "give more trials")
-        if self.fidelity < 1 and not self.rounds:
-            requirement = f"be 1 where no trial confirms: none of fewer than {MANY_TRIALS} does"
-            raise invalid("fidelity", requirement, self.fidelity, "give more trials, and confirm")
+        check_fidelity(self.fidelity, sum(self.rounds))
 
     @cached_property
     def _spec(self) -> SamplerSpec:

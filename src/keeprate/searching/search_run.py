@@ -38,7 +38,7 @@ from keeprate.runs import (
 )
 from keeprate.schedules import PRESETS, Schedule, get_space, presets_in_words
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
-from keeprate.searching.config import SearchConfig
+from keeprate.searching.config import SearchConfig, check_budget
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import find_study, open_study, ranked, storage_errors
@@ -109,7 +109,7 @@ checkpoint_seconds
     """
     # 1. Check all arguments.
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
-    method, limit = _searchable(method), _checked_budget(budget, search_config)
+    method, limit = _searchable(method), check_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
     n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
@@ -165,28 +165,6 @@ def _searchable(method: str | Method) -> Method:
         requirement = "select samples by R(t) to be searched"
         raise invalid("method", requirement, method.name, "try co-teaching")
     return method
-
-
-def _checked_budget(budget: float | str, search_config: SearchConfig) -> Budget:
-    """Read the budget; one that is no number of trials plans the trials by itself."""
-    parsed = Budget.parse(budget)
-    if parsed.unit != "trials":
-        changed = [
-            name
-            for name, is_changed in (
-                ("fidelity", search_config.fidelity != 1),
-                ("confirm", not search_config.confirm),
-            )
-            if is_changed
-        ]
-        if changed:
-            raise invalid(
-                "budget",
-                f"be a number of trials where {' and '.join(changed)} is changed",
-                budget,
-                "try 40trials, or leave the other option out",
-            )
-    return parsed
 
 
 def _trial_counts(budget: Budget, search_config: SearchConfig) -> TrialCounts:

@@ -1,4 +1,4 @@
-"""What noisy labels say: which networks are good, the noise, label issues."""
+"""Conclusions from predictions and noisy labels: good networks, the noise, label issues."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ C = 5
 
 
 def noisy(true: np.ndarray, name: str, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with noise, and its transition matrix."""
+    """Return noisy labels and the transition matrix of the noise."""
     noise, rng = Noise.parse(name), np.random.default_rng(seed)
     matrix = noise.transition_matrix(C)
     return noise.corrupt_labels(true, np.zeros((len(true), 1)), n_classes=C, rng=rng), matrix
 
 
 def predictions(true: np.ndarray, right: float, sure: float = 0.6, seed: int = 0) -> np.ndarray:
-    """Probabilities whose argmax is right so often, else the class before: pairflip's mistake."""
+    """Predict the true class with probability `right`, else the next class as pairflip does."""
     rng = np.random.default_rng(seed)
-    said = np.where(rng.random(len(true)) < right, true, (true + 1) % C)
+    predicted = np.where(rng.random(len(true)) < right, true, (true + 1) % C)
     p = rng.dirichlet(np.ones(C), len(true)) * (1 - sure)
-    p[np.arange(len(true)), said] += sure
+    p[np.arange(len(true)), predicted] += sure
     return p
 
 
 TRUE = np.random.default_rng(0).integers(0, C, 6000)
 
 
-def test_counts_are_numpys():
+def test_counts_equal_those_of_numpy():
     rng = np.random.default_rng(0)
-    said, labels = rng.integers(0, C, (2, 3, 400)), rng.integers(0, C, 400)
-    counts = count_pairs(torch.from_numpy(said), torch.from_numpy(labels), C)
+    predicted, labels = rng.integers(0, C, (2, 3, 400)), rng.integers(0, C, 400)
+    counts = count_pairs(torch.from_numpy(predicted), torch.from_numpy(labels), C)
     assert counts.shape == (2, 3, C, C)
     for i in range(2):
         for j in range(3):
             expected = np.zeros((C, C))
-            np.add.at(expected, (said[i, j], labels), 1)
+            np.add.at(expected, (predicted[i, j], labels), 1)
             assert np.array_equal(counts[i, j], expected)
 
 
@@ -74,37 +74,38 @@ def test_the_noise_rate_is_found_with_its_error(name):
         rng = np.random.default_rng(seed)
         labels, _ = noisy(rng.permutation(TRUE)[:1000], name, seed)
         true = np.random.default_rng(seed).permutation(TRUE)[:1000]
-        found = estimate_noise(torch.from_numpy(predictions(true, 1.0)), torch.from_numpy(labels))
-        rates.append((found.noise_rate, found.noise_rate_std))
-        matrices.append((found.transition_matrix, found.transition_matrix_std))
+        p = torch.from_numpy(predictions(true, 1.0))
+        estimate = estimate_noise(p, torch.from_numpy(labels))
+        rates.append((estimate.noise_rate, estimate.noise_rate_std))
+        matrices.append((estimate.transition_matrix, estimate.transition_matrix_std))
     mean, std = np.mean(rates, axis=0)
     expected = Noise.parse(name).expected_rate(C)
     assert mean == pytest.approx(expected, abs=0.015)
     assert np.std([rate for rate, _ in rates]) == pytest.approx(std, rel=0.6)
-    found, errors = (torch.stack(each) for each in zip(*matrices, strict=True))
-    assert float(found.std(0).mean()) == pytest.approx(float(errors.mean()), rel=0.3)
+    matrix, errors = (np.stack(values) for values in zip(*matrices, strict=True))
+    assert matrix.std(0, ddof=1).mean() == pytest.approx(errors.mean(), rel=0.3)
 
 
-def test_of_trained_samples_the_confident_ones_are_no_sample_of_all():
-    """Networks are surer of the labels that they were trained with: those that agree."""
+def test_confident_training_samples_do_not_represent_all():
+    """Networks are more confident where the label agrees: selection kept these samples."""
     labels, _ = noisy(TRUE, "symmetric:0.3")
     agrees, p = labels == TRUE, predictions(TRUE, 1.0, sure=0.7)
     p[agrees] = predictions(TRUE, 1.0, sure=0.95)[agrees]
-    said = [
+    half, everything = (
         estimate_noise(torch.from_numpy(p), torch.from_numpy(labels), held_out=held_out).noise_rate
         for held_out in (True, False)
-    ]
-    assert said[0] < 0.05 and said[1] == pytest.approx((~agrees).mean(), abs=1e-9)
+    )
+    assert half < 0.05 and everything == pytest.approx((~agrees).mean(), abs=1e-9)
 
 
-def test_the_transition_matrix_has_the_error_of_each_row_s_samples():
+def test_the_error_of_a_row_comes_from_its_number_of_samples():
     p = torch.tensor([[0.9, 0.05, 0.05]] * 4 + [[0.05, 0.9, 0.05]])
-    found = estimate_noise(p, torch.tensor([0, 0, 0, 1, 1]))
-    assert found.transition_matrix.tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]]
+    estimate = estimate_noise(p, torch.tensor([0, 0, 0, 1, 1]))
+    assert estimate.transition_matrix.tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]]
     share = np.array([4 / 6, 2 / 6, 1 / 6])
     expected = np.sqrt(share * (1 - share) / 6)
-    assert found.transition_matrix_std[0].numpy() == pytest.approx(expected)
-    assert (found.transition_matrix_std[1:] > 0.2).all()  # of one sample, and of none
+    assert estimate.transition_matrix_std[0] == pytest.approx(expected)
+    assert (estimate.transition_matrix_std[1:] > 0.2).all()  # rows with one sample and with none
 
 
 @pytest.mark.parametrize("name", ["pairflip:0.45", "symmetric:0.5"])
@@ -112,12 +113,12 @@ def test_the_determinant_ranks_networks_as_clean_labels_do(name):
     labels, _ = noisy(TRUE, name)
     scores, hits = [], []
     for right in (0.80, 0.85, 0.90, 0.95, 0.99):
-        said = predictions(TRUE, right).argmax(1)
-        counts = count_pairs(torch.from_numpy(said), torch.from_numpy(labels), C)
+        predicted = predictions(TRUE, right).argmax(1)
+        counts = count_pairs(torch.from_numpy(predicted), torch.from_numpy(labels), C)
         scores.append(float(determinant_score(counts)))
-        hits.append((said == labels).mean())
+        hits.append((predicted == labels).mean())
     assert scores == sorted(scores)
-    if name == "pairflip:0.45":  # where plain accuracy has next to nothing to say
+    if name == "pairflip:0.45":  # plain accuracy hardly differs
         assert max(hits) - min(hits) < 0.02 < 0.05 < max(scores) - min(scores)
 
 
@@ -127,8 +128,8 @@ def test_with_many_classes_and_few_samples_the_score_is_as_good_as_accuracy():
     labels = np.where(rng.random(1000) < 0.5, true, rng.integers(0, n_classes, 1000))
     rates, scores = np.linspace(0.3, 0.5, 20), []
     for rate in rates:
-        said = np.where(rng.random(1000) < rate, true, rng.integers(0, n_classes, 1000))
-        counts = count_pairs(torch.from_numpy(said), torch.from_numpy(labels), n_classes)
+        predicted = np.where(rng.random(1000) < rate, true, rng.integers(0, n_classes, 1000))
+        counts = count_pairs(torch.from_numpy(predicted), torch.from_numpy(labels), n_classes)
         scores.append(float(determinant_score(counts)))
     assert spearmanr(rates, scores)[0] > 0.8
 
@@ -138,7 +139,7 @@ def test_the_transition_matrix_is_found_from_soft_predictions(name):
     labels, matrix = noisy(TRUE, name)
     p, y = torch.from_numpy(predictions(TRUE, 0.97, 0.95)), torch.from_numpy(labels)
     assert np.abs(fit_transition_matrix(p, y).numpy() - matrix).max() < 0.08
-    # Leading axes are a loop.
+    # Leading axes hold independent predictions.
     both = torch.stack([p, torch.from_numpy(predictions(TRUE, 0.8, 0.95, seed=3))])
     assert torch.allclose(fit_transition_matrix(both, y)[0], fit_transition_matrix(p, y))
 
@@ -146,12 +147,12 @@ def test_the_transition_matrix_is_found_from_soft_predictions(name):
 def test_expectation_maximisation_raises_the_likelihood_step_by_step(monkeypatch):
     labels, _ = noisy(TRUE, "pairflip:0.45")
     p, y = torch.from_numpy(predictions(TRUE, 0.9)), torch.from_numpy(labels)
-    found = []
+    likelihoods = []
     for steps in (0, 1, 2, 5, 20):
         monkeypatch.setattr(inference, "STEPS", steps)
         matrix = fit_transition_matrix(p, y)
-        found.append(float((p * matrix[:, y].T).sum(1).log().mean()))
-    assert found == sorted(found) and found[-1] > found[0] + 0.05
+        likelihoods.append(float((p * matrix[:, y].T).sum(1).log().mean()))
+    assert likelihoods == sorted(likelihoods) and likelihoods[-1] > likelihoods[0] + 0.05
 
 
 def test_a_singular_matrix_is_a_bad_score_and_no_error():
@@ -159,31 +160,31 @@ def test_a_singular_matrix_is_a_bad_score_and_no_error():
     counts = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
     assert determinant_score(counts).tolist() == [0.0, 1.0]
     rng = np.random.default_rng(0)
-    said, given = torch.from_numpy(rng.integers(0, 3, (500, 5))), torch.tensor([0, 1, 2, 0, 1])
-    scores = determinant_score(count_pairs(said, given, 3))
+    predicted, labels = torch.from_numpy(rng.integers(0, 3, (500, 5))), torch.arange(5) % 3
+    scores = determinant_score(count_pairs(predicted, labels, 3))
     assert (scores >= 0).all() and (scores <= 1 + 1e-9).all()
 
 
-def test_the_posterior_is_bayes_rule():
+def test_the_posterior_follows_bayes_rule():
     p, y = torch.tensor([[0.6, 0.4]]), torch.tensor([1])
     matrix = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
     expected = torch.tensor([[0.6 * 0.1, 0.4 * 0.7]]) / (0.6 * 0.1 + 0.4 * 0.7)
     torch.testing.assert_close(class_posterior(p, y, matrix), expected)
 
 
-def test_issues_are_ranked_better_than_by_the_label_s_probability():
+def test_issues_are_ranked_better_than_by_the_probability_of_the_label():
     labels, _ = noisy(TRUE, "pairflip:0.45")
     p = predictions(TRUE, 0.9)
-    found, wrong = find_label_issues(labels, p), labels != TRUE
+    quality, wrong = find_label_issues(labels, p), labels != TRUE
     plain = average_precision_score(wrong, -p[np.arange(len(labels)), labels])
-    assert average_precision_score(wrong, -found.scores) > plain + 0.02
-    assert np.array_equal(found.predicted, p.argmax(1)) and found.scores.min() >= 0
-    assert np.array_equal(found.is_issue, p.argmax(1) != labels) and found.scores.max() <= 1
-    assert (np.diff(found.scores[found.ranking]) >= 0).all()
+    assert average_precision_score(wrong, -quality.scores) > plain + 0.02
+    assert np.array_equal(quality.predicted, p.argmax(1)) and quality.scores.min() >= 0
+    assert np.array_equal(quality.is_issue, p.argmax(1) != labels) and quality.scores.max() <= 1
+    assert (np.diff(quality.scores[quality.ranking]) >= 0).all()
 
 
-def test_where_predictions_are_of_labels_the_label_s_probability_ranks():
-    """Networks that saw all labels: the fitted matrix is near the identity, its rest chance."""
+def test_predictions_of_the_labels_rank_by_the_probability_of_the_label():
+    """Networks that learnt all labels: apart from chance the fitted matrix is the identity."""
     generator = np.random.default_rng(0)
     pred_probs = generator.dirichlet([0.3] * 5, size=2000)
     labels = np.array([generator.choice(5, p=row) for row in pred_probs])

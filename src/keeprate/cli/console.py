@@ -1,0 +1,176 @@
+"""What a person sees: the introduction, the progress, the closing table, the suspect labels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from keeprate.engine import TextProgress
+from keeprate.text import percent, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keeprate.data import Data
+    from keeprate.engine import Progress as ProgressCallback
+    from keeprate.records import LabelQuality, Result, RunRecord
+    from keeprate.runs import Run
+
+WIDTH = 80  # characters
+FILES = (
+    "report.html, label_quality.csv (most suspect labels first), schedule.csv, model.safetensors, "
+    "record.json"
+)
+
+
+def say(text: str) -> None:
+    """Print a sentence in lines of 80 characters; a long path stays whole."""
+    print(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def introduce(data: Data) -> None:
+    """Say what the data set holds."""
+    sizes = f"{len(data.train):,} training, {_size(data, 'validation')} validation"
+    if data.test is not None:
+        sizes += f", {_size(data, 'test')} test"
+    say(f"{data.name}: {sizes} samples, {data.n_classes} classes")
+    if (rate := data.noise_rate) is not None:
+        say(f"{rate:.1%} of the training labels wrong")
+
+
+def _size(data: Data, name: str) -> str:
+    split = getattr(data, name)
+    return f"{len(split):,}" + (" (noisy labels)" if split.label_status == "noisy" else "")
+
+
+@contextmanager
+def shown_progress(*, is_quiet: bool) -> Iterator[ProgressCallback | None]:
+    """Show the progress of a run on standard error.
+
+    A terminal shows bars, a file or a pipe a line every ten seconds.
+
+    Yields
+    ------
+    Progress or None
+        What the run is to call; None if quiet.
+    """
+    console = Console(stderr=True)
+    if is_quiet:
+        yield None
+    elif not console.is_terminal or console.is_dumb_terminal:
+        yield TextProgress()
+    else:
+        with _bars(console) as bars:
+            yield _BarProgress(bars)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[best]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console,
+    )
+
+
+class _BarProgress:
+    """A bar for each stage of a run."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: float, total: float, best: str | None) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, best="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, best=best or "")
+
+
+def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
+    """Print the closing table, and unless quiet what else there is to know.
+
+    Parameters
+    ----------
+    run : Run
+    is_quiet : bool
+        Print the table, and what its numbers are worth, only.
+    baselines : str
+        As typed: "auto" leaves Co-teaching out where the noise rate is not known.
+    """
+    from keeprate.report import noisy_test_in_words
+
+    Console().print(closing_table(run.results))
+    if warning := noisy_test_in_words(run.record):
+        say(warning)
+    if is_quiet:
+        return
+    names = {result.name for result in run.results}
+    if baselines == "auto" and "co-teaching" not in names:
+        say("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
+    for sentence in _findings(run.record, schedule_name=run.schedule.name):
+        say(sentence)
+    if run.folder is not None:
+        say(f"written to {run.folder}: {FILES}")
+
+
+def closing_table(results: Sequence[Result]) -> Table:
+    """The final trainings, one a row, in at most 80 characters."""
+    table = Table()
+    table.add_column("training")
+    for name in ("test accuracy\nlast epoch", "best\n(epoch)", "label\nprecision", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        last, best = result.last, result.best
+        table.add_row(
+            escape(result.label),
+            percent(last.test_accuracy, 2),
+            f"{percent(best.test_accuracy, 2)} ({best.epoch})",
+            percent(last.label_precision, 2),
+            f"{result.seconds:.1f}",
+        )
+    return table
+
+
+def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
+    """What a run has cost and found, a sentence each."""
+    if record.trials:
+        cost = record.cost
+        yield f"search: {cost.full_trainings:.4g} full trainings, {cost.search_seconds:.1f} s"
+    if (first := record.first) is not None:
+        yield (
+            f"R(t) by a noise rate of {first.noise_rate:.1%}, as {first.epochs} epochs of careful "
+            f"training estimated it in {first.seconds:.1f} s"
+        )
+        if schedule_name == "constant":
+            yield "but every sample kept did better on the validation samples"
+    if (noise := record.noise_estimate) is not None:
+        yield (
+            f"estimated noise rate: {noise.noise_rate:.1%} +- {noise.noise_rate_std:.1%} "
+            "(standard error of sampling)"
+        )
+    if record.labels_judged:
+        yield f"{record.label_issues:,} of {record.labels_judged:,} labels look wrong"
+
+
+def list_issues(quality: LabelQuality, class_names: Sequence[str], top: int) -> None:
+    """Print how many labels look wrong, and the most suspect ones."""
+    n_issues, n = int(quality.is_issue.sum()), len(quality.rows)
+    say(f"{n:,} labels, of which {n_issues:,} ({n_issues / n:.1%}) look wrong")
+    columns = quality.table(class_names)
+    named = ("name",) if quality.names else ()
+    table = Table("row", "given label", "predicted label", "score", *named, title=None)
+    for i in range(min(top, n)):
+        index, _, score, given, predicted, *name = (column[i] for column in columns.values())
+        cells = (str(index), escape(given), escape(predicted), f"{score:.4f}")
+        table.add_row(*cells, *(escape(shortened(part, 60)) for part in name))
+    if top:
+        Console().print(table)

@@ -1,0 +1,428 @@
+"""What can be typed: the options of each command, checked before PyTorch is imported.
+
+An option is a field of a group (`SearchOptions`, `RunOptions`) or an alias (`Out`). The commands in
+`keeprate.cli.commands` name them in their signatures. `application` makes a typer application
+of the commands.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+
+import typer
+
+from keeprate.engine import TrainingConfig
+from keeprate.errors import InputError, invalid
+
+if TYPE_CHECKING:
+    from keeprate.noise import Noise
+    from keeprate.searching import SearchConfig
+
+RESEARCH = "Research"  # the help panel of the options that --help leaves out
+DATA_FILES = (".parquet", ".csv", ".npz")
+REPLACED = {
+    "--trials": "was replaced: write --budget {}trials",
+    "--no-confirm": "was replaced: a search of fewer than 16 trials (--budget 15trials) confirms "
+    "none; for more write SearchConfig(confirm=False) in Python",
+    "--lr": "was replaced: write --learning-rate {}",
+    "--lr-schedule": "was replaced: write --learning-rate-schedule {}",
+    "--population": "was replaced: write --lockstep {}",
+}
+"""Options of earlier versions, and what to write instead."""
+USUAL_VALUE = {"--trials": "40", "--lr": "0.001", "--lr-schedule": "cosine", "--population": "auto"}
+
+
+def _everyday(name: str, words: str, **settings: Any) -> Any:
+    return typer.Option(name, help=words, metavar="", **settings)
+
+
+def _research(name: str, words: str, **settings: Any) -> Any:
+    return _everyday(name, words, rich_help_panel=RESEARCH, hidden=True, **settings)
+
+
+def _show_help(context: typer.Context, is_asked: bool) -> None:
+    """Print the help of a command."""
+    if is_asked:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _show_all_help(context: typer.Context, is_asked: bool) -> None:
+    """Print the help with the research options."""
+    if is_asked:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]  # arguments are never hidden
+        _show_help(context, is_asked)
+
+
+Help: TypeAlias = Annotated[
+    bool, _everyday("--help", "Show this page.", is_eager=True, callback=_show_help)
+]
+AllHelp: TypeAlias = Annotated[
+    bool,
+    _everyday(
+        "--help-all", "Show the research options, too.", is_eager=True, callback=_show_all_help
+    ),
+]
+Source: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        help="digits, a file, a folder, or a Hugging Face data set.",
+    ),
+]
+Inputs: TypeAlias = Annotated[
+    str | None, _everyday("--inputs", "Input columns, with commas between them.")
+]
+Label: TypeAlias = Annotated[str | None, _everyday("--label", "Label column.")]
+Out: TypeAlias = Annotated[str, _everyday("--out", "Run folder; the same command continues it.")]
+ScheduleOption: TypeAlias = Annotated[
+    str, _everyday("--schedule", "auto, co-teaching, constant, a file, or a run folder.")
+]
+RunFolder: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN", show_default=False, help="Run folder.")
+]
+RunFolders: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="RUN...", show_default=False, help="Run folders.")
+]
+JudgedLabels: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        show_default=False,
+        help="Run folder, or .npz file of labels [N] and pred_probs [N, C].",
+    ),
+]
+PredictionsFile: TypeAlias = Annotated[
+    Path | None, _everyday("--out", "CSV file; if left out, predictions.csv in RUN.")
+]
+IssuesFile: TypeAlias = Annotated[
+    Path | None, _everyday("--out", "Write all labels to a .csv, .parquet or .json file.")
+]
+ReportFile: TypeAlias = Annotated[
+    Path, typer.Option("--out", "-o", metavar="", help="The page; it needs no network.")
+]
+Top: TypeAlias = Annotated[int, _everyday("--top", "How many labels to print.", min=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """The options that only `keeprate search` has."""
+
+    budget: Annotated[
+        str, _everyday("--budget", "Cost of the search: 6 (trainings), 30m or 40trials.")
+    ] = "20trials"
+    space: Annotated[str, _research("--space", "basis, co-teaching, power-decay or full.")] = (
+        "basis"
+    )
+    sampler: Annotated[str, _research("--sampler", "Or random, tpe or paper:STEP.")] = (
+        "natural-gradient"
+    )
+    pruner: Annotated[str, _research("--pruner", "Stops bad trials: halving, median ...")] = "none"
+    fidelity: Annotated[
+        float, _research("--fidelity", "Share of the epochs that trials train for.")
+    ] = 1.0
+    warm_start: Annotated[
+        list[str] | None,
+        _research("--warm-start", "A run or file to try first; repeatable."),
+    ] = None
+
+    def config(self) -> SearchConfig:
+        """The checked options of the search; PyTorch is not needed."""
+        from keeprate.searching import SearchConfig, check_budget
+
+        config = SearchConfig(
+            space=self.space,
+            sampler=self.sampler,
+            pruner=self.pruner,
+            fidelity=self.fidelity,
+            warm_start=self.warm_start or True,
+        )
+        check_budget(self.budget, config)
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options that `keeprate search` and `keeprate train` share."""
+
+    data: Source
+    out: Out
+    method: Annotated[
+        str, _everyday("--method", "co-teaching, jocor, mentornet ...: docs/methods.md.")
+    ] = "co-teaching"
+    model: Annotated[str, _everyday("--model", "mlp, model1 to model3, or module:factory.")] = (
+        "auto"
+    )
+    epochs: Annotated[int, _everyday("--epochs", "Epochs of a full training.")] = (
+        TrainingConfig.epochs
+    )
+    batch_size: Annotated[int, _everyday("--batch-size", "Samples in a batch.")] = (
+        TrainingConfig.batch_size
+    )
+    noise: Annotated[
+        str, _everyday("--noise", "Noise to add: pairflip:0.45, symmetric:0.5 ...")
+    ] = "none"
+    validation: Annotated[str, _everyday("--validation", "auto, or noisy: use no clean label.")] = (
+        "auto"
+    )
+    label: Label = None
+    inputs: Inputs = None
+    seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
+    quiet: Annotated[bool, _everyday("--quiet", "Print the closing table only.")] = False
+    help_all: AllHelp = False
+    restarts: Annotated[
+        int | None,
+        _research("--restarts", "Final trainings; 3 after a search, else 1."),
+    ] = None
+    baselines: Annotated[
+        str,
+        _research("--baselines", "To compare with: auto, none, all or names."),
+    ] = "auto"
+    noise_rate: Annotated[
+        float | None,
+        _research("--noise-rate", "Your estimate, for co-teaching and auto."),
+    ] = None
+    true_label: Annotated[
+        str | None,
+        _research("--true-label", "Column of true labels; not for training."),
+    ] = None
+    limit: Annotated[int | None, _research("--limit", "Use so many training samples.")] = None
+    optimizer: Annotated[str, _research("--optimizer", "adam, sgd or rmsprop.")] = (
+        TrainingConfig.optimizer
+    )
+    learning_rate: Annotated[float, _research("--learning-rate", "At the start.")] = (
+        TrainingConfig.learning_rate
+    )
+    learning_rate_schedule: Annotated[
+        str, _research("--learning-rate-schedule", "Or constant, cosine.")
+    ] = TrainingConfig.learning_rate_schedule
+    precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
+        TrainingConfig.precision
+    )
+    device: Annotated[str, _research("--device", "auto, cpu, cuda, cuda:1 ...")] = (
+        TrainingConfig.device
+    )
+    lockstep: Annotated[
+        str,
+        _research("--lockstep", "Candidates that train together; a number."),
+    ] = "auto"
+    tensorboard: Annotated[
+        bool, _research("--tensorboard", "Also write curves for TensorBoard.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_source(self.data)
+        check_out(self.out)
+        for name, least in (("restarts", 1), ("limit", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise invalid(name, f"be at least {least}", value, "leave it out for the default")
+        if self.noise_rate is not None and not 0 <= self.noise_rate < 1:
+            raise invalid("noise_rate", "lie in [0, 1)", self.noise_rate, "try 0.45")
+        if self.validation not in ("auto", "noisy"):
+            raise invalid("validation", "be auto or noisy", self.validation, "choose one of these")
+        self.candidates_in_lockstep()  # raises, like the next two
+        self.training_config()
+        self.parsed_noise()
+
+    def training_config(self) -> TrainingConfig:
+        """How one network is trained."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            learning_rate_schedule=self.learning_rate_schedule,
+            precision=self.precision,
+            device=self.device,
+        )
+
+    def parsed_noise(self) -> Noise:
+        """The noise to add."""
+        from keeprate.noise import Noise
+
+        return Noise.parse(self.noise)
+
+    def candidates_in_lockstep(self) -> int | None:
+        """How many candidates train together at most; None: what fits in memory."""
+        if self.lockstep == "auto":
+            return None
+        if not self.lockstep.isdecimal() or int(self.lockstep) < 1:
+            requirement = "be 'auto' or a whole number of at least 1"
+            raise invalid("lockstep", requirement, self.lockstep, "leave it out")
+        return int(self.lockstep)
+
+
+def columns(text: str | None) -> list[str] | None:
+    """Column names that were typed with commas between them."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def check_source(source: str) -> None:
+    """Refuse a data set that is not there, before PyTorch is imported to load it.
+
+    Raises
+    ------
+    InputError
+        If the name is no path, no built-in data set, and cannot be one of the Hugging Face Hub.
+    """
+    path = Path(source)
+    if source == "digits" or (source and path.exists()):
+        return
+    is_file_name = path.suffix.lower() in DATA_FILES
+    # A path in a folder that exists is a mistyped path, not a question for the Hub.
+    is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.exists()
+    if is_file_name or not is_hub_name:
+        requirement = "be digits, a file, a folder, or owner/name on the Hugging Face Hub"
+        remedy = "it is neither a path nor a known name: check the spelling"
+        raise invalid("DATA", requirement, source, remedy)
+
+
+def check_out(folder: str) -> None:
+    """Refuse a run folder that cannot be one.
+
+    Raises
+    ------
+    InputError
+        If the name is empty, or a file stands in the way.
+    """
+    if not folder.strip():
+        raise invalid("out", "name a folder", folder, "write --out runs/first")
+    path = Path(folder)
+    for place in (path, *path.parents):
+        if place.is_file():
+            remedy = f"it could not be written, as {place} is a file: choose another name"
+            raise invalid("out", "be a folder", folder, remedy)
+
+
+def check_run(folder: str) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises
+    ------
+    InputError
+        If there is no record in the folder.
+    """
+    if not (Path(folder) / "record.json").is_file():
+        remedy = "check the path: there is no record.json in it"
+        raise invalid("RUN", "be the folder of a run", folder, remedy)
+
+
+def check_judged_labels(source: str) -> None:
+    """Refuse what is neither a run nor an .npz file.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or is not there.
+    """
+    path = Path(source)
+    if path.suffix == ".npz":
+        if not path.exists():
+            raise InputError(f"{path} could not be read (No such file); check the path.")
+    elif path.is_dir():
+        check_run(source)
+    else:
+        raise invalid("RUN", "be a run folder or an .npz file", source, "check the path")
+
+
+def refuse_replaced(arguments: Sequence[str]) -> None:
+    """Name the new spelling of an option that an earlier version had.
+
+    Raises
+    ------
+    InputError
+        If there is one among the arguments.
+
+    Examples
+    --------
+    >>> refuse_replaced(["search", "digits", "--trials", "40"])
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: --trials was replaced: write --budget 40trials.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name in REPLACED:
+            value = value or ("" if following.startswith("-") else following)
+            words = REPLACED[name].format(value or USUAL_VALUE.get(name, ""))
+            raise InputError(f"{name} {words}.")
+
+
+def application(commands: Sequence[Callable[..., None]]) -> typer.Typer:
+    """A typer application of commands, each named like its function without "_command"."""
+    app = typer.Typer(
+        name="keeprate",
+        help="Train classifiers on labels that are partly wrong, and list the labels that look "
+        "wrong.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for command in commands:
+        app.command(command.__name__.removesuffix("_command"))(flattened(command))
+    return app
+
+
+def _root(
+    version: Annotated[bool, _everyday("--version", "Print the version.")] = False,
+    help: Help = False,
+) -> None:
+    if version:
+        from keeprate import __version__
+
+        typer.echo(f"keeprate {__version__}")
+        raise typer.Exit
+
+
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer a command whose option groups are replaced by their fields.
+
+    Parameters
+    ----------
+    command : callable
+        Its annotations are names of this module: groups, or types with `typer.Option` or
+        `typer.Argument`.
+    """
+    given = inspect.signature(command, eval_str=True, globals=globals()).parameters
+    groups = {name: _fields(one.annotation) for name, one in given.items() if _is_group(one)}
+    flat = [field for name, one in given.items() for field in groups.get(name, [one])]
+
+    @wraps(command)
+    def flat_command(**values: Any) -> None:
+        arguments = {}
+        for name, parameter in given.items():
+            if name in groups:
+                group = {field.name: values[field.name] for field in groups[name]}
+                arguments[name] = parameter.annotation(**group)
+            else:
+                arguments[name] = values[name]
+        command(**arguments)
+
+    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*flat, _HELP)]
+    flat_command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    flat_command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return flat_command
+
+
+_HELP = inspect.Parameter("help", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Help)
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return is_dataclass(parameter.annotation)
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    """The parameters of a group's constructor, with their types."""
+    types = get_type_hints(group, include_extras=True)
+    parameters = inspect.signature(group).parameters
+    return [one.replace(annotation=types[name]) for name, one in parameters.items()]

@@ -1,0 +1,159 @@
+"""Arrays, .npz files and Python data sets -> raw splits, and inputs as tensors."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keeprate.data.images import unequal_shapes
+from keeprate.data.labels import Array, Labels, as_array, check_labels, first_bad
+from keeprate.data.reading import RawSplit, RequestedColumns, name_splits
+from keeprate.errors import Words, damaged, invalid
+
+
+def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:
+    """Return inputs as training takes them: uint8 or finite float32, channels first.
+
+    Parameters
+    ----------
+    inputs : array or Tensor [N, ...]
+        Numbers. Images [N, H, W] and [N, H, W, C] with C of 1, 3 or 4 become [N, C, H, W], unless
+        the second axis is 1, 3 or 4 already.
+    where : str
+        The name of the inputs in messages.
+
+    Raises
+    ------
+    InputError
+        If the inputs are not numbers, not finite, empty, or of unequal shape.
+
+    Examples
+    --------
+    >>> input_tensor(np.zeros((2, 5, 5, 3), np.uint8)).shape
+    torch.Size([2, 3, 5, 5])
+    """
+    array, name = _stack(inputs, where), f"inputs ({where})"
+    if array.dtype.kind not in "biuf":
+        raise invalid(name, "be numbers", Words(array.dtype), "convert them or leave them out")
+    if not array.ndim or not array.size:
+        received = Words(f"shape {array.shape}")
+        raise invalid(name, "hold samples", received, "the data set is empty")
+    if array.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # too large numbers are refused below, with their row
+            array = array.astype(np.float32, copy=False)
+        bad = np.logical_not(np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        if bad.any():
+            received = first_bad(bad, "missing, NaN or infinite values")
+            raise invalid(name, "be finite in float32", received, "drop these rows or impute")
+    if array.ndim in (1, 3):
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        array = array.transpose(0, 3, 1, 2)
+    # Arrow and memory maps give read-only arrays, and PyTorch would warn about them.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _stack(inputs: Any, where: str) -> Array:
+    """Return inputs as one array. Lists and object arrays need rows of one shape."""
+    array = None if isinstance(inputs, (list, tuple)) else as_array(inputs)
+    if array is not None and array.dtype != object:
+        return array
+    rows = [as_array(item) for item in inputs]
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise unequal_shapes(where, rows[0].shape, row.shape, i)
+    return np.stack(rows) if rows else np.empty((0, 1), np.float32)
+
+
+def _raw_split(inputs: Any, labels: Any, true_labels: Any, where: str) -> RawSplit:
+    return RawSplit(
+        _stack(inputs, where),
+        Labels(check_labels(labels, where)),
+        None if true_labels is None else Labels(check_labels(true_labels, f"{where}, true")),
+    )
+
+
+def read_objects(splits: dict[str, Any]) -> dict[str, RawSplit]:
+    """Read splits that are tuples of arrays or map-style data sets.
+
+    Raises
+    ------
+    InputError
+        If a split is something else, or its labels do not fit.
+    """
+    return {name: _read_object(x, f"{name} split") for name, x in name_splits(splits).items()}
+
+
+def _read_object(source: Any, where: str) -> RawSplit:
+    if isinstance(source, torch.utils.data.TensorDataset):
+        source = source.tensors
+    if isinstance(source, tuple) and len(source) in (2, 3):
+        inputs, labels, true_labels = (*source, None)[:3]
+        return _raw_split(inputs, labels, true_labels, where)
+    has_items = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if not has_items or isinstance(source, (np.ndarray, Tensor)):
+        requirement = "be (inputs, labels) or a map-style Dataset"
+        remedy = "give it a length and items, or collect it into two arrays"
+        raise invalid(where, requirement, Words(type(source).__name__), remedy)
+    items = [source[i] for i in range(len(source))]
+    for i, item in enumerate(items):
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            received = Words(f"{type(item).__name__} as item {i}")
+            remedy = "return pairs from the Dataset"
+            raise invalid(where, "have items (input, label)", received, remedy)
+    return _raw_split([item[0] for item in items], [item[1] for item in items], None, where)
+
+
+def read_npz(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
+    """Read the splits of an .npz file; a split is told by the end of its keys, as in `x_train`.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or lacks the keys.
+    """
+    if len(requested.inputs) > 1:
+        remedy = "join the arrays into one"
+        raise invalid("inputs", "be one key of an .npz file", list(requested.inputs), remedy)
+    arrays = _open_npz(path)
+    inputs = requested.inputs or ("x", "inputs")
+    label = (requested.label,) if requested.label else ("y", "labels", "label")
+    true_label = (requested.true_label,) if requested.true_label else ("true_labels", "true_label")
+    splits = {}
+    for ending in ("", "_train", "_validation", "_valid", "_val", "_test"):
+        x, y, true = (_find(arrays, keys, ending) for keys in (inputs, label, true_label))
+        if y is None and ending not in ("", "_train"):
+            y = true
+        if x is not None and y is not None:
+            name = ending[1:] or "train"
+            splits[name] = _raw_split(x, y, true, f"{name} split of {path.name}")
+    no_true_labels = all(split.true_labels is None for split in splits.values())
+    if not splits or (requested.true_label and no_true_labels):
+        requirement = "hold x and y, or x_train, y_train, x_test, y_test"
+        received = Words(f"keys {', '.join(arrays)} in {path}")
+        remedy = "rename the arrays, or name them with inputs= and label="
+        raise invalid("source", requirement, received, remedy)
+    return name_splits(splits)
+
+
+def _open_npz(path: Path) -> dict[str, Array]:
+    try:
+        # NumPy does not close a file that it opened itself and found to be damaged.
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, error) from error
+
+
+def _find(arrays: dict[str, Array], keys: tuple[str, ...], ending: str) -> Array | None:
+    for key in keys:
+        for name, array in arrays.items():
+            if name.lower() == f"{key}{ending}".lower():
+                return array
+    return None
