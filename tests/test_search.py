@@ -390,9 +390,7 @@ def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
     assert third == pytest.approx(preset_keep_rate(PRESETS[0], 3), abs=0.02)
     alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines=False).record
     assert alone.trials[0].keep_rate == second  # though fewer than four explore
-    with pytest.raises(
-        keeprate.InputError, match=r"\(warm_start: other presets or other"
-    ):
+    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other presets or other"):
         search(data, trials=5, warm_start=[rise], **options)
     same = [run.schedule, rise.keep_rate]  # wherever they come from
     assert search(data, trials=5, warm_start=same, **options).record.trials == warm.trials
