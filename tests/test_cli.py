@@ -99,7 +99,7 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
         assert code == 0
     code, output = keeprate(
         "train", "digits", "--noise", "pairflip:0.3", "--schedule", "co-teaching",
-        "--out", tmp_path / "own", *QUICK, capsys=capsys,
+        "--out", tmp_path / "own", *QUICK, "--baselines", "auto", capsys=capsys,
     )  # fmt: skip
     assert code == 0 and output.out.count("its own R(t)") == 1 and "Standard" in output.out
     code, output = keeprate(
@@ -672,6 +672,10 @@ def test_the_command_python_and_the_classifier_have_the_same_defaults(tmp_path):
     of_train = defaults_of(keeprate_package.train)
     assert (of_search["restarts"], of_train["restarts"]) == (3, 1)
     assert of_search["budget"] == search.budget
+    of_command = defaults_of(commands.train_command)
+    words = {True: "auto", False: "none"}
+    assert words[of_search["baselines"]] == search.baselines
+    assert words[of_train["baselines"]] == of_command["baselines"]
     for name in ("method", "model", "seed", "noise_rate", "tensorboard"):
         assert of_search[name] == of_train[name] == getattr(command, name), name
     assert of_search["lockstep"] is of_train["lockstep"] is command.candidates_in_lockstep()

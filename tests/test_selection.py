@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keeprate
-from keeprate.engine.methods import METHODS, PER_CLASS, RANK_THE_BATCH, get_method
+from keeprate.engine.methods import METHODS, get_method
+from keeprate.engine.models import MODELS
+from keeprate.engine.names import METHOD_NAMES, MODEL_NAMES, PER_CLASS, RANK_THE_BATCH
 from keeprate.engine.selection import (
     corrected_logits,
     normalise,
@@ -381,3 +383,15 @@ def test_a_user_s_method():
 def test_unknown_method_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"method must be one of standard, .* got 'coteaching'"):
         get_method("coteaching")
+
+
+def test_the_names_that_are_known_without_pytorch_are_the_tables() -> None:
+    assert tuple(METHODS) == METHOD_NAMES and tuple(MODELS) == MODEL_NAMES
+    for name in METHODS:
+        assert get_method(name) is METHODS[name]
+        per_class = name + PER_CLASS
+        if name in RANK_THE_BATCH:
+            assert get_method(per_class).name == per_class
+        else:
+            with pytest.raises(keeprate.InputError, match="method must be one of"):
+                get_method(per_class)

@@ -19,6 +19,7 @@ from keeprate.errors import InputError, invalid
 
 if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.cli.options import (
+        Baselines,
         Inputs,
         IssuesFile,
         JudgedLabels,
@@ -42,25 +43,28 @@ WRONG_INPUT, STOPPED = 2, 130  # exit codes
 def search_command(search: SearchOptions, options: RunOptions) -> None:
     """Search the keep-rate schedule R(t), and train with the best one."""
     search_config = search.config()
-    _check_names(options)
+    _check_names(options, search.baselines)
     from keeprate.searching import search as start
 
-    _complete(start, options, budget=search.budget, search_config=search_config)
+    own = {"budget": search.budget, "search_config": search_config}
+    _complete(start, options, search.baselines, **own)
 
 
-def train_command(schedule: ScheduleOption, options: RunOptions) -> None:
+def train_command(
+    schedule: ScheduleOption, options: RunOptions, baselines: Baselines = "none"
+) -> None:
     """Train without a search: by the noise rate, or with a known schedule."""
     from keeprate.schedules import named_schedule
 
     if schedule not in ("auto", "co-teaching"):  # both need the noise rate of the data
         named_schedule(schedule, options.epochs, noise_rate=None)
-    _check_names(options)
+    _check_names(options, baselines)
     from keeprate.runs import train as start
 
-    _complete(start, options, schedule=schedule)
+    _complete(start, options, baselines, schedule=schedule)
 
 
-def _check_names(options: RunOptions) -> None:
+def _check_names(options: RunOptions, baselines: str) -> None:
     """Refuse names that only PyTorch's side knows, before the data are loaded."""
     from keeprate.engine import get_method, get_model
 
@@ -69,10 +73,10 @@ def _check_names(options: RunOptions) -> None:
     options.training_config().resolve_device()
     from keeprate.runs import get_baselines
 
-    get_baselines(options.baselines, method)
+    get_baselines(baselines, method)
 
 
-def _complete(start: Callable[..., Run], options: RunOptions, **own: Any) -> None:
+def _complete(start: Callable[..., Run], options: RunOptions, baselines: str, **own: Any) -> None:
     """Load the data, run, and say what came out.
 
     Parameters
@@ -80,6 +84,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, **own: Any) -> Non
     start : callable
         `keeprate.search` or `keeprate.train`.
     options : RunOptions
+    baselines : str
     **own
         What only one of the two takes.
     """
@@ -97,7 +102,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, **own: Any) -> Non
             model=options.model,
             config=options.training_config(),
             noise_rate=options.noise_rate,
-            baselines=options.baselines,
+            baselines=baselines,
             seed=options.seed,
             out=options.out,
             lockstep=options.candidates_in_lockstep(),
@@ -106,7 +111,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, **own: Any) -> Non
             command=shlex.join(["keeprate", *sys.argv[1:]]),
             **own,
         )
-    conclude(run, is_quiet=options.quiet, baselines=options.baselines)
+    conclude(run, is_quiet=options.quiet, baselines=baselines)
 
 
 def _load(options: RunOptions) -> Data:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from keeprate.engine import TrainingConfig
+from keeprate.engine import TrainingConfig, check_method_name, check_model_name
 from keeprate.errors import InputError, invalid
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ IssuesFile: TypeAlias = Annotated[
 ReportFile: TypeAlias = Annotated[
     Path, typer.Option("--out", "-o", metavar="", help="The page; it needs no network.")
 ]
+Baselines: TypeAlias = Annotated[
+    str, _research("--baselines", "To compare with: auto, none, all or names.")
+]
 Top: TypeAlias = Annotated[int, _everyday("--top", "How many labels to print.", min=0)]
 
 
@@ -120,6 +123,8 @@ class SearchOptions:
         list[str] | None,
         _research("--warm-start", "A run or file to try first; repeatable."),
     ] = None
+
+    baselines: Baselines = "auto"
 
     def __post_init__(self) -> None:
         from keeprate.searching import Budget
@@ -174,10 +179,6 @@ class RunOptions:
         int | None,
         _research("--restarts", "Final trainings; 3 after a search, else 1."),
     ] = None
-    baselines: Annotated[
-        str,
-        _research("--baselines", "To compare with: auto, none, all or names."),
-    ] = "auto"
     noise_rate: Annotated[
         float | None,
         _research("--noise-rate", "Your estimate, for co-teaching and auto."),
@@ -221,6 +222,8 @@ class RunOptions:
             raise invalid("noise_rate", "lie in [0, 1)", self.noise_rate, "try 0.45")
         if self.validation not in ("auto", "noisy"):
             raise invalid("validation", "be auto or noisy", self.validation, "choose one of these")
+        check_method_name(self.method)
+        check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two
         self.training_config()
         self.parsed_noise()

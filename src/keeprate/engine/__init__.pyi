@@ -13,7 +13,6 @@ from .loop import SWEEP_EVERY as SWEEP_EVERY
 from .loop import sweep_tiny as sweep_tiny
 from .loop import train_step as train_step
 from .methods import METHODS as METHODS
-from .methods import PER_CLASS as PER_CLASS
 from .methods import Method as Method
 from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
@@ -23,6 +22,11 @@ from .models import build_model as build_model
 from .models import get_model as get_model
 from .models import mlp as mlp
 from .models import resolve_model as resolve_model
+from .names import METHOD_NAMES as METHOD_NAMES
+from .names import MODEL_NAMES as MODEL_NAMES
+from .names import PER_CLASS as PER_CLASS
+from .names import check_method_name as check_method_name
+from .names import check_model_name as check_model_name
 from .population import Candidate as Candidate
 from .population import Population as Population
 from .population import new_population as new_population

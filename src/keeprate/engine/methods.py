@@ -15,6 +15,7 @@ from torch import Tensor
 
 from keeprate.engine import selection
 from keeprate.engine.models import import_attribute
+from keeprate.engine.names import PER_CLASS, RANK_THE_BATCH, check_method_name
 from keeprate.errors import invalid
 
 RESERVED = ("searched", "custom")  # results of a run have these names
@@ -114,11 +115,6 @@ class Method:
         if self.warm_up is None or epoch >= max(1, round(self.warm_up_share * epochs)):
             return self
         return replace(self, select=self.warm_up)
-
-
-PER_CLASS = "-per-class"  # after a method's name: selects the same share of every class
-RANK_THE_BATCH = ("mentornet", "co-teaching", "co-mining", "jocor")
-"""Methods that can select per class: their rules rank all samples of a batch."""
 
 
 @dataclass(frozen=True)
@@ -289,9 +285,7 @@ def get_method(method: str | Method) -> Method:
     built_in = _built_in(method)
     if built_in is not None:
         return built_in
-    if ":" not in method:
-        known = f"{', '.join(METHODS)}, some of these with {PER_CLASS}, or package.module:method"
-        raise invalid("method", f"be one of {known}", method, "choose one of these")
+    check_method_name(method)
     imported = import_attribute("method", method)
     if not isinstance(imported, Method):
         remedy = "see docs/adding-a-method.md"

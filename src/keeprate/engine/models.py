@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from keeprate.engine.names import check_model_name
 from keeprate.errors import InputError, Words, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
@@ -150,13 +151,7 @@ def get_model(name: str) -> ModelFactory:
     """
     if name in MODELS:
         return MODELS[name]
-    if ":" not in name:
-        raise invalid(
-            "model",
-            f"be one of {', '.join(MODELS)} or package.module:factory",
-            name,
-            "choose one of these",
-        )
+    check_model_name(name)
     return adapt_factory(import_attribute("model", name))
 
 
