@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from keeprate.data.splitting import Data
+    from keeprate.data.samples import Data
     from keeprate.runs.outputs import Run
 
 # Examples may be slow while other tests run beside them.

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import csv
+import inspect
+import io
 import json
+import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
-from keeprate import records
-from keeprate.cli import commands
+import keeprate as keeprate_package
+from keeprate import records, report
+from keeprate.cli import commands, console, options
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
 from keeprate.records.label_quality import LabelQuality
 from keeprate.records.record import load_record
 
 QUICK = ["--epochs", "1", "--batch-size", "16"]
+FLOWERS = ["--budget", "3trials", "--epochs", "8", "--batch-size", "12", "--learning-rate", "0.02"]
 
 
 def keeprate(*arguments, capsys=None):
-    """Run the command in this process; (exit code, what it said on the error stream)."""
+    """Run the command in this process; its exit code, and what it printed (`out`, `err`)."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(sys, "argv", ["keeprate", *map(str, arguments)])
         commands.main()
-    said = capsys.readouterr() if capsys else None
-    return stopped.value.code or 0, said
+    output = capsys.readouterr() if capsys else None
+    return stopped.value.code or 0, output
 
 
 def write_csv(path, rows):
@@ -53,42 +61,27 @@ def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     data = write_csv(folder / "flowers.csv", flowers())
     out = folder / "run"
-    code, _ = keeprate(
-        "search",
-        data,
-        "--out",
-        out,
-        "--trials",
-        3,
-        "--epochs",
-        8,
-        "--batch-size",
-        12,
-        "--learning-rate",
-        0.02,
-    )
+    code, _ = keeprate("search", data, "--out", out, *FLOWERS)
     assert code == 0
     return data, out
 
 
-def test_search_writes_the_run_folder_and_prints_the_table(tmp_path, capsys):
+def test_search_writes_the_run_folder_and_prints_plain_lines(tmp_path, capsys):
     out = tmp_path / "run"
-    code, said = keeprate(
-        "search",
-        "digits",
-        "--noise",
-        "symmetric:0.5",
-        "--trials",
-        2,
-        "--epochs",
-        2,
-        "--out",
-        out,
-        capsys=capsys,
-    )
+    code, output = keeprate(
+        "search", "digits", "--noise", "symmetric:0.5", "--budget", "2trials", "--epochs", 2,
+        "--out", out, capsys=capsys,
+    )  # fmt: skip
     assert code == 0
-    for words in ("searched R(t)", "its own R(t)", "Standard", "label", "full trainings"):
-        assert words in said.out
+    for words in (
+        "digits: 1,079 training", "50.4% of the training labels wrong", "searched R(t)",
+        "its own R(t)", "Standard", "label", "full trainings", f"written to {out}: report.html",
+    ):  # fmt: skip
+        assert words in " ".join(output.out.split()), words
+    assert "\x1b" not in output.out + output.err and "\r" not in output.out + output.err
+    assert all(len(line) <= 80 or str(out) in line for line in output.out.splitlines())
+    assert re.search(r"^search: 100 %, best validation accuracy [\d.]+ %$", output.err, re.M)
+    assert re.search(r"^final training: 100 %$", output.err, re.M)
     names = {path.name for path in out.iterdir()}
     assert names >= {
         "record.json", "schedule.csv", "model.safetensors", "label_quality.csv", "study.db",
@@ -104,37 +97,39 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
             "--epochs", 8, "--batch-size", 12, "--baselines", "none", capsys=capsys,
         )  # fmt: skip
         assert code == 0
-    code, said = keeprate(
+    code, output = keeprate(
         "train", "digits", "--noise", "pairflip:0.3", "--schedule", "co-teaching",
         "--out", tmp_path / "own", *QUICK, capsys=capsys,
     )  # fmt: skip
-    assert code == 0 and said.out.count("its own R(t)") == 1 and "Standard" in said.out
-    code, said = keeprate(
+    assert code == 0 and output.out.count("its own R(t)") == 1 and "Standard" in output.out
+    code, output = keeprate(
         "train", data, "--schedule", "co-teaching", "--out", tmp_path / "x", *QUICK, capsys=capsys
     )
-    assert code == 2 and "--noise-rate" in said.err
+    assert code == 2 and "--noise-rate" in output.err
 
 
 def test_search_begins_with_what_was_found_before(table_run, tmp_path):
     data, out = table_run
     (tmp_path / "drop.csv").write_text("epoch,keep_rate\n1,1.0\n2,0.5\n3,0.4\n")
     code, _ = keeprate(
-        "search", data, "--out", tmp_path / "run", "--trials", 2, "--warm-start", out,
+        "search", data, "--out", tmp_path / "run", "--budget", "2trials", "--warm-start", out,
         "--warm-start", tmp_path / "drop.csv", "--epochs", 8, "--batch-size", 12,
         "--baselines", "none",
     )  # fmt: skip
     assert code == 0
-    first, second = load_record(tmp_path / "run")["trials"]
+    first, second = load_record(tmp_path / "run").trials
     found = np.loadtxt(out / "schedule.csv", delimiter=",", skiprows=1)[:, 1]
-    assert first["keep_rate"] == pytest.approx(found, abs=0.03)
-    assert second["keep_rate"][7] == pytest.approx(0.4, abs=0.05)  # stretched from three epochs
+    assert first.keep_rate == pytest.approx(found, abs=0.03)
+    assert second.keep_rate[7] == pytest.approx(0.4, abs=0.05)  # stretched from three epochs
 
 
 def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
     _, out = table_run
-    code, said = keeprate("issues", out, "--out", tmp_path / "fix.csv", "--top", 3, capsys=capsys)
-    assert code == 0 and "predicted label" in said.out
-    assert "60 labels, of which" in said.out  # held-out ones, too: nobody knows that they are right
+    code, output = keeprate("issues", out, "--out", tmp_path / "fix.csv", "--top", 3, capsys=capsys)
+    assert code == 0 and "predicted label" in output.out
+    assert (
+        "60 labels, of which" in output.out
+    )  # held-out ones, too: nobody knows that they are right
     written = (tmp_path / "fix.csv").read_text().splitlines()
     kept = (out / "label_quality.csv").read_text().splitlines()
     assert written[0] == kept[0] and sorted(written) == sorted(kept)  # ties may change places
@@ -143,7 +138,7 @@ def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
         row, _, _, label, _ = line.split(",")
         assert given[int(row)] == label
     first = written[1].split(",")
-    assert f" {first[0]} " in said.out and first[3] in said.out
+    assert f" {first[0]} " in output.out and first[3] in output.out
 
 
 def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
@@ -151,8 +146,8 @@ def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "p.npz", labels=labels, pred_probs=probabilities)
     for kind in ("json", "parquet"):
         path = tmp_path / f"fix.{kind}"
-        code, said = keeprate("issues", tmp_path / "p.npz", "--out", path, capsys=capsys)
-        assert code == 0 and "3 labels, of which 1 (33.3%) look wrong" in said.out
+        code, output = keeprate("issues", tmp_path / "p.npz", "--out", path, capsys=capsys)
+        assert code == 0 and "3 labels, of which 1 (33.3%) look wrong" in output.out
         rows = json.loads(path.read_text()) if kind == "json" else pq.read_table(path).to_pylist()
         assert rows[0] | {"label_score": 0} == {
             "index": 2, "is_label_issue": True, "label_score": 0,
@@ -161,8 +156,8 @@ def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
         assert [row["label_score"] for row in rows] == sorted(row["label_score"] for row in rows)
     quality = LabelQuality(np.arange(2), np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.9]))
     monkeypatch.setattr(records, "load_label_quality", lambda source: (quality, ("[/x]", "[bold]")))
-    code, said = keeprate("issues", tmp_path / "p.npz", capsys=capsys)
-    assert code == 0 and "[/x]" in said.out and "[bold]" in said.out
+    code, output = keeprate("issues", tmp_path / "p.npz", capsys=capsys)
+    assert code == 0 and "[/x]" in output.out and "[bold]" in output.out
     monkeypatch.undo()
     np.savez(tmp_path / "bad.npz", labels=labels, pred_probs=probabilities[:2])
     np.savez(tmp_path / "other.npz", x=labels)
@@ -171,23 +166,23 @@ def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
         ("bad.npz", "3 labels and 2 rows"), ("other.npz", "pred_probs"), ("cut.npz", "pred_probs"),
         ("no.npz", "No such file"), ("no", "run folder or an .npz file"),
     ):  # fmt: skip
-        code, said = keeprate("issues", tmp_path / name, capsys=capsys)
-        assert code == 2 and words in said.err, name
-    code, said = keeprate("issues", tmp_path / "p.npz", "--out", "x.txt", capsys=capsys)
-    assert code == 2 and ".csv, .parquet or .json" in said.err
+        code, output = keeprate("issues", tmp_path / name, capsys=capsys)
+        assert code == 2 and words in output.err, name
+    code, output = keeprate("issues", tmp_path / "p.npz", "--out", "x.txt", capsys=capsys)
+    assert code == 2 and ".csv, .parquet or .json" in output.err
 
 
 def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, capsys):
     _, out = table_run
     rows = [[height, width] for _, width, height in flowers(9)]
     data = write_csv(tmp_path / "new.csv", rows)
-    code, said = keeprate("predict", out, data, "--out", tmp_path / "p.csv", capsys=capsys)
-    assert code == 0 and "9 predictions" in said.out
+    code, output = keeprate("predict", out, data, "--out", tmp_path / "p.csv", capsys=capsys)
+    assert code == 0 and "9 predictions" in output.out
     with open(tmp_path / "p.csv") as file:
         found = [row["predicted_label"] for row in csv.DictReader(file)]
     assert found == ["rose", "tulip", "lily"] * 3
-    code, said = keeprate("predict", out, table_run[0], capsys=capsys)
-    assert code == 0 and "accuracy" in said.out
+    code, output = keeprate("predict", out, table_run[0], capsys=capsys)
+    assert code == 0 and "accuracy" in output.out
 
 
 def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypatch):
@@ -197,24 +192,24 @@ def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypa
         "mine = replace(METHODS['mentornet'], name='mine', label='Mine')\n"
     )
     monkeypatch.chdir(tmp_path)
-    code, said = keeprate(
-        "search", "digits", "--method", "own_method:mine", "--trials", 3, *QUICK, "--out", "run",
-        "--baselines", "none", "--noise", "asymmetric-mnist:0.4", "--pruner", "halving",
-        capsys=capsys,
+    code, output = keeprate(
+        "search", "digits", "--method", "own_method:mine", "--budget", "3trials", *QUICK,
+        "--out", "run", "--baselines", "none", "--noise", "asymmetric-mnist:0.4",
+        "--pruner", "halving", capsys=capsys,
     )  # fmt: skip
     assert code == 0
-    assert load_record("run")["results"][0]["label"] == "Mine, searched R(t)"
-    assert "19.1% of the training labels wrong" in said.out
+    assert load_record("run").results[0].label == "Mine, searched R(t)"
+    assert "19.1% of the training labels wrong" in output.out
 
 
 @pytest.mark.parametrize("method", ["jocor", "co-teaching-plus", "co-mining"])
 def test_every_selecting_method_can_be_searched(method, tmp_path):
     code, _ = keeprate(
-        "search", "digits", "--method", method, "--trials", 2, *QUICK, "--out", tmp_path,
+        "search", "digits", "--method", method, "--budget", "2trials", *QUICK, "--out", tmp_path,
         "--baselines", "none", "--noise", "symmetric:0.2",
     )  # fmt: skip
     assert code == 0
-    assert load_record(tmp_path)["results"][0]["method"] == method
+    assert load_record(tmp_path).results[0].method == method
 
 
 def test_a_users_own_model(tmp_path, capsys, monkeypatch):
@@ -225,8 +220,8 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     code, _ = keeprate(
-        "search", "digits", "--model", "own_model:build", "--trials", 2, *QUICK, "--out", "run",
-        "--baselines", "none", "--noise", "pairflip:0.2",
+        "search", "digits", "--model", "own_model:build", "--budget", "2trials", *QUICK,
+        "--out", "run", "--baselines", "none", "--noise", "pairflip:0.2",
     )  # fmt: skip
     assert code == 0
     assert keeprate("predict", "run", "digits")[0] == 0
@@ -235,12 +230,12 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--trials", "0"], ["trials must be at least 1", "got 0"]),
-        (["--epochs", "0"], ["epochs must be at least 1"]),
+        (["--budget", "0trials"], ["budget must be at least one trial", "got '0trials'"]),
+        (["--epochs", "0"], ["epochs must be a whole number of at least 1"]),
         (["--restarts", "0"], ["restarts must be at least 1", "got 0"]),
         (["--learning-rate", "nan"], ["learning_rate must be positive"]),
         (["--batch-size", "5000"], ["batch_size must be at most", "1079", "5000"]),
-        (["--model", "resnet"], ["model must be one of mlp", "resnet"]),
+        (["--model", "resnet"], ["model must be one of auto, mlp", "resnet"]),
         (["--model", "no.such:thing"], ["could not be imported"]),
         (["--model", "model1"], ["be images", "at least 16"]),
         (["--method", "coteach"], ["method must be one of", "coteach"]),
@@ -252,7 +247,7 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--space", "cubic"], ["space must be one of basis"]),
         (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
         (["--fidelity", "0"], ["fidelity must lie in (0, 1]", "0.0"]),
-        (["--fidelity", "0.5", "--trials", "9"], ["fidelity must be 1 where no trial confirms"]),
+        (["--fidelity", "0.5", "--budget", "9trials"], ["fidelity must be 1 where no trial"]),
         (["--sampler", "paper"], ["sampler must have a positive step size", "try paper:20"]),
         (["--noise", "pairflip:1.0"], ["noise", "[0, 1)", "1.0"]),
         (["--noise", "gaussian:0.1"], ["noise", "symmetric", "gaussian"]),
@@ -260,14 +255,34 @@ def test_a_users_own_model(tmp_path, capsys, monkeypatch):
         (["--device", "abacus"], ["device must be available"]),
         (["--lockstep", "many"], ["lockstep must be 'auto' or a whole number"]),
         (["--limit", "0"], ["limit must be at least 1"]),
+        (["--seed", "-1"], ["seed must be at least 0", "got -1"]),
+        (["--noise-rate", "1"], ["noise_rate must lie in [0, 1)", "got 1.0"]),
+        (["--lockstep", "0"], ["lockstep must be 'auto' or a whole number of at least 1"]),
+        (["--validation", "clean"], ["validation must be auto or noisy", "'clean'"]),
+        (["--budget", "6", "--fidelity", "0.5"], ["budget must be a number of trials where fid"]),
+        (["--budget", "often"], ["budget must be a number of full trainings", "try 6, 30m or"]),
+        (["--baselines", "all,none"], ["baselines must be auto, none, all, or methods", "'all'"]),
+        (["--warm-start", "nowhere"], ["warm_start must be a .json or .csv file", "'nowhere'"]),
+        (["--out", ""], ["out must name a folder, got ''; write --out runs/first."]),
+        (["--trials", "40"], ["--trials was replaced: write --budget 40trials."]),
+        (["--trials=30"], ["--trials was replaced: write --budget 30trials."]),
+        (["--trials"], ["--trials was replaced: write --budget 40trials."]),
+        (["--no-confirm"], ["--no-confirm was replaced", "SearchConfig(confirm=False)"]),
+        (["--lr", "0.02"], ["--lr was replaced: write --learning-rate 0.02."]),
+        (["--lr-schedule", "cosine"], ["was replaced: write --learning-rate-schedule cosine."]),
+        (["--population", "4"], ["--population was replaced: write --lockstep 4."]),
+        (["--epochs", "many"], ["Invalid value for '--epochs'"]),
+        (["--bogus", "1"], ["No such option"]),
     ],
 )
 def test_bad_options(arguments, words, tmp_path, capsys):
-    code, said = keeprate("search", "digits", "--out", tmp_path / "run", *arguments, capsys=capsys)
+    code, output = keeprate(
+        "search", "digits", "--out", tmp_path / "run", *arguments, capsys=capsys
+    )
     assert code == 2
-    assert "Traceback" not in said.err
+    assert "Traceback" not in output.err
     for word in words:
-        assert word in said.err
+        assert word in output.err
 
 
 def bad_data(name, folder):
@@ -323,20 +338,20 @@ def bad_data(name, folder):
 )
 def test_bad_data(name, words, tmp_path, capsys):
     source = bad_data(name, tmp_path)
-    code, said = keeprate("search", source, "--out", tmp_path / "run", *QUICK, capsys=capsys)
+    code, output = keeprate("search", source, "--out", tmp_path / "run", *QUICK, capsys=capsys)
     assert code == 2
-    assert "Traceback" not in said.err
+    assert "Traceback" not in output.err
     for word in words:
-        assert word in said.err, said.err
+        assert word in output.err, output.err
 
 
 def test_a_schedule_of_the_wrong_length(table_run, tmp_path, capsys):
     data, out = table_run
-    code, said = keeprate(
+    code, output = keeprate(
         "train", data, "--schedule", out, "--epochs", 5, "--batch-size", 12,
         "--out", tmp_path / "run", capsys=capsys,
     )  # fmt: skip
-    assert code == 2 and "5" in said.err and "8" in said.err
+    assert code == 2 and "5" in output.err and "8" in output.err
 
 
 @pytest.mark.parametrize("name", ["record.json", "model.safetensors", "study.db"])
@@ -350,43 +365,46 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
         text = (run / "record.json").read_text()
         (run / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
         (run / name).write_bytes(b"not a database" * 100)
-    again = ["search", data, "--out", run, "--trials", 3, "--epochs", 8, "--batch-size", 12]
+    again = ["search", data, "--out", run, "--budget", "3trials", "--epochs", 8, "--batch-size", 12]
     arguments = (
         ["predict", run, data] if name == "model.safetensors" else [*again, "--learning-rate", 0.02]
     )
-    code, said = keeprate(*arguments, capsys=capsys)
+    code, output = keeprate(*arguments, capsys=capsys)
     assert code == 2
-    assert "Traceback" not in said.err
-    assert name in said.err
+    assert "Traceback" not in output.err
+    assert name in output.err
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
-    arguments = ["search", "digits", "--out", tmp_path, "--trials", 2, *QUICK]
+    arguments = ["search", "digits", "--out", tmp_path, "--budget", "2trials", *QUICK]
     arguments += ["--baselines", "none"]
     assert keeprate(*arguments)[0] == 0
     text = (tmp_path / "record.json").read_text()
     (tmp_path / "record.json").write_text(text.replace('"finished": true', '"finished": false'))
     (tmp_path / "checkpoint-final-co-teaching-0.safetensors").write_bytes(b"\x00" * 40)
-    code, said = keeprate(*arguments, capsys=capsys)
+    code, output = keeprate(*arguments, capsys=capsys)
     assert code == 2
-    assert "checkpoint-final-co-teaching-0.safetensors" in said.err and "delete it" in said.err
+    assert "checkpoint-final-co-teaching-0.safetensors" in output.err and "delete it" in output.err
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    code, said = keeprate(
+    code, output = keeprate(
         "search", "digits", "--out", tmp_path / "file" / "run", *QUICK, capsys=capsys
     )
-    assert code == 2 and "could not be written" in said.err
+    assert code == 2 and "could not be written" in output.err
 
 
 def test_another_configuration_in_the_same_folder(table_run, capsys):
     data, out = table_run
-    code, said = keeprate(
-        "search", data, "--out", out, "--trials", 7, "--batch-size", 12, capsys=capsys
+    code, output = keeprate(
+        "search", data, "--out", out, "--budget", "7trials", "--batch-size", 12, capsys=capsys
     )
     assert code == 2
-    assert "trials: 3 before, 7 now" in said.err and "training.epochs: 8 before, 40 now" in said.err
+    assert (
+        "budget: 3 trials before, 7 trials now" in output.err
+        and "training.epochs: 8 before, 40 now" in output.err
+    )
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
@@ -408,14 +426,264 @@ def test_a_disk_that_fills_up_during_a_search(tmp_path):
         "import resource, sys; from keeprate.cli import commands\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); commands.main()"
     )
-    command = ["search", "digits", "--out", str(tmp_path / "run"), "--trials", "2", *QUICK]
+    command = ["search", "digits", "--out", str(tmp_path / "run"), "--budget", "2trials", *QUICK]
     done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
 
 
+BAD_BEFORE_TORCH = [
+    ["--budget", "often"],
+    ["--budget", "9trials", "--fidelity", "0.5"],
+    ["--noise", "gaussian:0.1"],
+    ["--noise", "pairflip:1.0"],
+    ["--space", "cubic"],
+    ["--sampler", "grid"],
+    ["--pruner", "hyper"],
+    ["--warm-start", "nowhere"],
+    ["--epochs", "0"],
+    ["--learning-rate", "nan"],
+    ["--optimizer", "lion"],
+    ["--restarts", "0"],
+    ["--limit", "0"],
+    ["--seed", "-1"],
+    ["--noise-rate", "1.5"],
+    ["--lockstep", "many"],
+    ["--validation", "clean"],
+    ["--out", ""],
+    ["--trials", "40"],
+    ["--epochs", "many"],
+]
+
+
+def test_a_wrong_option_is_refused_before_pytorch_is_imported(tmp_path):
+    lines = [
+        *(["search", "digits", "--out", str(tmp_path / "run"), *bad] for bad in BAD_BEFORE_TORCH),
+        ["search", "nothing.csv", "--out", str(tmp_path / "run")],
+        ["search", "folder/nothing.npz", "--out", str(tmp_path / "run")],
+        ["train", "digits", "--schedule", "nowhere", "--out", str(tmp_path / "run")],
+        ["predict", "nowhere", "digits"],
+        ["issues", "nowhere"],
+        ["issues", "nothing.npz"],
+        ["report", "nowhere"],
+        ["search", "--help"],
+    ]
+    script = (
+        "import json, sys\n"
+        "from keeprate.cli.commands import main\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['keeprate', *line]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        print('CODE', end.code or 0, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    ends = [line for line in done.stdout.splitlines() if line.startswith("CODE")]
+    assert ends == ["CODE 2 False"] * (len(lines) - 1) + ["CODE 0 False"], done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nothing.csv", "folder/nothing.npz", "digitz", ""])
+def test_data_that_are_not_there(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, output = keeprate("search", name, "--out", "run", capsys=capsys)
+    assert (
+        code == 2 and "neither a path nor a known name" in output.err and repr(name) in output.err
+    )
+
+
+def test_the_name_of_a_hub_data_set_passes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options.check_source("owner/name")
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(InputError, match="neither a path nor a known name"):
+        options.check_source("owner/name")  # a mistyped path
+
+
+def test_another_budget_in_the_same_folder(tmp_path, capsys):
+    line = ["search", "digits", "--out", tmp_path, *QUICK, "--baselines", "none", "--restarts", 1]
+    assert keeprate(*line, "--budget", 2)[0] == 0
+    code, output = keeprate(*line, "--budget", 3, capsys=capsys)
+    assert code == 2
+    assert "configuration (budget: 2 trainings before, 3 trainings now); choose" in output.err
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------
+
+STOPPED = "keeprate: stopped; the same command continues\n"
+INTERRUPTING = """
+import os, signal, sys
+
+event, place = sys.argv.pop(1), sys.argv.pop(1)
+
+def interrupt(name, arguments):
+    global event
+    if name == event and place in str(arguments[0]):
+        event = None
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+from keeprate.cli.commands import main
+main()
+"""
+
+
+def hear_interrupts():
+    """In a child process: also where the tests run in the background, which ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("event", "place"),
+    [
+        ("import", "typer"),
+        ("import", "torch"),
+        ("open", "digits.csv"),
+        ("sqlite3.connect", "study.db"),
+    ],
+)
+def test_ctrl_c_is_one_line_at_any_moment(event, place, tmp_path):
+    line = ["search", "digits", "--out", str(tmp_path / "run"), "--budget", "2trials", "--quiet"]
+    command = [sys.executable, "-c", INTERRUPTING, event, place, *line, *QUICK]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hear_interrupts)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", STOPPED)
+
+
+def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, capsys):
+    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "30"]
+    line += ["--budget", "2trials", "--baselines", "none", "--restarts", "1"]
+    command = [sys.executable, "-m", "keeprate", *line]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=hear_interrupts) as process:
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate()
+    assert first.startswith("search: ") and process.returncode == 130
+    assert errors.endswith(STOPPED) and "Traceback" not in errors
+    assert "written to" not in shown
+    assert not load_record(tmp_path / "run").finished
+    code, output = keeprate(*line, capsys=capsys)
+    assert code == 0 and "written to" in output.out
+    assert load_record(tmp_path / "run").finished
+
+
+def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
+    script = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from keeprate.cli import commands\n"
+        "commands.COMMANDS = (lambda: os.kill(os.getpid(), signal.SIGINT) or print('goes on'),)\n"
+        "commands.COMMANDS[0].__name__ = 'interrupt'; commands.main()"
+    )
+    command = [sys.executable, "-c", script, "interrupt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "goes on\n", "")
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+
+def test_quiet_prints_the_closing_table_only(tmp_path, capsys):
+    line = ["search", "digits", "--noise", "symmetric:0.2", "--out", tmp_path, "--quiet"]
+    code, output = keeprate(*line, "--budget", "2trials", *QUICK, capsys=capsys)
+    assert code == 0 and output.err == ""
+    lines = output.out.splitlines()
+    assert "test accuracy" in lines[1]
+    assert all(line[0] in "┏┃┡│└" and len(line) <= 80 for line in lines)
+
+
+def test_a_warning_of_the_table_is_shown_even_if_quiet(table_run, monkeypatch, capsys):
+    data, out = table_run
+    line = ["search", data, "--out", out, *FLOWERS]
+    monkeypatch.setattr(report, "noisy_test_in_words", lambda record: "The test labels are noisy.")
+    for is_quiet in (False, True):
+        code, output = keeprate(*line, *["--quiet"] * is_quiet, capsys=capsys)
+        after = output.out.partition("┘\n")[2]
+        assert code == 0 and after.startswith("The test labels are noisy.\n")
+        assert ("estimated noise rate" in after) != is_quiet
+
+
+def test_a_terminal_shows_bars(monkeypatch):
+    terminal = io.StringIO()
+    made = partial(Console, file=terminal, force_terminal=True, width=80, _environ={})
+    monkeypatch.setattr(console, "Console", lambda stderr: made())
+    with console.shown_progress(is_quiet=False) as progress:
+        progress("search", 0, 40, None)
+        progress("search", 12.4, 40, "best validation score 0.912")
+        progress("search", 11.0, 40, "best validation score 0.912")  # may fall
+        progress("search", 40, 40, "best validation score 0.934")
+        progress("final training", 20, 120, None)
+    shown = terminal.getvalue()
+    assert "40/40 best validation score 0.934" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    assert "20/120" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    assert "%" not in shown  # a determinant is no percentage
+    with console.shown_progress(is_quiet=True) as progress:
+        assert progress is None
+
+
+# Options ------------------------------------------------------------------------------------------
+
+EVERYDAY = {
+    "--out", "--method", "--model", "--epochs", "--batch-size", "--noise", "--validation",
+    "--label", "--inputs", "--seed", "--quiet", "--help", "--help-all",
+}  # fmt: skip
+
+
+def shown_help(*arguments, capsys):
+    code, output = keeprate(*arguments, capsys=capsys)
+    assert code == 0
+    lines = [line.strip() for line in output.out.splitlines()]
+    return lines, set(re.findall(r"^│ [* ]*(--[\w-]+)", output.out, re.M))
+
+
+@pytest.mark.parametrize(("command", "own"), [("search", "--budget"), ("train", "--schedule")])
+def test_everyday_help_fits_on_a_screen(command, own, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines, names = shown_help(command, "--help", capsys=capsys)
+    assert len(lines) < 45 and max(map(len, lines)) <= 80
+    assert names == EVERYDAY | {own}
+    lines, all_names = shown_help(command, "--help-all", capsys=capsys)
+    assert names < all_names and {"--restarts", "--learning-rate-schedule"} < all_names
+    assert any("Research" in line for line in lines)
+
+
 def test_help_and_version_say_what_there_is(capsys):
-    code, said = keeprate("--version", capsys=capsys)
-    assert code == 0 and said.out.startswith("keeprate 0.")
-    code, said = keeprate("search", "--help", capsys=capsys)
-    assert code == 0 and "--noise" in said.out and "--out" in said.out
+    code, output = keeprate("--version", capsys=capsys)
+    assert code == 0 and output.out.startswith("keeprate 0.")
+    code, output = keeprate("--help", capsys=capsys)
+    assert code == 0 and all(name in output.out for name in ("search", "train", "issues"))
+    code, output = keeprate("search", "--help", capsys=capsys)
+    assert code == 0 and "--noise" in output.out and "--out" in output.out
+
+
+def defaults_of(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def test_the_command_python_and_the_classifier_have_the_same_defaults(tmp_path):
+    command = options.RunOptions(data="digits", out=str(tmp_path))
+    search = options.SearchOptions()
+    assert command.training_config() == keeprate_package.TrainingConfig()
+    assert search.config() == keeprate_package.SearchConfig()
+    assert search.budget == "20trials" and command.restarts is None
+    of_search = defaults_of(keeprate_package.search)
+    of_train = defaults_of(keeprate_package.train)
+    assert (of_search["restarts"], of_train["restarts"]) == (3, 1)
+    assert of_search["budget"] == search.budget
+    for name in ("method", "model", "seed", "noise_rate", "tensorboard"):
+        assert of_search[name] == of_train[name] == getattr(command, name), name
+    assert of_search["lockstep"] is of_train["lockstep"] is command.candidates_in_lockstep()
+    classifier = keeprate_package.NoisyLabelClassifier()
+    for name in (
+        "method", "model", "noise_rate", "restarts", "epochs", "batch_size", "optimizer",
+        "learning_rate", "device",
+    ):  # fmt: skip
+        assert getattr(classifier, name) == getattr(command, name), name
+    assert classifier.budget == search.budget and classifier.search_config is None
+
+
+def test_python_dash_m_keeprate():
+    command = [sys.executable, "-m", "keeprate", "--version"]
+    assert subprocess.check_output(command, text=True).startswith("keeprate 0.")

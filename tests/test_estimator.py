@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from keeprate import InputError, NoisyLabelClassifier
+from keeprate import InputError, NoisyLabelClassifier, SearchConfig
 
 QUICK = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "random_state": 0}
 
@@ -25,7 +26,7 @@ QUICK = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "random_state": 
 @parametrize_with_checks(
     [
         NoisyLabelClassifier(schedule="constant", **QUICK),
-        NoisyLabelClassifier(trials=2, **QUICK),
+        NoisyLabelClassifier(budget="2trials", **QUICK),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -43,7 +44,7 @@ def blobs(n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted() -> NoisyLabelClassifier:
     X, _, noisy = blobs()
-    return NoisyLabelClassifier(trials=4, **QUICK).fit(X, noisy)
+    return NoisyLabelClassifier(budget="4trials", restarts=1, **QUICK).fit(X, noisy)
 
 
 def test_wrong_labels_are_survived_scored_and_corrected(fitted):
@@ -141,21 +142,21 @@ def test_in_a_pipeline_and_a_grid_search():
     assert grid.best_params_ == {"learning_rate": 0.01}
 
 
-def own_module(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+def own_model(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(input_shape[0], 8), nn.Tanh(), nn.Linear(8, n_classes))
 
 
-@pytest.mark.parametrize("module", ["auto", own_module])
-def test_saved_loaded_and_pickled(tmp_path, module):
+@pytest.mark.parametrize("model", ["auto", own_model])
+def test_saved_loaded_and_pickled(tmp_path, model):
     X, _, noisy = blobs()
     names = np.array(["ant", "bee", "cat"])
-    found = NoisyLabelClassifier(module, trials=2, **QUICK).fit(
+    found = NoisyLabelClassifier(model, budget="2trials", **QUICK).fit(
         pd.DataFrame(X, columns=["a", "b"]), names[noisy]
     )
     frame = pd.DataFrame(X, columns=["a", "b"])
     found.save(tmp_path / "saved")
     assert not list(tmp_path.rglob("*.pkl"))
-    given = {} if module == "auto" else {"model": module}
+    given = {} if model == "auto" else {"model": model}
     loaded = NoisyLabelClassifier.load(tmp_path / "saved", **given)
     for copy in (loaded, pickle.loads(pickle.dumps(found))):
         assert np.array_equal(copy.predict_proba(frame), found.predict_proba(frame))
@@ -164,6 +165,9 @@ def test_saved_loaded_and_pickled(tmp_path, module):
         assert copy.get_params()["learning_rate"] == 0.01 and copy.history_ == found.history_
     with pytest.raises(ValueError, match="feature names"):
         loaded.predict(frame[["b", "a"]])
+    loaded.save(tmp_path / "again")
+    again = NoisyLabelClassifier.load(tmp_path / "again", **given)
+    assert np.array_equal(again.predict_proba(frame), found.predict_proba(frame))
 
 
 def test_errors_say_what_to_do(fitted, tmp_path):
@@ -182,6 +186,46 @@ def test_errors_say_what_to_do(fitted, tmp_path):
 
 def test_progress_is_printed_if_asked_for(capsys):
     X, _, noisy = blobs()
-    NoisyLabelClassifier(trials=2, verbose=1, **QUICK).fit(X, noisy)
-    said = capsys.readouterr().out
-    assert "search: 100 %, best validation score" in said and "final training: 100 %" in said
+    NoisyLabelClassifier(budget="2trials", verbose=1, **QUICK).fit(X, noisy)
+    output = capsys.readouterr().out
+    assert "search: 100 %, best validation score" in output and "final training: 100 %" in output
+    NoisyLabelClassifier(schedule="constant", **QUICK).fit(X, noisy)
+    assert capsys.readouterr().out == ""
+
+
+class KeepsTheRun(NoisyLabelClassifier):
+    def _keep(self, run, numbers):
+        super()._keep(run, numbers)
+        self.run_ = run
+
+
+def test_restarts_follow_the_kind_of_run_unless_given():
+    X, _, noisy = blobs()
+    n_trainings = []
+    for options in ({}, {"restarts": 2}, {"schedule": "constant"}):
+        classifier = KeepsTheRun(budget="2trials", **QUICK).set_params(**options).fit(X, noisy)
+        n_trainings.append(len(classifier.run_.results[0].restarts))
+    assert n_trainings == [3, 2, 1]
+
+
+def test_a_search_config_reaches_the_search():
+    X, _, noisy = blobs()
+    config = SearchConfig(space="full", sampler="random", warm_start=False)
+    found = NoisyLabelClassifier(budget="2trials", search_config=config, restarts=1, **QUICK)
+    found = clone(found).fit(X, noisy)
+    assert all(len(trial.params) == 11 for trial in found.study_.trials)  # R(2) ... R(T)
+    assert found.get_params()["search_config"] == config
+
+
+def test_the_transition_matrix_of_many_classes_is_there():
+    labels = np.arange(603) % 201
+    inputs = np.random.default_rng(0).normal(size=(603, 4))
+    found = NoisyLabelClassifier(schedule="constant", epochs=1, random_state=0).fit(inputs, labels)
+    assert found.transition_matrix_.shape == found.transition_matrix_std_.shape == (201, 201)
+    assert found.transition_matrix_.sum(1) == pytest.approx(np.ones(201))
+
+
+def test_parameters_stand_in_the_order_of_importance():
+    names = list(inspect.signature(NoisyLabelClassifier).parameters)
+    assert names[:4] == ["model", "budget", "schedule", "method"]
+    assert names[-3:] == ["device", "random_state", "verbose"]

@@ -1,3 +1,5 @@
+"""Formulas of R(t): ranges, limits and values computed by hand."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -51,7 +53,7 @@ def test_growths_rise_from_zero_to_at_most_b(growth, a, b, n_epochs):
 
 
 def test_formulas_at_one_point_each():
-    # t = 3, T = 8, worked out by hand
+    # computed by hand
     assert power_decay(3, 0.5, 1) == pytest.approx(0.5)  # 1 / sqrt(4)
     assert exponential_decay(4, 0.5, 0.25) == pytest.approx(np.exp(-0.5))
     assert logarithmic_decay(3, 2, 1) == pytest.approx(np.log(2) / np.log(8))
@@ -76,7 +78,7 @@ def test_parameters_broadcast():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, np.nan, np.inf])
-def test_basis_functions_refuse_what_they_are_not_defined_for(wrong):
+def test_basis_functions_refuse_other_parameters(wrong):
     with pytest.raises(InputError, match="b must be finite and not negative"):
         power_decay(1, 0.5, wrong)
 
@@ -125,7 +127,7 @@ def test_lowest_keep_rate_selects_something_from_a_hundred_samples():
 @pytest.mark.parametrize(
     ("u", "message"),
     [
-        (np.ones(11), r"12 numbers in its last dimension, got \(11,\)"),
+        (np.ones(11), r"12 numbers in its last dimension, got shape \(11,\)"),
         (0.5, "12 numbers"),
         (np.full(12, 1.1), r"u must lie in \[0, 1\], got 1.1"),
         (np.full(12, np.nan), r"u must lie in \[0, 1\], got nan"),
@@ -158,9 +160,18 @@ def test_co_teaching_schedule_is_equation_3():
     assert co_teaching_schedule(5, tau=[0.1, 0.2]).shape == (2, 5)
 
 
-@pytest.mark.parametrize("wrong", [{"tau": 1.1}, {"tau": 0.1, "t_k": 0}, {"tau": 0.1, "c": -1}])
-def test_co_teaching_schedule_refuses_other_parameters(wrong):
-    with pytest.raises(InputError, match=f"{list(wrong)[-1]} must"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tau": 1.1}, r"tau must lie in \[0, 1\], got 1.1"),
+        ({"tau": [0.1, -1.0]}, r"tau must lie in \[0, 1\], got -1.0"),
+        ({"tau": 0.1, "t_k": 0}, "t_k must be positive and finite, got 0.0"),
+        ({"tau": 0.1, "c": -1}, "c must be positive and finite, got -1.0"),
+        ({"tau": 0.1, "c": np.inf}, "c must be positive and finite, got inf"),
+    ],
+)
+def test_co_teaching_schedule_refuses_other_parameters(wrong, message):
+    with pytest.raises(InputError, match=message):
         co_teaching_schedule(5, **wrong)
 
 
@@ -171,20 +182,20 @@ def test_single_power_decay_is_clipped():
 
 
 @pytest.mark.parametrize(
-    "shape", [plain_decay, partial(exponential_drop, speed=20)], ids=["decay", "drop"]
+    "formula", [plain_decay, partial(exponential_drop, speed=20)], ids=["decay", "drop"]
 )
 @given(level=st.floats(0.05, 1), n_epochs=st.integers(1, 200))
-def test_given_shapes_go_from_one_to_their_level(shape, level, n_epochs):
-    found = shape(n_epochs, level)
-    assert found.shape == (n_epochs,) and found[0] == 1 and (found > 0).all() and (found <= 1).all()
+def test_formulas_with_a_level_go_from_one_to_it(formula, level, n_epochs):
+    rate = formula(n_epochs, level)
+    assert rate.shape == (n_epochs,) and rate[0] == 1 and (rate > 0).all() and (rate <= 1).all()
     if n_epochs > 1:
-        assert found[-1] == pytest.approx(level, abs=1e-4)
-    assert np.array_equal(shape(n_epochs, [level, 0.5]), [found, shape(n_epochs, 0.5)])
-    with pytest.raises(InputError, match="level must lie in"):
-        shape(n_epochs, 0.0)
+        assert rate[-1] == pytest.approx(level, abs=1e-4)
+    assert np.array_equal(formula(n_epochs, [level, 0.5]), [rate, formula(n_epochs, 0.5)])
+    with pytest.raises(InputError, match=r"level must lie in \(0, 1\], got 0.0"):
+        formula(n_epochs, [level, 0.0])
 
 
-def test_given_shapes_differ_in_how_fast_they_fall():
+def test_formulas_with_a_level_differ_in_how_fast_they_fall():
     assert plain_decay(41, 0.5)[2] == pytest.approx(2 ** -(np.log(2) / np.log(21)))
     for speed in (8, 20):  # (T - 1) / speed epochs: five, and two
         assert exponential_drop(41, 0.5, speed)[40 // speed] == pytest.approx(0.5 + 0.5 / np.e)

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.realdata
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    named = os.environ.get("KEEPRATE_DATA")
-    if not named:
+    path = os.environ.get("KEEPRATE_DATA")
+    if not path:
         pytest.skip("KEEPRATE_DATA is not set: it names the folder with mnist and cifar-10")
-    if not (Path(named) / "mnist").is_dir():
-        pytest.skip(f"KEEPRATE_DATA={named} has no folder mnist")
-    return Path(named)
+    if not (Path(path) / "mnist").is_dir():
+        pytest.skip(f"KEEPRATE_DATA={path} has no folder mnist")
+    return Path(path)
 
 
 def test_mnist(folder: Path) -> None:
@@ -35,7 +35,7 @@ def test_mnist(folder: Path) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (60_000, 5_000, 5_000)
     assert data.input_shape == (1, 28, 28)
     assert data.train.inputs.dtype == torch.uint8
-    # The published mean of the training pixels, 0.1307, which a wrong decoding would miss.
+    # The published mean of the training pixels. A wrong decoding would miss it.
     assert data.train.inputs.double().mean() / 255 == pytest.approx(0.1307, abs=5e-5)
     assert data.train.true_labels is not None
     assert data.train.true_labels[:5].tolist() == [5, 0, 4, 1, 9]
@@ -51,7 +51,7 @@ def test_cifar_10n(folder: Path) -> None:
     assert data.input_shape == (3, 32, 32)
     assert data.class_names[:2] == ("airplane", "automobile")
     assert data.noise_rate == pytest.approx(0.4021, abs=5e-5)
-    assert data.validation_labels == "clean"
+    assert data.validation.label_status == "clean"
     # The first red values of the first training image, as published: channels come first.
     assert data.train.inputs[0, 0, 0, :3].tolist() == [59, 43, 50]
     means = data.train.inputs.double().mean((0, 2, 3)) / 255
@@ -60,8 +60,8 @@ def test_cifar_10n(folder: Path) -> None:
     )
 
 
-# The rates that the README of the data gives, in percent. For the aggregate the paper says 9.03;
-# the release itself holds 9.01.
+# The rates in the README of the data, in percent. The paper gives 9.03 for the aggregate. The
+# release holds 9.01.
 HUMAN_LABELS = {
     "aggre_label": 9.01,
     "random_label1": 17.23,
@@ -75,10 +75,8 @@ def test_human_labels_have_their_published_noise_rates(folder: Path, tmp_path: P
     if not (folder / "cifar-10").is_dir():
         pytest.skip(f"KEEPRATE_DATA={folder} has no folder cifar-10")
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    for split in (
-        "train",
-        "test",
-    ):  # the label columns alone: five times 60,000 images take a while
+    # Only the label columns: 60,000 images five times take a while.
+    for split in ("train", "test"):
         (source,) = (folder / "cifar-10").glob(f"{split}-*.parquet")
         kept = [name for name in pq.read_schema(source).names if name != "image"]
         table = pq.read_table(source, columns=kept)
@@ -87,15 +85,17 @@ def test_human_labels_have_their_published_noise_rates(folder: Path, tmp_path: P
     for column, percent in HUMAN_LABELS.items():
         data = prepare(tmp_path, inputs="x", label=column, true_label="label")
         assert data.noise_rate == pytest.approx(percent / 100, abs=5e-5)
-        assert data.validation_labels == "clean"
-        assert torch.bincount(data.validation.labels).tolist() == [500] * 10  # those of the test
+        assert data.validation.label_status == "clean"
+        assert (
+            torch.bincount(data.validation.labels).tolist() == [500] * 10
+        )  # half of the test split
 
 
 @pytest.mark.parametrize(("noise", "rate"), [("instance:0.4", 0.4), ("asymmetric-mnist:0.4", 0.2)])
 def test_other_noise_on_mnist(folder: Path, noise: str, rate: float) -> None:
     data = prepare(load(folder / "mnist"), noise=noise)
     assert data.train.true_labels is not None
-    # Of the training images 49.49 % are in the classes that asymmetric noise flips.
+    # Asymmetric noise flips classes that hold 49.49 % of the training images.
     assert data.noise_rate == pytest.approx(rate, abs=0.01)
     measured = empirical_transition_matrix(data.train.labels, data.train.true_labels, 10)
     if noise.startswith("asymmetric"):
@@ -121,6 +121,6 @@ def test_the_superclasses_of_cifar100(folder: Path) -> None:
     matrix = Noise.parse("asymmetric-cifar100:0.3").transition_matrix(100)
     np.testing.assert_allclose(matrix, expected)
     pq = pytest.importorskip("pyarrow.parquet")
-    for source in (folder / "cifar-100").glob("train-*.parquet"):  # numbered as in the data set?
+    for source in (folder / "cifar-100").glob("train-*.parquet"):  # the numbers of the data set
         features = json.loads(pq.read_schema(source).metadata[b"huggingface"])["info"]["features"]
         assert features["label"]["names"] == [row["fine_name"] for row in rows]

@@ -162,7 +162,10 @@ def a_keep_rate_out_of_range(plain: Plain) -> None:
     [
         (only_the_kind, "missing required field `command`"),
         (a_word_for_a_number, "Expected `int`, got `str` - at `$.data.n_train`"),
-        (a_gap_in_a_curve, "Expected `float`, got `null` - at `$.results[1].curves.test_accuracy[5]`"),
+        (
+            a_gap_in_a_curve,
+            "Expected `float`, got `null` - at `$.results[1].curves.test_accuracy[5]`",
+        ),
         (no_curves, "missing required field `curves` - at `$.results[0]`"),
         (a_state_that_is_no_word, "Expected `str`, got `int` - at `$.trials[2].state`"),
         (a_number_for_a_suspect, "got `int` - at `$.suspects[0]`"),

@@ -1,3 +1,5 @@
+"""Schedules: what they hold, how they are shown, saved and read."""
+
 from __future__ import annotations
 
 import copy
@@ -26,6 +28,47 @@ def test_schedule_is_a_read_only_copy():
     with pytest.raises(TypeError):
         schedule.parameters["a"] = 2
     assert len(schedule) == 2
+
+
+PARAMETERS = {f"u{i}": i / 13 for i in range(1, 13)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "as_repr", "as_text"),
+    [
+        (
+            Schedule([0.5], "constant"),
+            "Schedule('constant', 1 epoch, R: 0.50)",
+            "constant, 1 epoch\n▅\nR at epoch 1: 0.50",
+        ),
+        (
+            Schedule(np.linspace(1, 0.38, 40), "basis", PARAMETERS),
+            "Schedule('basis', 40 epochs, R: 1.00 -> 0.38)",
+            "basis, 40 epochs: u1 = 0.0769, u2 = 0.154, u3 = 0.231, u4 = 0.308, u5 = 0.385, …\n"
+            "█████▇▇▇▇▇▇▇▇▇▆▆▆▆▆▆▆▆▆▅▅▅▅▅▅▅▅▅▄▄▄▄▄▄▄▄\n"
+            "R at epoch 1: 1.00, 11: 0.84, 20: 0.70, 30: 0.54, 40: 0.38",
+        ),
+        (
+            Schedule([1.0] * 250 + [0.0] * 250, "a name\n" + "of many words " * 20),
+            "Schedule('a name of many words of many words of m…', 500 epochs, R: 1.00 -> 0.00)",
+            "a name of many words of many words of m…, 500 epochs\n"
+            f"{'█' * 30}{'▁' * 30}\n"
+            "R at epoch 1: 1.00, 126: 1.00, 250: 1.00, 375: 0.00, 500: 0.00",
+        ),
+    ],
+    ids=["1 epoch", "40 epochs", "500 epochs"],
+)
+def test_a_schedule_fits_on_a_screen(schedule: Schedule, as_repr: str, as_text: str) -> None:
+    assert repr(schedule) == as_repr and str(schedule) == as_text
+    assert max(map(len, [as_repr, *as_text.splitlines()])) <= 90
+
+
+@given(keep_rate=st.lists(st.floats(0, 1), min_size=1, max_size=300))
+def test_every_schedule_can_be_drawn(keep_rate):
+    title, sparkline, values = str(Schedule(keep_rate)).splitlines()
+    assert len(sparkline) == min(60, len(keep_rate)) and set(sparkline) <= set("▁▂▃▄▅▆▇█")
+    assert values.endswith(f"{len(keep_rate)}: {keep_rate[-1]:.2f}")
+    assert title.startswith("custom, ")
 
 
 def test_schedules_compare_by_content():

@@ -1,3 +1,5 @@
+"""Search spaces: every point gives a schedule, and every parameter matters."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -119,7 +121,7 @@ def test_get_space():
 
 
 @pytest.mark.parametrize("name", list(SPACES))
-def test_many_schedules_at_once_are_those_one_by_one(name: str) -> None:
+def test_many_schedules_at_once_equal_single_schedules(name: str) -> None:
     space, rng = get_space(name), np.random.default_rng(0)
     columns = {
         key: np.array([from_unit(u, distribution) for u in rng.random(7)])
@@ -128,11 +130,11 @@ def test_many_schedules_at_once_are_those_one_by_one(name: str) -> None:
     table = space.keep_rates(columns, 9)
     assert table.shape == (7, 9)
     for i, row in enumerate(table):
-        one = {key: values[i].item() for key, values in columns.items()}
-        assert np.array_equal(row, space.schedule(one, 9).keep_rate)
+        parameters = {key: values[i].item() for key, values in columns.items()}
+        assert np.array_equal(row, space.schedule(parameters, 9).keep_rate)
 
 
-def test_one_value_of_many_outside_its_range_is_refused() -> None:
+def test_many_schedules_with_a_value_outside_its_range_are_refused() -> None:
     columns = {"a": [0.2, 1.2], "b": [1.0, 1.0]}
-    with pytest.raises(InputError, match=r"a must lie in \[0.0, 1.0\]"):
+    with pytest.raises(InputError, match=r"a must lie in \[0.0, 1.0\], got 1.2; stay"):
         get_space("power-decay").keep_rates(columns, 9)

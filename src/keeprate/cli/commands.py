@@ -52,7 +52,7 @@ def train_command(schedule: ScheduleOption, options: RunOptions) -> None:
     """Train without a search: by the noise rate, or with a known schedule."""
     from keeprate.schedules import named_schedule
 
-    if schedule not in ("auto", "co-teaching"):  # these two need the data
+    if schedule not in ("auto", "co-teaching"):  # both need the noise rate of the data
         named_schedule(schedule, options.epochs, noise_rate=None)
     _check_names(options)
     from keeprate.runs import train as start
@@ -197,10 +197,10 @@ def main() -> NoReturn:
     if before is signal.default_int_handler and current_thread() is main_thread():
         signal.signal(signal.SIGINT, _stop)  # a process in the background ignores Ctrl-C: let it
     try:
-        from keeprate.cli.options import application, refuse_replaced
+        from keeprate.cli.application import make_application, refuse_replaced
 
         refuse_replaced(sys.argv[1:])
-        application(COMMANDS)(prog_name="keeprate")  # exits
+        make_application(COMMANDS)(prog_name="keeprate")  # exits
     except InputError as error:
         _end(str(error), WRONG_INPUT)
     except Stopped:

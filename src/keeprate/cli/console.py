@@ -40,9 +40,9 @@ def introduce(data: Data) -> None:
     sizes = f"{len(data.train):,} training, {_size(data, 'validation')} validation"
     if data.test is not None:
         sizes += f", {_size(data, 'test')} test"
-    rate = data.noise_rate
-    known = "unknown noise rate" if rate is None else f"{rate:.1%} of the training labels wrong"
-    say(f"{data.name}: {sizes} samples, {data.n_classes} classes, {known}")
+    say(f"{data.name}: {sizes} samples, {data.n_classes} classes")
+    if (rate := data.noise_rate) is not None:
+        say(f"{rate:.1%} of the training labels wrong")
 
 
 def _size(data: Data, name: str) -> str:

@@ -1,19 +1,15 @@
 """What can be typed: the options of each command, checked before PyTorch is imported.
 
-An option is a field of a group (`SearchOptions`, `RunOptions`) or an alias (`Out`). The commands in
-`keeprate.cli.commands` name them in their signatures. `application` makes a typer application
-of the commands.
+An option is an alias (`Out`) or a field of a group (`SearchOptions`, `RunOptions`). The commands in
+`keeprate.cli.commands` name them in their signatures.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -26,16 +22,6 @@ if TYPE_CHECKING:
 
 RESEARCH = "Research"  # the help panel of the options that --help leaves out
 DATA_FILES = (".parquet", ".csv", ".npz")
-REPLACED = {
-    "--trials": "was replaced: write --budget {}trials",
-    "--no-confirm": "was replaced: a search of fewer than 16 trials (--budget 15trials) confirms "
-    "none; for more write SearchConfig(confirm=False) in Python",
-    "--lr": "was replaced: write --learning-rate {}",
-    "--lr-schedule": "was replaced: write --learning-rate-schedule {}",
-    "--population": "was replaced: write --lockstep {}",
-}
-"""Options of earlier versions, and what to write instead."""
-USUAL_VALUE = {"--trials": "40", "--lr": "0.001", "--lr-schedule": "cosine", "--population": "auto"}
 
 
 def _everyday(name: str, words: str, **settings: Any) -> Any:
@@ -70,6 +56,7 @@ AllHelp: TypeAlias = Annotated[
         "--help-all", "Show the research options, too.", is_eager=True, callback=_show_all_help
     ),
 ]
+Version: TypeAlias = Annotated[bool, _everyday("--version", "Print the version.")]
 Source: TypeAlias = Annotated[
     str,
     typer.Argument(
@@ -133,6 +120,11 @@ class SearchOptions:
         list[str] | None,
         _research("--warm-start", "A run or file to try first; repeatable."),
     ] = None
+
+    def __post_init__(self) -> None:
+        from keeprate.searching import Budget
+
+        Budget.parse(self.budget)  # raises
 
     def config(self) -> SearchConfig:
         """The checked options of the search; PyTorch is not needed."""
@@ -332,97 +324,3 @@ def check_judged_labels(source: str) -> None:
         check_run(source)
     else:
         raise invalid("RUN", "be a run folder or an .npz file", source, "check the path")
-
-
-def refuse_replaced(arguments: Sequence[str]) -> None:
-    """Name the new spelling of an option that an earlier version had.
-
-    Raises
-    ------
-    InputError
-        If there is one among the arguments.
-
-    Examples
-    --------
-    >>> refuse_replaced(["search", "digits", "--trials", "40"])
-    Traceback (most recent call last):
-    ...
-    keeprate.errors.InputError: --trials was replaced: write --budget 40trials.
-    """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = argument.partition("=")
-        if name in REPLACED:
-            value = value or ("" if following.startswith("-") else following)
-            words = REPLACED[name].format(value or USUAL_VALUE.get(name, ""))
-            raise InputError(f"{name} {words}.")
-
-
-def application(commands: Sequence[Callable[..., None]]) -> typer.Typer:
-    """A typer application of commands, each named like its function without "_command"."""
-    app = typer.Typer(
-        name="keeprate",
-        help="Train classifiers on labels that are partly wrong, and list the labels that look "
-        "wrong.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-    app.callback(invoke_without_command=True)(_root)
-    for command in commands:
-        app.command(command.__name__.removesuffix("_command"))(flattened(command))
-    return app
-
-
-def _root(
-    version: Annotated[bool, _everyday("--version", "Print the version.")] = False,
-    help: Help = False,
-) -> None:
-    if version:
-        from keeprate import __version__
-
-        typer.echo(f"keeprate {__version__}")
-        raise typer.Exit
-
-
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer a command whose option groups are replaced by their fields.
-
-    Parameters
-    ----------
-    command : callable
-        Its annotations are names of this module: groups, or types with `typer.Option` or
-        `typer.Argument`.
-    """
-    given = inspect.signature(command, eval_str=True, globals=globals()).parameters
-    groups = {name: _fields(one.annotation) for name, one in given.items() if _is_group(one)}
-    flat = [field for name, one in given.items() for field in groups.get(name, [one])]
-
-    @wraps(command)
-    def flat_command(**values: Any) -> None:
-        arguments = {}
-        for name, parameter in given.items():
-            if name in groups:
-                group = {field.name: values[field.name] for field in groups[name]}
-                arguments[name] = parameter.annotation(**group)
-            else:
-                arguments[name] = values[name]
-        command(**arguments)
-
-    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*flat, _HELP)]
-    flat_command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    flat_command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
-    return flat_command
-
-
-_HELP = inspect.Parameter("help", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Help)
-
-
-def _is_group(parameter: inspect.Parameter) -> bool:
-    return is_dataclass(parameter.annotation)
-
-
-def _fields(group: Any) -> list[inspect.Parameter]:
-    """The parameters of a group's constructor, with their types."""
-    types = get_type_hints(group, include_extras=True)
-    parameters = inspect.signature(group).parameters
-    return [one.replace(annotation=types[name]) for name, one in parameters.items()]

@@ -34,7 +34,8 @@ from keeprate.report.style import (
 from keeprate.text import cut
 
 MOST_TRIALS_SHOWN = 200
-_NO_RESULTS = "No final training has finished yet."
+NO_RESULTS = "No final training has finished yet."
+NO_SCHEDULES = "No schedule has been tried yet."
 _MOST_NAMED, _MOST_NUMBERED = 30, 12  # classes of a transition matrix
 
 
@@ -83,7 +84,7 @@ def draw_keep_rate(record: RunRecord) -> Figure:
     """Draw the schedules of the trials and of the final trainings."""
     figure, (axes,) = new_figure()
     if not record.trials and not record.results:
-        write_in_place_of_curves(axes, "No schedule has been tried yet.")
+        write_in_place_of_curves(axes, NO_SCHEDULES)
         return figure
     if record.trials:
         _draw_trials(figure, axes, record.trials, record.data.criterion)
@@ -179,7 +180,7 @@ def draw_curves(record: RunRecord) -> Figure:
     """Draw test and validation accuracy; without a test split validation accuracy and loss."""
     if not record.results:
         figure, (axes,) = new_figure()
-        write_in_place_of_curves(axes, _NO_RESULTS)
+        write_in_place_of_curves(axes, NO_RESULTS)
         return figure
     panels = (_TEST, _VALIDATION) if has_test_accuracy(record) else (_VALIDATION, _LOSS)
     figure, both_axes = new_figure(len(panels))
@@ -195,7 +196,7 @@ def draw_label_precision(record: RunRecord) -> Figure:
     """Draw the share of kept samples whose label is right."""
     figure, (axes,) = new_figure()
     if not has_label_precision(record):
-        words = "The true labels are not known." if record.results else _NO_RESULTS
+        words = "The true labels are not known." if record.results else NO_RESULTS
         write_in_place_of_curves(axes, words)
         return figure
     _draw_panel(axes, record, _PRECISION)

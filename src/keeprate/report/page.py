@@ -16,10 +16,10 @@ from keeprate.files import write_atomically
 from keeprate.records import RunRecord, load_record
 from keeprate.report import words
 from keeprate.report.facts import has_label_precision
-from keeprate.report.figures import PICTURES, draw_all
+from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all
 from keeprate.report.gallery import fix_list, gallery
 from keeprate.report.style import inline_svg, styled
-from keeprate.report.tables import comparison, results_table
+from keeprate.report.tables import comparison, framed, results_table
 
 
 def write_plots(record: RunRecord, folder: Path) -> list[Path]:
@@ -110,8 +110,6 @@ def _section(
     texts = {
         "data": words.data_in_words(record),
         "finding": words.finding(record),
-        "trials": words.trials_in_words(record),
-        "curves_caption": words.curves_in_words(record),
         "noise": words.noise_in_words(record),
         "issues": words.issues_in_words(record),
         "cost": words.cost_in_words(record),
@@ -121,8 +119,8 @@ def _section(
         {name: escape(text) for name, text in texts.items()},
         heading=heading,
         results=results_table(record),
-        keep_rate=drawings["keep_rate"],
-        curves=drawings["curves"],
+        keep_rate=_keep_rate(record, drawings["keep_rate"]),
+        curves=_curves(record, drawings["curves"]),
         label_precision=_label_precision(record, drawings["label_precision"]),
         transition=_transition(record, drawings.get("transition", "")),
         gallery=gallery(record.suspects, record.data.class_names, prefix) + fix_list(folder),
@@ -135,21 +133,30 @@ def _details(record: RunRecord) -> str:
     return json.dumps(details, indent=2, ensure_ascii=False, default=str)
 
 
+def _keep_rate(record: RunRecord, drawing: str) -> str:
+    """The picture of the schedules, or why there is none."""
+    if not record.trials and not record.results:
+        return f"<p>{escape(NO_SCHEDULES)}</p>"
+    return framed(drawing, words.schedules_in_words(record))
+
+
+def _curves(record: RunRecord, drawing: str) -> str:
+    """The picture of the learning curves, or why there is none."""
+    if not record.results:
+        return f"<p>{escape(NO_RESULTS)}</p>"
+    return framed(drawing, words.curves_in_words(record))
+
+
 def _label_precision(record: RunRecord, drawing: str) -> str:
     """The part on label precision; empty where the true labels are not known."""
     if not has_label_precision(record):
         return ""
-    return f"<h2>Label precision</h2>{_figure(drawing, words.PRECISION)}"
+    return f"<h2>Label precision</h2>{framed(drawing, words.PRECISION)}"
 
 
 def _transition(record: RunRecord, drawing: str) -> str:
     """The picture of the transition matrix; empty where none was estimated."""
-    return _figure(drawing, words.transition_errors_in_words(record)) if drawing else ""
-
-
-def _figure(drawing: str, caption: str) -> str:
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{drawing}{below}</figure>"
+    return framed(drawing, words.transition_errors_in_words(record)) if drawing else ""
 
 
 def _repeat(record: RunRecord) -> str:

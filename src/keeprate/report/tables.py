@@ -7,18 +7,16 @@ from html import escape
 
 from keeprate.records import Result, RunRecord
 from keeprate.report.facts import has_label_precision, has_test_accuracy, last_accuracy
-from keeprate.report.figures import in_percent
+from keeprate.report.figures import NO_RESULTS, in_percent
 from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
 from keeprate.report.words import full_trainings, results_in_words, source_in_words
 from keeprate.text import UNKNOWN, duration, percent
-
-_NO_RESULTS = "<p>No final training has finished yet.</p>"
 
 
 def results_table(record: RunRecord) -> str:
     """The results as an HTML table, the run's own first and marked."""
     if not record.results:
-        return _NO_RESULTS
+        return f"<p>{escape(NO_RESULTS)}</p>"
     columns = _columns(record)
     rows = []
     for place, result in enumerate(record.results):
@@ -66,13 +64,14 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     )
     rows = []
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
-        link = f'<a href="#run-{place}">{escape(name)}</a>'
+        # A long path may go on in the next line after each slash.
+        link = f'<a href="#run-{place}">{escape(name).replace("/", "/<wbr>")}</a>'
         rows.append(_row(_comparison_cells(record), first_cell=link))
     return (
         f"<h1>{len(records)} runs side by side</h1>"
         + _table(heads, rows, "Costs are in full trainings.", kind="runs")
-        + f"<h2>Schedules and curves</h2><figure>{_comparison_drawing(records, names)}"
-        "<figcaption>Each run is drawn with its own training.</figcaption></figure>"
+        + "<h2>Schedules and curves</h2>"
+        + framed(_comparison_drawing(records, names), "Each run is drawn with its own training.")
     )
 
 
@@ -92,7 +91,7 @@ def _accuracy_in_words(result: Result) -> str:
 
 
 def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> str:
-    figure, panels = new_figure(2)
+    drawing, panels = new_figure(2)
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
         if not record.results:
             continue
@@ -102,17 +101,32 @@ def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> s
         plot_curve(panels[1], in_percent(accuracy), colour, name)
     panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
     panels[1].set(title="Accuracy, %", xlabel="epoch")
-    return inline_svg(finish_figure(figure, panels), "comparison", "schedules and accuracies")
+    return inline_svg(finish_figure(drawing, panels), "comparison", "schedules and accuracies")
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], caption: str, *, kind: str = "") -> str:
-    """A table that scrolls by itself where the screen is narrow; `rows` are HTML."""
+    """A table; `rows` are HTML."""
     head = "".join(f"<th scope=col>{escape(words)}</th>" for words in heads)
-    return (
-        f"<div class=scroll><table{f' class={kind}' if kind else ''}>"
-        + (f"<caption>{escape(caption)}</caption>" if caption else "")
-        + f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    table = (
+        f"<table{f' class={kind}' if kind else ''}><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+    return framed(table, caption, kind="table")
+
+
+def framed(content: str, caption: str, *, kind: str = "picture") -> str:
+    """A framed table or picture, which scrolls by itself where the screen is narrow.
+
+    Parameters
+    ----------
+    content : str
+        HTML.
+    caption : str
+        Text; none if empty.
+    kind : {"picture", "table"}
+    """
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure class={kind}><div class=scroll>{content}</div>{below}</figure>"
 
 
 def _row(cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False) -> str:

@@ -19,7 +19,7 @@ from keeprate.text import duration, percent
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
 PRECISION = (
     "Label precision is the share of the kept samples whose given label is right. The true labels "
-    "are used to measure, never to train or to choose."
+    "of the training samples are used to measure, never to train or to choose."
 )
 _MOST_RIVALS = 2  # in the finding
 _ORDINALS = ("best", "second best", "third best")
@@ -112,8 +112,8 @@ def _unclear_difference(own: Result, rivals: Sequence[Result], n_test: int) -> s
     if not alike:
         return ""
     return (
-        f"There is no clear difference from {_join(alike, 'or')}: with {n_test:,} test samples, "
-        "accuracies so close lie within two standard errors."
+        f"There is no clear difference from {_join(alike, 'or')}: with {n_test:,} test samples "
+        "the accuracies differ by less than two standard errors."
     )
 
 
@@ -137,16 +137,17 @@ def _join(parts: Sequence[str], last_word: str = "and") -> str:
 # Captions
 
 
-def trials_in_words(record: RunRecord) -> str:
-    """How many trials there are of each state; empty without trials."""
+def schedules_in_words(record: RunRecord) -> str:
+    """What R(t) is, and how many trials there are of each state."""
+    words = "R(t) is the share of each mini-batch that is kept at epoch t."
     if not record.trials:
-        return ""
+        return words
     states = [_STATES.get(trial.state, trial.state) for trial in record.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     drawn = f" (a sample of {MOST_TRIALS_SHOWN})" if len(states) > MOST_TRIALS_SHOWN else ""
     n_again = sum(trial.confirms is not None for trial in record.trials)
     again = f" {n_again} trials trained the best schedules again." if n_again else ""
-    return f"Thin lines{drawn} are the schedules of the trials: {counts}.{again}"
+    return f"{words} Thin lines{drawn} are the schedules of the trials: {counts}.{again}"
 
 
 def curves_in_words(record: RunRecord) -> str:

@@ -1,8 +1,7 @@
-"""Shapes of R(t), as tables of keep rates: the basis functions and what is made of them.
+"""Formulas of R(t), as tables of keep rates: the basis functions and the schedules made of them.
 
-The basis functions are those of Fig. 2 of the paper. Inside them epochs are counted from 0, so
-that every decreasing one starts at 1 and every increasing one at 0; users count epochs from 1.
-NumPy only.
+The basis functions are those of Fig. 2 of the paper. They count epochs from 0: every decreasing
+function starts at 1 and every increasing function at 0. Users count epochs from 1. NumPy only.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
 MIN_KEEP_RATE = 0.01
-"""Searched schedules never keep less: an empty selection has no mean loss (the paper's clip is
-to [0, 1]; its authors' release keeps at least 1 %)."""
+"""The least keep rate of a searched schedule, because an empty selection has no mean loss. (The
+paper clips to [0, 1]. The release of its authors keeps at least 1 %.)"""
 
 N_BASIS_PARAMETERS = 12
 
@@ -31,7 +30,7 @@ def power_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
     t : array_like
         Epochs counted from 0.
     a, b : array_like
-        Shape and speed, not negative; they broadcast against `t`.
+        Shape and speed, not negative. They broadcast against `t`.
 
     Returns
     -------
@@ -50,8 +49,8 @@ def power_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
 def exponential_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
     """Exponential decay, exp-d of Fig. 2: ``exp(-b t^a)``, and 1 at ``t = 0``.
 
-    For ``a = 0`` the formula would give ``exp(-b)`` at every epoch, because ``0^0 = 1``; it is
-    made to start at 1 like the others. Parameters and result as in `power_decay`.
+    For ``a = 0`` the formula would give ``exp(-b)`` at every epoch, because ``0^0 = 1``. Here it
+    starts at 1, like the other decays. Parameters and result as in `power_decay`.
 
     Examples
     --------
@@ -65,9 +64,9 @@ def exponential_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> A
 def logarithmic_decay(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
     """Logarithmic decay, log-d of Fig. 2: ``log(1 + b) / log(1 + b + a t)``.
 
-    Where the formula is 0/0 it is 1: at ``t = 0`` for every `b`, and everywhere for ``a = 0``.
-    With ``b = 0`` and ``a > 0`` it is therefore 1 at ``t = 0`` and 0 afterwards. Parameters and
-    result as in `power_decay`.
+    Where the formula is 0/0 the value is 1: at ``t = 0`` for ``b = 0``, and everywhere for
+    ``a = b = 0``. For ``b = 0`` and ``a > 0`` the value is 1 at ``t = 0`` and 0 afterwards.
+    Parameters and result as in `power_decay`.
 
     Examples
     --------
@@ -89,15 +88,15 @@ def power_growth(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, n_epochs:
     t : array_like
         Epochs counted from 0.
     a, b : array_like
-        Shape and height, not negative; they broadcast against `t`.
+        Shape and height, not negative. They broadcast against `t`.
     n_epochs : int
         T, the number of epochs.
 
     Returns
     -------
     ndarray of float64
-        Values in [0, b] for ``t <= T``, not decreasing in `t`. 0 at ``t = 0`` even for
-        ``a = 0``, so that R(1) = 1 whatever the parameters.
+        Values in [0, b] for ``t <= T``, not decreasing in `t`. The value is 0 at ``t = 0`` even
+        for ``a = 0``: R(1) = 1 for all parameters.
 
     Examples
     --------
@@ -125,9 +124,9 @@ def logarithmic_growth(
 
 
 def basis_schedule(u: npt.ArrayLike, n_epochs: int) -> Array:
-    """R(t) of Eq. (1) from twelve numbers in [0, 1].
+    """Compute R(t) of Eq. (1) from twelve numbers in [0, 1].
 
-    A convex mix of the three decreasing functions plus the two increasing ones, clipped to
+    A convex mix of the three decreasing functions, plus the two increasing functions, clipped to
     [`MIN_KEEP_RATE`, 1]:
 
     ======== ==================== ========= ========
@@ -165,10 +164,11 @@ def basis_schedule(u: npt.ArrayLike, n_epochs: int) -> Array:
     """
     u = np.asarray(u, dtype=np.float64)
     if u.ndim == 0 or u.shape[-1] != N_BASIS_PARAMETERS:
-        raise invalid("u", "have 12 numbers in its last dimension", u.shape, "give u1 to u12")
+        received = Words(f"shape {u.shape}")
+        raise invalid("u", "have 12 numbers in its last dimension", received, "give u1 to u12")
     if not ((u >= 0) & (u <= 1)).all():
-        worst = u[~((u >= 0) & (u <= 1))][0]
-        raise invalid("u", "lie in [0, 1]", float(worst), "clip it")
+        outside = u[~((u >= 0) & (u <= 1))]
+        raise invalid("u", "lie in [0, 1]", float(outside[0]), "clip it")
     t = np.arange(check_epochs(n_epochs), dtype=np.float64)
     u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12 = np.moveaxis(u[..., None], -2, 0)
     rate = (
@@ -183,7 +183,7 @@ def basis_schedule(u: npt.ArrayLike, n_epochs: int) -> Array:
 
 
 def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
-    """Falls fast at first, then ever more slowly: ``(1 + 20 t / (T - 1))^-a``, t from 0.
+    """Fall fast at first, then more and more slowly: ``(1 + 20 t / (T - 1))^-a``, t from 0.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
     Raises
     ------
     InputError
-        If a level leaves its range.
+        If a level is out of its range.
 
     Examples
     --------
@@ -211,16 +211,16 @@ def plain_decay(n_epochs: int, level: npt.ArrayLike) -> Array:
 
 
 def exponential_drop(n_epochs: int, level: npt.ArrayLike, speed: float) -> Array:
-    """Falls to a level and stays: ``level + (1 - level) exp(-speed t / (T - 1))``, t from 0.
+    """Fall to a level and stay there: ``level + (1 - level) exp(-speed t / (T - 1))``, t from 0.
 
     Parameters
     ----------
     n_epochs : int
         T.
     level : array_like [...]
-        The keep rate that it comes near, in (0, 1].
+        The keep rate that R(t) approaches, in (0, 1].
     speed : float
-        Positive and finite: after (T - 1) / speed epochs 1/e of the way is left.
+        Positive and finite. After (T - 1) / speed epochs, 1/e of the way is left.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def exponential_drop(n_epochs: int, level: npt.ArrayLike, speed: float) -> Array
     Raises
     ------
     InputError
-        If a level or the speed leaves its range.
+        If a level or the speed is out of its range.
 
     Examples
     --------
@@ -243,28 +243,29 @@ def exponential_drop(n_epochs: int, level: npt.ArrayLike, speed: float) -> Array
 
 
 def _level_and_share(n_epochs: int, level: npt.ArrayLike) -> tuple[Array, Array]:
-    """The levels [..., 1], checked, and t / (T - 1) of each epoch [T]."""
+    """Return the checked levels [..., 1], and t / (T - 1) for each epoch [T]."""
     level = np.asarray(level, dtype=np.float64)[..., None]
-    if not ((level > 0) & (level <= 1)).all():
-        raise invalid("level", "lie in (0, 1]", level.squeeze().tolist(), "give a keep rate")
+    outside = level[~((level > 0) & (level <= 1))]
+    if outside.size:
+        raise invalid("level", "lie in (0, 1]", float(outside[0]), "give a keep rate")
     return level, np.arange(check_epochs(n_epochs)) / max(1, n_epochs - 1)
 
 
 def co_teaching_schedule(
     n_epochs: int, *, tau: npt.ArrayLike, t_k: npt.ArrayLike = 10, c: npt.ArrayLike = 1.0
 ) -> Array:
-    """Co-teaching's own schedule, Eq. (3): ``1 - tau min((t / t_k)^c, 1)``, t from 0.
+    """Compute Co-teaching's schedule, Eq. (3): ``1 - tau min((t / t_k)^c, 1)``, t from 0.
 
     Parameters
     ----------
     n_epochs : int
         T.
     tau : array_like [...]
-        Share dropped in the end, in [0, 1]; usually the noise rate.
+        The share that is dropped in the end, in [0, 1]. Usually the noise rate.
     t_k : array_like [...]
-        Epochs until then, positive.
+        The number of epochs until then, positive.
     c : array_like [...]
-        Shape of the way there, positive.
+        The shape of the way down, positive.
 
     Returns
     -------
@@ -274,7 +275,7 @@ def co_teaching_schedule(
     Raises
     ------
     InputError
-        If a parameter leaves its range.
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -282,18 +283,21 @@ def co_teaching_schedule(
     array([1. , 0.9, 0.8, 0.8])
     """
     tau, t_k, c = (np.asarray(v, dtype=np.float64)[..., None] for v in (tau, t_k, c))
-    if not ((tau >= 0) & (tau <= 1)).all():
-        raise invalid("tau", "lie in [0, 1]", tau.squeeze().tolist(), "use the noise rate")
+    outside = tau[~((tau >= 0) & (tau <= 1))]
+    if outside.size:
+        raise invalid("tau", "lie in [0, 1]", float(outside[0]), "use the noise rate")
     for name, value in (("t_k", t_k), ("c", c)):
-        if not ((value > 0) & np.isfinite(value)).all():
-            raise invalid(name, "be positive", value.squeeze().tolist(), "use 10 epochs and c = 1")
+        outside = value[~((value > 0) & np.isfinite(value))]
+        if outside.size:
+            remedy = "use 10 epochs and c = 1"
+            raise invalid(name, "be positive and finite", float(outside[0]), remedy)
     t = np.arange(check_epochs(n_epochs), dtype=np.float64)
-    rate = 1 - tau * np.minimum(t / t_k, 1) ** c  # min first: the same, without overflow
+    rate = 1 - tau * np.minimum(t / t_k, 1) ** c  # min before the power: no overflow
     return _clipped(rate)
 
 
 def single_power_decay(n_epochs: int, *, a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
-    """One power decay alone, the ablation of App. B.2, clipped to [`MIN_KEEP_RATE`, 1].
+    """Compute a single power decay, the ablation of App. B.2, clipped to [`MIN_KEEP_RATE`, 1].
 
     Parameters
     ----------
@@ -317,7 +321,7 @@ def single_power_decay(n_epochs: int, *, a: npt.ArrayLike, b: npt.ArrayLike) -> 
 
 
 def constant_schedule(n_epochs: int, value: float = 1.0) -> Array:
-    """Return the same keep rate in every epoch; 1 trains on every sample.
+    """Return the same keep rate for every epoch. 1 keeps every sample.
 
     Examples
     --------
@@ -347,7 +351,7 @@ def _clipped(rate: Array) -> Array:
 def _checked(t: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array, Array]:
     arrays = [np.asarray(value, dtype=np.float64) for value in (t, a, b)]
     for name, value in zip("tab", arrays, strict=True):
-        wrong = value[~((value >= 0) & np.isfinite(value))]
-        if wrong.size:
-            raise invalid(name, "be finite and not negative", float(wrong[0]), "use 0 or more")
+        outside = value[~((value >= 0) & np.isfinite(value))]
+        if outside.size:
+            raise invalid(name, "be finite and not negative", float(outside[0]), "use 0 or more")
     return arrays[0], arrays[1], arrays[2]

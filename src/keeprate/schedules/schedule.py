@@ -1,4 +1,4 @@
-"""Keep-rate schedules R(t): the share of each mini-batch that sample selection keeps, per epoch."""
+"""Keep-rate schedules R(t): the share of each mini-batch that is kept, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keeprate.errors import InputError, invalid
+from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_atomically, write_json
 from keeprate.schedules.formulas import Array, check_epochs
+from keeprate.text import cut, shortened
 
 _KIND = "keeprate schedule"
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_WIDTH = 60  # of a sparkline, in characters
+_LINE = 80  # most characters of the first line of a schedule's text
+_N_SHOWN = 5  # keep rates in a schedule's text
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Schedule:
-    """A keep rate for each epoch, with the parameters it was made from.
+    """A keep rate for each epoch, and the parameters that give these keep rates.
 
     Parameters
     ----------
     keep_rate : array_like [T]
-        In [0, 1]; copied, then read-only. The first epoch need not be 1.
+        In [0, 1]. Copied and then read-only. The first keep rate need not be 1.
     name : str
-        What made it.
+        The name of the formula, the space or the file.
     parameters : mapping of str to float
-        Its parameters; empty for schedules given as numbers.
+        The parameters of the formula. Empty for a schedule of given numbers.
 
     Raises
     ------
@@ -41,8 +46,13 @@ class Schedule:
 
     Examples
     --------
-    >>> len(Schedule([1.0, 0.9, 0.8]))
-    3
+    >>> schedule = Schedule([1.0, 0.9, 0.8])
+    >>> len(schedule), schedule
+    (3, Schedule('custom', 3 epochs, R: 1.00 -> 0.80))
+    >>> print(schedule)
+    custom, 3 epochs
+    █▇▇
+    R at epoch 1: 1.00, 2: 0.90, 3: 0.80
     >>> Schedule([1.0, 1.2])
     Traceback (most recent call last):
     ...
@@ -58,28 +68,19 @@ class Schedule:
         try:
             rate = np.array(self.keep_rate, dtype=np.float64)
         except (TypeError, ValueError):
-            raise invalid(
-                "keep_rate",
-                "be a row of numbers",
-                type(self.keep_rate).__name__,
-                "give one number per epoch",
-            ) from None
+            received = Words(type(self.keep_rate).__name__)
+            remedy = "give one number per epoch"
+            raise invalid("keep_rate", "be a row of numbers", received, remedy) from None
         if rate.ndim != 1 or not rate.size:
-            raise invalid(
-                "keep_rate",
-                "be one row with a number per epoch",
-                f"an array of shape {rate.shape}",
-                "give a list of T numbers",
-            )
-        outside = np.flatnonzero(~((rate >= 0) & (rate <= 1)))  # NaN is outside, too
+            received = Words(f"an array of shape {rate.shape}")
+            requirement = "be one row with a number per epoch"
+            raise invalid("keep_rate", requirement, received, "give a list of T numbers")
+        outside = np.flatnonzero(~((rate >= 0) & (rate <= 1)))  # NaN too
         if outside.size:
             epoch = int(outside[0])
-            raise invalid(
-                "keep_rate",
-                "lie in [0, 1]",
-                f"{rate[epoch]} at epoch {epoch + 1}",
-                "clip the schedule or use a bounded space",
-            )
+            received = Words(f"{rate[epoch]} at epoch {epoch + 1}")
+            remedy = "clip the schedule or use a bounded space"
+            raise invalid("keep_rate", "lie in [0, 1]", received, remedy)
         rate.flags.writeable = False
         parameters = {str(key): float(value) for key, value in self.parameters.items()}
         object.__setattr__(self, "keep_rate", rate)
@@ -87,6 +88,29 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.keep_rate)
+
+    def __repr__(self) -> str:
+        first, last = self.keep_rate[[0, -1]]
+        rates = f"{first:.2f}" + (f" -> {last:.2f}" if len(self) > 1 else "")
+        return f"Schedule({shortened(self.name, 40)!r}, {self._length()}, R: {rates})"
+
+    def __str__(self) -> str:
+        """Return name and parameters, a sparkline (full height is 1), and some keep rates."""
+        values = ", ".join(f"{name} = {value:.3g}" for name, value in self.parameters.items())
+        title = f"{shortened(self.name, 40)}, {self._length()}" + (f": {values}" if values else "")
+        epochs = np.unique(np.linspace(1, len(self), _N_SHOWN).round().astype(int))
+        shown = ", ".join(f"{epoch}: {self.keep_rate[epoch - 1]:.2f}" for epoch in epochs)
+        return f"{cut(title, _LINE)}\n{self._sparkline()}\nR at epoch {shown}"
+
+    def _length(self) -> str:
+        return "1 epoch" if len(self) == 1 else f"{len(self)} epochs"
+
+    def _sparkline(self) -> str:
+        """Return one block for each epoch, or for the mean of neighbouring epochs."""
+        edges = np.linspace(0, len(self), min(_WIDTH, len(self)) + 1).round().astype(int)
+        pieces = np.split(self.keep_rate, edges[1:-1])
+        heights = [round(float(piece.mean()) * (len(_BLOCKS) - 1)) for piece in pieces]
+        return "".join(_BLOCKS[height] for height in heights)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
@@ -98,14 +122,14 @@ class Schedule:
         )
 
     def __hash__(self) -> int:
-        # + 0.0: equal schedules hash alike, and -0.0 equals 0.0
+        # Adding 0.0 turns -0.0 into 0.0: equal schedules must have equal hashes.
         return hash((self.name, (self.keep_rate + 0.0).tobytes()))
 
-    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be copied between processes
+    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be pickled
         return Schedule, (self.keep_rate, self.name, dict(self.parameters))
 
     def stretched(self, n_epochs: int) -> Schedule:
-        """The same course over another number of epochs, from the same R(1) to the same R(T).
+        """Stretch the schedule to another number of epochs. R(1) and R(T) stay.
 
         >>> Schedule([1.0, 0.8, 0.6, 0.6, 0.6]).stretched(3).keep_rate
         array([1. , 0.6, 0.6])
@@ -117,15 +141,15 @@ class Schedule:
         return Schedule(rates, self.name, self.parameters)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the schedule, in a format chosen by the suffix of `path`.
+        """Write the schedule. The suffix of `path` decides the format.
 
-        ``.json`` holds everything; ``.csv`` holds the columns ``epoch`` (from 1) and
-        ``keep_rate``, but neither name nor parameters. Both keep every bit of the numbers.
+        ``.json`` holds everything. ``.csv`` holds the columns ``epoch`` (from 1) and
+        ``keep_rate``, but no name and no parameters. Both formats keep every bit of the numbers.
 
         Raises
         ------
         InputError
-            For another suffix, or if the file cannot be written.
+            If the suffix is another one, or the file cannot be written.
         """
         if _suffix(path) == ".csv":
             rows = [f"{epoch},{rate!r}" for epoch, rate in enumerate(self.keep_rate.tolist(), 1)]
@@ -143,12 +167,12 @@ class Schedule:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Schedule:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
         InputError
-            If the file is missing, damaged, has another suffix, or holds no valid schedule.
+            If the file is missing or damaged, has another suffix, or holds no valid schedule.
         """
         if _suffix(path) == ".csv":
             return _read_csv(path)
@@ -166,30 +190,30 @@ class Schedule:
                 f"{path} must hold a list of numbers named keep_rate; it is damaged or "
                 "not a keeprate schedule: save the schedule again."
             )
-        return _named(path, lambda: cls(np.array(rate), name, parameters))
+        return _from_file(path, lambda: cls(np.array(rate), name, parameters))
 
 
 def as_schedule(
     value: Schedule | npt.ArrayLike | Callable[[int], float], n_epochs: int
 ) -> Schedule:
-    """Make a `Schedule` of `n_epochs` epochs from what a user may give.
+    """Make a `Schedule` of `n_epochs` epochs from a schedule, numbers or a function.
 
     Parameters
     ----------
     value : Schedule, array_like [T] or callable
-        A callable is asked for every epoch, counted from 1 to T, and returns its keep rate.
+        A callable takes an epoch, counted from 1 to T, and returns its keep rate.
     n_epochs : int
         T.
 
     Returns
     -------
     Schedule
-        Any keep rate in [0, 1] is allowed; the first epoch need not be 1.
+        Any keep rate in [0, 1] is allowed. The first keep rate need not be 1.
 
     Raises
     ------
     InputError
-        If the length is not `n_epochs` or a keep rate leaves [0, 1].
+        If the length is not `n_epochs`, or a keep rate is outside [0, 1].
 
     Examples
     --------
@@ -209,12 +233,10 @@ def as_schedule(
     else:
         schedule = Schedule(np.asarray(value))
     if len(schedule) != n_epochs:
-        raise invalid(
-            "keep_rate",
-            f"have one number for each of the {n_epochs} epochs",
-            f"{len(schedule)} numbers",
-            f"make the schedule for {n_epochs} epochs or train for {len(schedule)}",
-        )
+        requirement = f"have one number for each of the {n_epochs} epochs"
+        received = Words(f"{len(schedule)} numbers")
+        remedy = f"make the schedule for {n_epochs} epochs or train for {len(schedule)}"
+        raise invalid("keep_rate", requirement, received, remedy)
     return schedule
 
 
@@ -227,7 +249,7 @@ def _suffix(path: str | os.PathLike[str]) -> str:
 
 def _read_csv(path: str | os.PathLike[str]) -> Schedule:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+        text = Path(path).read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
         raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
     except ValueError as error:
@@ -251,11 +273,11 @@ def _read_csv(path: str | os.PathLike[str]) -> Schedule:
                 f"{path} must have the line {expected},<keep rate> for epoch {expected}, got "
                 f"{','.join(row)!r}; list the epochs from 1 on, one a line."
             )
-    return _named(path, lambda: Schedule(np.array(rates)))
+    return _from_file(path, lambda: Schedule(np.array(rates)))
 
 
-def _named(path: str | os.PathLike[str], build: Callable[[], Schedule]) -> Schedule:
-    """Put the file's name before what is wrong with the schedule in it."""
+def _from_file(path: str | os.PathLike[str], build: Callable[[], Schedule]) -> Schedule:
+    """Build a schedule; an error starts with the name of the file."""
     try:
         return build()
     except InputError as error:

@@ -1,8 +1,8 @@
-"""Search spaces: parameters, as Optuna distributions, and the schedules they stand for.
+"""Search spaces: parameters as Optuna distributions, and the schedules that the parameters give.
 
 Sec. 4.1.1 of the paper compares ``basis`` (Eq. (1)), ``co-teaching`` (Eq. (3)) and ``full`` (a free
-keep rate for every epoch); App. B.2 adds ``power-decay``. Every schedule of every space starts at
-R(1) = 1, as Sec. 3.2 asks, and never falls below `keeprate.schedules.MIN_KEEP_RATE`.
+keep rate for every epoch). App. B.2 adds ``power-decay``. Every schedule of every space starts at
+R(1) = 1 (Sec. 3.2) and never falls below `keeprate.schedules.MIN_KEEP_RATE`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from keeprate.errors import invalid
+from keeprate.errors import Words, invalid
 from keeprate.schedules.formulas import (
     MIN_KEEP_RATE,
     N_BASIS_PARAMETERS,
@@ -30,16 +30,19 @@ from keeprate.schedules.schedule import Schedule
 
 @dataclass(frozen=True)
 class Space:
-    """A family of schedules with named parameters.
+    """A set of schedules, described by named parameters.
 
     Parameters
     ----------
-    name, summary : str
-        For users; the name is the key in `SPACES`.
+    name : str
+        The key in `SPACES`.
+    summary : str
+        One line for users.
     describe : callable
-        T -> the Optuna distribution of every parameter.
+        Maps T to the Optuna distribution of every parameter.
     build : callable
-        (parameters in the order of `describe`, each a number or [...], T) -> keep rates [..., T].
+        Maps (parameters in the order of `describe`, each a number or [...], T) to keep rates
+        [..., T].
 
     Examples
     --------
@@ -56,27 +59,27 @@ class Space:
     build: Callable[[Mapping[str, Any], int], Array] = field(repr=False)
 
     def distributions(self, n_epochs: int) -> dict[str, BaseDistribution]:
-        """Return the distribution of each parameter, for `Study.ask` or `Trial.suggest_...`."""
+        """Return the distribution of each parameter, as `Study.ask` takes them."""
         return self.describe(check_epochs(n_epochs))
 
     def schedule(self, parameters: Mapping[str, float], n_epochs: int) -> Schedule:
-        """Return the schedule of T = `n_epochs` epochs that the parameters stand for.
+        """Return the schedule of T = `n_epochs` epochs that the parameters describe.
 
         Parameters
         ----------
         parameters : mapping of str to float
-            A value for every name in ``distributions(n_epochs)``. Other names are ignored, so
-            that the parameters of a trial that searches more than the schedule can be given.
+            A value for every name in ``distributions(n_epochs)``. Other names are ignored,
+            because a trial may search more than the schedule.
         n_epochs : int
             T.
 
         Raises
         ------
         InputError
-            If a parameter is missing or outside its range.
+            If a parameter is missing or out of its range.
         """
-        own = self._own(parameters, n_epochs)
-        return Schedule(self.build(own, n_epochs), self.name, own)
+        checked = self._checked(parameters, n_epochs)
+        return Schedule(self.build(checked, n_epochs), self.name, checked)
 
     def keep_rates(self, parameters: Mapping[str, npt.ArrayLike], n_epochs: int) -> Array:
         """Return the keep rates of many schedules at once.
@@ -84,7 +87,7 @@ class Space:
         Parameters
         ----------
         parameters : mapping of str to array_like [n]
-            As `schedule` takes them, n values of each.
+            n values of each parameter that `schedule` takes.
         n_epochs : int
             T.
 
@@ -95,35 +98,36 @@ class Space:
         Raises
         ------
         InputError
-            If a parameter is missing or a value outside its range.
+            If a parameter is missing or a value is out of its range.
         """
-        return self.build(self._own(parameters, n_epochs), n_epochs)
+        return self.build(self._checked(parameters, n_epochs), n_epochs)
 
-    def _own(self, parameters: Mapping[str, Any], n_epochs: int) -> dict[str, Any]:
-        own = {}
+    def _checked(self, parameters: Mapping[str, Any], n_epochs: int) -> dict[str, Any]:
+        checked = {}
         for name, distribution in self.distributions(n_epochs).items():
             if name not in parameters:
-                raise invalid(
-                    "parameters",
-                    f"hold {name} for the space {self.name} with {n_epochs} epochs",
-                    f"only {', '.join(sorted(parameters)) or 'none at all'}",
-                    "use the space and the number of epochs of the search they come from",
-                )
+                requirement = f"hold {name} for the space {self.name} with {n_epochs} epochs"
+                received = Words(f"only {', '.join(sorted(parameters)) or 'none at all'}")
+                remedy = "use the space and the number of epochs of the search they come from"
+                raise invalid("parameters", requirement, received, remedy)
             value = parameters[name]
-            if not _contains(distribution, value):
-                raise invalid(name, f"lie in {_range(distribution)}", value, "stay in the range")
-            own[name] = value
-        return own
+            outside = _first_outside(distribution, value)
+            if outside is not None:
+                raise invalid(name, f"lie in {_range(distribution)}", outside, "stay in the range")
+            checked[name] = value
+        return checked
 
 
-def _contains(distribution: BaseDistribution, value: npt.ArrayLike) -> bool:
+def _first_outside(distribution: BaseDistribution, value: npt.ArrayLike) -> Any:
+    """Return the first value that is out of the range; None if there is none."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):
-        return True  # pragma: no cover - the spaces below have no other
+        return None  # pragma: no cover - the spaces below have no other
     values = np.asarray(value, dtype=np.float64)
     inside = (distribution.low <= values) & (values <= distribution.high)
     if isinstance(distribution, IntDistribution):
         inside &= values == np.round(values)
-    return bool(inside.all())
+    outside = np.asarray(value)[~inside]
+    return outside[0].item() if outside.size else None
 
 
 def _range(distribution: BaseDistribution) -> str:
@@ -140,7 +144,9 @@ def _stacked(parameters: Mapping[str, Any]) -> Array:
 
 
 def _build_full(parameters: Mapping[str, Any], n_epochs: int) -> Array:
-    later = _stacked(parameters) if parameters else np.ones(0)  # one epoch has none
+    later = (
+        _stacked(parameters) if parameters else np.ones(0)
+    )  # with one epoch there are no parameters
     rates = np.concatenate([np.ones((*later.shape[:-1], 1)), later], -1)
     clipped: Array = np.maximum(rates, MIN_KEEP_RATE)
     return clipped
@@ -158,8 +164,8 @@ SPACES: dict[str, Space] = {
         Space(
             "co-teaching",
             "Eq. (3): Co-teaching's schedule, 3 numbers",
-            # The paper gives no range for c. Beyond [0.1, 10] the way down is a jump in the
-            # first epoch or at epoch t_k. Log scale: c and 1/c bend the way equally far.
+            # The paper gives no range for c. Outside [0.1, 10] the schedule is almost a step, in
+            # the first epoch or at epoch t_k. Log scale: c and 1/c bend it equally far.
             lambda n_epochs: {
                 "tau": FloatDistribution(0.0, 1.0),
                 "t_k": IntDistribution(1, n_epochs),
@@ -172,8 +178,8 @@ SPACES: dict[str, Space] = {
         Space(
             "power-decay",
             "App. B.2: a single power decay, 2 numbers",
-            # Alone it must be able to reach low keep rates in short and in long trainings:
-            # a = 1, b = 10 gives 0.011 after 9 epochs; b = 0.001 hardly falls within 200.
+            # A single decay must reach low keep rates in short and in long trainings: a = 1,
+            # b = 10 gives 0.011 after 9 epochs. With b = 0.001 it hardly falls in 200 epochs.
             lambda n_epochs: {
                 "a": FloatDistribution(0.0, 1.0),
                 "b": FloatDistribution(0.001, 10.0, log=True),
@@ -183,8 +189,8 @@ SPACES: dict[str, Space] = {
         Space(
             "full",
             "a free keep rate for every epoch but the first, T - 1 numbers",
-            # e1 is no parameter: R(1) = 1 (Sec. 3.2), and a parameter without effect would
-            # only add noise to the search.
+            # There is no e1, as R(1) = 1 (Sec. 3.2): a parameter without effect would add noise
+            # to the search.
             lambda n_epochs: _units(2, n_epochs, "e"),
             _build_full,
         ),
@@ -199,7 +205,7 @@ def get_space(name: str) -> Space:
     Raises
     ------
     InputError
-        If there is none of this name; the message lists those there are.
+        If no space has this name. The message lists all names.
 
     Examples
     --------

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from keeprate.searching.natural_gradient import EDGE, Array, ProductBeta
 
@@ -119,4 +118,6 @@ def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:
 
 def _normal_scores(order: Array) -> Array:
     """Normal quantiles of the ranks; equal values share theirs."""
+    from scipy.stats import rankdata  # a wrong option should not wait for its import
+
     return np.asarray(ndtri((rankdata(order) - 0.5) / len(order)))

@@ -97,7 +97,8 @@ class TrialLoop:
                 trials = [self._asked[number] for number in numbers]
                 values = _values(curves, epochs)
                 population.drop(self._judge(trials, values, population.epoch))
-        self._show(self._n_before + len(population.curves) * population.epoch / epochs)
+        if population.epoch < epochs:  # at the end `_after_group` knows the values, too
+            self._show(self._n_before + len(population.curves) * population.epoch / epochs)
 
     def _after_group(self, population: Population) -> None:
         for number, curves in population.curves.items():
