@@ -18,7 +18,7 @@ print("labels to look at first:", np.argsort(classifier.label_quality_)[:5])
 
 # The same as a run: keeprate adds noise to clean labels, and compares with other methods.
 data = keeprate.prepare("digits", noise="pairflip:0.35", seed=0)
-config = keeprate.TrainingConfig(batch_size=32)
+config = keeprate.TrainingConfig(epochs=20, batch_size=32)
 run = keeprate.search(data, budget=6, config=config, restarts=3, out="runs/quickstart")
 for result in run.results:
     print(f"{result.label:28} test accuracy {result.last.test_accuracy:.1%}")

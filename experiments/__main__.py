@@ -97,7 +97,7 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
     item.add_argument("--jobs", type=_positive, default=1, help="runs at the same time")
     if name == prior.NAME:
         return
-    item.add_argument("--seeds", type=_positive, help="run only the protocol's first so many")
+    item.add_argument("--seeds", type=_positive, help="run only the first so many seeds")
     if name != fig3.NAME:
         folder = os.environ.get("KEEPRATE_DATA", "../shared/data")
         item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")

@@ -33,7 +33,7 @@ def accuracies(text: str) -> dict[str, float]:
 
 def check_quickstart(text: str, folder: Path) -> None:
     assert number(text, "test accuracy:") > 0.9
-    assert number(text, "estimated noise rate:") == pytest.approx(0.3, abs=0.06)
+    assert number(text, "estimated noise rate:") == pytest.approx(0.3, abs=0.08)
     _, y = load_digits(return_X_y=True)
     _, _, y, _ = train_test_split(np.zeros(len(y)), y, random_state=0)
     wrong = np.random.default_rng(0).random(len(y)) < 0.3
@@ -42,7 +42,7 @@ def check_quickstart(text: str, folder: Path) -> None:
     of_run = accuracies(text)
     assert of_run["Co-teaching, searched R(t)"] > of_run["Standard"] + 0.1
     keep_rate = re.search(r"R\(t\): \[([^]]+)\]", text)
-    assert keep_rate and len(keep_rate[1].split()) == 40
+    assert keep_rate and len(keep_rate[1].split()) == 20
     assert number(text, "trained again:") > of_run["Standard"] + 0.05
     assert (folder / "runs" / "quickstart" / "report.html").exists()
 

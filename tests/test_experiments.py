@@ -9,7 +9,7 @@ import math
 import os
 import statistics
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records.record import load_record
+from keeprate.runs import outputs
 from keeprate.schedules.formulas import co_teaching_schedule
 from keeprate.schedules.presets import presets_in_words
 from tests.house import imports_of
@@ -57,6 +58,14 @@ SMALL = replace(
     protocols=(TINY,),
     noises=("pairflip:0.45",),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports() -> Iterator[None]:
+    """No experiment reads the report of a run; its pictures take longer than these trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "write_plots", lambda record, folder: None)
+        yield
 
 
 @pytest.fixture(scope="module")
