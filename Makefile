@@ -2,8 +2,7 @@
 # pyproject.toml or constraints.txt changes.
 
 PYTHON ?= python3
-DEMO_TRIALS ?= 40
-DEMO_EPOCHS ?= 40
+DEMO_CUTS ?= 8
 DEMO_OUT ?= runs/demo
 TEST_ARGS ?=
 
@@ -18,13 +17,11 @@ TYPED_EXTRAS := $(wildcard benchmarks/*.py experiments/*.py)
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: PYTHON=$(PYTHON) DEMO_TRIALS=$(DEMO_TRIALS) DEMO_EPOCHS=$(DEMO_EPOCHS)" \
-	  "DEMO_OUT=$(DEMO_OUT) TEST_ARGS='$(TEST_ARGS)'"
+	@echo "  Variables: PYTHON=$(PYTHON) DEMO_CUTS=$(DEMO_CUTS) DEMO_OUT=$(DEMO_OUT)" \
+	  "TEST_ARGS='$(TEST_ARGS)'"
 
-demo: $(READY) ## Search a schedule on digits with 45 % flipped labels; table and plots in runs/demo
-	OMP_WAIT_POLICY=passive $(BIN)/keeprate search digits --noise pairflip:0.45 --model mlp --method co-teaching \
-	  --space basis --sampler natural-gradient --budget $(DEMO_TRIALS)trials --epochs $(DEMO_EPOCHS) \
-	  --batch-size 32 --precision float32 --seed 0 --out $(DEMO_OUT)
+demo: $(READY) ## What a searched R(t) changes on digits: table, interval, finding; runs in runs/demo
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py --cuts $(DEMO_CUTS) --out $(DEMO_OUT)
 
 test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-data ones)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(TEST_ARGS)

@@ -31,6 +31,30 @@ def accuracies(text: str) -> dict[str, float]:
 # What the output must show ---------------------------------------------------------------------
 
 
+def check_demo(text: str, folder: Path) -> None:
+    table = r"^(\S.+?) +(no|yes) +([\d.]+) ± [\d.]+ +([\d.]+) ± [\d.]+$"
+    rows = re.findall(table, text, re.MULTILINE)
+    assert [row[:2] for row in rows] == [
+        ("Co-teaching, searched R(t)", "no"),
+        ("Co-teaching, own R(t)", "yes"),
+        ("Standard", "no"),
+    ]
+    searched, own, standard = (float(row[2]) for row in rows)
+    assert searched > standard + 5
+    interval = r"([+-][\d.]+) points .*interval ([+-][\d.]+) to ([+-][\d.]+)"
+    differences = re.findall(interval, text)
+    for (mean, low, high), rival in zip(differences, (own, standard), strict=True):
+        assert float(mean) == pytest.approx(searched - rival, abs=0.11)
+        assert float(low) < float(mean) < float(high)
+    for (_, low, high), name in zip(
+        differences, ("own R\\(t\\) \\(told it\\)", "Standard"), strict=True
+    ):
+        words = "better than" if float(low) > 0 else "worse than"
+        words = words if float(low) > 0 or float(high) < 0 else "not seen to differ from"
+        assert re.search(rf"{words}[^,]*,? ?{name}", text.replace("\n", " "))
+    assert (folder / "runs" / "demo" / "cut-0" / "report.html").exists()
+
+
 def check_quickstart(text: str, folder: Path) -> None:
     assert number(text, "test accuracy:") > 0.9
     assert number(text, "estimated noise rate:") == pytest.approx(0.3, abs=0.08)
@@ -96,6 +120,7 @@ def check_text(text: str, folder: Path) -> None:
     assert number(text, "wrong among the 100 most suspect:") > 0.8
 
 
+ARGUMENTS = {"demo": ("--cuts", "2")}  # CI makes the whole demo once
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())
@@ -105,7 +130,7 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_shows_what_it_is_for(python, path: Path, tmp_path: Path) -> None:
-    done = python(path, cwd=tmp_path)
+    done = python(path, *ARGUMENTS.get(path.stem, ()), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     CHECKS[path.stem](done.stdout, tmp_path)
 
@@ -121,7 +146,7 @@ def test_each_tutorial_shows_an_example_whole() -> None:
         if "--8" in line
     ]
     # A formatter once took the markers for Python, and the pages showed them instead.
-    tutorials = {path.name for path in EXAMPLES} - {"quickstart.py", "own_method.py"}
+    tutorials = {path.name for path in EXAMPLES} - {"demo.py", "quickstart.py", "own_method.py"}
     assert sorted(shown) == [f'--8<-- "examples/{name}"' for name in sorted(tutorials)]
 
 
