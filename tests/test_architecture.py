@@ -132,6 +132,11 @@ def test_import_keeprate_is_light() -> None:
     assert not loaded_after("import keeprate; dir(keeprate); keeprate.InputError") & HEAVY
 
 
+def test_a_run_without_a_folder_draws_nothing() -> None:
+    names = "keeprate.search; keeprate.train; keeprate.NoisyLabelClassifier"
+    assert "matplotlib" not in loaded_after(f"import keeprate; {names}")
+
+
 @pytest.mark.parametrize("name", keeprate.__all__)
 def test_public_names_resolve(name: str) -> None:
     assert callable(getattr(keeprate, name))

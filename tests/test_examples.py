@@ -120,7 +120,7 @@ def check_text(text: str, folder: Path) -> None:
     assert number(text, "wrong among the 100 most suspect:") > 0.8
 
 
-ARGUMENTS = {"demo": ("--cuts", "2")}  # CI makes the whole demo once
+ARGUMENTS = {"demo": ("--cuts", "2")}  # .ci/run makes the whole demo
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())

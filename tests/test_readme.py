@@ -8,7 +8,7 @@ from pathlib import Path
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-INSTALLS = ("pip install", "make ")  # not run here: CI calls the two make targets itself
+INSTALLS = ("pip install", "make ")  # not run here: .ci/run makes both targets
 COMMAND = "from keeprate.cli.commands import main\nmain()\n"
 
 
@@ -22,7 +22,7 @@ def test_the_snippets_run_in_order_in_one_folder(python, tmp_path):
             script.write_text(text)
             done = python(script, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
-            said[language] = done.stdout
+            said.setdefault(language, []).append(done.stdout)
             continue
         for line in filter(None, text.splitlines()):
             if line.startswith(INSTALLS):
@@ -33,12 +33,15 @@ def test_the_snippets_run_in_order_in_one_folder(python, tmp_path):
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             said[arguments[0]] = done.stdout
     assert {"python", "search", "train", "issues", "predict", "report"} <= said.keys()
-    accuracy, noise_rate = (float(number) for number in re.findall(r"([\d.]+)%", said["python"]))
+    accuracy, noise_rate = (float(number) for number in re.findall(r"([\d.]+)%", said["python"][0]))
     assert accuracy > 80 and 20 < noise_rate < 40  # 30 % of the labels are wrong
+    assert "Run('search', data='digits'" in said["python"][1]
+    assert 0.5 < float(said["python"][1].splitlines()[-1]) < 1  # test accuracy
     runs = tmp_path / "runs"
     listed = re.findall(r"^\| `([\w.]+)` \|", README, flags=re.MULTILINE)
     assert len(listed) == 6
-    assert {path.name for path in (runs / "searched").iterdir()} >= set(listed)
+    for name in ("searched", "python"):
+        assert {path.name for path in (runs / name).iterdir()} >= set(listed)
     assert (runs / "fix.csv").exists() and (runs / "report.html").exists()
 
 

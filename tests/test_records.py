@@ -112,6 +112,11 @@ def test_the_best_epoch_without_a_test_split_is_by_validation() -> None:
     [
         (SCHEMA_VERSION - 1, "an earlier keeprate (schema 2, this one reads 3)"),
         (1, "an earlier keeprate (schema 1, this one reads 3)"),
+        (0, "an earlier keeprate (schema 0, this one reads 3)"),
+        (None, "must hold a schema_version, got None"),
+        ("3", "must hold a schema_version, got '3'"),
+        (3.0, "must hold a schema_version, got 3.0"),
+        (True, "must hold a schema_version, got True"),
         (SCHEMA_VERSION + 1, "a later keeprate (schema 4, this one reads 3); update keeprate"),
     ],
 )
@@ -125,8 +130,9 @@ def test_other_versions_are_refused(version: int, words: str, tmp_path: Path) ->
 
 
 def only_the_kind(plain: Plain) -> None:
+    version = plain["schema_version"]
     plain.clear()
-    plain["kind"] = "search"
+    plain |= {"schema_version": version, "kind": "search"}
 
 
 def a_word_for_a_number(plain: Plain) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import keeprate
+from keeprate import SearchConfig
 from keeprate.data.preprocessing import Normaliser
 from keeprate.engine import lockstep, loop
 from keeprate.engine.config import TrainingConfig
@@ -22,7 +24,9 @@ from keeprate.engine.curves import EpochMetrics
 from keeprate.engine.methods import METHODS
 from keeprate.engine.setup import make_setup
 from keeprate.noise.inference import count_pairs, determinant_score
+from keeprate.noise.transition import empirical_transition_matrix, transition_error
 from keeprate.records.record import load_record
+from keeprate.runs import finals as finals_module
 from keeprate.runs import outputs, train_run
 from keeprate.runs.classifier import load_classifier
 from keeprate.runs.finals import train_plans
@@ -729,3 +733,111 @@ def test_other_optimisers_learn(data, optimizer):
     )
     result = train(data, schedule="constant", method="mentornet", config=config).results[0]
     assert result.curves.train_loss[-1] < 0.8 * result.curves.train_loss[0]
+
+
+def test_options_may_be_numbers_of_numpy(data, tmp_path):
+    options = {"config": CONFIG, "baselines": False}
+    rate = np.mean(data.train.labels.numpy() != data.train.true_labels.numpy())
+    found = train(data, schedule="auto", noise_rate=rate, out=tmp_path / "train", **options)
+    assert load_record(tmp_path / "train") == found.record
+    assert found.record.config["noise_rate"] == float(rate)
+    found = search(
+        data, trials=2, fidelity=np.float64(1), seed=np.int64(3), restarts=np.int64(1),
+        out=tmp_path / "search", **options,
+    )  # fmt: skip
+    assert load_record(tmp_path / "search") == found.record
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("noise_rate", "0.4", "noise_rate must lie in"),
+        ("restarts", 1.5, "restarts must be a whole number"),
+        ("lockstep", True, "lockstep must be a whole number"),
+        ("seed", "3", "seed must be a whole number"),
+    ],
+)
+def test_options_of_a_wrong_kind_are_named(data, option, value, words):
+    for run in (partial(train, schedule="constant"), partial(search, trials=2)):
+        with pytest.raises(keeprate.InputError, match=words):
+            run(data, config=CONFIG, **{option: value})
+
+
+def test_data_that_do_not_come_from_prepare_are_named():
+    for start in (partial(train, schedule="constant"), search):
+        with pytest.raises(keeprate.InputError, match=r"must come from keeprate\.prepare, got str"):
+            start("pets.csv")
+
+
+def test_a_warm_start_is_read_once(data):
+    rows = (rates for rates in ([1.0, 0.5], [1.0, 0.8]))
+    config = SearchConfig(warm_start=rows)
+    assert [one.keep_rate[-1] for one in config.earlier] == [0.5, 0.8]
+    assert replace(config, space="power-decay").earlier == config.earlier
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "label_quality.csv"])
+def test_a_record_is_finished_only_when_all_else_is_there(data, tmp_path, monkeypatch, missing):
+    """The record comes last: a run that dies while it writes goes on at the next start."""
+    options = {"schedule": "constant", "config": CONFIG, "out": tmp_path}
+
+    def stop(*arguments, **others):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if missing == "model.safetensors":
+            patch.setattr(outputs, "save_classifier", stop)
+        else:
+            patch.setattr(outputs.LabelQuality, "save", stop)
+        train(data, **options)
+    assert not load_record(tmp_path).finished and not (tmp_path / missing).exists()
+    train(data, **options)
+    assert load_record(tmp_path).finished and (tmp_path / missing).exists()
+
+
+def test_the_result_is_safe_before_the_page_is_drawn_and_a_lost_page_is_drawn_again(
+    data, tmp_path, monkeypatch
+):
+    options = {"schedule": "constant", "config": CONFIG, "out": tmp_path}
+
+    def fail(*arguments):
+        raise RuntimeError("no font")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no font"):
+        patch.setattr("keeprate.report.page.write_plots", fail)
+        patch.setattr("keeprate.report.write_plots", fail, raising=False)
+        train(data, **options)
+    assert load_record(tmp_path).finished and not (tmp_path / "report.html").exists()
+    monkeypatch.setattr(outputs, "train_plans", None)  # nothing is trained again
+    train(data, **options)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_f_corrections_result_holds_the_matrix_of_its_best_restart(data):
+    options = {"schedule": "constant", "method": "f-correction", "baselines": False}
+    config = replace(CONFIG, epochs=6)
+    for seed in range(20):  # the first run whose last restart wins
+        run = train(data, restarts=3, seed=seed, config=config, **options)
+        scores = [one.validation_score for one in run.results[0].restarts]
+        if scores.index(max(scores)) == 2:
+            break
+    assert scores.index(max(scores)) == 2
+    result, seen = run.results[0], []
+
+    def spy(candidates, setup, *, after_group, **rest):
+        def collect(population):
+            seen.append(population.transition_matrix.double().numpy())
+            after_group(population)
+
+        begin(candidates, setup, after_group=collect, **rest)
+
+    begin = finals_module.train_candidates
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finals_module, "train_candidates", spy)
+        train(data, restarts=3, seed=seed, config=config, **options)
+    (matrices,) = seen
+    assert np.array_equal(result.transition_matrix, matrices[2])
+    assert not np.array_equal(matrices[0], matrices[2])
+    true = empirical_transition_matrix(data.train.labels, data.train.true_labels, 10)
+    assert result.transition_error == pytest.approx(transition_error(matrices[2], true))
+    assert result.transition_error > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any
 
 
@@ -51,6 +51,26 @@ def _shown(received: object) -> str:
     if isinstance(received, Words | Number):  # NumPy's numbers would show their type, too
         return str(received)
     return repr(received)
+
+
+def check_whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of at least `least` as an int.
+
+    Raises
+    ------
+    InputError
+        If the value is not one; bools are none.
+
+    Examples
+    --------
+    >>> check_whole("restarts", 1.5, 1)
+    Traceback (most recent call last):
+    ...
+    keeprate.errors.InputError: restarts must be a whole number of at least 1, got 1.5; give 1, say.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise invalid(name, f"be a whole number of at least {least}", value, f"give {least}, say")
+    return int(value)
 
 
 def needs(module: str) -> Any:

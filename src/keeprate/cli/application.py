@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from functools import wraps
+from itertools import zip_longest
 from typing import Any, get_type_hints
 
 import typer
@@ -41,7 +42,7 @@ def refuse_replaced(arguments: Sequence[str]) -> None:
     ...
     keeprate.errors.InputError: --trials was replaced: write --budget 40trials.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = argument.partition("=")
         if name in REPLACED:
             value = value or ("" if following.startswith("-") else following)

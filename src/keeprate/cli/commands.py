@@ -44,7 +44,10 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
     """Search the keep-rate schedule R(t), and train with the best one."""
     search_config = search.config()
     _check_names(options, search.baselines)
+    from keeprate.searching import get_searchable
     from keeprate.searching import search as start
+
+    get_searchable(options.method)  # raises
 
     own = {"budget": search.budget, "search_config": search_config}
     _complete(start, options, search.baselines, **own)
@@ -214,7 +217,7 @@ def main() -> NoReturn:
         _end("stopped; the same command continues", STOPPED)
     finally:
         if current_thread() is main_thread():
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, before or signal.default_int_handler)
     sys.exit(0)
 
 

@@ -106,7 +106,7 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
     baselines : str
         As typed: "auto" leaves Co-teaching out where the noise rate is not known.
     """
-    from keeprate.report import noisy_test_in_words
+    from keeprate.report import noisy_test_in_words, unclear_difference_in_words
 
     Console().print(closing_table(run.results))
     if warning := noisy_test_in_words(run.record):
@@ -118,6 +118,8 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
         say("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
     for sentence in _findings(run.record, schedule_name=run.schedule.name):
         say(sentence)
+    if words := unclear_difference_in_words(run.record):
+        say(words)
     if run.folder is not None:
         say(f"written to {run.folder}: {FILES}")
 

@@ -112,7 +112,7 @@ class SearchOptions:
     space: Annotated[str, _research("--space", "basis, co-teaching, power-decay or full.")] = (
         "basis"
     )
-    sampler: Annotated[str, _research("--sampler", "Or random, tpe or paper:STEP.")] = (
+    sampler: Annotated[str, _research("--sampler", "Or random, tpe, paper:STEP.")] = (
         "natural-gradient"
     )
     pruner: Annotated[str, _research("--pruner", "Stops bad trials: halving, median ...")] = "none"
@@ -195,7 +195,7 @@ class RunOptions:
         TrainingConfig.learning_rate
     )
     learning_rate_schedule: Annotated[
-        str, _research("--learning-rate-schedule", "Or constant, cosine.")
+        str, _research("--learning-rate-schedule", "linear-decay, constant or cosine.")
     ] = TrainingConfig.learning_rate_schedule
     precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
         TrainingConfig.precision

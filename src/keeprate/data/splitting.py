@@ -243,7 +243,7 @@ def _cut_noisy_validation(
 
 
 def _one_in(source: dict[str, Split]) -> int:
-    """One training sample in so many validates: a fifth of all where a fifth tests."""
+    """The n of a validation share 1/n of the training samples: 4 where a fifth of all tests."""
     return 4 if len(source) == 1 else 10
 
 

@@ -20,7 +20,7 @@ from keeprate.engine.models import (
 )
 from keeprate.engine.progress import Progress, TextProgress
 from keeprate.engine.tensorboard import CurvesWriter
-from keeprate.errors import invalid
+from keeprate.errors import check_whole, invalid
 from keeprate.seeding import forked_seed
 
 CHECKPOINT_SECONDS = 60.0
@@ -112,8 +112,8 @@ def make_setup(
             config.batch_size,
             "give a smaller --batch-size",
         )
-    if lockstep is not None and lockstep < 1:
-        raise invalid("lockstep", "be at least 1", lockstep, "leave it out to fit the memory")
+    seed = check_whole("seed", seed, 0)
+    lockstep = None if lockstep is None else check_whole("lockstep", lockstep, 1)
     if isinstance(model, str):
         model_name = resolve_model(model, data.input_shape)
         factory = get_model(model_name)

@@ -107,7 +107,7 @@ def determinant_score(counts: Tensor) -> Tensor:
     return score.clamp_min(0.0)  # with a few samples the matrix can be singular
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class NoiseEstimate:
     """The noise in some labels, estimated from predictions.
 

@@ -179,7 +179,7 @@ def load_label_quality(
 
 
 def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> LabelQuality:
-    """Judge labels by anybody's predicted probabilities.
+    """Judge labels from the predicted probabilities of any model.
 
     Fits the transition matrix T under which the labels are most likely, and scores each label by
     Bayes' rule, P(right | x, label) = p_label(x) T'[label, label] / sum_i p_i(x) T'[i, label]: what
@@ -224,8 +224,8 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
         raise invalid("labels", "hold at least one label", "none", "check the data")
     p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
     fitted = fit_transition_matrix(p, y)
-    # Where networks predict labels rather than classes the fit is near the identity, and what is
-    # left of it beside the diagonal is chance.
+    # If the networks have memorised the labels, the fit is near the identity, and what the fit has
+    # beside the diagonal is chance.
     matrix = (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1]
     posterior = class_posterior(p, y, matrix)
     scores = posterior.gather(1, y[:, None])[:, 0].numpy()

@@ -119,7 +119,7 @@ class RestartSummary:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Result:
     """The best final training of a plan.
 
@@ -236,7 +236,7 @@ class Suspect:
     values: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunRecord:
     """What a run was given and has found.
 
@@ -282,6 +282,12 @@ class RunRecord:
     suspects: tuple[Suspect, ...] = ()
     cost: Cost = Cost()
     finished: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a file would hold the same."""
+        return isinstance(other, RunRecord) and to_json(self) == to_json(other)
+
+    __hash__ = None  # type: ignore[assignment]  # its dicts can change
 
 
 def versions() -> dict[str, str]:
@@ -333,30 +339,53 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         If the value is no record, or that of another version.
     """
     version = value.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if type(version) is not int:
+        raise InputError(
+            f"{path} must hold a schema_version, got {version!r}; the file is damaged or not a run "
+            "record: choose another folder."
+        )
+    if version > SCHEMA_VERSION:
         raise InputError(
             f"{path} was written by a later keeprate (schema {version}, this one reads "
             f"{SCHEMA_VERSION}); update keeprate."
         )
-    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+    if version < SCHEMA_VERSION:
         raise InputError(
             f"{path} was written by an earlier keeprate (schema {version}, this one reads "
             f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
             "again in another folder."
         )
     try:
-        return msgspec.convert(value, RunRecord, dec_hook=_decode)
-    except (msgspec.ValidationError, InputError) as error:
+        record = msgspec.convert(value, RunRecord, dec_hook=_decode)
+        for place, result in enumerate(record.results):
+            _check_curves(result.curves, f"$.results[{place}].curves")
+        return record
+    except (msgspec.ValidationError, ValueError) as error:
         raise InputError(
             f"{path} must hold a run record ({error}); the file is damaged: delete it or choose "
             "another folder."
         ) from error
 
 
+def _check_curves(curves: Curves, place: str) -> None:
+    """Refuse curves of unequal length; those of test accuracy and label precision may be empty."""
+    n_epochs = len(curves)
+    for name in ("train_accuracy", "validation_accuracy", "validation_score"):
+        if len(getattr(curves, name)) != n_epochs or not n_epochs:
+            raise ValueError(f"{name} must have {max(1, n_epochs)} epochs - at `{place}`")
+    for name in ("test_accuracy", "label_precision"):
+        if len(getattr(curves, name)) not in (0, n_epochs):
+            raise ValueError(f"{name} must have 0 or {n_epochs} epochs - at `{place}`")
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):  # vectors are schedules, tables transition matrices
         return value.tolist() if value.ndim == 1 or len(value) <= MOST_CLASSES else None
-    return dict(value)  # the read-only parameters of a schedule
+    if isinstance(value, np.generic):  # a user's option may be a number of NumPy's
+        return value.item()
+    if isinstance(value, Mapping):  # the read-only parameters of a schedule
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} in a run record")
 
 
 def _decode(kind: Any, value: Any) -> Any:

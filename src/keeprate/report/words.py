@@ -65,7 +65,7 @@ def finding(record: RunRecord) -> str:
     if not record.results:
         return _finding_so_far(record)
     own, *others = record.results
-    rivals = sorted(others, key=last_accuracy, reverse=True)[:_MOST_RIVALS]
+    rivals = _best_rivals(record)
     subject = "The searched schedule" if own.name == SEARCHED else own.label
     against = _join([f"{rival.label} at {percent(last_accuracy(rival))}" for rival in rivals])
     if len(others) > len(rivals):
@@ -76,7 +76,7 @@ def finding(record: RunRecord) -> str:
     ]
     if has_test_accuracy(record):
         sentences += [
-            _unclear_difference(own, rivals, record.data.n_test),
+            unclear_difference_in_words(record),
             noisy_test_in_words(record),
         ]
     return " ".join(filter(None, sentences))
@@ -101,13 +101,20 @@ def _measure(record: RunRecord) -> str:
     return f"accuracy {labels} the validation samples{chose}"
 
 
-def _unclear_difference(own: Result, rivals: Sequence[Result], n_test: int) -> str:
-    """Name the rivals whose test accuracy chance alone could set apart from the run's own."""
-    accuracy = last_accuracy(own)
+def _best_rivals(record: RunRecord) -> list[Result]:
+    return sorted(record.results[1:], key=last_accuracy, reverse=True)[:_MOST_RIVALS]
+
+
+def unclear_difference_in_words(record: RunRecord) -> str:
+    """Name the best rivals whose test accuracy chance alone could set apart from the run's own."""
+    n_test = record.data.n_test
+    if not (record.results and has_test_accuracy(record) and n_test):
+        return ""
+    accuracy = last_accuracy(record.results[0])
     alike = [
         rival.label
-        for rival in rivals
-        if n_test and not differ_clearly(accuracy, last_accuracy(rival), n_test)
+        for rival in _best_rivals(record)
+        if not differ_clearly(accuracy, last_accuracy(rival), n_test)
     ]
     if not alike:
         return ""

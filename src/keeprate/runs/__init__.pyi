@@ -12,5 +12,4 @@ from .plans import get_baselines as get_baselines
 from .predictions import predict_file as predict_file
 from .run import Run as Run
 from .train_run import FIRST_STEPS as FIRST_STEPS
-from .train_run import check_restarts as check_restarts
 from .train_run import train as train

@@ -21,7 +21,6 @@ from keeprate.records import (
     most_suspect,
     save_record,
 )
-from keeprate.report import write_plots
 from keeprate.runs.classifier import Classifier, load_classifier, save_classifier
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import Plan
@@ -58,11 +57,18 @@ def finish(
         run.schedule.save(setup.folder / "schedule.csv")
         save_classifier(setup.folder, classifier, model=setup.model_name)
         quality.save(setup.folder / QUALITY_FILE, names)
-        if with_report:
-            write_plots(record, setup.folder)
-        save_record(setup.folder, record)  # last: a record that says "finished" has all its files
+        save_record(setup.folder, record)  # last: a finished record has all that a start reads
         remove_checkpoints(setup.folder)
+        if with_report:
+            _write_report(setup.folder, record)
     return run
+
+
+def _write_report(folder: Path, record: RunRecord) -> None:
+    """Draw the pictures and the page."""
+    from keeprate.report import write_plots  # Matplotlib is loaded where something is drawn
+
+    write_plots(record, folder)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -71,11 +77,13 @@ def remove_checkpoints(folder: Path) -> None:
         path.unlink()
 
 
-def finished_run(setup: Setup, record: RunRecord) -> Run | None:
-    """The run of a folder in which nothing is left to do; None if something is."""
+def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -> Run | None:
+    """The run of a folder in which nothing is left to train; None if something is."""
     if not record.finished or setup.folder is None:
         return None
     remove_checkpoints(setup.folder)  # of a run that was killed right after its record
+    if with_report and not (setup.folder / "report.html").exists():
+        _write_report(setup.folder, record)
     classifier = load_classifier(setup.folder, model=setup.model)
     quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
     return Run(record, record.results[0].schedule, classifier, quality, setup.folder)

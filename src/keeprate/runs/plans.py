@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
 from keeprate.data import Data
@@ -171,10 +172,13 @@ def assumed_noise_rate(data: Data, noise_rate: float | None) -> float | None:
     Raises
     ------
     InputError
-        If the user's rate lies outside [0, 1).
+        If the user's rate lies outside [0, 1), or `data` is something else.
     """
+    if not isinstance(data, Data):
+        remedy = "write keeprate.prepare(...) around it"
+        raise invalid("data", "come from keeprate.prepare", type(data), remedy)
     if noise_rate is None:
         return Noise.parse(data.noise).expected_rate(data.n_classes)
-    if not 0 <= noise_rate < 1:
+    if not isinstance(noise_rate, Real) or not 0 <= noise_rate < 1:
         raise invalid("noise_rate", "lie in [0, 1)", noise_rate, "give a share, 0.45 say")
-    return noise_rate
+    return float(noise_rate)

@@ -19,7 +19,7 @@ from keeprate.engine import (
     get_method,
     make_setup,
 )
-from keeprate.errors import invalid
+from keeprate.errors import InputError, check_whole
 from keeprate.noise import NoiseEstimate
 from keeprate.records import Cost, FirstTraining, RunRecord, open_record, save_record
 from keeprate.runs.outputs import finish, finished_run
@@ -119,9 +119,11 @@ def train(
     """
     config = config or TrainingConfig()
     method, known_rate = get_method(method), assumed_noise_rate(data, noise_rate)
+    restarts = check_whole("restarts", restarts, 1)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, known_rate)
-    if isinstance(schedule, str) and schedule == "auto":
+    is_auto = isinstance(schedule, str) and schedule == "auto"
+    if is_auto:
         schedules = _automatic_schedules(method, config.epochs, noise_rate)
     elif isinstance(schedule, str):
         schedules = (named_schedule(schedule, config.epochs, noise_rate=known_rate),)
@@ -141,9 +143,9 @@ def train(
     options = {
         "method": method.name,
         "method_fingerprint": method.fingerprint(),
-        "schedule": "auto" if len(schedules) > 1 else _rates(schedules),
+        "schedule": "auto" if is_auto else [list(one.keep_rate) for one in schedules if one],
         "baselines": baselines_in_config(baselines),
-        "restarts": check_restarts(restarts),
+        "restarts": restarts,
         "noise_rate": noise_rate,
     }
     record = open_record(setup, "train", command=command, options=options)
@@ -154,25 +156,12 @@ def train(
         _save(setup, record)
     plan = plan_without_search(
         method,
-        [_known_schedule(one, record, config.epochs) for one in schedules],
+        [one or _estimated(record.first, config.epochs) for one in schedules],
         by_noise_rate=isinstance(schedule, str) and schedule == "co-teaching",
     )
     plans = [plan, *without_repetition(plan, compared)]
     restarts = max(restarts, len(schedules))
     return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
-
-
-def check_restarts(restarts: int) -> int:
-    """Return `restarts` if it is at least 1.
-
-    Raises
-    ------
-    InputError
-        If it is less.
-    """
-    if restarts < 1:
-        raise invalid("restarts", "be at least 1", restarts, "give 1 for a single training")
-    return restarts
 
 
 def _automatic_schedules(
@@ -186,14 +175,10 @@ def _automatic_schedules(
     return by_rate, everything
 
 
-def _rates(schedules: Sequence[Schedule | None]) -> list[float]:
-    return [rate for one in schedules if one is not None for rate in one.keep_rate.tolist()]
-
-
-def _known_schedule(schedule: Schedule | None, record: RunRecord, epochs: int) -> Schedule:
-    if schedule is not None:
-        return schedule
-    return estimated_schedule(epochs, 0.0 if record.first is None else record.first.noise_rate)
+def _estimated(first: FirstTraining | None, epochs: int) -> Schedule:
+    if first is None:
+        raise InputError("the record holds no first training; delete the run folder.")
+    return estimated_schedule(epochs, first.noise_rate)
 
 
 def _first_training(setup: Setup, method: Method, command: str) -> FirstTraining:
@@ -218,14 +203,15 @@ def _first_training(setup: Setup, method: Method, command: str) -> FirstTraining
     )
     options = {"method": method.name, "method_fingerprint": method.fingerprint()}
     record = open_record(setup, "train", command=command, options=options)
-    run = finished_run(setup, record)
+    run = finished_run(setup, record, with_report=False)
     if run is None:
         schedule = Schedule(plain_decay(epochs, CAUTIOUS), "cautious")
         plan = plan_without_search(method, [schedule])
         run = finish(setup, record, [plan], Cost(), restarts=1, with_report=False)
     noise: NoiseEstimate | None = run.record.noise_estimate
-    rate = 0.0 if noise is None else noise.noise_rate
-    return FirstTraining(rate, epochs, run.record.cost.final_seconds)
+    if noise is None:
+        raise InputError(f"{setup.folder} holds a run without a noise estimate; delete the folder.")
+    return FirstTraining(noise.noise_rate, epochs, run.record.cost.final_seconds)
 
 
 def _cost(record: RunRecord, epochs: int) -> Cost:

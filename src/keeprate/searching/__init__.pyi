@@ -13,6 +13,7 @@ from .pruners import get_pruner as get_pruner
 from .pruners import quiet as quiet
 from .sampler import NaturalGradientSampler as NaturalGradientSampler
 from .search_run import MOST_FINALISTS as MOST_FINALISTS
+from .search_run import get_searchable as get_searchable
 from .search_run import search as search
 from .study import open_study as open_study
 from .study import ranked as ranked

@@ -30,14 +30,19 @@ class Budget:
     Examples
     --------
     >>> Budget.parse(6), str(Budget.parse("30m")), str(Budget.parse("40trials"))
-    (Budget(amount=6.0, unit='trainings'), '1800 s', '40 trials')
+    (Budget(amount=6.0, unit='trainings'), '30m', '40 trials')
     """
 
     amount: float
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {'s' if self.unit == 'seconds' else self.unit}"
+        if self.unit != "seconds":
+            return f"{self.amount:.12g} {self.unit}"
+        for seconds, letter in ((3600, "h"), (60, "m")):
+            if self.amount % seconds == 0:
+                return f"{self.amount / seconds:.12g}{letter}"
+        return f"{self.amount:.12g}s"
 
     @classmethod
     def parse(cls, budget: float | str) -> Budget:

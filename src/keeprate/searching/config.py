@@ -58,7 +58,7 @@ class SearchConfig:
     fidelity: float = 1.0
     confirm: bool = True
     warm_start: bool | ScheduleSource | Iterable[ScheduleSource] = True
-    earlier: tuple[Schedule, ...] = field(init=False)
+    earlier: tuple[Schedule, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         get_space(self.space)  # raises, like the next two
@@ -66,7 +66,11 @@ class SearchConfig:
         get_pruner(self.pruner, epochs=1)
         if not 0 < self.fidelity <= 1:
             raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
-        object.__setattr__(self, "earlier", _earlier(self.warm_start))
+        earlier = _earlier(self.warm_start)
+        if not isinstance(self.warm_start, bool):  # an iterator is empty after one reading
+            object.__setattr__(self, "warm_start", earlier)
+        object.__setattr__(self, "fidelity", float(self.fidelity))
+        object.__setattr__(self, "earlier", earlier)
 
 
 def check_budget(budget: float | str, search_config: SearchConfig) -> Budget:

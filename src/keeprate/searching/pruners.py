@@ -33,11 +33,11 @@ def quiet() -> Iterator[None]:
 
 
 class LockstepHalvingPruner(BasePruner):
-    """Stops the worse of those trials that report a step together.
+    """Stops the worse trials among those that report a step together.
 
-    Optuna's own successive halving is made for workers that arrive one after the other: whoever
-    comes to a rung first goes on. Here all running trials that have reported the step are compared
-    before one of them is stopped.
+    Optuna's successive halving serves workers that arrive one after the other: the first at a rung
+    goes on. This pruner compares all running trials that have reported the step before it stops
+    one of them.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 def get_pruner(pruner: str | BasePruner, epochs: int) -> BasePruner:
-    """A pruner of trials of so many epochs, by name; or a copy of one of the user's own.
+    """Build a pruner by its name for trials of `epochs` epochs, or copy a user's pruner.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def get_pruner(pruner: str | BasePruner, epochs: int) -> BasePruner:
 
 
 def pruner_in_words(pruner: str | BasePruner) -> str:
-    """What the record says of it: its name, or its class with its plain settings."""
+    """Describe a pruner for the record: its name, or its class with its plain settings."""
     if isinstance(pruner, str):
         return pruner
     plain = (bool, int, float, str, type(None))
@@ -121,9 +121,9 @@ def pruner_in_words(pruner: str | BasePruner) -> str:
 class Judge:
     """Asks a pruner which of the candidates that train together stop.
 
-    It has a study of its own, in memory: whatever a pruner notes of a trial, what it says depends
-    on the curves alone, and a killed search that is rebuilt from them hears the same again. Nor do
-    samplers see it: with Hyperband's pruner on their study, Optuna would show them one bracket.
+    The judge has a study of its own, in memory, so that its verdict depends on the curves alone. A
+    resumed search rebuilds that study from the curves and gets the same verdicts. Samplers do not
+    see the study: with Hyperband's pruner on theirs, Optuna would show them one bracket only.
 
     Parameters
     ----------

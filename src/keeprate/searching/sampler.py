@@ -86,12 +86,12 @@ class NaturalGradientSampler(BaseSampler):
         As in `keeprate.searching.natural_gradient.NaturalGradient`. For raw utilities a pruned
         trial has its last value, but at most the worst complete one of its generation.
     features : callable, optional
-        The numerical parameters that all trials share, an array [n] of each -> what they stand
-        for, [n, f]. From the second generation on each trial is then the most promising of
-        several hundred proposals, as judged by a Gaussian process over these rows
-        (`keeprate.searching.surrogate`). Worth it where the rows say more than the parameters, as a
-        schedule does. The updates then learn from points that the distribution alone would not
-        have drawn; `None` draws from it, as the paper does.
+        Maps the numerical parameters that all trials share, an array [n] of each, to what they
+        stand for, [n, f]. From the second generation on each trial is then the most promising of
+        several hundred proposals, judged by a Gaussian process over these rows
+        (`keeprate.searching.surrogate`). Use this where the rows are more informative than the
+        parameters; schedules are. The updates then learn from points that the distribution alone
+        would not have drawn. None draws from the distribution, as the paper does.
     independent_sampler : optuna.samplers.BaseSampler, optional
         For parameters outside the common search space; uniform, seeded by trial, if None.
 

@@ -22,7 +22,7 @@ from keeprate.engine import (
     make_setup,
     networks_trained,
 )
-from keeprate.errors import invalid
+from keeprate.errors import check_whole, invalid
 from keeprate.records import Cost, RunRecord, TrialCounts, open_record, save_record
 from keeprate.runs import (
     Baselines,
@@ -31,7 +31,6 @@ from keeprate.runs import (
     assumed_noise_rate,
     baseline_plans,
     baselines_in_config,
-    check_restarts,
     finish,
     finished_run,
     get_baselines,
@@ -86,8 +85,8 @@ def search(
     data : Data
         From `keeprate.prepare`.
     budget : float or str
-        6 or "6": a search that costs no more than six full trainings. "30m", "2h": a run that takes
-        about so long, final trainings included. "40trials": so many trials, whatever they cost.
+        6 or "6": a search that costs no more than six full trainings. "30m": a run that takes about
+        half an hour, final trainings included. "40trials": exactly 40 trials, at any cost.
     method, model, config, noise_rate, baselines, seed, lockstep, tensorboard, progress, command, \
 checkpoint_seconds
         As in `keeprate.train`.
@@ -109,10 +108,11 @@ checkpoint_seconds
     """
     # 1. Check all arguments.
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
-    method, limit = _searchable(method), check_budget(budget, search_config)
+    method, limit = get_searchable(method), check_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
-    n_finalists = min(MOST_FINALISTS, check_restarts(restarts))
+    restarts = check_whole("restarts", restarts, 1)
+    n_finalists = min(MOST_FINALISTS, restarts)
     _proposals(search_config, config, _trial_counts(limit, search_config), seed)  # raises
     setup = make_setup(
         data,
@@ -159,7 +159,14 @@ checkpoint_seconds
     return replace(run, study=study)
 
 
-def _searchable(method: str | Method) -> Method:
+def get_searchable(method: str | Method) -> Method:
+    """Look up a method that learns by R(t).
+
+    Raises
+    ------
+    InputError
+        If the method uses no schedule: there is nothing to search.
+    """
     method = get_method(method)
     if not method.uses_schedule:
         requirement = "select samples by R(t) to be searched"

@@ -1,9 +1,9 @@
 """Which of many proposals to evaluate: Thompson sampling from a Gaussian process.
 
-The natural gradient learns where good points lie, coordinate by coordinate. With a few dozen
-evaluations it pays to learn more from each: a Gaussian process over what the points *stand for* (a
-schedule's keep rates, say, of which many parameter vectors give nearly the same) predicts which of
-the proposals are worth an evaluation.
+The natural gradient learns where good points lie, coordinate by coordinate. A Gaussian process over
+what the points *stand for* (the keep rates of a schedule) learns more from each evaluation, because
+many parameter vectors give nearly the same schedule. The process predicts which proposals are worth
+an evaluation.
 
 References
 ----------

@@ -46,7 +46,7 @@ def affordable(seconds: float, setup: Setup, method: Method, *, n_finals: float)
 
 
 def _seconds_of_epoch(setup: Setup, method: Method, n_batches: int) -> float:
-    """Seconds of an epoch of so many batches, with its evaluation, of all candidates together."""
+    """Time one epoch of `n_batches` batches and its evaluation, for all candidates together."""
     data = setup.data
     kept = part(data.train, np.arange(n_batches * setup.config.batch_size))
     setup = replace(

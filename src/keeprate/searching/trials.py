@@ -114,7 +114,7 @@ class TrialLoop:
             self._setup.progress("search", n_done, self._proposals.trials, words)
 
     def _make_judge(self) -> Judge | None:
-        """Who stops candidates, told of all exploring trials that are over; None if nobody does."""
+        """Build the judge and feed it all finished exploring trials; None without a pruner."""
         proposals = self._proposals
         epochs = proposals.epochs_of(0)
         pruner = get_pruner(self._pruner, epochs)
