@@ -4,8 +4,11 @@ The 1,797 images are cut anew several times: split, noise, initial weights and s
 cut a search sees validation accuracy only. The final trainings follow, and the test images come
 last. All methods of a cut see the same wrong labels, so their accuracies are compared in pairs.
 
-Three presets of keeprate were found on digits. The demo leaves these three out: it begins with the
-drops of `DROPS`, whose shapes were chosen on MNIST.
+Three presets of keeprate were found on digits. The demo leaves these three out: the six trainings
+of a search try the six drops of `DROPS`, whose shapes were chosen on MNIST.
+
+Noise and epochs were picked on validation labels of other cuts (seeds from 1000 up), because a
+difference shows there. With 20 epochs, or 45 % pairflip noise, none to Co-teaching was seen.
 """
 
 from __future__ import annotations
@@ -108,9 +111,11 @@ def main() -> None:
     seeds, started = range(options.seed, options.seed + options.cuts), time.perf_counter()
     print(f"Digits, {NOISE_WORDS}, cut anew {options.cuts} times.")
     print(
-        "359 images with right labels validate: they choose R(t) in each search, and the better of"
+        f"359 images with right labels validate: they choose R(t) among {len(DROPS)} drops, and the"
     )
-    print(f"{RESTARTS} final trainings of every method. Test accuracy in % at the last epoch:")
+    print(
+        f"better of {RESTARTS} final trainings of each method. Test accuracy in % at the last epoch:"
+    )
     cuts = []
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn")) as pool:
         for seed, cut in zip(seeds, pool.map(train_cut, seeds, repeat(options.out)), strict=True):
