@@ -110,12 +110,8 @@ def main() -> None:
         parser.error("--cuts: give 2 or more, as deviations need them")
     seeds, started = range(options.seed, options.seed + options.cuts), time.perf_counter()
     print(f"Digits, {NOISE_WORDS}, cut anew {options.cuts} times.")
-    print(
-        f"359 images with right labels validate: they choose R(t) among {len(DROPS)} drops, and the"
-    )
-    print(
-        f"better of {RESTARTS} final trainings of each method. Test accuracy in % at the last epoch:"
-    )
+    print(f"359 images with right labels validate: they choose R(t) among {len(DROPS)} drops, and")
+    print(f"the better of {RESTARTS} trainings of each method. Test accuracy in %, last epoch:")
     cuts = []
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn")) as pool:
         for seed, cut in zip(seeds, pool.map(train_cut, seeds, repeat(options.out)), strict=True):
