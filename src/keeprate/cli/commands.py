@@ -49,8 +49,8 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
 
     get_searchable(options.method)  # raises
 
-    own = {"budget": search.budget, "search_config": search_config}
-    _complete(start, options, search.baselines, **own)
+    special = {"budget": search.budget, "search_config": search_config}
+    _complete(start, options, search.baselines, **special)
 
 
 def train_command(
@@ -79,7 +79,9 @@ def _check_names(options: RunOptions, baselines: str) -> None:
     get_baselines(baselines, method)
 
 
-def _complete(start: Callable[..., Run], options: RunOptions, baselines: str, **own: Any) -> None:
+def _complete(
+    start: Callable[..., Run], options: RunOptions, baselines: str, **special: Any
+) -> None:
     """Load the data, run, and say what came out.
 
     Parameters
@@ -88,7 +90,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, baselines: str, **
         `keeprate.search` or `keeprate.train`.
     options : RunOptions
     baselines : str
-    **own
+    **special
         What only one of the two takes.
     """
     from keeprate.cli.console import conclude, introduce, shown_progress
@@ -97,7 +99,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, baselines: str, **
     if not options.quiet:
         introduce(data)
     if options.restarts is not None:
-        own["restarts"] = options.restarts
+        special["restarts"] = options.restarts
     with shown_progress(is_quiet=options.quiet) as progress:
         run = start(
             data,
@@ -112,7 +114,7 @@ def _complete(start: Callable[..., Run], options: RunOptions, baselines: str, **
             tensorboard=options.tensorboard,
             progress=progress or False,
             command=shlex.join(["keeprate", *sys.argv[1:]]),
-            **own,
+            **special,
         )
     conclude(run, is_quiet=options.quiet, baselines=baselines)
 

@@ -71,7 +71,7 @@ def in_percent(shares: Sequence[float] | Floats) -> Floats:
     return 100 * np.asarray(shares, dtype=np.float64)
 
 
-def _own_on_top(results: Sequence[Result]) -> list[tuple[Result, str]]:
+def _runs_result_last(results: Sequence[Result]) -> list[tuple[Result, str]]:
     """Results and their colours in the order of drawing: the run's own last."""
     own_first = list(zip(results, colours_of(results), strict=True))
     return own_first[1:] + own_first[:1]
@@ -90,7 +90,7 @@ def draw_keep_rate(record: RunRecord) -> Figure:
         _draw_trials(figure, axes, record.trials, record.data.criterion)
     if record.data.noise_rate is not None:
         _mark_right_labels(axes, record.data.noise_rate)
-    for result, colour in _own_on_top(record.results):
+    for result, colour in _runs_result_last(record.results):
         width = 3.0 if result.name == SEARCHED else 2.0
         keep_rate = in_percent(result.schedule.keep_rate)
         plot_curve(axes, keep_rate, colour, result.label, linewidth=width)
@@ -207,7 +207,7 @@ def draw_label_precision(record: RunRecord) -> Figure:
 def _draw_panel(axes: Axes, record: RunRecord, panel: Panel) -> None:
     """Draw one curve of every result, with a dot and the value at the last epoch."""
     ends = []
-    for result, colour in _own_on_top(record.results):
+    for result, colour in _runs_result_last(record.results):
         values = panel.scale * np.asarray(panel.curve(result), dtype=np.float64)
         if not len(values):
             continue
@@ -222,7 +222,7 @@ def _draw_panel(axes: Axes, record: RunRecord, panel: Panel) -> None:
 
 def _mark_best(axes: Axes, record: RunRecord) -> None:
     """Put a ring on the best epoch of each test curve, and say what dots and rings are."""
-    for result, colour in _own_on_top(record.results):
+    for result, colour in _runs_result_last(record.results):
         best = result.best
         if best.test_accuracy is not None:
             axes.plot(

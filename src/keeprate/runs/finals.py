@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from keeprate.records import RestartSummary, Result
 from keeprate.runs.plans import Plan
 from keeprate.schedules import Schedule
 
-MOST_TRACKED = 2**31  # bytes
+MOST_TRACKED_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,12 @@ def train_plans(
     InputError
         If no training of the first plan had a finite loss.
     """
-    trainings = [
-        # The run's own candidates, and so its networks, are the same whatever is compared.
-        FinalTraining(plan, restart, number=place * restarts + restart)
-        for place, plan in enumerate(plans)
-        for restart in range(restarts)
-    ]
     best = [BestOfPlan(plan, keeps_networks=place == 0) for place, plan in enumerate(plans)]
+    trainings, best_of = {}, {}
+    for number, (best_of_plan, restart) in enumerate(product(best, range(restarts))):
+        # Seeds depend on the number: the run's own networks are the same whatever is compared.
+        trainings[number] = FinalTraining(best_of_plan.plan, restart, number)
+        best_of[number] = best_of_plan
     epochs, n_trained = setup.config.epochs, 0
 
     def show(population: Population) -> None:
@@ -157,14 +157,14 @@ def train_plans(
         nonlocal n_trained
         n_trained += len(population.curves)
         for number in population.curves:
-            best[number // restarts].add(trainings[number], population)
+            best_of[number].add(trainings[number], population)
 
     if setup.curves_writer is not None:
         setup.curves_writer.name(
-            {one.number: f"final-{one.plan.name}-{one.restart + 1}" for one in trainings}
+            {n: f"final-{one.plan.name}-{one.restart + 1}" for n, one in trainings.items()}
         )
-    for group in _groups(trainings):
-        has_own = group[0].number == 0
+    for group in _groups(trainings.values()):
+        has_own = best_of[group[0].number] is best[0]
         train_candidates(
             [training.candidate for training in group],
             setup,
@@ -184,7 +184,7 @@ def train_plans(
     return tuple(result for result in results if result is not None), networks
 
 
-def _groups(trainings: Sequence[FinalTraining]) -> list[list[FinalTraining]]:
+def _groups(trainings: Iterable[FinalTraining]) -> list[list[FinalTraining]]:
     """The trainings that can share a population: as many networks, a corrected loss or none."""
     groups: dict[tuple[int, bool], list[FinalTraining]] = {}
     for training in trainings:
@@ -195,7 +195,7 @@ def _groups(trainings: Sequence[FinalTraining]) -> list[list[FinalTraining]]:
 
 def _fits(data: Data, n_candidates: int) -> bool:
     """Whether memory may hold what networks say of each training sample while they learn."""
-    return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED
+    return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED_BYTES
 
 
 def _networks(population: Population, row: int, schedule: Schedule) -> TrainedNetworks:

@@ -106,11 +106,11 @@ class Proposals:
 
     @property
     def n_presets(self) -> int:
-        """How many of the explored trials, the first ones, are given schedules.
+        """How many of the explored trials, the first ones, try presets or earlier schedules.
 
         >>> from keeprate.schedules import get_space
-        >>> plan = (get_space("basis"), 40, "random")
-        >>> [Proposals(*plan, n, confirm=0, seed=0).n_presets for n in (3, 4, 40)]
+        >>> first = (get_space("basis"), 40, "random")
+        >>> [Proposals(*first, n, confirm=0, seed=0).n_presets for n in (3, 4, 40)]
         [0, 4, 10]
         """
         return len(self._presets)
@@ -137,11 +137,11 @@ class Proposals:
         )
 
     def ask(self, study: optuna.Study) -> list[FrozenTrial]:
-        """The running trials of a population, asked for now or before an interruption."""
+        """The running trials of a generation, asked for now or before an interruption."""
         existing = study.get_trials(deepcopy=False)
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
         asked = len(existing)
-        # An interruption between two questions leaves a population incomplete: fill it up.
+        # An interruption between two questions leaves a generation incomplete: fill it up.
         target = self.generation_of(running[0].number if running else asked).stop
         distributions = self.space.distributions(self.epochs)
 

@@ -190,8 +190,8 @@ class NaturalGradientSampler(BaseSampler):
             seen = [t for t in trials if t.number in claimed and _is_usable(t, numerical)]
             rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
             sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-            chosen = self._screened(self._features, seen, sign, state.distribution, numerical, rng)
-            return chosen | others
+            best = self._screened(self._features, seen, sign, state.distribution, numerical, rng)
+            return best | others
         x, y = state.distribution.x, state.distribution.y
         drawn = {
             name: from_unit(
@@ -303,8 +303,8 @@ class NaturalGradientSampler(BaseSampler):
                 space, propose(distribution, points, order, rng).T.tolist(), strict=True
             )
         }
-        chosen = fitted[2].most_promising(rows(proposed), rng)
-        return {name: values[chosen].item() for name, values in proposed.items()}
+        best = fitted[2].most_promising(rows(proposed), rng)
+        return {name: values[best].item() for name, values in proposed.items()}
 
     def _replay(
         self,

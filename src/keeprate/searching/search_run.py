@@ -137,10 +137,10 @@ checkpoint_seconds
         return replace(run, study=find_study(setup.folder))
 
     # 3. Plan the trials.
-    own_plan = Plan("searched", f"{method.label}, searched R(t)", method, ())
+    searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
     counts = record.trial_counts
     if counts is None:
-        n_networks = sum(networks_trained(plan.method) for plan in (own_plan, *compared))
+        n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
         n_finals = restarts * n_networks / networks_trained(method)
         counts = _affordable_trials(limit, search_config, setup, method, n_finals)
         record = replace(record, trial_counts=counts)
@@ -152,10 +152,10 @@ checkpoint_seconds
     record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
     # 5. Train the best schedules to the end.
-    own_plan = replace(own_plan, schedules=schedules[:n_finalists])
+    searched = replace(searched, schedules=schedules[:n_finalists])
     record = replace(record, finalists=record.finalists[:n_finalists])
     cost = _cost(record, config.epochs)
-    run = finish(setup, record, [own_plan, *compared], cost, restarts=restarts)
+    run = finish(setup, record, [searched, *compared], cost, restarts=restarts)
     return replace(run, study=study)
 
 
