@@ -64,7 +64,7 @@ SMALL = replace(
 def without_reports() -> Iterator[None]:
     """No experiment reads the report of a run; its pictures take longer than these trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "write_plots", lambda record, folder: None)
+        patch.setattr(outputs, "_write_report", lambda folder, record: None)
         yield
 
 
