@@ -90,3 +90,11 @@ def confirmed(data: Data) -> Run:
     from tests.searches import CONFIG, SIXTEEN, search
 
     return search(data, config=replace(CONFIG, epochs=6), **SIXTEEN)
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write no pictures and no page: for tests that look at something else."""
+    from keeprate.runs import outputs
+
+    monkeypatch.setattr(outputs, "_write_report", lambda folder, record: None)

@@ -17,6 +17,8 @@ from tests.searches import ALONE, CONFIG, search
 
 QUICK = {"config": CONFIG, **ALONE}
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 @pytest.mark.parametrize(
     "said",

@@ -13,6 +13,8 @@ from keeprate.engine import lockstep
 from keeprate.searching.pruners import PRUNERS, Judge, get_pruner
 from tests.searches import ALONE, CONFIG, SIXTEEN, search
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 @pytest.fixture(scope="module")
 def halved(data):

@@ -56,6 +56,8 @@ keeprate.search(
 )
 """
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 @pytest.fixture
 def kill(python, tmp_path_factory):
