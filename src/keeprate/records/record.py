@@ -299,9 +299,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_record(folder: Path, record: RunRecord) -> None:
-    """Write `record.json`, atomically."""
-    write_json(folder / RECORD_FILE, to_json(record))
+def save_record(folder: Path | None, record: RunRecord) -> None:
+    """Write `record.json`, atomically; a run without a folder writes nothing."""
+    if folder is not None:
+        write_json(folder / RECORD_FILE, to_json(record))
 
 
 def load_record(folder: str | os.PathLike[str]) -> RunRecord:

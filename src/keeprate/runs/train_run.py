@@ -153,7 +153,7 @@ def train(
         return run
     if schedules[0] is None and record.first is None:
         record = replace(record, first=_first_training(setup, method, command))
-        _save(setup, record)
+        save_record(setup.folder, record)
     plan = plan_without_search(
         method,
         [one or _estimated(record.first, config.epochs) for one in schedules],
@@ -220,8 +220,3 @@ def _cost(record: RunRecord, epochs: int) -> Cost:
         return Cost()
     first = record.first
     return Cost(first.epochs, first.epochs / epochs, first.seconds)
-
-
-def _save(setup: Setup, record: RunRecord) -> None:
-    if setup.folder is not None:
-        save_record(setup.folder, record)

@@ -144,8 +144,7 @@ checkpoint_seconds
         n_finals = restarts * n_networks / networks_trained(method)
         counts = _affordable_trials(limit, search_config, setup, method, n_finals)
         record = replace(record, trial_counts=counts)
-        if setup.folder is not None:
-            save_record(setup.folder, record)  # after a kill a time would buy another number
+        save_record(setup.folder, record)  # after a kill a time would buy another number
     proposals = _proposals(search_config, config, counts, seed)
 
     # 4. Train the trials, rank their schedules.
