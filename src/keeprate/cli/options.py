@@ -6,13 +6,13 @@ An option is an alias (`Out`) or a field of a group (`SearchOptions`, `RunOption
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from keeprate.data import is_hub_name
 from keeprate.engine import TrainingConfig, check_method_name, check_model_name
 from keeprate.errors import InputError, invalid
 
@@ -273,9 +273,7 @@ def check_source(source: str) -> None:
     if source == "digits" or (source and path.exists()):
         return
     is_file_name = path.suffix.lower() in DATA_FILES
-    # A path in a folder that exists is a mistyped path, not a question for the Hub.
-    is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.exists()
-    if is_file_name or not is_hub_name:
+    if is_file_name or not is_hub_name(source):
         requirement = "be digits, a file, a folder, or owner/name on the Hugging Face Hub"
         remedy = "it is neither a path nor a known name: check the spelling"
         raise invalid("DATA", requirement, source, remedy)

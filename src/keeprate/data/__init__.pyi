@@ -1,5 +1,6 @@
 from .arrays import input_tensor as input_tensor
 from .columns import LABEL_NAMES as LABEL_NAMES
+from .hub import is_hub_name as is_hub_name
 from .labels import as_array as as_array
 from .preprocessing import Normaliser as Normaliser
 from .samples import Data as Data

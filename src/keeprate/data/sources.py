@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from keeprate.data.arrays import input_tensor, read_npz, read_objects
 from keeprate.data.columns import splits_of_tables
 from keeprate.data.folders import read_folder
+from keeprate.data.hub import is_hub_name
 from keeprate.data.labels import Labels, number_classes
 from keeprate.data.reading import RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
@@ -95,8 +95,7 @@ def _read_name(source: str, requested: RequestedColumns) -> tuple[str, dict[str,
         digits = needs("sklearn.datasets").load_digits()
         labels = Labels(digits.target, tuple(str(name) for name in digits.target_names))
         return source, {"train": RawSplit(digits.images, labels)}
-    # A path in a folder that exists is a mistyped path, not a question for the Hub.
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.exists():
+    if is_hub_name(source):
         return source, _read_hub(source, requested)
     remedy = (
         "this is neither a path nor a known name (digits, or owner/name on the Hugging Face Hub)"
