@@ -1,6 +1,8 @@
-"""Text for people: shortened lines, shares and durations in words."""
+"""Text for people: shortened lines, lists, shares and durations in words."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 LONGEST = 300  # characters of the text that a sample is known by
 UNKNOWN = "\N{EN DASH}"
@@ -22,6 +24,16 @@ def cut(text: str, most: int) -> str:
     ('nineteen…', 'short')
     """
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """Name things in a sentence, but never thousands of them.
+
+    >>> listed(["a", "b"]), listed([f"pixel{i}" for i in range(784)], 2)
+    ('a, b', 'pixel0, pixel1 and 782 more')
+    """
+    shown = ", ".join(cut(str(name), 60) for name in names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def percent(share: float | None, places: int = 1) -> str:

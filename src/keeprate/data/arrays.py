@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from keeprate.data.features import InputColumn, centre_of
 from keeprate.data.images import unequal_shapes
 from keeprate.data.labels import Array, Labels, as_array, check_labels, first_bad
 from keeprate.data.reading import RawSplit, RequestedColumns, name_splits
 from keeprate.errors import Words, damaged, invalid
+from keeprate.text import listed
 
 
-def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:
+def input_tensor(
+    inputs: Any, *, where: str = "inputs", keeps_integers: bool = False
+) -> Tensor:
     """Return inputs as training takes them: uint8 or finite float32, channels first.
 
     Parameters
@@ -27,6 +32,8 @@ def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:
         the second axis is 1, 3 or 4 already.
     where : str
         The name of the inputs in messages.
+    keeps_integers : bool
+        Integers become int64 and stay numbers for the network to look up.
 
     Raises
     ------
@@ -44,14 +51,16 @@ def input_tensor(inputs: Any, *, where: str = "inputs") -> Tensor:
     if not array.ndim or not array.size:
         received = Words(f"shape {array.shape}")
         raise invalid(name, "hold samples", received, "the data set is empty")
-    if array.dtype != np.uint8:
+    if keeps_integers and array.dtype.kind in "iu":
+        array = array.astype(np.int64, copy=False)
+    elif array.dtype != np.uint8:
         with np.errstate(over="ignore"):  # too large numbers are refused below, with their row
             array = array.astype(np.float32, copy=False)
         bad = np.logical_not(np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if bad.any():
             received = first_bad(bad, "missing, NaN or infinite values")
             raise invalid(name, "be finite in float32", received, "drop these rows or impute")
-    if array.ndim in (1, 3):
+    if array.ndim == 1 or (array.ndim == 3 and array.dtype != np.int64):
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)
@@ -69,6 +78,33 @@ def _stack(inputs: Any, where: str) -> Array:
         if row.shape != rows[0].shape:
             raise unequal_shapes(where, rows[0].shape, row.shape, i)
     return np.stack(rows) if rows else np.empty((0, 1), np.float32)
+
+
+def lost_centres(inputs: Any) -> tuple[InputColumn, ...]:
+    """Tell the columns [N, D] whose numbers float32 cannot hold apart.
+
+    Returns
+    -------
+    tuple of D InputColumn
+        With what is to be subtracted. Empty if there is no such column.
+    """
+    array = None if isinstance(inputs, (list, tuple)) else as_array(inputs)
+    if array is None or array.ndim != 2 or array.dtype.str[1:] not in ("f8", "i8", "u8", "i4", "u4"):
+        return ()
+    centres = [centre_of(column.astype(np.float64)) for column in array.T]
+    if not any(centres):
+        return ()
+    return tuple(InputColumn(str(i), "number", centre) for i, centre in enumerate(centres))
+
+
+def centred(inputs: Any, columns: Sequence[InputColumn]) -> Any:
+    """Subtract the centres of columns in float64, where there are columns."""
+    if not columns:
+        return inputs
+    array = as_array(inputs)
+    if array.ndim != 2 or array.shape[1] != len(columns):
+        return inputs  # refused later, for its shape
+    return array - np.array([column.centre for column in columns])
 
 
 def _raw_split(inputs: Any, labels: Any, true_labels: Any, where: str) -> RawSplit:
@@ -96,6 +132,9 @@ def _read_object(source: Any, where: str) -> RawSplit:
     if isinstance(source, tuple) and len(source) in (2, 3):
         inputs, labels, true_labels = (*source, None)[:3]
         return _raw_split(inputs, labels, true_labels, where)
+    if hasattr(source, "__iter__") and hasattr(source, "take"):
+        remedy = "it streams: load it without streaming=True, or collect a part with take(n)"
+        raise invalid(where, "have a length and items", Words(type(source).__name__), remedy)
     has_items = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     if not has_items or isinstance(source, (np.ndarray, Tensor)):
         requirement = "be (inputs, labels) or a map-style Dataset"
@@ -110,8 +149,14 @@ def _read_object(source: Any, where: str) -> RawSplit:
     return _raw_split([item[0] for item in items], [item[1] for item in items], None, where)
 
 
+NPZ_INPUTS = ("x", "inputs", "images", "features", "embeddings", "data")
+NPZ_LABELS = ("y", "labels", "label", "targets", "target")
+NPZ_TRUE_LABELS = ("true_labels", "true_label")
+NPZ_SPLITS = ("", "train", "validation", "valid", "val", "dev", "test")
+
+
 def read_npz(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
-    """Read the splits of an .npz file; a split is told by the end of its keys, as in `x_train`.
+    """Read the splits of an .npz file; a split begins or ends its keys (`x_train`, `train_x`).
 
     Raises
     ------
@@ -121,28 +166,51 @@ def read_npz(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
     if len(requested.inputs) > 1:
         remedy = "join the arrays into one"
         raise invalid("inputs", "be one key of an .npz file", list(requested.inputs), remedy)
-    arrays = _open_npz(path)
-    inputs = requested.inputs or ("x", "inputs")
-    label = (requested.label,) if requested.label else ("y", "labels", "label")
-    true_label = (requested.true_label,) if requested.true_label else ("true_labels", "true_label")
+    arrays = open_npz(path)
+    label = (requested.label,) if requested.label else NPZ_LABELS
+    true_label = (requested.true_label,) if requested.true_label else NPZ_TRUE_LABELS
     splits = {}
-    for ending in ("", "_train", "_validation", "_valid", "_val", "_test"):
-        x, y, true = (_find(arrays, keys, ending) for keys in (inputs, label, true_label))
-        if y is None and ending not in ("", "_train"):
+    for split in NPZ_SPLITS:
+        wanted = (requested.inputs or NPZ_INPUTS, label, true_label)
+        x, y, true = (_find(arrays, keys, split) for keys in wanted)
+        if y is None and split not in ("", "train"):
             y = true
         if x is not None and y is not None:
-            name = ending[1:] or "train"
-            splits[name] = _raw_split(x, y, true, f"{name} split of {path.name}")
+            where = f"{split or 'train'} split of {path.name}"
+            splits[split or "train"] = _raw_split(x, y, true, where)
     no_true_labels = all(split.true_labels is None for split in splits.values())
     if not splits or (requested.true_label and no_true_labels):
         requirement = "hold x and y, or x_train, y_train, x_test, y_test"
-        received = Words(f"keys {', '.join(arrays)} in {path}")
-        remedy = "rename the arrays, or name them with inputs= and label="
+        received = Words(f"keys {listed(list(arrays))} in {path}")
+        remedy = "rename the arrays, or name them: inputs= and label=, or --inputs and --label"
         raise invalid("source", requirement, received, remedy)
     return name_splits(splits)
 
 
-def _open_npz(path: Path) -> dict[str, Array]:
+def npz_inputs(path: Path, inputs: Sequence[str] | None) -> tuple[Array, str]:
+    """Return the inputs of an .npz file that needs no labels, and their key.
+
+    Of several splits the test split is taken.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or no array is called like inputs.
+    """
+    arrays = open_npz(path)
+    keys = tuple(inputs or NPZ_INPUTS)
+    for split in ("test", "", "train"):
+        found = [name for name in arrays if _is_key(name, keys, split)]
+        if found:
+            return arrays[found[0]], found[0]
+    if len(arrays) == 1 and not inputs:
+        return next(iter(arrays.values())), next(iter(arrays))
+    received = Words(f"keys {listed(list(arrays))} in {path}")
+    raise invalid("inputs", f"be a key such as {listed(keys)}", received, "name it (--inputs)")
+
+
+def open_npz(path: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz file; one that is damaged is an `InputError`."""
     try:
         # NumPy does not close a file that it opened itself and found to be damaged.
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
@@ -151,9 +219,15 @@ def _open_npz(path: Path) -> dict[str, Array]:
         raise damaged(path, error) from error
 
 
-def _find(arrays: dict[str, Array], keys: tuple[str, ...], ending: str) -> Array | None:
+def _find(arrays: dict[str, Array], keys: Sequence[str], split: str) -> Array | None:
     for key in keys:
         for name, array in arrays.items():
-            if name.lower() == f"{key}{ending}".lower():
+            if _is_key(name, (key,), split):
                 return array
     return None
+
+
+def _is_key(name: str, keys: Sequence[str], split: str) -> bool:
+    """Whether an array of an .npz file has one of the keys in a split."""
+    ways = ("{key}_{split}", "{split}_{key}") if split else ("{key}",)
+    return name.lower() in {way.format(key=key, split=split).lower() for key in keys for way in ways}

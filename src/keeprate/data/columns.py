@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from keeprate.data.labels import Labels, check_labels
-from keeprate.data.reading import RawSplit, RequestedColumns, name_splits
-from keeprate.data.tables import (
-    REMEDY_INPUTS,
-    Table,
-    input_array,
-    label_array,
-    names_of_rows,
-    refuse_other_than_numbers,
+import numpy as np
+
+from keeprate.data.features import InputColumn, Kind, code_table, is_number, strings
+from keeprate.data.labels import Labels, check_labels, without_missing, written_labels
+from keeprate.data.reading import (
+    IGNORE,
+    LABEL_NAMES,
+    TRUE_LABEL_NAMES,
+    RawData,
+    RawSplit,
+    RequestedColumns,
+    name_splits,
 )
-from keeprate.errors import Words, invalid
+from keeprate.data.tables import REMEDY_INPUTS, Table, label_array, names_of_rows, whole_array
+from keeprate.errors import Words, invalid, needs
+from keeprate.text import listed
 
-LABEL_NAMES = ("label", "labels", "target", "class", "y")
-TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
+LEAST_ROWS = 10  # from which on a column of values that count is no accident
+MOST_VALUES = 30  # of a column of words that is always one of categories
+INDEX_NAMES = re.compile(
+    r"|unnamed: ?\d+|__index_level_\d+__|index|idx|id|ids|uuid|guid|row|row_?id|key"
+    r"|.*[_ -](id|uuid|guid|hash)|id[_ -].*|.*[a-z](Id|ID)",
+)
+OTHER_NAMES = re.compile(
+    r"(annotat(or|ed_by)|labell?er|worker|user|reviewer)(_?name)?|(created|updated|annotated)_(at|on|by)"
+    r"|lead_time|_session.*|_view_id|_timestamp",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that hold inputs, labels and true labels."""
+    """The columns that hold inputs, labels and true labels.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+    kinds : tuple of str
+        Of each input; empty if the inputs are one column of images or lists.
+    label : str
+    true_label : str or None
+    left_out : dict of str to str
+        All other columns, and why they are no inputs.
+    """
 
     inputs: tuple[str, ...]
+    kinds: tuple[Kind, ...]
     label: str
     true_label: str | None
+    left_out: dict[str, str]
 
 
-def splits_of_tables(
-    tables: Mapping[str, Table], requested: RequestedColumns
-) -> dict[str, RawSplit]:
+def read_splits(tables: Mapping[str, Table], requested: RequestedColumns) -> RawData:
     """Read the splits of a source of tables.
 
     The training table decides which columns are used. A held-out split without the label column
-    takes its labels from the true-label column.
+    takes its labels from the true-label column; without both it is left out. Rows without a label
+    are left out.
 
     Raises
     ------
@@ -46,36 +74,112 @@ def splits_of_tables(
     """
     by_split = name_splits(tables)
     columns = choose_columns(by_split["train"], requested)
-    splits = {}
+    notes = [note for table in by_split.values() for note in table.notes]
+    labelled = {}
     for split, table in by_split.items():
-        present = table.arrow.column_names
-        label, true_label = columns.label, columns.true_label
-        if true_label not in present:
-            true_label = None
-        if label not in present and true_label is not None and split != "train":
-            label = true_label
-        if label not in present:
-            remedy = (
-                f"it has {', '.join(present)}; if one of these is right, name it "
-                "(true_label=..., --true-label)"
+        label = _label_of(table, columns, split)
+        if label is None:
+            notes.append(
+                f"{table.where}: no column {columns.label}, so it was left out; keeprate predict "
+                "takes it"
             )
-            raise invalid("label", f"be a column of the {table.where}", label, remedy)
+            continue
         if not table.arrow.num_rows:
             raise invalid(table.where, "hold samples", Words("none"), "check that it was written")
-        labels = [name for name in (columns.label, columns.true_label) if name is not None]
-        splits[split] = RawSplit(
-            input_array(table, columns.inputs),
-            _column_labels(table, label),
-            None if true_label is None else _column_labels(table, true_label),
+        _refuse_missing_inputs(table, columns.inputs)
+        labelled[split] = _labelled_rows(table, label, columns.true_label)
+        n_missing = table.arrow.num_rows - len(labelled[split].rows)
+        if n_missing:
+            notes.append(f"{table.where}: {n_missing:,} rows without a label were left out")
+    inputs, coded, more_notes = _inputs(labelled, columns, requested)
+    ends = [name for name in (columns.label, columns.true_label) if name is not None]
+    splits = {
+        split: RawSplit(
+            inputs[split],
+            content.labels,
+            content.true_labels,
             columns.inputs,
-            names_of_rows(table, columns.inputs, labels),
+            names_of_rows(content.table, columns.inputs, ends),
+            content.rows if len(content.rows) < by_split[split].arrow.num_rows else None,
         )
-    return splits
+        for split, content in labelled.items()
+    }
+    return RawData(splits, coded, columns.left_out, (*notes, *more_notes))
 
 
-def _column_labels(table: Table, column: str) -> Labels:
-    values = check_labels(label_array(table, column), f"column {column}, {table.where}")
-    return Labels(values, table.names_of(column))
+@dataclass(frozen=True)
+class _LabelledRows:
+    """The rows of a table that have a label."""
+
+    table: Table
+    labels: Labels
+    true_labels: Labels | None
+    rows: Any  # array [N] of int64
+
+
+def _label_of(table: Table, columns: Columns, split: str) -> str | None:
+    present = table.arrow.column_names
+    if columns.label in present:
+        return columns.label
+    if columns.true_label in present and split != "train":
+        return columns.true_label
+    return None
+
+
+def _labelled_rows(table: Table, label: str, true_label: str | None) -> _LabelledRows:
+    read = {}
+    present = np.ones(table.arrow.num_rows, dtype=bool)
+    true_label = true_label if true_label in table.arrow.column_names else None
+    for name in {label, true_label} - {None}:
+        values = label_array(table, str(name))
+        read[name] = written_labels(values) if name in table.written else values
+        present &= without_missing(read[name])[1]
+    rows = np.flatnonzero(present)
+    if not len(rows):
+        received = Words("missing ones in all rows")
+        raise invalid(f"labels (column {label}, {table.where})", "be there", received, REMEDY_LABEL)
+    if len(rows) < len(present):
+        table = replace(table, arrow=table.arrow.filter(needs("pyarrow").array(present)))
+    labels, true_labels = (
+        None
+        if name is None
+        else Labels(
+            check_labels(read[name][present], f"column {name}, {table.where}"),
+            table.names_of(name),
+        )
+        for name in (label, true_label)
+    )
+    if labels is None:  # never: a label is named
+        raise TypeError("no label")
+    return _LabelledRows(table, labels, true_labels, rows)
+
+
+def _inputs(
+    labelled: Mapping[str, _LabelledRows], columns: Columns, requested: RequestedColumns
+) -> tuple[dict[str, Any], tuple[InputColumn, ...], list[str]]:
+    """Return the inputs of each split, what coded columns stand for, and notes."""
+    tables = {split: content.table for split, content in labelled.items()}
+    if not columns.kinds:
+        inputs, notes, shape = {}, [], {"image_size": requested.image_size}
+        for split, table in tables.items():
+            inputs[split], shape, said = whole_array(table, columns.inputs[0], **shape)
+            notes += said
+        return inputs, (), notes
+    wanted = [InputColumn(n, k) for n, k in zip(columns.inputs, columns.kinds, strict=True)]
+    arrow = {split: table.arrow for split, table in tables.items()}
+    where = {split: table.where for split, table in tables.items()}
+    coded, known = code_table(arrow, wanted, where)
+    return dict(coded), known, []
+
+
+def _refuse_missing_inputs(table: Table, inputs: Sequence[str]) -> None:
+    missing = [name for name in inputs if name not in table.arrow.column_names]
+    if missing:
+        remedy = f"it has {listed(table.arrow.column_names)}"
+        raise invalid("inputs", f"be columns of the {table.where}", Words(listed(missing)), remedy)
+
+
+# Choosing ---------------------------------------------------------------------------------------
 
 
 def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
@@ -83,7 +187,7 @@ def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
 
     Label: the ClassLabel column, or the column called label, labels, target, class or y. True
     label: the column called true_label or clean_label. Inputs: the image column, else the one
-    column of lists, else all other columns if all are numbers.
+    column of lists, else all other columns but those that number, name or date the rows.
 
     Raises
     ------
@@ -91,56 +195,156 @@ def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
         If a requested column does not exist, or a guess would be arbitrary.
     """
     all_names: list[str] = table.arrow.column_names
-    for name in (*requested.inputs, requested.label, requested.true_label):
+    for name in (*requested.inputs, requested.label, requested.true_label, *requested.kinds):
         if name is not None and name not in all_names:
-            requirement = f"be one of {', '.join(all_names)} ({table.where})"
+            requirement = f"be one of {listed(all_names)} ({table.where})"
             raise invalid("column", requirement, name, "check its name")
     true_label = requested.true_label or _guess_true_label(all_names, requested)
-    taken = (*requested.inputs, requested.label, true_label)
+    taken = (*requested.inputs, *requested.kinds, requested.label, true_label)
     label_like = [name for name in all_names if _is_label_like(table, name) and name not in taken]
-    label = requested.label or _guess_label(table, label_like)
+    label = requested.label or table.label or _guess_label(table, label_like)
     if true_label == label:
         raise invalid("true_label", "differ from label", label, "leave one of them out")
-    inputs = requested.inputs
-    if label in inputs or true_label in inputs:
-        raise invalid("inputs", "hold no label", list(inputs), REMEDY_INPUTS)
-    if not inputs:
-        others = [name for name in all_names if name not in (label, true_label)]
-        inputs = _guess_inputs(table, others, [name for name in label_like if name != label])
-    return Columns(inputs, label, true_label)
+    named = (*requested.inputs, *(n for n, kind in requested.kinds.items() if kind != IGNORE))
+    if label in named or true_label in named:
+        raise invalid("inputs", "hold no label", list(named), REMEDY_INPUTS)
+    others = [name for name in all_names if name not in (label, true_label)]
+    also_like = [name for name in label_like if name != label]
+    return _choose_inputs(table, others, also_like, requested, label, true_label)
+
+
+def _choose_inputs(
+    table: Table,
+    others: Sequence[str],
+    label_like: Sequence[str],
+    requested: RequestedColumns,
+    label: str,
+    true_label: str | None,
+) -> Columns:
+    """Tell inputs from what is left out, and give each input a kind."""
+    left_out: dict[str, str] = {}
+    if not requested.inputs and not any(kind != IGNORE for kind in requested.kinds.values()):
+        whole = _image_or_list(table, [n for n in others if n not in requested.kinds])
+        if whole is not None:
+            left_out = {name: f"{whole} is the input" for name in others if name != whole}
+            return Columns((whole,), (), label, true_label, left_out)
+    if requested.inputs:
+        if len(requested.inputs) == 1 and table.is_whole(requested.inputs[0]):
+            left_out = {name: "not named" for name in others if name != requested.inputs[0]}
+            return Columns(requested.inputs, (), label, true_label, left_out)
+    elif label_like:  # a label among the inputs would reveal the answer
+        received = Words(f"a column that looks like one: {listed(label_like)}")
+        raise invalid("inputs", "hold no label", received, REMEDY_INPUTS)
+    kinds: dict[str, Kind] = {}
+    for name in requested.inputs or others:
+        wanted = requested.kinds.get(name)
+        kind, why = _guess_kind(table, name, is_named=name in requested.inputs)
+        if wanted == IGNORE:
+            left_out[name] = "to be ignored"
+        elif wanted is not None or kind is not None:
+            kinds[name] = wanted or kind  # type: ignore[assignment]  # checked in RequestedColumns
+        else:
+            left_out[name] = why
+    left_out |= {n: "not named" for n in others if n not in kinds and n not in left_out}
+    if not kinds:
+        whys = [f"{name} ({why})" for name, why in left_out.items()]
+        received = Words(f"none that can be used: {listed(whys)}" if whys else "none")
+        requirement = f"be columns of numbers, categories, dates or texts ({table.where})"
+        raise invalid("inputs", requirement, received, REMEDY_INPUTS)
+    return Columns(tuple(kinds), tuple(kinds.values()), label, true_label, left_out)
 
 
 def _is_label_like(table: Table, name: str) -> bool:
-    return name.lower() in (*LABEL_NAMES, *TRUE_LABEL_NAMES) or table.names_of(name) is not None
+    is_called_so = name.strip().lower() in (*LABEL_NAMES, *TRUE_LABEL_NAMES)
+    return is_called_so or table.names_of(name) is not None
 
 
 def _guess_true_label(all_names: list[str], requested: RequestedColumns) -> str | None:
-    taken = (*requested.inputs, requested.label)
+    taken = (*requested.inputs, *requested.kinds, requested.label)
     likely = [n for n in all_names if n.lower() in TRUE_LABEL_NAMES and n not in taken]
     return likely[0] if len(likely) == 1 else None
 
 
 def _guess_label(table: Table, label_like: list[str]) -> str:
     if len(label_like) != 1:
-        count = f"several ({', '.join(label_like)})" if label_like else "none"
-        columns = ", ".join(table.arrow.column_names)
-        received = Words(f"{count} among the columns {columns} ({table.where})")
-        raise invalid("label", "be one column", received, REMEDY_LABEL)
+        count = f"several ({listed(label_like)})" if label_like else "none"
+        received = Words(f"{count} among the columns {listed(table.arrow.column_names)}")
+        raise invalid(f"label ({table.where})", "be one column", received, REMEDY_LABEL)
     return label_like[0]
 
 
-def _guess_inputs(table: Table, names: list[str], label_like: list[str]) -> tuple[str, ...]:
-    """Return the image column, the list column, or all columns of numbers among `names`."""
+def _image_or_list(table: Table, names: Sequence[str]) -> str | None:
+    """The one column of images, else the one column of lists."""
     images = [name for name in names if table.is_image(name)]
     lists = [name for name in names if table.is_list(name)]
-    inputs = images or lists
-    if len(inputs) > 1:
-        received = Words(f"several ({', '.join(inputs)})")
+    whole = images or lists
+    if len(whole) > 1:
+        received = Words(f"several ({listed(whole)})")
         raise invalid("inputs", "be one column of images or lists", received, REMEDY_INPUTS)
-    if inputs:
-        return tuple(inputs)
-    if label_like:  # a label among the inputs would reveal the answer
-        received = Words(f"a column that looks like one: {', '.join(label_like)}")
-        raise invalid("inputs", "hold no label", received, REMEDY_INPUTS)
-    refuse_other_than_numbers(table, names)
-    return tuple(names)
+    return whole[0] if whole else None
+
+
+def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None, str]:
+    """What a column holds; None and the reason if it is no input."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    column = table.arrow.column(name)
+    kind = column.type
+    if not is_named:
+        if why := _why_no_input(table, name):
+            return None, why
+        if column.null_count == len(column):
+            return None, "empty"
+    if is_number(kind) or types.is_duration(kind) or types.is_time(kind):
+        return "number", ""
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return "date", ""
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    if not (is_text or types.is_dictionary(kind)):
+        return ("text", "") if is_named and is_text else (None, f"values of type {kind}")
+    if types.is_dictionary(kind):
+        return "category", ""
+    if _holds_dates(pa, column):
+        return "date", ""
+    return _kind_of_words(strings(column), is_named=is_named)
+
+
+def _why_no_input(table: Table, name: str) -> str:
+    if name in table.ignored or OTHER_NAMES.fullmatch(name):
+        return "says who labelled the row, or when"
+    if INDEX_NAMES.fullmatch(name.strip()) or INDEX_NAMES.fullmatch(name.strip().lower()):
+        return "an index or a key of the rows"
+    if needs("pyarrow.types").is_integer(table.arrow.schema.field(name).type):
+        column = table.arrow.column(name)
+        if len(column) >= LEAST_ROWS and not column.null_count:
+            values = column.to_numpy()
+            if (np.diff(values.astype(np.float64)) == 1).all():
+                return "counts the rows"
+    return ""
+
+
+def _holds_dates(pa: Any, column: Any) -> bool:
+    first = [value for value in column.slice(0, 100).to_pylist() if value]
+    if not first or not all(re.match(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$", v) for v in first):
+        return False
+    try:
+        column.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _kind_of_words(column: Any, *, is_named: bool) -> tuple[Kind | None, str]:
+    """Tell categories from free texts, and both from names of the rows."""
+    compute = needs("pyarrow.compute")
+    present = compute.drop_null(column)
+    n, n_different = len(present), compute.count_distinct(present).as_py()
+    words = compute.mean(compute.list_value_length(compute.utf8_split_whitespace(present))).as_py()
+    if n_different <= MOST_VALUES and (n_different <= n / 2 or words < 3):
+        is_name = n_different == n >= LEAST_ROWS
+        if not is_name or is_named:
+            return "category", ""
+    if words >= 3 or (words >= 1.5 and n_different > n / 2):
+        return "text", ""
+    if n_different > n / 2:
+        return ("text", "") if is_named else (None, "names the rows")
+    return "category", ""

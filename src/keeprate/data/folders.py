@@ -1,86 +1,110 @@
-"""Folders -> raw splits: Parquet or CSV files called after their split, or images by class."""
+"""Folders -> raw splits: tables called after their split, or images by class."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-import numpy as np
-
-from keeprate.data.columns import splits_of_tables
-from keeprate.data.images import read_images
-from keeprate.data.labels import Labels
-from keeprate.data.reading import SPLIT_NAMES, RawSplit, RequestedColumns, name_splits
+from keeprate.data.columns import read_splits
+from keeprate.data.image_folders import read_image_folder
+from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_table
+from keeprate.data.reading import SPLIT_NAMES, RawData, RequestedColumns, ambiguous
 from keeprate.data.tables import read_tables
-from keeprate.errors import Words, invalid
+from keeprate.text import listed
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+NUMBERED = re.compile(r"(?:[-_.]?\d+(?:-of-\d+)?)?", re.IGNORECASE)
+PLAIN_TEXT = (".txt", ".json", ".manifest")  # more often notes and settings than tables
 
 
-def read_folder(folder: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
+def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
     """Read the tables in a folder or in its subfolder `data`; without tables, its images.
 
     Raises
     ------
     InputError
-        If there is neither, or a file cannot be read.
+        If there is neither, a file cannot be read, or it is not clear which files to read.
     """
     for below in (folder, folder / "data"):
-        for suffix in (".parquet", ".csv"):
-            files = sorted(file for file in below.glob(f"*{suffix}") if file.is_file())
-            if files:
-                tables = {
-                    name: read_tables(group, f"{name} split of {folder.name}")
-                    for name, group in _files_by_split(files).items()
-                }
-                return splits_of_tables(tables, requested)
+        files = _tables_in(below)
+        if files and not _lists_the_images(below, files, requested):
+            kinds = sorted({_suffix(file) for file in files}, key=_rank)
+            groups = _files_by_split([f for f in files if _suffix(f) == kinds[0]])
+            tables = {
+                name: read_tables(
+                    group, f"{name} split of {folder.name}", as_text=requested.may_be_label
+                )
+                for name, group in groups.items()
+            }
+            raw = read_splits(tables, requested)
+            read = {file for group in groups.values() for file in group}
+            others = [file.name for file in files if file not in read]
+            notes = (f"left out beside the tables: {listed(others)}",) if others else ()
+            return RawData(raw.splits, raw.coded_columns, raw.left_out, (*raw.notes, *notes))
     requested.refuse_for(f"a folder of images, {folder}")
-    return _read_image_folder(folder)
+    images = read_image_folder(folder, image_size=requested.image_size)
+    return RawData(images.splits, notes=images.notes)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.iterdir() if is_table(file) and file.is_file())
+    files = [file for file in files if not file.name.startswith((".", "_"))]
+    sure = [file for file in files if _suffix(file) not in PLAIN_TEXT]
+    named = [file for file in files if _split_of(file) is not None]
+    return sure or named
+
+
+def _suffix(file: Path) -> str:
+    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
+    return suffixes[-1]
+
+
+def _rank(suffix: str) -> int:
+    return TABLE_SUFFIXES.index(suffix)
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file's name begins with, in lower case."""
+    stem = file_stem(file).lower()
+    word = re.split(r"[-_. ]", stem)[0].rstrip("0123456789")
+    return word if word in SPLIT_NAMES else None
 
 
 def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
-    """Group files by the split in their names; without splits, all are parts of one."""
+    """Group files by the split in their names; without splits, all are parts of one.
+
+    Raises
+    ------
+    InputError
+        If it is not clear whether files are parts of one split: train.csv and train_old.csv.
+    """
     groups: dict[str, list[Path]] = {}
     for file in files:
-        groups.setdefault(re.split(r"[-_.]", file.stem)[0], []).append(file)
-    named = {name: group for name, group in groups.items() if name.lower() in SPLIT_NAMES}
+        # A name without a known split is one of its own, so that it is named when left out.
+        word = _split_of(file) or re.split(r"[-_.]", file_stem(file).lower())[0]
+        groups.setdefault(word, []).append(file)
+    named = {name: group for name, group in groups.items() if name in SPLIT_NAMES}
+    for name, group in named.items():
+        endings = [file_stem(file).lower().removeprefix(name) for file in group]
+        parts = [NUMBERED.fullmatch(ending) is not None for ending in endings]
+        if len(group) > 1 and not (all(parts) and "" not in endings):
+            raise ambiguous(
+                f"{listed([file.name for file in group])} all begin with {name}, and it is not "
+                f"clear which of them are the {name} split",
+                f"give one file, number the parts ({name}-0, {name}-1), or move the others away",
+            )
     return named or {"train": files}
 
 
-def _read_image_folder(folder: Path) -> dict[str, RawSplit]:
-    below = _subfolders(folder)
-    splits = {"train": folder}
-    # A class may be called "train": these are splits only if every subfolder is a split.
-    if below and all(subfolder.name.lower() in SPLIT_NAMES for subfolder in below):
-        splits = name_splits({subfolder.name: subfolder for subfolder in below})
-    return {name: _read_classes(subfolder, folder) for name, subfolder in splits.items()}
+def _lists_the_images(folder: Path, files: list[Path], requested: RequestedColumns) -> bool:
+    """Ask which is meant where a table lies beside folders of images.
 
+    A table that lists the images (`filename,label`) is read as a table.
 
-def _read_classes(split_folder: Path, folder: Path) -> RawSplit:
-    """Read one subfolder of images for each class; samples are known by their path in `folder`."""
-    classes = _subfolders(split_folder)
-    files = [sorted(file for file in c.rglob("*") if _is_image(file)) for c in classes]
-    n_files = [len(group) for group in files]
-    if not sum(n_files):
-        requirement = "hold <split>-*.parquet or .csv files, or one subfolder of images a class"
-        received = Words(f"a folder without: {split_folder}")
-        raise invalid("source", requirement, received, "check the path")
-    labels = np.repeat(np.array([c.name for c in classes]), n_files)
-    paths = [file for group in files for file in group]
-    names = tuple(_file_name(path.relative_to(folder)) for path in paths)
-    return RawSplit(read_images(paths, str(split_folder)), Labels(labels), names=names)
-
-
-def _file_name(path: Path) -> str:
-    """Return a path as text that can be written to any file, whatever bytes the path holds."""
-    text = os.fsencode(path.as_posix()).decode("utf-8", "replace")
-    return text.replace("\r", "\N{REPLACEMENT CHARACTER}")
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in _IMAGES and not file.name.startswith(".")
+    Returns
+    -------
+    bool
+        False: the tables are to be read.
+    """
+    return False

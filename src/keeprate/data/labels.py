@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,10 @@ from torch import Tensor
 from keeprate.errors import Words, invalid
 
 Array = NDArray[Any]
+WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")  # no leading zeros, no exponent
+FRACTION = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9][0-9]*")
+DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
+NO_NUMBER = ("nan", "inf", "+inf", "-inf", "infinity", "-infinity", "na", "n/a", "<na>", "none")
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ def check_labels(labels: Any, where: str) -> Array:
 
     Parameters
     ----------
-    labels : array_like [N]
-        Integers, whole floats, booleans or strings.
+    labels : array_like [N] or [N, 1]
+        Integers, whole floats, booleans or strings. Integers beyond int64 become strings.
     where : str
         The place that messages name.
 
@@ -66,8 +72,10 @@ def check_labels(labels: Any, where: str) -> Array:
     """
     name = f"labels ({where})"
     values = as_array(_without_conversion(labels))
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
     if values.ndim != 1:
-        remedy = "use argmax(1) on one-hot rows, ravel() on columns"
+        remedy = "use argmax(1) on one-hot rows"
         raise invalid(name, "be [N]", Words(f"shape {values.shape}"), remedy)
     if values.dtype.kind in "OUST":
         items = values.tolist()
@@ -78,7 +86,10 @@ def check_labels(labels: Any, where: str) -> Array:
             return np.array([_text(item) for item in items], dtype=str)
         if any(isinstance(item, (str, bytes)) or not np.isscalar(item) for item in items):
             types = Words(", ".join(sorted({type(item).__name__ for item in items})))
-            raise invalid(name, "be all strings or all integers", types, "convert them")
+            remedy = "convert them; several labels a sample cannot be trained on"
+            raise invalid(name, "be all strings or all integers", types, remedy)
+        if all(isinstance(item, int) for item in items) and max(map(abs, items)) >= 2**63:
+            return np.array([str(item) for item in items])
         values = np.array(items)
     return _whole_numbers(values, name)
 
@@ -97,8 +108,9 @@ def _without_conversion(labels: Any) -> Any:
 
 def _whole_numbers(values: Array, name: str) -> Array:
     if values.dtype.kind == "f":
-        if (missing := np.isnan(values)).any():
-            raise invalid(name, "be there", first_bad(missing, "NaN"), "drop these rows")
+        if (missing := ~np.isfinite(values)).any():
+            received = first_bad(missing, "NaN or infinity")
+            raise invalid(name, "be there", received, "drop these rows")
         if (fraction := values != np.floor(values)).any():
             received = first_bad(fraction, f"fractions such as {values[fraction][0]:g}")
             raise invalid(name, "be classes", received, "choose another column, or bin the values")
@@ -106,18 +118,137 @@ def _whole_numbers(values: Array, name: str) -> Array:
         return values.astype(str)
     if values.dtype.kind not in "iuf":
         raise invalid(name, "be integers or strings", Words(values.dtype), "convert them")
+    if values.dtype.kind != "i" and (np.abs(values) >= 2.0**63).any():
+        return np.array([str(int(value)) for value in values.tolist()])
     return values.astype(np.int64)
 
 
+def without_missing(labels: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Leave out the labels that are missing: None, NaN, infinite and empty ones.
+
+    Returns
+    -------
+    labels : array [M]
+    present : array [N] of bool
+    """
+    if labels.dtype.kind == "f":
+        present = np.isfinite(labels)
+    elif labels.dtype.kind == "O":
+        present = np.array([not _is_missing(item) for item in labels.tolist()], dtype=bool)
+    else:
+        present = np.ones(len(labels), dtype=bool)
+    return labels[present], present
+
+
+def written_labels(labels: Array) -> Array:
+    """Take labels that a text file holds for what they are.
+
+    Numbers of one form, whole and without leading zeros, become int64; then cells such as "nan"
+    are missing. All other labels stay as they are written.
+
+    Parameters
+    ----------
+    labels : array [N] of str or None
+
+    Returns
+    -------
+    array [N] of int64, or of str, int and None
+
+    Examples
+    --------
+    >>> written_labels(np.array(["10", "7", "7"], dtype=object)).tolist()
+    [10, 7, 7]
+    >>> written_labels(np.array(["007", "7", None], dtype=object)).tolist()
+    ['007', '7', None]
+    """
+    texts = {item for item in labels.tolist() if item is not None}
+    blank = {text for text in texts if text.strip().lower() in ("", "nan")}
+    wholes = {text: WHOLE.fullmatch(text.strip()) for text in texts - blank}
+    if all(match or text.strip().lower() in NO_NUMBER for text, match in wholes.items()):
+        numbers = {text: int(match[1]) for text, match in wholes.items() if match}
+    else:
+        numbers = {}
+    meaning: dict[str | None, object]
+    if numbers and max(map(abs, numbers.values())) < 2**63:
+        meaning = dict(numbers)
+    elif any(map(FRACTION.fullmatch, texts)) and all(map(DECIMAL.fullmatch, texts - blank)):
+        meaning = {text: float(text) for text in texts - blank}  # a column of measurements
+    else:
+        meaning = {text: text for text in texts - blank}
+    values = np.empty(len(labels), dtype=object)
+    values[:] = [meaning.get(item) for item in labels.tolist()]
+    return values.astype(np.int64) if None not in values and numbers == meaning else values
+
+
+def match_labels(
+    labels: Array, class_names: Sequence[str], names: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], str]:
+    """Find the known classes among labels in any notation.
+
+    Parameters
+    ----------
+    labels : array [N]
+        As a source holds them: strings, numbers, booleans, None.
+    class_names : sequence of C str
+        The classes of a trained network.
+    names : sequence of str, optional
+        What integers stand for in the source.
+
+    Returns
+    -------
+    numbers : array [N] of int64
+        0..C-1; -1 where the label is missing or none of the classes.
+    note : str
+        How the labels were read, if that is not plain.
+
+    Examples
+    --------
+    >>> match_labels(np.array([2.0, 1.0, np.nan]), ("1", "2"))[0].tolist()
+    [1, 0, -1]
+    >>> match_labels(np.array([1, 0, 5]), ("cat", "dog"))
+    (array([ 1,  0, -1]), 'numbers are taken for the codes 0 to 1 of the classes')
+    """
+    items = [_named(item, names) for item in labels.tolist()]
+    place = {name: i for i, name in enumerate(class_names)}
+    loose: dict[str, int] = {}
+    for name, i in place.items():
+        loose.setdefault(_loosely(name), i)
+    found = {item: place.get(item, loose.get(_loosely(item), -1)) for item in set(items)}
+    codes = {i: str(i) for i in range(len(class_names))}
+    note = ""
+    if all(number < 0 for number in found.values()) and not any(map(WHOLE.fullmatch, class_names)):
+        code_of = {code: i for i, code in codes.items()}
+        found = {item: code_of.get(_loosely(item), -1) for item in found}
+        if any(number >= 0 for number in found.values()):
+            note = f"numbers are taken for the codes 0 to {len(class_names) - 1} of the classes"
+    return np.array([found[item] for item in items], dtype=np.int64), note
+
+
+def _named(item: object, names: Sequence[str] | None) -> str:
+    if _is_missing(item):
+        return ""
+    if names is not None and isinstance(item, int) and 0 <= item < len(names):
+        return names[item]
+    return _text(item) if isinstance(item, (str, bytes)) else str(item)
+
+
+def _loosely(label: str) -> str:
+    """A label without what files change: 1.0 is 1, TRUE is True."""
+    label = label.strip()
+    if match := WHOLE.fullmatch(label):
+        return match[1]
+    return label.lower() if label.lower() in ("true", "false") else label
+
+
 def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def _is_missing(value: object) -> bool:
     if isinstance(value, (str, bytes)):
-        return not value
+        return not value.strip()
     if isinstance(value, float):
-        return value != value
+        return not np.isfinite(value)
     return value is None or type(value).__name__ in ("NAType", "NaTType")  # those of pandas
 
 
@@ -145,11 +276,21 @@ def number_classes(columns: list[Labels]) -> tuple[tuple[str, ...], list[NDArray
         class_names = names_of_columns.pop()
         return class_names, [_positions(column.values, class_names) for column in columns]
     if len({column.values.dtype.kind for column in columns}) > 1:
-        requirement = "be all strings or all integers"
-        raise invalid("labels", requirement, Words("both"), "write all columns alike")
+        columns = [_as_whole_numbers(column) for column in columns]
     classes = np.unique(np.concatenate([column.values for column in columns]))
     class_names = tuple(str(value) for value in classes)
     return class_names, [np.searchsorted(classes, column.values) for column in columns]
+
+
+def _as_whole_numbers(column: Labels) -> Labels:
+    """Read strings as the integers that another column of labels has."""
+    if column.values.dtype.kind != "U":
+        return column
+    matches = [WHOLE.fullmatch(value) for value in column.values.tolist()]
+    if not all(matches):
+        requirement = "be all strings or all integers"
+        raise invalid("labels", requirement, Words("both"), "write all columns alike")
+    return Labels(np.array([int(match[1]) for match in matches if match], dtype=np.int64))
 
 
 def _positions(values: Array, class_names: tuple[str, ...]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +18,13 @@ class Normaliser:
 
     Attributes
     ----------
-    kind : {"uint8", "standardise"}
+    kind : {"uint8", "standardise", "none"}
         "uint8": x / 255, as in the paper. "standardise": (x - mean) / scale, for each feature of
-        vectors and for each channel of images.
+        vectors and for each channel of images. "none": x itself; integers stay integers.
     mean : tuple of float
-        D or C means. Empty for "uint8".
+        D or C means. Empty for the other kinds.
     scale : tuple of float
-        D or C standard deviations, or 1 for a constant feature. Empty for "uint8".
+        D or C standard deviations, or 1 for a constant feature. Empty for the other kinds.
     n_trailing : int
         The number of axes after the axis of features or channels: 0 for vectors, 2 for images.
 
@@ -47,19 +48,21 @@ class Normaliser:
     )
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uint8", "standardise") or len(self.mean) != len(self.scale):
+        if self.kind not in ("uint8", "standardise", "none") or len(self.mean) != len(self.scale):
             received = f"{self.kind} with {len(self.mean)} means and {len(self.scale)} scales"
-            requirement = "be uint8, or standardise with a scale for each mean"
+            requirement = "be uint8, none, or standardise with a scale for each mean"
             raise invalid("normaliser", requirement, Words(received), "fit it again")
 
     @classmethod
-    def fit(cls, inputs: Tensor) -> Normaliser:
+    def fit(cls, inputs: Tensor, *, is_scaled: Sequence[bool] | None = None) -> Normaliser:
         """Measure the training inputs, piece by piece in float64.
 
         Parameters
         ----------
         inputs : Tensor [N, D] or [N, C, ...]
             uint8 or float32, N >= 1.
+        is_scaled : sequence of D bool, optional
+            False: the feature has its own scale (a mark, a part of a text) and stays as it is.
 
         Raises
         ------
@@ -85,6 +88,9 @@ class Normaliser:
         # noise.
         constant = inputs.amin(axes) == inputs.amax(axes)
         scale = (squares / n).sqrt().masked_fill(constant, 1.0)
+        if is_scaled is not None:
+            kept = ~torch.tensor(is_scaled, device=inputs.device)
+            mean, scale = mean.masked_fill(kept, 0.0), scale.masked_fill(kept, 1.0)
         return cls(
             "standardise",
             tuple(mean.float().tolist()),
@@ -93,7 +99,9 @@ class Normaliser:
         )
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Return a batch [B, ...] as float32, on its own device."""
+        """Return a batch [B, ...] on its own device, as float32 unless the kind is "none"."""
+        if self.kind == "none":
+            return batch
         if self.kind == "uint8":
             return batch.to(torch.float32) / 255
         if batch.device not in self._tensors:  # once for each device, not for each batch

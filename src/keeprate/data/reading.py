@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from keeprate.data.labels import Labels
-from keeprate.errors import Words, invalid
+from keeprate.data.features import KINDS, InputColumn
+from keeprate.data.labels import Array, Labels
+from keeprate.errors import InputError, Words, invalid
+from keeprate.text import listed
 
 Value = TypeVar("Value")
 SPLIT_NAMES = {
@@ -16,6 +18,9 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """The split that each name stands for, in lower case."""
+LABEL_NAMES = ("label", "labels", "target", "class", "y")
+TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
+IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class RawSplit:
         The columns that hold the inputs, if the source is a table.
     names : tuple of N str
         The file or the text that people know each sample by. Empty if there are no names.
+    rows : array [N] of int64 or None
+        The rows of the source, where some were left out.
     """
 
     inputs: Any
@@ -41,11 +48,34 @@ class RawSplit:
     true_labels: Labels | None = None
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    rows: Array | None = None
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What a source holds, before its labels become numbers.
+
+    Attributes
+    ----------
+    splits : dict of str to RawSplit
+        `train`, and `validation` and `test` if the source has them.
+    coded_columns : tuple of D InputColumn
+        What the inputs [N, D] of a table stand for; empty for all other sources.
+    left_out : dict of str to str
+        Columns that are neither inputs nor labels, and why.
+    notes : tuple of str
+        What the user should know of the reading, a sentence each.
+    """
+
+    splits: dict[str, RawSplit]
+    coded_columns: tuple[InputColumn, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RequestedColumns:
-    """The columns of a table, or keys of an .npz file, that a user names.
+    """What a user says of the columns of a table, or of the keys of an .npz file.
 
     Attributes
     ----------
@@ -53,26 +83,67 @@ class RequestedColumns:
         Empty: guess them.
     label, true_label : str or None
         None: guess the column.
+    kinds : dict of str to str
+        For some columns one of number, category, date, text and ignore.
+    image_size : tuple of int or None
+        Height and width that images get; None: their own.
     """
 
     inputs: tuple[str, ...] = ()
     label: str | None = None
     true_label: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
 
     @classmethod
     def of(
-        cls, inputs: str | Sequence[str] | None, label: str | None, true_label: str | None
+        cls,
+        inputs: str | Sequence[str] | None,
+        label: str | None,
+        true_label: str | None,
+        columns: Mapping[str, str] | None = None,
+        image_size: int | tuple[int, int] | None = None,
     ) -> RequestedColumns:
-        """Take the arguments of `load`."""
+        """Take the arguments of `load`.
+
+        Raises
+        ------
+        InputError
+            If a kind is unknown, or the size of images is none.
+        """
         names = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
-        return cls(names, label, true_label)
+        kinds = dict(columns or {})
+        for name, kind in kinds.items():
+            if kind not in (*KINDS, IGNORE):
+                requirement = f"be one of {', '.join(KINDS)}, {IGNORE}"
+                raise invalid(f"the kind of column {name}", requirement, kind, "choose one")
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            requirement = "be one or two whole numbers of at least 1"
+            raise invalid("image_size", requirement, image_size, "try 32")
+        return cls(names, label, true_label, kinds, size)
+
+    @property
+    def named(self) -> dict[str, object]:
+        """What the user says of columns."""
+        said = {"inputs": self.inputs, "label": self.label, "true_label": self.true_label}
+        return {name: value for name, value in (*said.items(), ("columns", self.kinds)) if value}
+
+    def may_be_label(self, name: str) -> bool:
+        """Whether a column may hold labels, which are read as they are written."""
+        likely = (*LABEL_NAMES, *TRUE_LABEL_NAMES)
+        return name in (self.label, self.true_label) or name.strip().lower() in likely
 
     def refuse_for(self, source: str) -> None:
         """Raise an InputError if a column is named although the source has no columns."""
-        named = [name for name, value in vars(self).items() if value]
-        if named:
+        if self.named:
             received = Words(f"a source without columns: {source}")
-            raise invalid(", ".join(named), "name columns of a table", received, "leave it out")
+            raise invalid(", ".join(self.named), "name columns of a table", received, "leave it out")
+
+
+def ambiguous(question: str, choices: str) -> InputError:
+    """Ask what the user means; the message names the choices."""
+    return InputError(f"{question}; {choices}.")
 
 
 def name_splits(splits: Mapping[str, Value]) -> dict[str, Value]:
@@ -89,11 +160,11 @@ def name_splits(splits: Mapping[str, Value]) -> dict[str, Value]:
     for name, value in splits.items():
         known = SPLIT_NAMES.get(str(name).lower())
         if known in standard:
-            received = Words(", ".join(splits))
+            received = Words(listed(list(splits)))
             raise invalid("splits", f"hold one {known} split", received, "leave one out")
         if known is not None:
             standard[known] = value
     if "train" not in standard:
-        received = Words(f"only {', '.join(map(str, splits))}" if splits else "none at all")
+        received = Words(f"only {listed(list(splits))}" if splits else "none at all")
         raise invalid("splits", "hold one called train", received, "rename one")
     return standard

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from keeprate.data.features import Encoder, InputColumn
+from keeprate.data.preprocessing import Normaliser
 from keeprate.noise import noise_rate
 
 LabelStatus: TypeAlias = Literal["clean", "noisy", "unknown"]
@@ -69,12 +71,25 @@ class Loaded:
         The name of the data set, for records and titles.
     input_columns : tuple of str
         The columns that hold the inputs, if the source is a table.
+    coded_columns : tuple of D InputColumn
+        What the inputs [N, D] of a table stand for: `prepare` encodes them once it has cut the
+        splits. Empty for inputs that networks take as they are.
+    left_out : dict of str to str
+        Columns that are neither inputs nor labels, and why.
+    notes : tuple of str
+        What the user should know of the reading, a sentence each.
+    normalise : {"auto", "none"}
+        "none": networks get the numbers as they are, token ids say.
     """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...]
     name: str
     input_columns: tuple[str, ...] = ()
+    coded_columns: tuple[InputColumn, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    normalise: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
         splits = {name: replace(split, origin=name) for name, split in self.splits.items()}
@@ -101,6 +116,15 @@ class Data:
         The origin of the validation samples, in words.
     input_columns : tuple of str
         The columns that hold the inputs, if the source is a table.
+    encoder : Encoder or None
+        What turned the columns into `inputs`, fitted to the training samples. None for inputs
+        that networks take as they are.
+    left_out : dict of str to str
+        Columns that are neither inputs nor labels, and why.
+    notes : tuple of str
+        What the user should know of the reading, a sentence each.
+    normalise : {"auto", "none"}
+        "none": networks get the numbers as they are, token ids say.
     """
 
     train: Split
@@ -111,6 +135,10 @@ class Data:
     noise: str = "none"
     validation_from: str = "given"
     input_columns: tuple[str, ...] = ()
+    encoder: Encoder | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    normalise: Literal["auto", "none"] = "auto"
 
     @property
     def criterion(self) -> Literal["accuracy", "determinant"]:
@@ -130,6 +158,18 @@ class Data:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample: (channels, height, width), or (features,)."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many training samples have each label."""
+        return tuple(self.train.labels.bincount(minlength=self.n_classes).tolist())
+
+    def normaliser(self) -> Normaliser:
+        """What scales batches for networks, fitted to the training inputs."""
+        if self.normalise == "none":
+            return Normaliser("none")
+        is_scaled = None if self.encoder is None else self.encoder.is_scaled
+        return Normaliser.fit(self.train.inputs, is_scaled=is_scaled)
 
     @property
     def doubted_splits(self) -> list[Split]:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from keeprate.data.arrays import input_tensor, read_npz, read_objects
-from keeprate.data.columns import splits_of_tables
+from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, read_objects
+from keeprate.data.columns import read_splits
+from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.hub import is_hub_name
-from keeprate.data.labels import Labels, number_classes
-from keeprate.data.reading import RawSplit, RequestedColumns
+from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
+from keeprate.data.labels import Labels, check_labels, number_classes
+from keeprate.data.reading import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
-from keeprate.data.tables import hugging_face_table, read_tables
+from keeprate.data.tables import (
+    Table,
+    data_frame_table,
+    hugging_face_table,
+    is_data_frame,
+    read_tables,
+)
 from keeprate.errors import InputError, Words, first_line, invalid, needs
 
 
@@ -26,6 +35,9 @@ def load(
     inputs: str | Sequence[str] | None = None,
     label: str | None = None,
     true_label: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    normalise: str = "auto",
 ) -> Loaded:
     """Load a data set from any description of it.
 
@@ -33,22 +45,33 @@ def load(
     ----------
     source : str, path, tuple, dict or Dataset
         - `"digits"`: 1,797 images of 8 x 8 from scikit-learn;
-        - a .parquet, .csv or .npz file (keys x, y or inputs, labels; or x_train, y_train, x_test,
-          y_test);
-        - a folder of Parquet or CSV files called `<split>-*`, in the folder itself or in its
+        - a table: .parquet, .csv, .tsv, .json or .jsonl (text tables also as .gz), or an export of
+          Label Studio, Prodigy, doccano or SageMaker Ground Truth;
+        - an .npz file (keys x, y or inputs, labels; or x_train, y_train, x_test, y_test);
+        - a folder of tables called `<split>`, `<split>-0`, ... in the folder itself or in its
           subfolder `data`, which is the layout of the Hugging Face Hub; files without a split in
           their names are parts of one split;
         - a folder with one subfolder of images for each class, or with such folders called train
           and test;
         - `"owner/name"`, a data set on the Hugging Face Hub;
-        - `(inputs, labels)` or `(inputs, labels, true_labels)`, arrays or tensors;
+        - a DataFrame of pandas or polars, with the label among its columns;
+        - `(inputs, labels)` or `(inputs, labels, true_labels)`, arrays, tensors or a DataFrame of
+          inputs;
         - a map-style `torch.utils.data.Dataset` of (input, label), or a Hugging Face `Dataset`;
-        - a dict of splits (train, validation, test), each of the last two kinds.
+        - a dict of splits (train, validation, test), each of the last four kinds.
         Splits with other names are left out.
     inputs, label, true_label : str, optional
         Columns of a table, or keys of an .npz file. `inputs` may be a list of columns. Columns
         that are left out are guessed, and an ambiguous guess is an error. A held-out split
         without the label column takes its labels from the true-label column.
+    columns : dict of str to str, optional
+        What some columns of a table hold: number, category, date, text, or ignore. The others are
+        guessed.
+    image_size : int or (height, width), optional
+        Images of unequal size are resized to it. Left out: to a square of their median size, of 64
+        pixels at most; images of equal size stay as they are.
+    normalise : {"auto", "none"}
+        "none": networks get the numbers as they are; integers, such as token ids, stay integers.
 
     Returns
     -------
@@ -56,7 +79,8 @@ def load(
         Inputs are uint8 or float32; images [N, H, W] and [N, H, W, C] with C of 1, 3 or 4 become
         [N, C, H, W], unless the second axis is 1, 3 or 4 already. Sorted strings and sorted
         integers become the classes 0..C-1, and the class names keep the original labels. Arrays
-        are copied only if they have to change.
+        are copied only if they have to change. The inputs of a table are coded columns, which
+        `prepare` encodes.
 
     Raises
     ------
@@ -73,28 +97,30 @@ def load(
     >>> two.class_names, two.splits["train"].labels
     (('no', 'yes'), tensor([0, 1]))
     """
-    requested = RequestedColumns.of(inputs, label, true_label)
+    if normalise not in ("auto", "none"):
+        raise invalid("normalise", "be auto or none", normalise, "choose one of these")
+    requested = RequestedColumns.of(inputs, label, true_label, columns, image_size)
     if isinstance(source, (str, os.PathLike)):
         name, raw = _read_name(os.fspath(source), requested)
     else:
         name, raw = _read_python(source, requested)
-    return _to_tensors(name, raw)
+    return _to_tensors(name, raw, keeps_integers=normalise == "none")
 
 
 # From sources to raw splits --------------------------------------------------------------------
 
 
-def _read_name(source: str, requested: RequestedColumns) -> tuple[str, dict[str, RawSplit]]:
+def _read_name(source: str, requested: RequestedColumns) -> tuple[str, RawData]:
     path = Path(source)
     if path.is_dir():
         return path.resolve().name, read_folder(path, requested)
     if path.is_file():
-        return path.stem, _read_file(path, requested)
+        return file_stem(path), _read_file(path, requested)
     if source == "digits":
         requested.refuse_for("digits")
         digits = needs("sklearn.datasets").load_digits()
         labels = Labels(digits.target, tuple(str(name) for name in digits.target_names))
-        return source, {"train": RawSplit(digits.images, labels)}
+        return source, RawData({"train": RawSplit(digits.images, labels)})
     if is_hub_name(source):
         return source, _read_hub(source, requested)
     remedy = (
@@ -103,17 +129,17 @@ def _read_name(source: str, requested: RequestedColumns) -> tuple[str, dict[str,
     raise invalid("source", "be a path or a known name", source, remedy)
 
 
-def _read_file(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
-    suffix = path.suffix.lower()
-    if suffix in (".parquet", ".csv"):
-        return splits_of_tables({"train": read_tables([path], str(path))}, requested)
-    if suffix == ".npz":
-        return read_npz(path, requested)
-    requirement = "be a folder or end in .parquet, .csv, .npz"
+def _read_file(path: Path, requested: RequestedColumns) -> RawData:
+    if is_table(path):
+        table = read_tables([path], str(path), as_text=requested.may_be_label)
+        return read_splits({"train": table}, requested)
+    if path.suffix.lower() == ".npz":
+        return RawData(read_npz(path, requested))
+    requirement = f"be a folder or end in {', '.join(TABLE_SUFFIXES)}, .npz"
     raise invalid("source", requirement, str(path), "save it as one")
 
 
-def _read_hub(source: str, requested: RequestedColumns) -> dict[str, RawSplit]:
+def _read_hub(source: str, requested: RequestedColumns) -> RawData:
     datasets = needs("datasets")
     try:
         by_split = datasets.load_dataset(source)
@@ -124,52 +150,125 @@ def _read_hub(source: str, requested: RequestedColumns) -> dict[str, RawSplit]:
             "download it and give its folder."
         ) from error
     tables = {name: hugging_face_table(dataset, name) for name, dataset in by_split.items()}
-    return splits_of_tables(tables, requested)
+    return read_splits(tables, requested)
 
 
-def _read_python(source: Any, requested: RequestedColumns) -> tuple[str, dict[str, RawSplit]]:
-    splits = source if isinstance(source, Mapping) else {"train": source}
-    splits = {str(name): split for name, split in splits.items()}
-    if splits and all(hasattr(split, "with_format") for split in splits.values()):
-        tables = {name: hugging_face_table(split, name) for name, split in splits.items()}
-        return "dataset", splits_of_tables(tables, requested)
+def _read_python(source: Any, requested: RequestedColumns) -> tuple[str, RawData]:
+    is_split = is_data_frame(source) or not isinstance(source, Mapping)
+    splits = {"train": source} if is_split else {str(n): split for n, split in source.items()}
+    if splits and all(map(_is_table, splits.values())):
+        tables = {name: _as_table(split, name) for name, split in splits.items()}
+        return "dataset", read_splits(tables, requested)
+    if splits and all(isinstance(s, tuple) and s and is_data_frame(s[0]) for s in splits.values()):
+        return "dataset", _read_frames_and_labels(splits, requested)
     requested.refuse_for("arrays")
-    return "arrays", read_objects(splits)
+    return "arrays", RawData(read_objects(splits))
+
+
+def _is_table(split: Any) -> bool:
+    return hasattr(split, "with_format") or is_data_frame(split)
+
+
+def _as_table(split: Any, name: str) -> Table:
+    where = f"{name} split"
+    return data_frame_table(split, where) if is_data_frame(split) else hugging_face_table(split, name)
+
+
+def _read_frames_and_labels(
+    splits: Mapping[str, Any], requested: RequestedColumns
+) -> RawData:
+    """Read splits of (DataFrame, labels) or (DataFrame, labels, true labels)."""
+    ends = ("label", "true_label")
+    tables = {}
+    for name, (frame, *labels) in splits.items():
+        where = f"{name} split"
+        table = data_frame_table(frame, where)
+        if not 1 <= len(labels) <= len(ends):
+            received = Words(f"a tuple of {1 + len(labels)}")
+            raise invalid(where, "be (inputs, labels) or with true labels", received, "give these")
+        for end, column in zip(ends, labels, strict=False):
+            checked = check_labels(column, where)
+            _check_length(where, table.arrow.num_rows, len(checked))
+            arrow = table.arrow.append_column(_own_name(end, frame), [list(checked)])
+            table = replace(table, arrow=arrow)
+        tables[name] = table
+    frame, *labels = next(iter(splits.values()))
+    given = [_own_name(end, frame) for end in ends[: len(labels)]]
+    inputs = requested.inputs or tuple(str(name) for name in frame.columns)
+    kept = tuple(name for name in inputs if requested.kinds.get(name) != IGNORE)
+    label, true_label = (*given, None)[:2]
+    return read_splits(
+        tables, replace(requested, inputs=kept, label=label, true_label=true_label)
+    )
+
+
+def _own_name(end: str, frame: Any) -> str:
+    """A name that no column of the inputs has."""
+    names = {str(name) for name in frame.columns}
+    return next(name for n in range(len(names) + 1) if (name := end + "_" * n) not in names)
 
 
 # From raw splits to tensors --------------------------------------------------------------------
 
 
-def _to_tensors(name: str, raw: dict[str, RawSplit]) -> Loaded:
-    inputs = {
-        split: input_tensor(content.inputs, where=f"{split} split")
-        for split, content in raw.items()
-    }
-    for split, content in raw.items():
-        _check_sizes(f"{split} split", len(inputs[split]), content)
-        if inputs[split].shape[1:] != inputs["train"].shape[1:]:
-            shapes = f"{tuple(inputs['train'].shape[1:])} and {tuple(inputs[split].shape[1:])}"
-            received = Words(shapes)
-            raise invalid(f"train and {split} inputs", "be of one shape", received, "resize them")
-    class_names, numbered = number_classes(list(_label_columns(raw)))
+def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
+    inputs, coded = _input_tensors(raw, keeps_integers=keeps_integers)
+    class_names, numbered = number_classes(list(_label_columns(raw.splits)))
     remaining = iter(numbered)
     splits = {}
-    for split, content in raw.items():
+    for split, content in raw.splits.items():
         labels = torch.from_numpy(next(remaining))
         true = None if content.true_labels is None else torch.from_numpy(next(remaining))
+        rows = None if content.rows is None else torch.from_numpy(content.rows)
         splits[split] = Split(inputs[split], labels, true, names=content.names)
+        if rows is not None:
+            splits[split] = replace(splits[split], rows=rows)
     present = splits["train"].labels.unique()
     if len(present) < 2:
         received = Words(f"only {class_names[int(present[0])]!r}")
         raise invalid("labels", "hold two classes or more", received, "check the column")
-    return Loaded(splits, class_names, name, raw["train"].columns)
+    return Loaded(
+        splits,
+        class_names,
+        name,
+        raw.splits["train"].columns,
+        coded,
+        raw.left_out,
+        raw.notes,
+        "none" if keeps_integers else "auto",
+    )
 
 
-def _check_sizes(where: str, n_inputs: int, content: RawSplit) -> None:
-    for labels in (content.labels, content.true_labels):
-        if labels is not None and len(labels.values) != n_inputs:
-            received = Words(f"{n_inputs} inputs and {len(labels.values)} labels")
-            raise invalid(where, "have one label per input", received, "align them")
+def _input_tensors(
+    raw: RawData, *, keeps_integers: bool
+) -> tuple[dict[str, Tensor], tuple[InputColumn, ...]]:
+    """Return the inputs of each split, and what coded columns stand for."""
+    splits, coded = raw.splits, raw.coded_columns
+    arrays = {split: content.inputs for split, content in splits.items()}
+    if not coded and not keeps_integers:
+        coded = lost_centres(arrays["train"])
+        arrays = {split: centred(array, coded) for split, array in arrays.items()}
+    inputs = {
+        split: torch.from_numpy(array)
+        if raw.coded_columns
+        else input_tensor(array, where=f"{split} split", keeps_integers=keeps_integers)
+        for split, array in arrays.items()
+    }
+    for split, content in splits.items():
+        for labels in (content.labels, content.true_labels):
+            if labels is not None:
+                _check_length(f"{split} split", len(inputs[split]), len(labels.values))
+        if inputs[split].shape[1:] != inputs["train"].shape[1:]:
+            shapes = f"{tuple(inputs['train'].shape[1:])} and {tuple(inputs[split].shape[1:])}"
+            received = Words(shapes)
+            raise invalid(f"train and {split} inputs", "be of one shape", received, "resize them")
+    return inputs, coded
+
+
+def _check_length(where: str, n_inputs: int, n_labels: int) -> None:
+    if n_inputs != n_labels:
+        received = Words(f"{n_inputs} inputs and {n_labels} labels")
+        raise invalid(where, "have one label per input", received, "align them")
 
 
 def _label_columns(raw: dict[str, RawSplit]) -> Iterator[Labels]:

@@ -6,7 +6,7 @@ labels are to be noisy, state what is known of the labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from keeprate.data.features import Encoder
 from keeprate.data.samples import Data, LabelStatus, Loaded, Split
 from keeprate.data.sources import load
-from keeprate.errors import Words, invalid
+from keeprate.errors import Words, check_whole, invalid
 from keeprate.noise import Noise
 from keeprate.seeding import derive_seed
 
@@ -47,6 +48,10 @@ def prepare(
     inputs: str | Sequence[str] | None = None,
     label: str | None = None,
     true_label: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    text_model: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    normalise: str = "auto",
     noise: Noise | str | None = None,
     seed: int = 0,
     n_validation: int | float | None = None,
@@ -60,8 +65,11 @@ def prepare(
     ----------
     source : Loaded or any source of `load`
         A data set, or a description of one.
-    inputs, label, true_label : optional
+    inputs, label, true_label, columns, image_size, normalise : optional
         Arguments of `load`.
+    text_model : str, optional
+        A sentence-transformers model, by the path of its folder or by its name, for columns of
+        free text. Left out: TF-IDF and a truncated SVD, fitted to the training texts.
     noise : Noise or str, optional
         Noise to inject, such as "pairflip:0.45" (`Noise.parse`). It strikes the training labels,
         and the validation labels if `validation` is "noisy". The labels before that become the
@@ -107,13 +115,22 @@ def prepare(
     True
     """
     request = _check_arguments(noise, seed, n_validation, n_test, limit, validation)
-    loaded = _load_source(source, inputs, label, true_label)
+    loaded = _load_source(
+        source,
+        inputs=inputs,
+        label=label,
+        true_label=true_label,
+        columns=columns,
+        image_size=image_size,
+        normalise=normalise,
+    )
     _refuse_noise_on_known_labels(loaded, request)
     if request.noisy_validation:
         splits = _cut_test(loaded.splits, request)
     else:
         splits = _cut_validation_and_test(loaded.splits, request)
     splits = _limit_training(splits, request)
+    splits, encoder = _encode(splits, loaded, text_model)
     splits = _corrupt(splits, request, n_classes=len(loaded.class_names))
     if request.noisy_validation:
         splits = _cut_noisy_validation(splits, request, one_in=_one_in(loaded.splits))
@@ -127,6 +144,10 @@ def prepare(
         noise=str(request.noise),
         validation_from=_validation_from(loaded.splits, splits, request),
         input_columns=loaded.input_columns,
+        encoder=encoder,
+        left_out=loaded.left_out,
+        notes=loaded.notes + (() if encoder is None else encoder.notes),
+        normalise=loaded.normalise,
     )
 
 
@@ -141,8 +162,7 @@ def _check_arguments(
     limit: int | None,
     validation: str,
 ) -> _Request:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise invalid("seed", "be a whole number of at least 0", seed, "give 0, say")
+    seed = check_whole("seed", seed, 0)
     if validation not in ("auto", "noisy"):
         raise invalid("validation", "be auto or noisy", validation, "choose one of these")
     if limit is not None and limit < 1:
@@ -152,14 +172,12 @@ def _check_arguments(
     return _Request(noise, seed, n_validation, n_test, limit, validation == "noisy")
 
 
-def _load_source(
-    source: Any, inputs: str | Sequence[str] | None, label: str | None, true_label: str | None
-) -> Loaded:
+def _load_source(source: Any, **options: Any) -> Loaded:
     if not isinstance(source, Loaded):
-        return load(source, inputs=inputs, label=label, true_label=true_label)
-    if (inputs, label, true_label) != (None, None, None):
+        return load(source, **options)
+    if given := [name for name, value in options.items() if value not in (None, "auto")]:
         received = Words("a source that is loaded already")
-        raise invalid("inputs, label, true_label", "go to load", received, "give them there")
+        raise invalid(", ".join(given), "go to load", received, "give them there")
     return source
 
 
@@ -294,7 +312,25 @@ def part(split: Split, positions: IntArray) -> Split:
     )
 
 
-# Noise and what is known of labels -------------------------------------------------------------
+# Features, noise and what is known of labels ---------------------------------------------------
+
+
+def _encode(
+    splits: dict[str, Split], loaded: Loaded, text_model: str | None
+) -> tuple[dict[str, Split], Encoder | None]:
+    """Turn the columns of a table into features, by the training samples alone."""
+    columns = loaded.coded_columns
+    if text_model is not None and all(column.kind != "text" for column in columns):
+        received = Words(f"data without one: {loaded.name}")
+        raise invalid("text_model", "encode a column of texts", received, "leave it out")
+    if not columns:
+        return splits, None
+    encoder = Encoder.fit(splits["train"].inputs, columns, text_model=text_model)
+    encoded = {
+        name: replace(split, inputs=encoder.encode(split.inputs, columns))
+        for name, split in splits.items()
+    }
+    return encoded, encoder
 
 
 def _limit_training(splits: dict[str, Split], request: _Request) -> dict[str, Split]:

@@ -7,17 +7,21 @@ directly into one array.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keeprate.data.images import decode_images, unequal_shapes
+from keeprate.data.delimited import concat, is_parquet
+from keeprate.data.exports import read_export
+from keeprate.data.features import is_number, strings
+from keeprate.data.image_folders import image_paths
+from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.labels import Array
-from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
-from keeprate.text import LONGEST, shortened
+from keeprate.errors import Words, invalid, needs
+from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
 
@@ -34,11 +38,26 @@ class Table:
         Hugging Face features by column, such as `{"_type": "ClassLabel", "names": [...]}`.
     where : str
         The name of the table in messages.
+    written : frozenset of str
+        Columns that hold strings as a text file has them, labels among them.
+    label : str or None
+        The label column, where the format of the file says which it is.
+    ignored : tuple of str
+        Columns that the format fills with ids, people and times.
+    folder : Path or None
+        Where files lie that the table lists.
+    notes : tuple of str
+        What the user should know of the reading.
     """
 
     arrow: Any
     features: dict[str, Any]
     where: str
+    written: frozenset[str] = frozenset()
+    label: str | None = None
+    ignored: tuple[str, ...] = ()
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def names_of(self, column: str) -> tuple[str, ...] | None:
         """Return the class names of a ClassLabel column, else None."""
@@ -55,19 +74,27 @@ class Table:
         types, kind = needs("pyarrow.types"), self.arrow.schema.field(column).type
         if types.is_struct(kind):
             return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-    def is_number(self, column: str) -> bool:
-        """Whether the column holds numbers."""
-        return _is_number(self.arrow.schema.field(column).type)
+        is_encoded = bool(types.is_binary(kind) or types.is_large_binary(kind))
+        return is_encoded or self.image_files(column) is not None
 
     def is_list(self, column: str) -> bool:
         """Whether each row of the column is a list."""
         return _is_list(self.arrow.schema.field(column).type)
 
+    def is_whole(self, column: str) -> bool:
+        """Whether the column alone makes the inputs: images or lists."""
+        return self.is_image(column) or self.is_list(column)
 
-def read_tables(paths: Sequence[Path], where: str) -> Table:
-    """Read the files of one split, Parquet or CSV, in order.
+    def image_files(self, column: str) -> list[Path] | None:
+        """The image files that a column lists; None if it lists none."""
+        types, kind = needs("pyarrow.types"), self.arrow.schema.field(column).type
+        if self.folder is None or not (types.is_string(kind) or types.is_large_string(kind)):
+            return None
+        return image_paths(self.arrow.column(column), self.folder)
+
+
+def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], bool]) -> Table:
+    """Read the files of one split in order: Parquet, CSV and the like, JSON.
 
     Parameters
     ----------
@@ -75,39 +102,36 @@ def read_tables(paths: Sequence[Path], where: str) -> Table:
         At least one file.
     where : str
         The name of the table in messages.
+    as_text : callable
+        Whether a column, by its name, is read as it is written: labels are.
 
     Raises
     ------
     InputError
         If a file is damaged, or the files differ in their columns.
     """
-    pa = needs("pyarrow")
-    try:
-        table = pa.concat_tables([_read_table(path) for path in paths])
-    except pa.ArrowException as error:
-        files = ", ".join(path.name for path in paths)
-        raise InputError(
-            f"The files {files} must have equal columns to be one split ({first_line(error)}); "
-            "give one file, or name files train-*, test-*."
-        ) from error
-    metadata = (table.schema.metadata or {}).get(b"huggingface", b"{}")
+    export = read_export(paths[0]) if len(paths) == 1 else None
+    if export is not None:
+        written = frozenset([export.label])
+        said = (f"{paths[0].name} is an export of {export.kind}", *export.notes)
+        return Table(
+            export.arrow, {}, where, written, export.label, export.ignored, paths[0].parent, said
+        )
+    arrow, notes = concat(paths, as_text=as_text)
+    text = frozenset(filter(as_text, arrow.column_names)) if not is_parquet(paths[0]) else ()
+    metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features", {})
-    return Table(table, features, where)
-
-
-def _read_table(path: Path) -> Any:
-    try:
-        if path.suffix.lower() == ".csv":
-            table = needs("pyarrow.csv").read_csv(path)
-        else:
-            with needs("pyarrow.parquet").ParquetFile(path) as file:
-                table = file.read()
-    except (OSError, needs("pyarrow").ArrowException) as error:
-        raise damaged(path, error) from error
-    names: list[str] = table.column_names
-    if len(set(names)) < len(names):
-        raise invalid("columns", "have different names", names, f"mend {path}")
-    return table
+    pandas = json.loads((arrow.schema.metadata or {}).get(b"pandas", b"{}"))
+    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    return Table(
+        arrow,
+        features,
+        where,
+        written=frozenset(text),
+        ignored=tuple(index),
+        folder=paths[0].parent,
+        notes=tuple(notes),
+    )
 
 
 def hugging_face_table(dataset: Any, name: str) -> Table:
@@ -116,55 +140,87 @@ def hugging_face_table(dataset: Any, name: str) -> Table:
     return Table(arrow, dataset.features.to_dict(), f"{name} split")
 
 
-def input_array(table: Table, names: Sequence[str]) -> Array:
-    """Return the input columns as one array.
+def data_frame_table(frame: Any, where: str) -> Table:
+    """Take a DataFrame of pandas, polars or any other library with the interchange protocol.
+
+    Raises
+    ------
+    InputError
+        If two columns have one name, or a column holds values of several kinds.
+    """
+    pa = needs("pyarrow")
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise invalid("columns", "have different names", Words(listed(names)), "rename them")
+    if hasattr(frame, "iloc"):
+        columns = [_pandas_column(frame.iloc[:, i], names[i], where) for i in range(len(names))]
+        arrow = pa.table(columns, names=names)
+    elif hasattr(frame, "to_arrow"):
+        arrow = frame.to_arrow()
+    else:
+        arrow = needs("pyarrow.interchange").from_dataframe(frame)
+    return Table(arrow, {}, where)
+
+
+def _pandas_column(column: Any, name: str, where: str) -> Any:
+    pa = needs("pyarrow")
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError):
+        kinds = sorted({type(value).__name__ for value in column if value is not None})
+        if set(kinds) <= {"int", "float", "str", "bool"}:  # numbers among words
+            return pa.array([None if v is None or v != v else str(v) for v in column])
+        requirement = "hold values of one kind"
+        received = Words(f"values of type {listed(kinds)}")
+        raise invalid(f"column {name} of {where}", requirement, received, "leave it out") from None
+
+
+def is_data_frame(value: Any) -> bool:
+    """Whether a value is a DataFrame of any library."""
+    return hasattr(value, "__dataframe__") or (hasattr(value, "columns") and hasattr(value, "iloc"))
+
+
+def whole_array(
+    table: Table, name: str, *, image_size: tuple[int, int] | None = None, channels: int | None = None
+) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
+    """Return a column of images or of lists as one array.
 
     Parameters
     ----------
     table : Table
         N rows.
-    names : sequence of str
-        One column of images or lists, or D columns of numbers.
+    name : str
+    image_size, channels : optional
+        What images are to have; None: what they have.
 
     Returns
     -------
-    array [N, C, H, W] of uint8, array [N, ...] or array [N, D] of float32
-        For images, lists and numbers.
+    array : array [N, C, H, W] of uint8, or [N, ...]
+    shape : dict
+        `image_size` and `channels` for the images of other splits; empty for lists.
+    notes : tuple of str
 
     Raises
     ------
     InputError
-        If a column is missing or not of these kinds, or if its rows differ in shape.
+        If rows are missing or not of these kinds, or if lists differ in shape.
     """
-    for name in names:
-        if name not in table.arrow.column_names:
-            remedy = f"it has {', '.join(table.arrow.column_names)}"
-            raise invalid("inputs", f"be a column of the {table.where}", name, remedy)
-    if len(names) == 1 and table.is_image(names[0]):
-        return decode_images(table.arrow.column(names[0]), table.where)
-    if len(names) == 1 and table.is_list(names[0]):
-        return _list_array(table.arrow.column(names[0]), f"column {names[0]} of the {table.where}")
-    refuse_other_than_numbers(table, names)
-    features = np.empty((table.arrow.num_rows, len(names)), dtype=np.float32)
-    with np.errstate(over="ignore"):  # infinite numbers are refused later, with their row
-        for i, name in enumerate(names):
-            features[:, i] = table.arrow.column(name).cast("float64", safe=False).to_numpy()
-    return features
-
-
-def refuse_other_than_numbers(table: Table, names: Iterable[str]) -> None:
-    """Raise an InputError if there is a column of other values, or no column."""
-    names = list(names)
-    others = [name for name in names if not table.is_number(name)]
-    if others or not names:
-        received = Words(f"columns that are not: {', '.join(others)}" if others else "none")
-        raise invalid("inputs", f"be columns of numbers ({table.where})", received, REMEDY_INPUTS)
+    column = table.arrow.column(name)
+    if table.is_list(name):
+        return _list_array(column, f"column {name} of the {table.where}"), {}, ()
+    files = table.image_files(name)
+    if files is not None:
+        images = read_images(files, table.where, image_size=image_size, channels=channels)
+    else:
+        images = decode_images(column, table.where, image_size=image_size, channels=channels)
+    size = images.pixels.shape
+    return images.pixels, {"image_size": size[2:], "channels": size[1]}, images.notes
 
 
 def label_array(table: Table, name: str) -> Array:
     """Return a label column as an array [N]. Missing values are None."""
     column = table.arrow.column(name)
-    if column.null_count or not _is_number(column.type):
+    if column.null_count or not is_number(column.type):
         values = np.empty(len(column), dtype=object)
         values[:] = column.to_pylist()
         return values
@@ -174,8 +230,7 @@ def label_array(table: Table, name: str) -> Array:
 def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
     """Return what people know each row by, or () if there is nothing.
 
-    A name is made of the image's file and the text in all columns that are neither inputs nor
-    labels.
+    A name is made of the image's file and the words in all columns but labels.
     """
     types, compute = needs("pyarrow.types"), needs("pyarrow.compute")
     texts = []
@@ -184,21 +239,16 @@ def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) ->
         if name in inputs and types.is_struct(column.type) and table.is_image(name):
             fields = [column.type.field(i).name for i in range(column.type.num_fields)]
             column = compute.struct_field(column, "path") if "path" in fields else column
-        elif name in inputs or name in labels:
+        elif name in labels:
             continue
+        elif types.is_dictionary(column.type):
+            column = strings(column)
         if types.is_string(column.type) or types.is_large_string(column.type):
             # Cut before they become Python strings: texts can be long.
             texts.append(compute.utf8_slice_codeunits(column, 0, 2 * LONGEST).to_pylist())
     rows = zip(*texts, strict=True)
     names = tuple(shortened(", ".join(filter(None, row))) for row in rows)
     return names if any(names) else ()
-
-
-def _is_number(kind: Any) -> bool:
-    types = needs("pyarrow.types")
-    number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    # A CSV column without any value is of type null: numbers that are all missing.
-    return bool(number or types.is_decimal(kind) or types.is_null(kind))
 
 
 def _is_list(kind: Any) -> bool:
@@ -221,7 +271,7 @@ def _list_array(column: Any, where: str) -> Array:
     inner = array.flatten()
     if _is_list(inner.type):
         values = _list_array(inner, where)
-    elif _is_number(inner.type):
+    elif is_number(inner.type):
         values = inner.to_numpy(zero_copy_only=False)
     else:
         received = Words(f"lists of {inner.type}")

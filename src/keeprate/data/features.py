@@ -1,0 +1,438 @@
+"""Columns of a table -> numbers for a network.
+
+A table is read to one number for each row and column: a number itself, the days of a date, the code
+of a category or of a text (`code_table`). The encoder turns these into features (`Encoder`). It is
+fitted to the training rows alone, so that held-out rows have no influence on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from keeprate.data.labels import Array, first_bad
+from keeprate.data.texts import TextFeatures
+from keeprate.errors import Words, invalid, needs
+from keeprate.text import listed
+
+Kind: TypeAlias = Literal["number", "category", "date", "text"]
+KINDS: tuple[Kind, ...] = ("number", "category", "date", "text")
+MOST_CATEGORIES = 50
+LEAST_SHARE, LEAST_ROWS = 0.002, 2  # of the training rows, for a category with a feature of its own
+LOST_BITS = 2.0**11  # float32 has 24 bits: a mean so many deviations away costs half of them
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A column of inputs, read to one float32 for each row; NaN is a blank.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"number", "category", "date", "text"}
+    centre : float
+        Was subtracted from numbers in float64, where float32 could not hold them apart.
+    values : tuple of str
+        Of categories and texts: code i stands for `values[i]`.
+    """
+
+    name: str
+    kind: Kind
+    centre: float = 0.0
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FittedColumn:
+    """What the training rows say of a column.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"number", "category", "date", "text"}
+    centre : float
+        As in `InputColumn`.
+    fill : float
+        The mean of a number or a date, less `centre`; stands where a cell is blank.
+    marks_blanks : bool
+        Whether one more feature says that the cell is blank: there are such training rows.
+    has_time : bool
+        Of a date: whether the hour counts.
+    categories : tuple of str
+        Those with a feature of their own.
+    has_rare : bool
+        Whether one more feature stands for all other categories.
+    text : TextFeatures or None
+    """
+
+    name: str
+    kind: Kind
+    centre: float = 0.0
+    fill: float = 0.0
+    marks_blanks: bool = False
+    has_time: bool = False
+    categories: tuple[str, ...] = ()
+    has_rare: bool = False
+    text: TextFeatures | None = None
+
+    def feature_names(self) -> list[str]:
+        """A name for each feature that the column gives."""
+        names = [self.name]
+        if self.kind == "date":
+            names += [f"{self.name}, {part}" for part in _date_parts(self.has_time)]
+        elif self.kind == "category":
+            names = [f"{self.name} = {category}" for category in self.categories]
+            names += [f"{self.name}, rare"] * self.has_rare
+        elif self.text is not None:
+            names = [f"{self.name}, part {i + 1}" for i in range(self.text.width)]
+        return names + [f"{self.name}, blank"] * self.marks_blanks
+
+    def is_scaled(self) -> list[bool]:
+        """For each feature whether the normaliser scales it: marks and texts have their scale."""
+        n_features = len(self.feature_names())
+        scales_first = self.kind in ("number", "date")
+        return [scales_first and i == 0 for i in range(n_features)]
+
+    def encode(self, codes: NDArray[np.float32], column: InputColumn) -> Array:
+        """Return the features [N, D] of codes [N]."""
+        blank = np.isnan(codes)
+        if self.kind in ("number", "date"):
+            filled = np.where(blank, np.float32(self.fill), codes)
+            parts = [filled[:, None]]
+            if self.kind == "date":
+                parts += _of_date(filled, self.has_time)
+        elif self.kind == "category":
+            place = {category: i for i, category in enumerate(self.categories)}
+            places = np.array([place.get(v, len(place)) for v in (*column.values, "")], np.int64)
+            hot = np.eye(len(place) + 1, dtype=np.float32)
+            codes = np.where(blank, len(column.values), codes)
+            marks = hot[places[codes.astype(np.int64)]]
+            marks[blank] = 0
+            parts = [marks if self.has_rare else marks[:, :-1]]
+        else:
+            parts = [_fitted_text(self.text).encode(_texts(codes, column.values))]
+        return np.hstack([*parts, *([blank[:, None].astype(np.float32)] * self.marks_blanks)])
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns coded columns into features. Fitted to training rows.
+
+    Attributes
+    ----------
+    columns : tuple of FittedColumn
+    notes : tuple of str
+        What the user should know of the columns.
+    """
+
+    columns: tuple[FittedColumn, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(
+        cls, coded: Tensor, columns: Sequence[InputColumn], *, text_model: str | None = None
+    ) -> Encoder:
+        """Learn from the training rows.
+
+        Parameters
+        ----------
+        coded : Tensor [N, D] of float32
+            As `code_table` gives them.
+        columns : sequence of D InputColumn
+        text_model : str, optional
+            A sentence-transformers model, by name or path, for texts; else TF-IDF and a truncated
+            SVD.
+        """
+        fitted, constant = [], []
+        for i, column in enumerate(columns):
+            codes = coded[:, i].numpy()
+            fitted.append(_fit_column(codes, column, text_model))
+            present = codes[~np.isnan(codes)]
+            if not present.size or present.min() == present.max():
+                constant.append(column.name)
+        notes = [f"the same value in all training rows, so no use: {listed(constant)}"]
+        return cls(tuple(fitted), tuple(notes if constant else ()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the source, in the order of the features."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """A name for each feature."""
+        return tuple(name for column in self.columns for name in column.feature_names())
+
+    @property
+    def is_scaled(self) -> tuple[bool, ...]:
+        """For each feature whether the normaliser is to scale it."""
+        return tuple(scaled for column in self.columns for scaled in column.is_scaled())
+
+    @property
+    def only_numbers(self) -> bool:
+        """Whether the features are the columns themselves."""
+        return all(c.kind == "number" and not c.marks_blanks for c in self.columns)
+
+    def encode(self, coded: Tensor, columns: Sequence[InputColumn]) -> Tensor:
+        """Return the features [N, W] of coded columns [N, D]; complete numbers are not copied."""
+        if self.only_numbers:
+            blank = torch.isnan(coded)
+            if not blank.any():
+                return coded
+            return torch.where(blank, torch.tensor([c.fill for c in self.columns]), coded)
+        array = coded.numpy()
+        pairs = zip(self.columns, columns, strict=True)
+        parts = [fitted.encode(array[:, i], column) for i, (fitted, column) in enumerate(pairs)]
+        return torch.from_numpy(np.ascontiguousarray(np.hstack(parts), dtype=np.float32))
+
+    def encode_table(self, table: Any, where: str) -> Tensor:
+        """Return the features [N, W] of a pyarrow table. Its columns are found by name.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, or holds values of another kind than in training.
+        """
+        missing = [name for name in self.names if name not in table.column_names]
+        if missing:
+            raise invalid(
+                "inputs",
+                f"hold the columns of the training ({where})",
+                Words(f"none called {listed(missing)}; there are {listed(table.column_names)}"),
+                "add or rename these",
+            )
+        wanted = [InputColumn(c.name, c.kind, c.centre) for c in self.columns]
+        coded, columns = code_table({"": table}, wanted, {"": where})
+        return self.encode(torch.from_numpy(coded[""]), columns)
+
+    def encode_array(self, array: Array) -> Tensor:
+        """Return the features of an array [N, D] of numbers, columns by place."""
+        coded = np.empty(array.shape, np.float32)
+        for i, column in enumerate(self.columns):
+            coded[:, i] = array[:, i] - column.centre if column.centre else array[:, i]
+        return self.encode(torch.from_numpy(coded), [InputColumn(c.name, c.kind) for c in self.columns])
+
+    def to_parts(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """Return JSON values and tensors; `from_parts` restores the same encoder."""
+        described, tensors = [], {}
+        for i, column in enumerate(self.columns):
+            values = {name: value for name, value in vars(column).items() if name != "text"}
+            values["categories"] = list(column.categories)
+            if column.text is not None:
+                values["text"], arrays = column.text.to_parts()
+                tensors |= {f"encoder.{i}.{name}": tensor for name, tensor in arrays.items()}
+            described.append(values)
+        return described, tensors
+
+    @classmethod
+    def from_parts(
+        cls, described: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+    ) -> Encoder:
+        """Restore what `to_parts` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the values are something else.
+        """
+        columns = []
+        for i, values in enumerate(described):
+            prefix = f"encoder.{i}."
+            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            text = TextFeatures.from_parts(values["text"], own) if "text" in values else None
+            plain = {name: value for name, value in values.items() if name != "text"}
+            plain["categories"] = tuple(plain["categories"])
+            columns.append(FittedColumn(**plain, text=text))
+        return cls(tuple(columns))
+
+
+def _fit_column(
+    codes: NDArray[np.float32], column: InputColumn, text_model: str | None
+) -> FittedColumn:
+    blank = np.isnan(codes)
+    present = codes[~blank]
+    fitted = FittedColumn(column.name, column.kind, column.centre, marks_blanks=bool(blank.any()))
+    if column.kind in ("number", "date"):
+        fill = float(present.mean(dtype=np.float64)) if present.size else 0.0
+        has_time = column.kind == "date" and bool((present != np.floor(present)).any())
+        return replace(fitted, fill=float(np.float32(fill)), has_time=has_time)
+    if column.kind == "category":
+        counts = np.bincount(present.astype(np.int64), minlength=len(column.values))
+        least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * len(codes))))
+        frequent = np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]
+        kept = sorted(column.values[i] for i in frequent if counts[i] >= least)
+        # A column of rare categories only would leave nothing.
+        kept = kept or sorted(column.values[i] for i in frequent if counts[i])
+        has_rare = int((counts > 0).sum()) > len(kept)
+        return replace(fitted, categories=tuple(kept), has_rare=has_rare)
+    text = TextFeatures.fit(_texts(codes, column.values), model=text_model)
+    return replace(fitted, marks_blanks=False, text=text)
+
+
+def _fitted_text(text: TextFeatures | None) -> TextFeatures:
+    if text is None:
+        raise TypeError("a column of texts without its features")
+    return text
+
+
+def _texts(codes: NDArray[np.float32], values: Sequence[str]) -> list[str]:
+    return ["" if code != code else values[int(code)] for code in codes.tolist()]
+
+
+def _date_parts(has_time: bool) -> list[str]:
+    periods = ["year", "week", *(["day"] if has_time else [])]
+    return [f"{wave} of the {period}" for period in periods for wave in ("sine", "cosine")]
+
+
+def _of_date(days: Array, has_time: bool) -> list[Array]:
+    """Where in the year, in the week and in the day a date lies, each as a point of a circle."""
+    lengths = [365.2425, 7.0, *([1.0] if has_time else [])]
+    angles = [2 * np.pi * days.astype(np.float64) / length for length in lengths]
+    waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    return [wave[:, None].astype(np.float32) for wave in waves]
+
+
+# From a table to codes --------------------------------------------------------------------------
+
+
+def code_table(
+    tables: Mapping[str, Any], columns: Sequence[InputColumn], where: Mapping[str, str]
+) -> tuple[dict[str, Array], tuple[InputColumn, ...]]:
+    """Read the columns of all splits of a source to numbers.
+
+    Parameters
+    ----------
+    tables : dict of str to pyarrow.Table
+        By split.
+    columns : sequence of D InputColumn
+        Their `centre` is used as it is if it is not 0; the rest is filled in.
+    where : dict of str to str
+        What messages call each table.
+
+    Returns
+    -------
+    coded : dict of str to array [N, D] of float32
+    columns : tuple of D InputColumn
+        With the values that codes stand for.
+
+    Raises
+    ------
+    InputError
+        If a column holds other values than its kind says.
+    """
+    coded = {
+        split: np.empty((table.num_rows, len(columns)), np.float32)
+        for split, table in tables.items()
+    }
+    known = []
+    for i, column in enumerate(columns):
+        codes: dict[str, int] = {}
+        for split, table in tables.items():
+            place = f"column {column.name} of the {where[split]}"
+            content = table.column(column.name)
+            if column.kind in ("category", "text"):
+                coded[split][:, i] = _codes_of_strings(content, codes)
+            else:
+                read = _days if column.kind == "date" else _numbers
+                numbers = read(content, place)
+                if split == next(iter(tables)) and column.kind == "number" and not column.centre:
+                    column = replace(column, centre=centre_of(numbers))
+                with np.errstate(over="ignore"):
+                    coded[split][:, i] = numbers - column.centre if column.centre else numbers
+                _refuse_infinite(coded[split][:, i], place)
+        known.append(replace(column, values=tuple(codes)))
+    return coded, tuple(known)
+
+
+def centre_of(numbers: NDArray[np.float64]) -> float:
+    """What to subtract from numbers before float32 loses their differences; 0 for nothing.
+
+    A Unix time needs it, as float32 has no number between two that are a minute apart.
+
+    >>> centre_of(np.array([1_700_000_000.0, 1_700_000_060.0])), centre_of(np.array([1.0, 2.0]))
+    (1700000030.0, 0.0)
+    """
+    present = numbers[np.isfinite(numbers)]
+    if not present.size:
+        return 0.0
+    mean = float(present.mean())
+    deviation = float(present.std())
+    return mean if abs(mean) > LOST_BITS * deviation and deviation > 0 else 0.0
+
+
+def _numbers(column: Any, where: str) -> NDArray[np.float64]:
+    """Return a column of numbers or booleans as float64; blanks are NaN."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    kind = column.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        try:
+            column = column.cast("float64")
+        except pa.ArrowInvalid as error:
+            remedy = "mend these cells, or say what the column holds (--columns NAME=category)"
+            raise invalid(where, "hold numbers", Words(str(error)[:200]), remedy) from error
+    elif types.is_duration(kind) or types.is_time(kind):
+        column = column.cast("int64" if types.is_duration(kind) or kind.bit_width == 64 else "int32")
+    elif not is_number(kind):
+        raise invalid(where, "hold numbers", Words(f"values of type {kind}"), "leave it out")
+    column = column.cast("float64", safe=False)
+    return np.asarray(column.to_numpy())
+
+
+def is_number(kind: Any) -> bool:
+    """Whether an Arrow type is one of numbers or booleans."""
+    types = needs("pyarrow.types")
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    # A CSV column without any value is of type null: numbers that are all missing.
+    return bool(number or types.is_decimal(kind) or types.is_null(kind))
+
+
+def _days(column: Any, where: str) -> NDArray[np.float64]:
+    """Return dates as days since 1970; blanks are NaN."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    try:
+        if not types.is_temporal(column.type):
+            column = column.cast(pa.timestamp("us"))
+        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)))
+    except pa.ArrowException as error:
+        remedy = "write them as 2026-01-31, or say what the column holds (--columns NAME=text)"
+        raise invalid(where, "hold dates", Words(str(error)[:200]), remedy) from error
+    numbers = _numbers(column.cast("int64"), where)
+    return numbers / (24 * 3600 * 1e6)
+
+
+def _codes_of_strings(column: Any, codes: dict[str, int]) -> NDArray[np.float64]:
+    """Number the values of a column; `codes` grows by those that it did not have."""
+    pa = needs("pyarrow")
+    column = strings(column)
+    encoded = pa.chunked_array(column).combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    values = [value.strip() for value in encoded.dictionary.to_pylist()]
+    numbers = [codes.setdefault(value, len(codes)) if value else np.nan for value in values]
+    indices = np.asarray(encoded.indices.cast("float64").to_numpy(zero_copy_only=False))
+    table = np.array([*numbers, np.nan], np.float64)
+    return np.asarray(table[np.where(np.isnan(indices), len(numbers), indices).astype(np.int64)])
+
+
+def strings(column: Any) -> Any:
+    """Return a column as strings; whole numbers without a decimal point."""
+    types, compute = needs("pyarrow.types"), needs("pyarrow.compute")
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if types.is_floating(column.type):
+        whole = compute.all(compute.equal(column, compute.floor(column))).as_py()
+        column = column.cast("int64") if whole else column
+    return column.cast("string")
+
+
+def _refuse_infinite(numbers: NDArray[np.float32], where: str) -> None:
+    infinite = np.isinf(numbers)
+    if infinite.any():
+        received = first_bad(infinite, "infinite or too large values")
+        raise invalid(where, "be finite in float32", received, "drop these rows, or blank the cells")
