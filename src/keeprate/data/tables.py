@@ -141,7 +141,7 @@ def input_array(table: Table, names: Sequence[str]) -> Array:
             remedy = f"it has {', '.join(table.arrow.column_names)}"
             raise invalid("inputs", f"be a column of the {table.where}", name, remedy)
     if len(names) == 1 and table.is_image(names[0]):
-        return decode_images(table.arrow.column(names[0]), table.where)
+        return decode_images(table.arrow.column(names[0]), table.where).pixels
     if len(names) == 1 and table.is_list(names[0]):
         return _list_array(table.arrow.column(names[0]), f"column {names[0]} of the {table.where}")
     refuse_other_than_numbers(table, names)
