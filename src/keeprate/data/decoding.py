@@ -179,14 +179,15 @@ def _channels_of(image: Any) -> int | None:
     return _CHANNELS.get(image.mode)
 
 
-def _orientation(image: Any, *, after_load: bool) -> object:
-    """Return the EXIF orientation, or None if there is none that can be read."""
+def _orientation(image: Any, *, after_load: bool) -> int:
+    """Return the EXIF orientation, or 1 (upright) if there is none that can be read."""
     try:
         # A PNG looks for EXIF behind its pixels, too, and would have to decode them first.
         exif = image.getexif() if after_load else needs("PIL.Image").Image.getexif(image)
-        return exif.get(_ORIENTATION)
+        orientation = exif.get(_ORIENTATION)
     except Exception:  # damaged EXIF data do not make the picture unreadable
-        return None
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _decode_smaller(image: Any, side: int) -> None:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-import numpy as np
-
 from keeprate.data.columns import splits_of_tables
-from keeprate.data.images import read_images
-from keeprate.data.labels import Labels
-from keeprate.data.reading import SPLIT_NAMES, RawSplit, RequestedColumns, name_splits
+from keeprate.data.image_folders import read_image_folder
+from keeprate.data.reading import SPLIT_NAMES, RawSplit, RequestedColumns
 from keeprate.data.tables import read_tables
-from keeprate.errors import Words, invalid
-
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def read_folder(folder: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
@@ -36,7 +29,7 @@ def read_folder(folder: Path, requested: RequestedColumns) -> dict[str, RawSplit
                 }
                 return splits_of_tables(tables, requested)
     requested.refuse_for(f"a folder of images, {folder}")
-    return _read_image_folder(folder)
+    return read_image_folder(folder).splits
 
 
 def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
@@ -46,41 +39,3 @@ def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
         groups.setdefault(re.split(r"[-_.]", file.stem)[0], []).append(file)
     named = {name: group for name, group in groups.items() if name.lower() in SPLIT_NAMES}
     return named or {"train": files}
-
-
-def _read_image_folder(folder: Path) -> dict[str, RawSplit]:
-    below = _subfolders(folder)
-    splits = {"train": folder}
-    # A class may be called "train": these are splits only if every subfolder is a split.
-    if below and all(subfolder.name.lower() in SPLIT_NAMES for subfolder in below):
-        splits = name_splits({subfolder.name: subfolder for subfolder in below})
-    return {name: _read_classes(subfolder, folder) for name, subfolder in splits.items()}
-
-
-def _read_classes(split_folder: Path, folder: Path) -> RawSplit:
-    """Read one subfolder of images for each class; samples are known by their path in `folder`."""
-    classes = _subfolders(split_folder)
-    files = [sorted(file for file in c.rglob("*") if _is_image(file)) for c in classes]
-    n_files = [len(group) for group in files]
-    if not sum(n_files):
-        requirement = "hold <split>-*.parquet or .csv files, or one subfolder of images a class"
-        received = Words(f"a folder without: {split_folder}")
-        raise invalid("source", requirement, received, "check the path")
-    labels = np.repeat(np.array([c.name for c in classes]), n_files)
-    paths = [file for group in files for file in group]
-    names = tuple(_file_name(path.relative_to(folder)) for path in paths)
-    return RawSplit(read_images(paths, str(split_folder)), Labels(labels), names=names)
-
-
-def _file_name(path: Path) -> str:
-    """Return a path as text that can be written to any file, whatever bytes the path holds."""
-    text = os.fsencode(path.as_posix()).decode("utf-8", "replace")
-    return text.replace("\r", "\N{REPLACEMENT CHARACTER}")
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in _IMAGES and not file.name.startswith(".")
