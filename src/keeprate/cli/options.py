@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from keeprate.data import is_hub_name
+from keeprate.data import is_hub_name, is_table
 from keeprate.engine import TrainingConfig, check_method_name, check_model_name
 from keeprate.errors import InputError, invalid
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from keeprate.searching import SearchConfig
 
 RESEARCH = "Research"  # the help panel of the options that --help leaves out
-DATA_FILES = (".parquet", ".csv", ".npz")
 
 
 def _everyday(name: str, words: str, **settings: Any) -> Any:
@@ -272,7 +271,7 @@ def check_source(source: str) -> None:
     path = Path(source)
     if source == "digits" or (source and path.exists()):
         return
-    is_file_name = path.suffix.lower() in DATA_FILES
+    is_file_name = is_table(path) or path.suffix.lower() == ".npz"
     if is_file_name or not is_hub_name(source):
         requirement = "be digits, a file, a folder, or owner/name on the Hugging Face Hub"
         remedy = "it is neither a path nor a known name: check the spelling"

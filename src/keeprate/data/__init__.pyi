@@ -1,7 +1,15 @@
+from .arrays import array_inputs as array_inputs
 from .arrays import input_tensor as input_tensor
-from .columns import LABEL_NAMES as LABEL_NAMES
-from .hub import is_hub_name as is_hub_name
+from .arrays import npz_inputs as npz_inputs
+from .features import Encoder as Encoder
+from .features import InputColumn as InputColumn
+from .image_files import find_images as find_images
+from .images import read_images as read_images
 from .labels import as_array as as_array
+from .labels import match_labels as match_labels
+from .naming import TABLE_SUFFIXES as TABLE_SUFFIXES
+from .naming import is_hub_name as is_hub_name
+from .naming import is_table as is_table
 from .preprocessing import Normaliser as Normaliser
 from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
@@ -10,6 +18,3 @@ from .samples import Split as Split
 from .sources import load as load
 from .splitting import part as part
 from .splitting import prepare as prepare
-from .tables import input_array as input_array
-from .tables import label_array as label_array
-from .tables import read_tables as read_tables

@@ -107,6 +107,18 @@ def centred(inputs: Any, columns: Sequence[InputColumn]) -> Any:
     return array - np.array([column.centre for column in columns])
 
 
+def array_inputs(inputs: Array, where: str) -> tuple[Tensor, tuple[InputColumn, ...]]:
+    """Return numbers [N, ...] as training takes them, and their centres.
+
+    Raises
+    ------
+    InputError
+        If `input_tensor` refuses the numbers.
+    """
+    columns = lost_centres(inputs)
+    return input_tensor(centred(inputs, columns), where=where), columns
+
+
 def _raw_split(inputs: Any, labels: Any, true_labels: Any, where: str) -> RawSplit:
     return RawSplit(
         _stack(inputs, where),

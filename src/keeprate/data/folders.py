@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from keeprate.data.columns import read_splits
+from keeprate.data.image_files import files_in, is_image, subfolders
 from keeprate.data.image_folders import read_image_folder
 from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_table
 from keeprate.data.reading import SPLIT_NAMES, RawData, RequestedColumns, ambiguous
-from keeprate.data.tables import read_tables
+from keeprate.data.tables import Table, read_tables
 from keeprate.text import listed
 
 NUMBERED = re.compile(r"(?:[-_.]?\d+(?:-of-\d+)?)?", re.IGNORECASE)
@@ -26,7 +28,7 @@ def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
     """
     for below in (folder, folder / "data"):
         files = _tables_in(below)
-        if files and not _lists_the_images(below, files, requested):
+        if files:
             kinds = sorted({_suffix(file) for file in files}, key=_rank)
             groups = _files_by_split([f for f in files if _suffix(f) == kinds[0]])
             tables = {
@@ -35,6 +37,7 @@ def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
                 )
                 for name, group in groups.items()
             }
+            _refuse_both(below, tables)
             raw = read_splits(tables, requested)
             read = {file for group in groups.values() for file in group}
             others = [file.name for file in files if file not in read]
@@ -97,14 +100,16 @@ def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
     return named or {"train": files}
 
 
-def _lists_the_images(folder: Path, files: list[Path], requested: RequestedColumns) -> bool:
-    """Ask which is meant where a table lies beside folders of images.
-
-    A table that lists the images (`filename,label`) is read as a table.
-
-    Returns
-    -------
-    bool
-        False: the tables are to be read.
-    """
-    return False
+def _refuse_both(folder: Path, tables: Mapping[str, Table]) -> None:
+    """Ask which is meant where a table lies beside folders of images that it does not list."""
+    beside = [below.name for below in subfolders(folder) if any(map(is_image, files_in(below)))]
+    if not beside:
+        return
+    table = next(iter(tables.values()))
+    if not any(table.image_files(name) for name in table.arrow.column_names):
+        files = listed([table.file.name for table in tables.values() if table.file is not None])
+        raise ambiguous(
+            f"{folder} holds tables ({files}) and folders of images ({listed(beside)}), and no "
+            "column of the table lists image files",
+            "give the table itself, or move it away to take each folder of images for a class",
+        )

@@ -17,7 +17,7 @@ import numpy as np
 from keeprate.data.delimited import concat, is_parquet
 from keeprate.data.exports import read_export
 from keeprate.data.features import is_number, strings
-from keeprate.data.image_folders import image_paths
+from keeprate.data.image_files import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.labels import Array
 from keeprate.errors import Words, invalid, needs
@@ -44,8 +44,8 @@ class Table:
         The label column, where the format of the file says which it is.
     ignored : tuple of str
         Columns that the format fills with ids, people and times.
-    folder : Path or None
-        Where files lie that the table lists.
+    file : Path or None
+        The first file of the table; a table may list other files, relative to it.
     notes : tuple of str
         What the user should know of the reading.
     """
@@ -56,7 +56,7 @@ class Table:
     written: frozenset[str] = frozenset()
     label: str | None = None
     ignored: tuple[str, ...] = ()
-    folder: Path | None = None
+    file: Path | None = None
     notes: tuple[str, ...] = ()
 
     def names_of(self, column: str) -> tuple[str, ...] | None:
@@ -88,9 +88,13 @@ class Table:
     def image_files(self, column: str) -> list[Path] | None:
         """The image files that a column lists; None if it lists none."""
         types, kind = needs("pyarrow.types"), self.arrow.schema.field(column).type
-        if self.folder is None or not (types.is_string(kind) or types.is_large_string(kind)):
+        if self.file is None or not (types.is_string(kind) or types.is_large_string(kind)):
             return None
-        return image_paths(self.arrow.column(column), self.folder)
+        names, name = self.arrow.column(column), self.file.name
+        probed = image_paths(names.slice(0, N_PROBED).to_pylist(), self.file.parent, table=name)
+        if probed is None:
+            return None
+        return image_paths(names.to_pylist(), self.file.parent, table=name)
 
 
 def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], bool]) -> Table:
@@ -114,9 +118,7 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
     if export is not None:
         written = frozenset([export.label])
         said = (f"{paths[0].name} is an export of {export.kind}", *export.notes)
-        return Table(
-            export.arrow, {}, where, written, export.label, export.ignored, paths[0].parent, said
-        )
+        return Table(export.arrow, {}, where, written, export.label, export.ignored, paths[0], said)
     arrow, notes = concat(paths, as_text=as_text)
     text = frozenset(filter(as_text, arrow.column_names)) if not is_parquet(paths[0]) else ()
     metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
@@ -129,7 +131,7 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
         where,
         written=frozenset(text),
         ignored=tuple(index),
-        folder=paths[0].parent,
+        file=paths[0],
         notes=tuple(notes),
     )
 

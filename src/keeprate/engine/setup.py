@@ -133,7 +133,7 @@ def make_setup(
         seed=seed,
         folder=None if out is None else Path(out),
         lockstep=lockstep,
-        normaliser=Normaliser.fit(data.train.inputs),
+        normaliser=data.normaliser(),
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         curves_writer=CurvesWriter(out) if tensorboard else None,
