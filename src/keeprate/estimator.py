@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,23 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor, nn
 
-from keeprate.data import Data, Loaded, Split, as_array, input_tensor, prepare
+from keeprate.data import (
+    Data,
+    as_array,
+    is_complete_numbers,
+    is_data_frame,
+    load,
+    prepare,
+)
 from keeprate.engine import Method, TextProgress, TrainingConfig, load_tensors, save_tensors
 from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_json
@@ -168,7 +181,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Parameters
         ----------
         X : array_like, sparse matrix, DataFrame or Tensor [N, D], or images
-            Images are [N, H, W], [N, H, W, C] or [N, C, H, W].
+            Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. A DataFrame may hold numbers,
+            categories, dates, texts and blanks; see `keeprate.data.Encoder`.
         y : array_like [N]
             Labels, some of them wrong: integers, strings or a pandas categorical.
         X_val, y_val : as X and y, optional
@@ -185,7 +199,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         InputError, ValueError
             If an argument or a parameter cannot be used.
         """
-        inputs = self._inputs(X, y, reset=True)
+        samples = self._checked(X, y, reset=True)
         labels = column_or_1d(_plain(y), warn=True)
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
@@ -193,7 +207,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             received = Words(f"1 class, {self.classes_.tolist()[0]!r}")
             raise invalid("y", "hold two classes or more", received, "check the labels")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = self._data(inputs, numbers, X_val, y_val, seed)
+        data = self._data(samples, numbers, X_val, y_val, seed)
         run = self._run(data, seed)
         self._classifier = run.classifier
         self._keep(run, numbers)
@@ -202,8 +216,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> Array:
         """Class probabilities [N, C], in the order of `classes_`."""
         check_is_fitted(self)
-        proba: Array = self._classifier.predict_proba(self._inputs(X, reset=False)).numpy()
-        return proba
+        return self._classifier.predict_proba(self._checked(X, reset=False))
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each sample, [N]."""
@@ -306,8 +319,19 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         classifier._classifier = load_classifier(path, model=model)
         return classifier
 
-    def _inputs(self, X: Any, y: Any = None, *, reset: bool) -> Tensor:
-        """The inputs as a tensor; sets (`reset`) or checks the attributes scikit-learn asks for."""
+    def _checked(self, X: Any, y: Any = None, *, reset: bool) -> Any:
+        """X as an array of numbers, or as the DataFrame that it is if it holds anything else.
+
+        Sets (`reset`) or checks the attributes that scikit-learn asks for.
+        """
+        columns = () if reset else self._classifier.input_columns
+        if is_data_frame(X) and (columns or not is_complete_numbers(X)):
+            _check_feature_names(self, X, reset=reset)
+            _check_n_features(self, X, reset=reset)
+            return X
+        return self._checked_numbers(X, y, reset=reset)
+
+    def _checked_numbers(self, X: Any, y: Any = None, *, reset: bool) -> Array:
         checked = validate_data(
             self,
             _plain(X),
@@ -317,30 +341,31 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             allow_nd=True,
             dtype="numeric",
         )
-        array = checked[0] if reset else checked
-        return input_tensor(array.toarray() if hasattr(array, "toarray") else array, where="X")
+        array: Any = checked[0] if reset else checked
+        numbers: Array = array.toarray() if hasattr(array, "toarray") else array
+        return numbers
 
     def _data(
-        self, inputs: Tensor, numbers: NDArray[np.int64], X_val: Any, y_val: Any, seed: int
+        self, samples: Any, numbers: NDArray[np.int64], X_val: Any, y_val: Any, seed: int
     ) -> Data:
         if (X_val is None) != (y_val is None):
             received = Words("one of them")
             raise invalid("X_val and y_val", "be given together", received, "give both")
-        splits = {"train": Split(inputs, torch.from_numpy(numbers))}
+        splits = {"train": (samples, numbers)}
+        if X_val is not None:
+            labels = column_or_1d(_plain(y_val))
+            unknown = ~np.isin(labels, self.classes_)
+            if unknown.any():
+                received = Words(f"{labels[unknown].tolist()[0]!r} among others")
+                raise invalid("y_val", "hold classes of y only", received, "leave these out")
+            held_out = (
+                X_val if is_data_frame(samples) else self._checked_numbers(X_val, reset=False)
+            )
+            splits["validation"] = (held_out, np.searchsorted(self.classes_, labels))
+        n_validation = self.validation if X_val is None else len(splits["validation"][1])
         names = tuple(str(name) for name in self.classes_)
-        if X_val is None:
-            loaded = Loaded(splits, names, "arrays")
-            return prepare(loaded, n_validation=self.validation, n_test=0, seed=seed)
-        held_out = self._inputs(X_val, reset=False)
-        labels = column_or_1d(_plain(y_val))
-        unknown = ~np.isin(labels, self.classes_)
-        if unknown.any():
-            received = Words(f"{labels[unknown].tolist()[0]!r} among others")
-            raise invalid("y_val", "hold classes of y only", received, "leave these samples out")
-        given = torch.from_numpy(np.searchsorted(self.classes_, labels))
-        splits["validation"] = Split(held_out, given)
-        loaded = Loaded(splits, names, "arrays")
-        return prepare(loaded, n_validation=len(held_out), n_test=0, seed=seed)
+        loaded = replace(load(splits), class_names=names, name="arrays")
+        return prepare(loaded, n_validation=n_validation, n_test=0, seed=seed)
 
     def _run(self, data: Data, seed: int) -> Run:
         config = TrainingConfig(

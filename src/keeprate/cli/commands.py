@@ -19,6 +19,7 @@ from keeprate.errors import InputError, invalid
 
 if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.cli.options import (
+        AllProbabilities,
         Baselines,
         Inputs,
         IssuesFile,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         RunOptions,
         ScheduleOption,
         SearchOptions,
-        Source,
+        Sources,
         Top,
     )
     from keeprate.data import Data
@@ -120,12 +121,16 @@ def _complete(
 
 
 def _load(options: RunOptions) -> Data:
-    from keeprate.cli.options import columns
+    from keeprate.cli.options import names_typed
     from keeprate.data import prepare
 
     return prepare(
         options.data,
-        inputs=columns(options.inputs),
+        inputs=names_typed(options.inputs),
+        columns=options.kinds(),
+        text_model=options.text_model,
+        image_size=options.parsed_image_size(),
+        normalise=options.normalise,
         label=options.label,
         true_label=options.true_label,
         noise=options.parsed_noise(),
@@ -137,24 +142,39 @@ def _load(options: RunOptions) -> Data:
 
 def predict_command(
     run: RunFolder,
-    data: Source,
+    data: Sources,
     out: PredictionsFile = None,
     label: Label = None,
     inputs: Inputs = None,
+    probabilities: AllProbabilities = False,
 ) -> None:
     """Predict the class of each row of DATA with the networks of a run."""
-    from keeprate.cli.options import check_run, check_source, columns
+    from keeprate.cli.options import check_run, check_source, names_typed
 
     check_run(run)
-    check_source(data)
+    for source in data:
+        check_source(source)
     from keeprate.cli.console import say
-    from keeprate.runs import predict_file
+    from keeprate.runs import predict_files
 
     path = out or Path(run) / "predictions.csv"
-    n_rows, right = predict_file(run, data, path, inputs=columns(inputs), label=label)
-    say(f"{n_rows} predictions written to {path}")
-    if right is not None:
-        say(f"accuracy against the labels in {data}: {right:.2%}")
+    found = predict_files(
+        run,
+        data,
+        path,
+        inputs=names_typed(inputs),
+        label=label,
+        with_probabilities=probabilities,
+    )
+    for note in found.notes:
+        say(note)
+    say(f"{found.n_rows:,} predictions written to {path}")
+    if found.n_scored:
+        share = found.n_right / found.n_scored
+        of_all = "" if found.n_scored == found.n_rows else f" {found.n_scored:,} of the"
+        say(f"accuracy against{of_all} labels in {', '.join(data)}: {share:.2%}")
+    elif label is not None:
+        say(f"no label in column {label} is a class of the run, so there is no accuracy")
 
 
 def issues_command(source: JudgedLabels, out: IssuesFile = None, top: Top = 20) -> None:

@@ -6,6 +6,7 @@ An option is an alias (`Out`) or a field of a group (`SearchOptions`, `RunOption
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -66,6 +67,17 @@ Source: TypeAlias = Annotated[
 ]
 Inputs: TypeAlias = Annotated[
     str | None, _everyday("--inputs", "Input columns, with commas between them.")
+]
+Sources: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA...",
+        show_default=False,
+        help="Tables, images, a folder, or a Hugging Face data set; no labels needed.",
+    ),
+]
+AllProbabilities: TypeAlias = Annotated[
+    bool, _everyday("--probabilities", "Write the probability of every class, too.")
 ]
 Label: TypeAlias = Annotated[str | None, _everyday("--label", "Label column.")]
 Out: TypeAlias = Annotated[str, _everyday("--out", "Run folder; the same command continues it.")]
@@ -171,6 +183,9 @@ class RunOptions:
     )
     label: Label = None
     inputs: Inputs = None
+    columns: Annotated[
+        str | None, _everyday("--columns", "What columns hold: age=number,note=text,id=ignore.")
+    ] = None
     seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
     quiet: Annotated[bool, _everyday("--quiet", "Print the closing table only.")] = False
     help_all: AllHelp = False
@@ -186,6 +201,15 @@ class RunOptions:
         str | None,
         _research("--true-label", "Column of true labels; not for training."),
     ] = None
+    image_size: Annotated[
+        str | None, _research("--image-size", "Resize images: 32, or height x width: 32x48.")
+    ] = None
+    text_model: Annotated[
+        str | None, _research("--text-model", "sentence-transformers model for texts.")
+    ] = None
+    normalise: Annotated[str, _research("--normalise", "auto, or none: numbers as they are.")] = (
+        "auto"
+    )
     limit: Annotated[int | None, _research("--limit", "Use so many training samples.")] = None
     optimizer: Annotated[str, _research("--optimizer", "adam, sgd or rmsprop.")] = (
         TrainingConfig.optimizer
@@ -226,6 +250,21 @@ class RunOptions:
         self.candidates_in_lockstep()  # raises, like the next two
         self.training_config()
         self.parsed_noise()
+        self.kinds()
+        self.parsed_image_size()
+
+    def kinds(self) -> dict[str, str] | None:
+        """What some columns hold."""
+        return kinds_typed(self.columns)
+
+    def parsed_image_size(self) -> tuple[int, int] | None:
+        """Height and width of images."""
+        if self.image_size is None:
+            return None
+        sides = self.image_size.lower().split("x")
+        if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) for side in sides):
+            raise invalid("image_size", "be 32 or 32x48, say", self.image_size, "write two numbers")
+        return int(sides[0]), int(sides[-1])
 
     def training_config(self) -> TrainingConfig:
         """How one network is trained."""
@@ -255,9 +294,36 @@ class RunOptions:
         return int(self.lockstep)
 
 
-def columns(text: str | None) -> list[str] | None:
-    """Column names that were typed with commas between them."""
-    return None if text is None else [name.strip() for name in text.split(",")]
+def names_typed(text: str | None) -> list[str] | None:
+    """Column names that were typed with commas between them; quotes keep a comma in a name.
+
+    >>> names_typed('age,"weight, kg"')
+    ['age', 'weight, kg']
+    """
+    if text is None:
+        return None
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def kinds_typed(text: str | None) -> dict[str, str] | None:
+    """Kinds of columns that were typed as `age=number,note=text`.
+
+    Raises
+    ------
+    InputError
+        If a part is no pair.
+
+    Examples
+    --------
+    >>> kinds_typed("age=number,id=ignore")
+    {'age': 'number', 'id': 'ignore'}
+    """
+    pairs = [name.rpartition("=") for name in names_typed(text) or []]
+    for name, _, kind in pairs:
+        if not name or not kind:
+            remedy = "kinds are number, category, date, text and ignore"
+            raise invalid("columns", "be pairs such as age=number,note=text", text, remedy)
+    return {name.strip(): kind.strip() for name, _, kind in pairs} or None
 
 
 def check_source(source: str) -> None:

@@ -1,13 +1,8 @@
-from .arrays import array_inputs as array_inputs
 from .arrays import input_tensor as input_tensor
-from .arrays import npz_inputs as npz_inputs
 from .features import Encoder as Encoder
 from .features import InputColumn as InputColumn
-from .image_files import find_images as find_images
-from .images import read_images as read_images
 from .labels import as_array as as_array
 from .labels import match_labels as match_labels
-from .naming import TABLE_SUFFIXES as TABLE_SUFFIXES
 from .naming import is_hub_name as is_hub_name
 from .naming import is_table as is_table
 from .preprocessing import Normaliser as Normaliser
@@ -18,3 +13,9 @@ from .samples import Split as Split
 from .sources import load as load
 from .splitting import part as part
 from .splitting import prepare as prepare
+from .tables import is_complete_numbers as is_complete_numbers
+from .tables import is_data_frame as is_data_frame
+from .unlabelled import InputForm as InputForm
+from .unlabelled import Samples as Samples
+from .unlabelled import read_unlabelled as read_unlabelled
+from .unlabelled import to_inputs as to_inputs

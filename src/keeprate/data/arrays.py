@@ -20,9 +20,7 @@ from keeprate.errors import Words, damaged, invalid
 from keeprate.text import listed
 
 
-def input_tensor(
-    inputs: Any, *, where: str = "inputs", keeps_integers: bool = False
-) -> Tensor:
+def input_tensor(inputs: Any, *, where: str = "inputs", keeps_integers: bool = False) -> Tensor:
     """Return inputs as training takes them: uint8 or finite float32, channels first.
 
     Parameters
@@ -89,7 +87,11 @@ def lost_centres(inputs: Any) -> tuple[InputColumn, ...]:
         With what is to be subtracted. Empty if there is no such column.
     """
     array = None if isinstance(inputs, (list, tuple)) else as_array(inputs)
-    if array is None or array.ndim != 2 or array.dtype.str[1:] not in ("f8", "i8", "u8", "i4", "u4"):
+    if (
+        array is None
+        or array.ndim != 2
+        or array.dtype.str[1:] not in ("f8", "i8", "u8", "i4", "u4")
+    ):
         return ()
     centres = [centre_of(column.astype(np.float64)) for column in array.T]
     if not any(centres):
@@ -105,18 +107,6 @@ def centred(inputs: Any, columns: Sequence[InputColumn]) -> Any:
     if array.ndim != 2 or array.shape[1] != len(columns):
         return inputs  # refused later, for its shape
     return array - np.array([column.centre for column in columns])
-
-
-def array_inputs(inputs: Array, where: str) -> tuple[Tensor, tuple[InputColumn, ...]]:
-    """Return numbers [N, ...] as training takes them, and their centres.
-
-    Raises
-    ------
-    InputError
-        If `input_tensor` refuses the numbers.
-    """
-    columns = lost_centres(inputs)
-    return input_tensor(centred(inputs, columns), where=where), columns
 
 
 def _raw_split(inputs: Any, labels: Any, true_labels: Any, where: str) -> RawSplit:
@@ -242,4 +232,6 @@ def _find(arrays: dict[str, Array], keys: Sequence[str], split: str) -> Array | 
 def _is_key(name: str, keys: Sequence[str], split: str) -> bool:
     """Whether an array of an .npz file has one of the keys in a split."""
     ways = ("{key}_{split}", "{split}_{key}") if split else ("{key}",)
-    return name.lower() in {way.format(key=key, split=split).lower() for key in keys for way in ways}
+    return name.lower() in {
+        way.format(key=key, split=split).lower() for key in keys for way in ways
+    }

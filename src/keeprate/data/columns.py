@@ -20,22 +20,19 @@ from keeprate.data.reading import (
     RequestedColumns,
     name_splits,
 )
-from keeprate.data.tables import REMEDY_INPUTS, Table, label_array, names_of_rows, whole_array
+from keeprate.data.tables import (
+    LEAST_ROWS,
+    REMEDY_INPUTS,
+    Table,
+    label_array,
+    names_of_rows,
+    whole_array,
+)
 from keeprate.errors import Words, invalid, needs
 from keeprate.text import listed
 
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
-LEAST_ROWS = 10  # from which on a column of values that count is no accident
 MOST_VALUES = 30  # of a column of words that is always one of categories
-INDEX_NAMES = re.compile(
-    r"|unnamed: ?\d+|__index_level_\d+__|index|idx|id|ids|uuid|guid|row|row_?id|key"
-    r"|.*[_ -](id|uuid|guid|hash)|id[_ -].*|.*[a-z](Id|ID)",
-)
-OTHER_NAMES = re.compile(
-    r"(annotat(or|ed_by)|labell?er|worker|user|reviewer)(_?name)?|(created|updated|annotated)_(at|on|by)"
-    r"|lead_time|_session.*|_view_id|_timestamp",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,9 @@ def _inputs(
     """Return the inputs of each split, what coded columns stand for, and notes."""
     tables = {split: content.table for split, content in labelled.items()}
     if not columns.kinds:
-        inputs, notes, shape = {}, [], {"image_size": requested.image_size}
+        inputs: dict[str, Any] = {}
+        notes: list[str] = []
+        shape: dict[str, Any] = {"image_size": requested.image_size}
         for split, table in tables.items():
             inputs[split], shape, said = whole_array(table, columns.inputs[0], **shape)
             notes += said
@@ -290,7 +289,7 @@ def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None
     column = table.arrow.column(name)
     kind = column.type
     if not is_named:
-        if why := _why_no_input(table, name):
+        if why := table.why_no_input(name):
             return None, why
         if column.null_count == len(column):
             return None, "empty"
@@ -306,20 +305,6 @@ def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None
     if _holds_dates(pa, column):
         return "date", ""
     return _kind_of_words(strings(column), is_named=is_named)
-
-
-def _why_no_input(table: Table, name: str) -> str:
-    if name in table.ignored or OTHER_NAMES.fullmatch(name):
-        return "says who labelled the row, or when"
-    if INDEX_NAMES.fullmatch(name.strip()) or INDEX_NAMES.fullmatch(name.strip().lower()):
-        return "an index or a key of the rows"
-    if needs("pyarrow.types").is_integer(table.arrow.schema.field(name).type):
-        column = table.arrow.column(name)
-        if len(column) >= LEAST_ROWS and not column.null_count:
-            values = column.to_numpy()
-            if (np.diff(values.astype(np.float64)) == 1).all():
-                return "counts the rows"
-    return ""
 
 
 def _holds_dates(pa: Any, column: Any) -> bool:

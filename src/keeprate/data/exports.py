@@ -1,1 +1,2 @@
-def read_export(path): return None
+def read_export(path):
+    return None

@@ -216,11 +216,14 @@ class Encoder:
         coded = np.empty(array.shape, np.float32)
         for i, column in enumerate(self.columns):
             coded[:, i] = array[:, i] - column.centre if column.centre else array[:, i]
-        return self.encode(torch.from_numpy(coded), [InputColumn(c.name, c.kind) for c in self.columns])
+        return self.encode(
+            torch.from_numpy(coded), [InputColumn(c.name, c.kind) for c in self.columns]
+        )
 
     def to_parts(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         """Return JSON values and tensors; `from_parts` restores the same encoder."""
-        described, tensors = [], {}
+        described: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
         for i, column in enumerate(self.columns):
             values = {name: value for name, value in vars(column).items() if name != "text"}
             values["categories"] = list(column.categories)
@@ -377,7 +380,9 @@ def _numbers(column: Any, where: str) -> NDArray[np.float64]:
             remedy = "mend these cells, or say what the column holds (--columns NAME=category)"
             raise invalid(where, "hold numbers", Words(str(error)[:200]), remedy) from error
     elif types.is_duration(kind) or types.is_time(kind):
-        column = column.cast("int64" if types.is_duration(kind) or kind.bit_width == 64 else "int32")
+        column = column.cast(
+            "int64" if types.is_duration(kind) or kind.bit_width == 64 else "int32"
+        )
     elif not is_number(kind):
         raise invalid(where, "hold numbers", Words(f"values of type {kind}"), "leave it out")
     column = column.cast("float64", safe=False)
@@ -435,4 +440,6 @@ def _refuse_infinite(numbers: NDArray[np.float32], where: str) -> None:
     infinite = np.isinf(numbers)
     if infinite.any():
         received = first_bad(infinite, "infinite or too large values")
-        raise invalid(where, "be finite in float32", received, "drop these rows, or blank the cells")
+        raise invalid(
+            where, "be finite in float32", received, "drop these rows, or blank the cells"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from keeprate.data.columns import read_splits
@@ -26,11 +27,29 @@ def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
     InputError
         If there is neither, a file cannot be read, or it is not clear which files to read.
     """
+    tables = tables_by_split(folder, requested)
+    if tables:
+        return read_splits(tables, requested)
+    requested.refuse_for(f"a folder of images, {folder}")
+    images = read_image_folder(folder, image_size=requested.image_size)
+    return RawData(images.splits, notes=images.notes)
+
+
+def tables_by_split(folder: Path, requested: RequestedColumns) -> dict[str, Table]:
+    """Read the tables in a folder or in its subfolder `data`; no tables give an empty dict.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or it is not clear which files to read.
+    """
     for below in (folder, folder / "data"):
         files = _tables_in(below)
         if files:
-            kinds = sorted({_suffix(file) for file in files}, key=_rank)
-            groups = _files_by_split([f for f in files if _suffix(f) == kinds[0]])
+            first = min((_suffix(file) for file in files), key=TABLE_SUFFIXES.index)
+            groups = _files_by_split([file for file in files if _suffix(file) == first])
+            read = {file for group in groups.values() for file in group}
+            others = [file.name for file in files if file not in read]
             tables = {
                 name: read_tables(
                     group, f"{name} split of {folder.name}", as_text=requested.may_be_label
@@ -38,14 +57,12 @@ def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
                 for name, group in groups.items()
             }
             _refuse_both(below, tables)
-            raw = read_splits(tables, requested)
-            read = {file for group in groups.values() for file in group}
-            others = [file.name for file in files if file not in read]
-            notes = (f"left out beside the tables: {listed(others)}",) if others else ()
-            return RawData(raw.splits, raw.coded_columns, raw.left_out, (*raw.notes, *notes))
-    requested.refuse_for(f"a folder of images, {folder}")
-    images = read_image_folder(folder, image_size=requested.image_size)
-    return RawData(images.splits, notes=images.notes)
+            if others:
+                name, table = next(iter(tables.items()))
+                note = f"left out beside the tables: {listed(others)}"
+                tables[name] = replace(table, notes=(*table.notes, note))
+            return tables
+    return {}
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -61,10 +78,6 @@ def _tables_in(folder: Path) -> list[Path]:
 def _suffix(file: Path) -> str:
     suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
     return suffixes[-1]
-
-
-def _rank(suffix: str) -> int:
-    return TABLE_SUFFIXES.index(suffix)
 
 
 def _split_of(file: Path) -> str | None:

@@ -138,7 +138,9 @@ class RequestedColumns:
         """Raise an InputError if a column is named although the source has no columns."""
         if self.named:
             received = Words(f"a source without columns: {source}")
-            raise invalid(", ".join(self.named), "name columns of a table", received, "leave it out")
+            raise invalid(
+                ", ".join(self.named), "name columns of a table", received, "leave it out"
+            )
 
 
 def ambiguous(question: str, choices: str) -> InputError:

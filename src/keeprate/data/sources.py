@@ -15,8 +15,8 @@ from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, 
 from keeprate.data.columns import read_splits
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 from keeprate.data.labels import Labels, check_labels, number_classes
+from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 from keeprate.data.reading import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
 from keeprate.data.tables import (
@@ -122,7 +122,7 @@ def _read_name(source: str, requested: RequestedColumns) -> tuple[str, RawData]:
         labels = Labels(digits.target, tuple(str(name) for name in digits.target_names))
         return source, RawData({"train": RawSplit(digits.images, labels)})
     if is_hub_name(source):
-        return source, _read_hub(source, requested)
+        return source, read_splits(read_hub(source), requested)
     remedy = (
         "this is neither a path nor a known name (digits, or owner/name on the Hugging Face Hub)"
     )
@@ -139,7 +139,14 @@ def _read_file(path: Path, requested: RequestedColumns) -> RawData:
     raise invalid("source", requirement, str(path), "save it as one")
 
 
-def _read_hub(source: str, requested: RequestedColumns) -> RawData:
+def read_hub(source: str) -> dict[str, Table]:
+    """Read a data set of the Hugging Face Hub, by split.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded.
+    """
     datasets = needs("datasets")
     try:
         by_split = datasets.load_dataset(source)
@@ -149,8 +156,7 @@ def _read_hub(source: str, requested: RequestedColumns) -> RawData:
             f"from the Hugging Face Hub ({first_line(error)}); check the name and the network, or "
             "download it and give its folder."
         ) from error
-    tables = {name: hugging_face_table(dataset, name) for name, dataset in by_split.items()}
-    return read_splits(tables, requested)
+    return {name: hugging_face_table(dataset, name) for name, dataset in by_split.items()}
 
 
 def _read_python(source: Any, requested: RequestedColumns) -> tuple[str, RawData]:
@@ -171,12 +177,12 @@ def _is_table(split: Any) -> bool:
 
 def _as_table(split: Any, name: str) -> Table:
     where = f"{name} split"
-    return data_frame_table(split, where) if is_data_frame(split) else hugging_face_table(split, name)
+    return (
+        data_frame_table(split, where) if is_data_frame(split) else hugging_face_table(split, name)
+    )
 
 
-def _read_frames_and_labels(
-    splits: Mapping[str, Any], requested: RequestedColumns
-) -> RawData:
+def _read_frames_and_labels(splits: Mapping[str, Any], requested: RequestedColumns) -> RawData:
     """Read splits of (DataFrame, labels) or (DataFrame, labels, true labels)."""
     ends = ("label", "true_label")
     tables = {}
@@ -197,9 +203,7 @@ def _read_frames_and_labels(
     inputs = requested.inputs or tuple(str(name) for name in frame.columns)
     kept = tuple(name for name in inputs if requested.kinds.get(name) != IGNORE)
     label, true_label = (*given, None)[:2]
-    return read_splits(
-        tables, replace(requested, inputs=kept, label=label, true_label=true_label)
-    )
+    return read_splits(tables, replace(requested, inputs=kept, label=label, true_label=true_label))
 
 
 def _own_name(end: str, frame: Any) -> str:

@@ -7,6 +7,7 @@ directly into one array.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,16 @@ from keeprate.errors import Words, invalid, needs
 from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
+LEAST_ROWS = 10  # from which on a column of values that count is no accident
+INDEX_NAMES = re.compile(
+    r"|unnamed: ?\d+|__index_level_\d+__|index|idx|id|ids|uuid|guid|row|row_?id|key"
+    r"|.*[_ -](id|uuid|guid|hash)|id[_ -].*|.*[a-z](Id|ID)",
+)
+OTHER_NAMES = re.compile(
+    r"(annotat(or|ed_by)|labell?er|worker|user|reviewer)(_?name)?|(created|updated|annotated)_(at|on|by)"
+    r"|lead_time|_session.*|_view_id|_timestamp",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,24 @@ class Table:
     def is_whole(self, column: str) -> bool:
         """Whether the column alone makes the inputs: images or lists."""
         return self.is_image(column) or self.is_list(column)
+
+    def is_key(self, column: str) -> bool:
+        """Whether a column, by its name, is an index or a key of the rows."""
+        name = column.strip()
+        return bool(INDEX_NAMES.fullmatch(name) or INDEX_NAMES.fullmatch(name.lower()))
+
+    def why_no_input(self, column: str) -> str:
+        """Why a column numbers, names or dates the rows; empty if it does nothing of that."""
+        if column in self.ignored or OTHER_NAMES.fullmatch(column):
+            return "says who labelled the row, or when"
+        if self.is_key(column):
+            return "an index or a key of the rows"
+        values = self.arrow.column(column)
+        if needs("pyarrow.types").is_integer(values.type) and not values.null_count:
+            steps = np.diff(values.to_numpy().astype(np.float64))
+            if len(values) >= LEAST_ROWS and (steps == 1).all():
+                return "counts the rows"
+        return ""
 
     def image_files(self, column: str) -> list[Path] | None:
         """The image files that a column lists; None if it lists none."""
@@ -182,8 +211,18 @@ def is_data_frame(value: Any) -> bool:
     return hasattr(value, "__dataframe__") or (hasattr(value, "columns") and hasattr(value, "iloc"))
 
 
+def is_complete_numbers(frame: Any) -> bool:
+    """Whether a DataFrame holds numbers and booleans only, and no blanks."""
+    arrow = data_frame_table(frame, "the DataFrame").arrow
+    return all(is_number(column.type) and not column.null_count for column in arrow.columns)
+
+
 def whole_array(
-    table: Table, name: str, *, image_size: tuple[int, int] | None = None, channels: int | None = None
+    table: Table,
+    name: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
 ) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
     """Return a column of images or of lists as one array.
 

@@ -70,7 +70,13 @@ class TextFeatures:
         terms = sparse.hstack(blocks).tocsr()
         k = min(COMPONENTS, terms.shape[1] - 1, len(texts) - 1)
         if k < 1:
-            return cls(tuple(vocabularies), torch.tensor(np.concatenate(idf)), torch.zeros(1, terms.shape[1]), "", 1)
+            return cls(
+                tuple(vocabularies),
+                torch.tensor(np.concatenate(idf)),
+                torch.zeros(1, terms.shape[1]),
+                "",
+                1,
+            )
         svd = TruncatedSVD(k, random_state=0).fit(terms)
         scale = 1 / np.sqrt(max(float(svd.explained_variance_.mean()), 1e-12))
         components = (svd.components_ * scale).astype(np.float32)

@@ -9,7 +9,7 @@ from .plans import assumed_noise_rate as assumed_noise_rate
 from .plans import baseline_plans as baseline_plans
 from .plans import baselines_in_config as baselines_in_config
 from .plans import get_baselines as get_baselines
-from .predictions import predict_file as predict_file
+from .predictions import predict_files as predict_files
 from .run import Run as Run
 from .train_run import FIRST_STEPS as FIRST_STEPS
 from .train_run import train as train

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from keeprate.data import Normaliser
+from keeprate.data import Encoder, InputForm, Normaliser, to_inputs
 from keeprate.engine import ModelFactory, get_model, load_tensors, probabilities, save_tensors
-from keeprate.errors import InputError, invalid
+from keeprate.errors import InputError
 
 MODEL_FILE = "model.safetensors"
 
@@ -28,6 +30,14 @@ class Classifier:
     input_shape : tuple of int
     input_columns : tuple of str
         Of a table, in the order that the networks expect.
+    encoder : Encoder or None
+        What turns the columns of a table into the features of the networks.
+
+    Examples
+    --------
+    >>> classifier = load("runs/first")  # doctest: +SKIP
+    >>> classifier.predict(["new/1.jpg", "new/2.jpg"])  # doctest: +SKIP
+    array(['cat', 'dog'], dtype='<U3')
     """
 
     modules: list[nn.Module]
@@ -35,21 +45,44 @@ class Classifier:
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     input_columns: tuple[str, ...] = ()
+    encoder: Encoder | None = None
 
-    def predict_proba(self, inputs: Tensor) -> Tensor:
-        """Class probabilities `[N, C]` of inputs `[N, *input_shape]`."""
-        if tuple(inputs.shape[1:]) != self.input_shape:
-            raise invalid(
-                "inputs",
-                f"have shape [N, {', '.join(map(str, self.input_shape))}] as in training",
-                tuple(inputs.shape),
-                "give data of the same kind",
-            )
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the C classes, in the order of the probabilities."""
+        return self.class_names
+
+    @property
+    def form(self) -> InputForm:
+        """How the networks take their inputs."""
+        keeps_integers = self.normaliser.kind == "none"
+        return InputForm(self.input_shape, self.input_columns, self.encoder, keeps_integers)
+
+    def predict_proba(self, samples: Any) -> NDArray[np.float32]:
+        """Class probabilities `[N, C]`, averaged over the peers.
+
+        Parameters
+        ----------
+        samples : array or Tensor [N, ...], DataFrame, or list of N paths of images
+            As they were before the training: not scaled, not encoded. A DataFrame is matched by
+            the names of its columns. Images are resized as in training.
+
+        Raises
+        ------
+        InputError
+            If the samples do not fit the training.
+        """
+        return np.asarray(self.probabilities(to_inputs(samples, self.form)).numpy())
+
+    def predict(self, samples: Any) -> NDArray[np.str_]:
+        """The name of the most probable class of each sample, `[N]`; see `predict_proba`."""
+        most_probable = self.predict_proba(samples).argmax(1)
+        names: NDArray[np.str_] = np.array(self.class_names)[most_probable]
+        return names
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Class probabilities `[N, C]` of inputs `[N, *input_shape]` as a `Split` holds them."""
         return probabilities(self.modules, inputs, self.normaliser)
-
-    def predict(self, inputs: Tensor) -> Tensor:
-        """Class numbers `[N]`."""
-        return self.predict_proba(inputs).argmax(-1)
 
 
 def load_classifier(
@@ -75,6 +108,8 @@ def load_classifier(
         n_peers: Any = description["n_peers"]
         columns: Any = description["input_columns"]
         normaliser = Normaliser.from_dict(description["normaliser"])
+        encoded: Any = description.get("encoder")
+        encoder = None if encoded is None else Encoder.from_parts(encoded, tensors)
         factory = model or get_model(str(description["model"]))
         modules = []
         for peer in range(n_peers):
@@ -90,7 +125,7 @@ def load_classifier(
         raise InputError(
             f"{path} does not fit its model ({error}); it is damaged, or the model's code changed."
         ) from error
-    return Classifier(modules, normaliser, tuple(names), tuple(shape), tuple(columns))
+    return Classifier(modules, normaliser, tuple(names), tuple(shape), tuple(columns), encoder)
 
 
 def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None:
@@ -108,4 +143,7 @@ def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None
         "input_columns": list(classifier.input_columns),
         "normaliser": classifier.normaliser.to_dict(),
     }
+    if classifier.encoder is not None:
+        description["encoder"], of_encoder = classifier.encoder.to_parts()
+        tensors |= of_encoder
     save_tensors(folder / MODEL_FILE, tensors, description)

@@ -51,7 +51,9 @@ def finish(
         suspects=most_suspect(data.doubted_splits, quality, names, columns),
         finished=True,
     )
-    classifier = Classifier(networks.modules, setup.normaliser, names, data.input_shape, columns)
+    classifier = Classifier(
+        networks.modules, setup.normaliser, names, data.input_shape, columns, data.encoder
+    )
     run = Run(record, networks.schedule, classifier, quality, setup.folder)
     if setup.folder is not None:
         run.schedule.save(setup.folder / "schedule.csv")

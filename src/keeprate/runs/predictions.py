@@ -1,4 +1,4 @@
-"""Predict the class of each row of a data set with the classifier of a run."""
+"""Predict the class of each sample of a source with the classifier of a run."""
 
 from __future__ import annotations
 
@@ -6,71 +6,94 @@ import csv
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from keeprate.data import LABEL_NAMES, input_array, input_tensor, label_array, load, read_tables
+from keeprate.data import Samples, match_labels, read_unlabelled
 from keeprate.files import write_atomically
-from keeprate.runs.classifier import Classifier, load_classifier
+from keeprate.runs.classifier import load_classifier
 
 
-def predict_file(
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted.
+
+    Attributes
+    ----------
+    n_rows : int
+    n_scored, n_right : int
+        How many rows have the label of a known class, and how many of these were predicted so.
+    notes : tuple of str
+        What the user should know, a sentence each.
+    """
+
+    n_rows: int
+    n_scored: int
+    n_right: int
+    notes: tuple[str, ...]
+
+
+def predict_files(
     folder: str | os.PathLike[str],
-    source: str,
+    sources: Sequence[str],
     out: Path,
     *,
     inputs: Sequence[str] | None = None,
     label: str | None = None,
-) -> tuple[int, float | None]:
-    """Write `index,predicted_label,probability` for each row of the source.
+    with_probabilities: bool = False,
+) -> Predictions:
+    """Write the predicted class of each sample to a CSV file, one row each.
 
-    A Parquet or CSV file needs the input columns of the training, in any order, and no label.
-    Of a source with several splits the test split is predicted.
+    The columns are `index`, the file or the key of the sample if the source has one,
+    `predicted_label` and `probability`. The sources need no labels. A table needs the input columns
+    of the training, in any order.
 
-    Returns
-    -------
-    n_rows : int
-    right : float or None
-        Share of predictions that equal the label in the source, where it has labels.
+    Parameters
+    ----------
+    folder : path
+        Of a finished run.
+    sources : sequence of str
+        As `keeprate.data.read_unlabelled` takes them.
+    out : Path
+    inputs, label : optional
+        As `keeprate.data.read_unlabelled` takes them.
+    with_probabilities : bool
+        Write the probabilities of all classes, too.
 
     Raises
     ------
     InputError
-        If the run has no classifier, or the source does not fit it.
+        If the run has no classifier, or a source does not fit it.
     """
     classifier = load_classifier(folder)
-    samples, given = _samples(classifier, source, inputs, label)
-    confidence, predicted = classifier.predict_proba(samples).max(-1)
-    names = [classifier.class_names[i] for i in predicted.tolist()]
+    samples = read_unlabelled(sources, classifier.form, inputs=inputs, label=label)
+    probabilities = classifier.probabilities(samples.inputs)
+    confidence, predicted = probabilities.max(-1)
+    names = classifier.class_names
+    key = [samples.key] if samples.keys else []
+    header = ["index", *key, "predicted_label", "probability"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "predicted_label", "probability"])
-    for row, (name, sure) in enumerate(zip(names, confidence.tolist(), strict=True)):
-        writer.writerow([row, name, f"{sure:.6f}"])
+    writer.writerow(header + [f"p({name})" for name in names] * with_probabilities)
+    of_rows = probabilities.tolist() if with_probabilities else [()] * len(predicted)
+    keys = zip(samples.keys) if samples.keys else [()] * len(predicted)
+    rows = zip(predicted.tolist(), confidence.tolist(), keys, of_rows, strict=True)
+    for row, (number, sure, its_key, of_row) in enumerate(rows):
+        all_classes = [f"{p:.6f}" for p in of_row]
+        writer.writerow([row, *its_key, names[number], f"{sure:.6f}", *all_classes])
     write_atomically(out, text.getvalue())
-    if given is None:
-        return len(names), None
-    return len(names), sum(a == b for a, b in zip(names, given, strict=True)) / len(names)
+    return _scored(samples, predicted.numpy(), names)
 
 
-def _samples(
-    classifier: Classifier, source: str, inputs: Sequence[str] | None, label: str | None
-) -> tuple[Tensor, list[str] | None]:
-    path = Path(source)
-    if path.is_file() and path.suffix.lower() in (".csv", ".parquet") and classifier.input_columns:
-        table = read_tables([path], str(path))
-        names = table.arrow.column_names
-        wanted = inputs or classifier.input_columns
-        samples = input_tensor(input_array(table, wanted), where=str(path))
-        labels = [n for n in names if n not in wanted and n.lower() in LABEL_NAMES]
-        column = label or (labels[0] if len(labels) == 1 else None)
-        if column is None:
-            return samples, None
-        classes = table.names_of(column)
-        values = label_array(table, column).tolist()
-        return samples, [str(v) if classes is None or v is None else classes[v] for v in values]
-    loaded = load(source, inputs=inputs, label=label)
-    split = loaded.splits.get("test", loaded.splits["train"])
-    given = split.labels if split.true_labels is None else split.true_labels
-    return split.inputs, [loaded.class_names[i] for i in given.tolist()]
+def _scored(samples: Samples, predicted: NDArray[np.int64], names: Sequence[str]) -> Predictions:
+    """Compare with the labels that the source has."""
+    if samples.labels is None:
+        return Predictions(len(predicted), 0, 0, samples.notes)
+    given, note = match_labels(samples.labels, names, samples.class_names)
+    known = given >= 0
+    right = int((predicted[known] == given[known]).sum())
+    notes = (*samples.notes, *filter(None, [note]))
+    return Predictions(len(predicted), int(known.sum()), right, notes)

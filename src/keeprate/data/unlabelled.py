@@ -1,0 +1,349 @@
+"""Samples for a trained network: any source, in the form of the training inputs, labels or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keeprate.data.arrays import input_tensor, npz_inputs, open_npz
+from keeprate.data.features import Encoder, InputColumn, strings
+from keeprate.data.folders import tables_by_split
+from keeprate.data.image_files import find_images, split_word, subfolders
+from keeprate.data.images import read_images
+from keeprate.data.labels import Array, as_array
+from keeprate.data.naming import TABLE_SUFFIXES, is_hub_name, is_table
+from keeprate.data.reading import LABEL_NAMES, SPLIT_NAMES, RequestedColumns
+from keeprate.data.sources import load, read_hub
+from keeprate.data.tables import (
+    Table,
+    data_frame_table,
+    hugging_face_table,
+    is_data_frame,
+    label_array,
+    names_of_rows,
+    read_tables,
+    whole_array,
+)
+from keeprate.errors import Words, invalid, needs
+from keeprate.text import listed
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How a trained network takes its inputs.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one sample.
+    columns : tuple of str
+        The columns of the table that the training had, if it had one.
+    encoder : Encoder or None
+        What turns such columns into features.
+    keeps_integers : bool
+        Whether integers, such as token ids, stay integers.
+    """
+
+    shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+    encoder: Encoder | None = None
+    keeps_integers: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples that a network can take.
+
+    Attributes
+    ----------
+    inputs : Tensor [N, *shape]
+    key : str
+        What `keys` are: "file", or the name of a column. Empty if there are no keys.
+    keys : tuple of N str
+        What the source knows each sample by.
+    labels : array [N] or None
+        As the source holds them; some may be missing.
+    class_names : tuple of str or None
+        What integer labels stand for in the source.
+    notes : tuple of str
+        What the user should know of the reading.
+    """
+
+    inputs: Tensor
+    key: str = ""
+    keys: tuple[str, ...] = ()
+    labels: Array | None = None
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_unlabelled(
+    sources: Sequence[str | os.PathLike[str]],
+    form: InputForm,
+    *,
+    inputs: Sequence[str] | None = None,
+    label: str | None = None,
+) -> Samples:
+    """Read samples from files, a folder or a data set on the Hugging Face Hub.
+
+    Of a source with several splits the test split is read.
+
+    Parameters
+    ----------
+    sources : sequence of path or str
+        Tables, images, an .npz file, a folder of one of these, or a name; several only if all are
+        tables, or all are images.
+    form : InputForm
+    inputs : sequence of str, optional
+        Columns in place of those of the training, in the same order; or the key of an .npz file.
+    label : str, optional
+        The column of labels.
+
+    Raises
+    ------
+    InputError
+        If a source is not there, cannot be read, or does not fit the form.
+    """
+    paths = [Path(source) for source in sources]
+    if all(path.is_file() and is_table(path) for path in paths):
+        where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+        table = read_tables(
+            paths, where, as_text=RequestedColumns.of(None, label, None).may_be_label
+        )
+        return _of_table(table, form, inputs, label)
+    if len(paths) > 1:
+        if not all(path.is_file() for path in paths):
+            received = Words(listed(sources))
+            raise invalid("DATA", "be one folder, or several files", received, "give files")
+        return _of_images(paths, form)
+    return _read_one(os.fspath(sources[0]), form, inputs, label)
+
+
+def _read_one(
+    source: str, form: InputForm, inputs: Sequence[str] | None, label: str | None
+) -> Samples:
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".npz":
+        return _of_npz(path, form, inputs, label)
+    if path.is_dir():
+        requested = RequestedColumns.of(None, label, None)
+        tables = tables_by_split(path, requested)
+        return (
+            _of_table(_held_out(tables), form, inputs, label)
+            if tables
+            else _of_images([path], form)
+        )
+    if path.is_file():
+        if len(form.shape) != 3:
+            requirement = f"be a table ({', '.join(TABLE_SUFFIXES)}) or an .npz file"
+            raise invalid("DATA", requirement, source, "save it as one")
+        return _of_images([path], form)
+    if source != "digits" and is_hub_name(source):
+        tables = read_hub(source)
+        return _of_table(_held_out(tables), form, inputs, label)
+    loaded = load(source)
+    split = loaded.splits.get("test", loaded.splits["train"])
+    names = np.array(loaded.class_names)
+    return Samples(split.inputs, labels=names[split.labels.numpy()])
+
+
+def _held_out(tables: Mapping[str, Table]) -> Table:
+    """The test split, or the only one there is, or the first."""
+    tables = {SPLIT_NAMES.get(name.lower(), name): table for name, table in tables.items()}
+    name = "test" if "test" in tables else next(iter(tables))
+    note = (f"of the splits {listed(list(tables))} the {name} split is predicted",)
+    return replace(tables[name], notes=(*tables[name].notes, *(note if len(tables) > 1 else ())))
+
+
+def to_inputs(samples: Any, form: InputForm) -> Tensor:
+    """Return samples from Python as a network takes them.
+
+    Parameters
+    ----------
+    samples : array, Tensor, DataFrame, Hugging Face Dataset, or list of paths of images
+        A DataFrame is matched by the names of its columns.
+
+    Raises
+    ------
+    InputError
+        If the samples do not fit the form.
+    """
+    if is_data_frame(samples):
+        return _of_table(data_frame_table(samples, "the DataFrame"), form, None, None).inputs
+    if hasattr(samples, "with_format"):
+        return _of_table(hugging_face_table(samples, "given"), form, None, None).inputs
+    if isinstance(samples, (str, os.PathLike)):
+        return read_unlabelled([samples], form).inputs
+    if _are_paths(samples):
+        return _of_images([Path(path) for path in samples], form).inputs
+    return _of_array(as_array(samples), form, "samples")
+
+
+def _are_paths(samples: Any) -> bool:
+    is_list = isinstance(samples, (list, tuple)) and bool(samples)
+    return is_list and all(isinstance(item, (str, os.PathLike)) for item in samples)
+
+
+def _of_array(array: Array, form: InputForm, where: str) -> Tensor:
+    is_flat = form.encoder is not None and array.ndim == 2
+    if is_flat and form.encoder is not None:
+        if array.shape[1] != len(form.encoder.columns) or array.dtype.kind not in "biuf":
+            received = Words(f"{array.dtype} of shape {array.shape}")
+            requirement = f"be numbers [N, {len(form.encoder.columns)}] as in training"
+            raise invalid(where, requirement, received, "give a DataFrame with the same columns")
+        return form.encoder.encode_array(array)
+    return check_form(
+        input_tensor(array, where=where, keeps_integers=form.keeps_integers), form, where
+    )
+
+
+def check_form(inputs: Tensor, form: InputForm, where: str) -> Tensor:
+    """Refuse inputs of another shape than those of the training."""
+    if tuple(inputs.shape[1:]) != form.shape:
+        raise invalid(
+            f"inputs ({where})",
+            f"have shape [N, {', '.join(map(str, form.shape))}] as in training",
+            tuple(inputs.shape),
+            "give data of the same kind",
+        )
+    return inputs
+
+
+def _of_npz(
+    path: Path, form: InputForm, inputs: Sequence[str] | None, label: str | None
+) -> Samples:
+    array, key = npz_inputs(path, inputs)
+    arrays = open_npz(path)
+    split = next((w for w in ("test", "train") if w in key.lower()), "")
+    wanted = (label,) if label else LABEL_NAMES
+    names = {f"{name}_{split}" for name in wanted} | {f"{split}_{name}" for name in wanted}
+    found = [n for n in arrays if n.lower() in (names if split else set(wanted)) or n == label]
+    labels = arrays[found[0]].reshape(-1) if found else None
+    if label is not None and labels is None:
+        raise invalid("label", f"be a key of {path}", label, f"it has {listed(list(arrays))}")
+    return Samples(_of_array(array, form, str(path)), labels=labels)
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+def _of_table(
+    table: Table, form: InputForm, inputs: Sequence[str] | None, label: str | None
+) -> Samples:
+    present: list[str] = table.arrow.column_names
+    if label is not None and label not in present:
+        requirement = f"be a column of {table.where}"
+        raise invalid("label", requirement, label, f"it has {listed(present)}")
+    wanted = form.columns
+    if inputs is not None:
+        table = _renamed(table, form, inputs)
+    features = _features(table, form, wanted)
+    column = label or _label_column(table, wanted)
+    labels = None if column is None else label_array(table, column)
+    names = None if column is None else table.names_of(column)
+    key, keys = _keys(table, wanted)
+    notes = table.notes + _unused(table, form, column, key)
+    return Samples(features, key, keys, labels, names, notes)
+
+
+def _renamed(table: Table, form: InputForm, inputs: Sequence[str]) -> Table:
+    """Call the columns that the user names like those of the training."""
+    missing = [name for name in inputs if name not in table.arrow.column_names]
+    if missing or len(inputs) != len(form.columns):
+        requirement = f"be {len(form.columns)} columns of {table.where}"
+        received = Words(listed(inputs))
+        raise invalid("inputs", requirement, received, f"it has {listed(table.arrow.column_names)}")
+    others = [n for n in table.arrow.column_names if n not in inputs and n not in form.columns]
+    columns = [*(table.arrow.column(n) for n in inputs), *(table.arrow.column(n) for n in others)]
+    return replace(table, arrow=needs("pyarrow").table(columns, names=[*form.columns, *others]))
+
+
+def _features(table: Table, form: InputForm, wanted: Sequence[str]) -> Tensor:
+    if form.encoder is not None and wanted:
+        return form.encoder.encode_table(table.arrow, table.where)
+    names = list(wanted) or [n for n in table.arrow.column_names if table.is_whole(n)]
+    if len(names) == 1 and names[0] in table.arrow.column_names and table.is_whole(names[0]):
+        shape: dict[str, Any] = {}
+        if len(form.shape) == 3 and table.is_image(names[0]):
+            shape = {"image_size": form.shape[1:], "channels": form.shape[0]}
+        array, _, _ = whole_array(table, names[0], **shape)
+        return check_form(input_tensor(array, where=table.where), form, table.where)
+    if wanted:
+        missing = [name for name in wanted if name not in table.arrow.column_names]
+        received = Words(f"none called {listed(missing)}" if missing else "columns of another kind")
+        raise invalid("inputs", f"be as in training ({table.where})", received, "rename the column")
+    numbers = [n for n in table.arrow.column_names if n.lower() not in LABEL_NAMES]
+    plain = Encoder.fit(torch.zeros(1, len(numbers)), [InputColumn(n, "number") for n in numbers])
+    return check_form(plain.encode_table(table.arrow, table.where), form, table.where)
+
+
+def _label_column(table: Table, wanted: Sequence[str]) -> str | None:
+    likely = [n for n in table.arrow.column_names if n not in wanted and n.lower() in LABEL_NAMES]
+    named = [n for n in table.arrow.column_names if n not in wanted and table.names_of(n)]
+    return (table.label or (likely[0] if len(likely) == 1 else None)) or (
+        named[0] if len(named) == 1 else None
+    )
+
+
+def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The column that names the rows, and its values."""
+    for name in table.arrow.column_names:
+        if name in wanted and table.is_image(name):
+            keys = names_of_rows(replace(table, arrow=table.arrow.select([name])), [name], [])
+            return ("file", keys) if keys else ("", ())
+    compute = needs("pyarrow.compute")
+    for name in table.arrow.column_names:
+        column = table.arrow.column(name)
+        if name in wanted or not table.is_key(name) or column.null_count:
+            continue
+        if compute.count_distinct(column).as_py() == len(column):
+            return name or "key", tuple(strings(column).to_pylist())
+    return "", ()
+
+
+def _unused(table: Table, form: InputForm, label: str | None, key: str) -> tuple[str, ...]:
+    if form.encoder is None:
+        return ()
+    others = [n for n in table.arrow.column_names if n not in (*form.columns, label, key)]
+    others = [n for n in others if not table.is_key(n) and n.lower() not in LABEL_NAMES]
+    return (f"columns that the training did not use: {listed(others)}",) if others else ()
+
+
+# Images -----------------------------------------------------------------------------------------
+
+
+def _of_images(paths: Sequence[Path], form: InputForm) -> Samples:
+    """Read images: of files, of a folder, or of the folders of its classes."""
+    if len(form.shape) != 3:
+        received = Words(f"images: {listed(paths)}")
+        requirement = "be a table or an .npz file, as the network was not trained with images"
+        raise invalid("DATA", requirement, received, "give data of the same kind")
+    notes: tuple[str, ...] = ()
+    if len(paths) == 1:
+        root = _test_folder(paths[0])
+        if root != paths[0]:
+            notes = (f"of the splits in {paths[0]} {root.name} is predicted",)
+        found = find_images(root)
+        files, names, notes = found.paths, found.names, (*notes, *found.notes)
+    else:
+        files, names = tuple(paths), tuple(map(str, paths))
+    height, width = form.shape[1:]
+    images = read_images(files, str(paths[0]), image_size=(height, width), channels=form.shape[0])
+    labels = np.array([path.parent.name for path in files], dtype=object)
+    inputs = check_form(input_tensor(images.pixels), form, str(paths[0]))
+    return Samples(inputs, "file", tuple(names), labels, None, (*notes, *images.notes))
+
+
+def _test_folder(path: Path) -> Path:
+    """The folder of the test split, if a folder holds splits."""
+    if not path.is_dir():
+        return path
+    splits = {split_word(below.name): below for below in subfolders(path)}
+    return splits["test"] if "train" in splits and "test" in splits else path
