@@ -13,7 +13,7 @@ from keeprate.data.image_files import find_images, image_paths
 from keeprate.data.image_folders import ImageFolder, read_image_folder
 from keeprate.data.images import decode_images, read_images
 from keeprate.errors import InputError
-from tests.sources import Image, pa, pixels, png, truncate, write_images
+from tests.sources import Image, pa, pixels, png, write_images
 
 ImageOps = pytest.importorskip("PIL.ImageOps")
 
@@ -36,6 +36,10 @@ def saved(folder: Path, images: dict[str, Any], **options: Any) -> list[Path]:
             image.save(path, **options)
         paths.append(path)
     return paths
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
 def exif(orientation: int) -> Any:
@@ -78,7 +82,7 @@ def test_damaged_exif_data_leave_the_picture_readable(tmp_path: Path) -> None:
     assert read_images([path], "photographs").pixels.shape == (1, 3, 8, 12)
 
 
-def palette(*, transparent: bool) -> bytes:
+def with_palette(*, transparent: bool) -> bytes:
     buffer = io.BytesIO()
     options = {"transparency": bytes([0, 128, 255])} if transparent else {}
     photo().quantize(8).save(buffer, "PNG", **options)
@@ -103,7 +107,7 @@ def test_each_mode_becomes_grey_rgb_or_rgba(tmp_path: Path, mode: str, channels:
 
 @pytest.mark.parametrize("transparent", [True, False])
 def test_palettes_keep_their_transparency(transparent: bool) -> None:
-    content = palette(transparent=transparent)
+    content = with_palette(transparent=transparent)
     images = decode_images(pa.chunked_array([[content, content]]), "table")
     with Image.open(io.BytesIO(content)) as image:
         expected = image.convert("RGBA" if transparent else "RGB")
@@ -385,7 +389,7 @@ def test_images_to_predict_are_found(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_predicted(tmp_path: Path) -> None:
     for missing in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="source must (hold images|be an image or a folder)"):
+        with pytest.raises(InputError, match=r"source must (hold images|be an image or a folder)"):
             find_images(missing)
     saved(tmp_path, {"bad.png": photo(60, 60), "junk": b"junk"})
     truncate(tmp_path / "bad.png")
@@ -409,7 +413,8 @@ def test_a_column_that_lists_images(tmp_path: Path, below: str, suffix: str) -> 
     saved(tmp_path, {"train.csv": "x", "texts/0001.txt": "x", "features/0002.npy": b"x"})
     names = [f"{i:04}{suffix}" for i in range(25)]
     assert image_paths(names[::-1], tmp_path) == paths[::-1]
-    assert image_paths([str(path) for path in paths], Path("elsewhere")) == paths
+    (tmp_path / "empty").mkdir()
+    assert image_paths([str(path) for path in paths], tmp_path / "empty") == paths
 
 
 def test_lists_with_folders_and_in_parts(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class ImageFolder:
     Attributes
     ----------
     splits : dict of RawSplit
-        train and, if the folder has them, validation and test. All are of one shape.
+        train first, then validation and test if the folder has them. All are of one shape.
     notes : tuple of str
         Sentences that tell a user what was changed or left out.
     """
@@ -77,7 +77,7 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
         splits[split] = raw
         _, channels, height, width = raw.inputs.shape
         image_size = (height, width)
-    return ImageFolder({split: splits[split] for split in folders}, tuple(notes))
+    return ImageFolder(splits, tuple(notes))
 
 
 # Splits ----------------------------------------------------------------------------------------
