@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeprate.data.image_files import find_images, image_paths
+from keeprate.data.image_files import find_images
 from keeprate.data.image_folders import ImageFolder, read_image_folder
+from keeprate.data.image_lists import image_paths
 from keeprate.data.images import decode_images, read_images
 from keeprate.errors import InputError
 from tests.sources import Image, pa, pixels, png, write_images
@@ -220,10 +221,18 @@ def test_columns_and_files_are_read_alike(tmp_path: Path) -> None:
     assert decode_images(pa.chunked_array([], pa.binary()), "table").pixels.shape[0] == 0
 
 
-@pytest.mark.parametrize("content", [b"no image", png(pixels(1, (90, 90))[0])[:900], b""])
-def test_a_damaged_image_in_a_column_is_named_by_its_row(content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"no image", "no image that Pillow knows"),
+        (b"", "no image that Pillow knows"),
+        (png(pixels(1, (90, 90))[0])[:900], "truncated"),
+    ],
+)
+def test_a_damaged_image_in_a_column_is_named_by_its_row(content: bytes, why: str) -> None:
     column = pa.chunked_array([[png(pixels(1)[0])], [content]])
-    with pytest.raises(InputError, match="image in row 1 of the table could not be read"):
+    message = rf"image in row 1 of the table could not be read \(.*{why}"
+    with pytest.raises(InputError, match=message):
         decode_images(column, "table")
 
 
@@ -327,7 +336,10 @@ def test_the_training_images_decide_the_shape_of_all_splits(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("train/a", "train/b", "cats"), r"got train beside cats in .*; give .*train itself"),
+        (
+            ("train/a", "train/b", "cats"),
+            r"got train beside cats in .*; give .*train itself, rename",
+        ),
         (("train/a", "train/b", "test/a", "docs/x"), r"got test, train beside docs in .*; give"),
         (("car", "bus", "train"), "got train beside bus, car in .*; move train away or, if"),
         (("cat", "dog", "seg_test"), "got seg_test beside cat, dog in .*; move seg_test away"),

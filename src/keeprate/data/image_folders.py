@@ -147,7 +147,7 @@ def _unclear(folder: Path, splits: list[Path], others: list[Path]) -> InputError
     with_classes = [path for path in splits if subfolders(path)]
     train = [path for path in with_classes if split_word(path.name) == "train"]
     if train:
-        remedy = f"give {train[0]} itself, or move {others[0].name} away"
+        remedy = f"give {train[0]} itself, rename folders, or move the others away"
     elif with_classes:
         remedy = f"rename {splits[0].name}, or move the others away"
     else:
