@@ -310,8 +310,11 @@ def test_folders_of_images(tmp_path: Path) -> None:
     one = write_images(tmp_path / "one", {"train": pixels(2), "bird": pixels(3, seed=1)})
     (one / ".hidden").mkdir()
     (one / "bird" / "notes.txt").write_text("not an image")
-    loaded = load(one)  # a class called train is no split beside another class
-    assert loaded.class_names == ("bird", "train")
+    with pytest.raises(InputError, match="got train beside bird"):
+        load(one)  # a folder called train is never silently a class
+    (one / "train").rename(one / "trains")
+    loaded = load(one)
+    assert loaded.class_names == ("bird", "trains")
     assert loaded.splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(loaded.splits["train"].inputs[3:, 0], pixels(2))
     write_images(tmp_path / "two" / "train", {"a": pixels(2, (7, 5, 3)), "b": pixels(1, (7, 5, 3))})
@@ -595,19 +598,6 @@ def empty_csv(folder: Path) -> Path:
     return folder / "bad.csv"
 
 
-def damaged_image(folder: Path) -> Path:
-    write_images(folder, {"a": pixels(2, (40, 50)), "b": pixels(1, (40, 50))})
-    (folder / "a" / "1.png").rename(folder / "a" / "bad.png")
-    truncate(folder / "a" / "bad.png")
-    return folder
-
-
-def text_image(folder: Path) -> Path:
-    write_images(folder, {"a": pixels(1), "b": pixels(1)})
-    (folder / "a" / "bad.png").write_text("<html>404</html>")
-    return folder
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -617,8 +607,6 @@ def text_image(folder: Path) -> Path:
         pickled_npz,
         ragged_csv,
         empty_csv,
-        damaged_image,
-        text_image,
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, make: Callable[[Path], Path]) -> None:
@@ -641,15 +629,13 @@ def test_a_damaged_image_in_a_table_is_named_by_its_row(tmp_path: Path) -> None:
 
 def test_images_of_unequal_size(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": pixels(2), "b": pixels(1, (5, 4))})
-    message = r"one shape, got \(1, 7, 5\) in row 0 and \(1, 5, 4\) in row 2; resize"
-    with pytest.raises(InputError, match=message):
-        load(tmp_path)
+    assert only(tmp_path).inputs.shape == (3, 1, 5, 5)  # the median of the shorter sides
 
 
 def test_images_of_sixteen_bits(tmp_path: Path) -> None:
-    write_images(tmp_path, {"a": pixels(2).astype(np.uint16) * 200, "b": pixels(1)})
-    with pytest.raises(InputError, match="8 bits a channel, got mode I;16"):
-        load(tmp_path)
+    deep = pixels(2).astype(np.uint16) * 200
+    write_images(tmp_path, {"a": deep, "b": pixels(1)})
+    np.testing.assert_array_equal(only(tmp_path).inputs[:2, 0], deep // 256)
 
 
 def test_lists_of_unequal_length_in_a_table(tmp_path: Path) -> None:

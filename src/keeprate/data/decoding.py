@@ -164,7 +164,10 @@ def _open(encoded: Encoded) -> Any:
         raise UnreadableImageError(str(missing))
     pillow = needs("PIL.Image")
     source = encoded.path if encoded.content is None else io.BytesIO(encoded.content)
-    image = pillow.open(source)
+    try:
+        image = pillow.open(source)
+    except pillow.UnidentifiedImageError as error:  # Pillow's words show an object's address
+        raise ValueError("this is no image that Pillow knows") from error
     if image.format in _DRAWINGS:
         image.close()
         raise ValueError(f"{image.format} is a drawing, not a picture of pixels")

@@ -1,22 +1,23 @@
-"""Files of images: which files of a folder are meant, unlabelled images, lists of images."""
+"""Files of images: which files of a folder are meant, and images without labels."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from keeprate.data.decoding import Encoded, UnreadableImageError, check_decodes, read_header
 from keeprate.data.images import counted
 from keeprate.data.reading import SPLIT_NAMES
 from keeprate.errors import InputError, Words, damaged, invalid
+from keeprate.text import cut
 
 _COMPANIONS = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave in folders
 _TEXTS = (".txt", ".md", ".json", ".xml", ".html", ".csv", ".yaml", ".yml")
 N_NAMED = 5  # files in a message
-N_PROBED = 20  # values of a column that tell whether the column lists images
+LONGEST_NAME = 100  # characters of a file's name in a message
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def file_name(path: Path) -> str:
 def named(paths: Iterable[Path], folder: Path) -> str:
     """Name the first files, relative to the folder, and count the others."""
     within = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in paths)
-    names = [file_name(path) for path in within]
+    names = [cut(file_name(path), LONGEST_NAME) for path in within]
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return ", ".join(names[:N_NAMED]) + more
 
@@ -173,103 +174,3 @@ def _may_be_image(path: Path) -> bool:
     if name.startswith(".") or name.lower() in _COMPANIONS or path.suffix.lower() in _TEXTS:
         return False
     return path.is_file() or not path.exists()  # a pipe would be waited for; a dead link is told
-
-
-# Lists of images -------------------------------------------------------------------------------
-
-
-def image_paths(names: Sequence[str | None], folder: Path, *, table: str = "") -> list[Path] | None:
-    """Find the image files that a column of a table lists.
-
-    A value names a file relative to the table's folder or to one of its subfolders, or a file by
-    its absolute path. The suffix may be missing.
-
-    Parameters
-    ----------
-    names : sequence of N str
-        The values of the column.
-    folder : Path
-        The folder of the table.
-    table : str, optional
-        The name of the table's file: among subfolders that hold files of one name, `train.csv`
-        means those in `train/`.
-
-    Returns
-    -------
-    list of N Path, or None
-        None if one of the first 20 values names no file, or none of these files is an image.
-
-    Raises
-    ------
-    InputError
-        If the first 20 files are there and others are missing, or if a value names several files.
-
-    Examples
-    --------
-    >>> image_paths(["a sentence", "another"], Path()) is None
-    True
-    """
-    index = _Index(folder, split_word(Path(table).stem))
-    probed = [index.find(name) for name in names[:N_PROBED]]
-    if not probed or not all(probed) or not any(is_image(files[0]) for files in probed):
-        return None
-    found = [*probed, *(index.find(name) for name in names[N_PROBED:])]
-    missing = [str(name) for name, files in zip(names, found, strict=True) if not files]
-    if missing:
-        more = " ..." if len(missing) > N_NAMED else ""
-        received = f"{len(missing)} of {len(names)} missing: {', '.join(missing[:N_NAMED])}{more}"
-        raise invalid(f"images listed in {folder}", "exist", Words(received), "drop these rows")
-    for name, files in zip(names, found, strict=True):
-        if len(files) > 1:
-            received = Words(f"{name}, which is each of {named(files, folder)}")
-            remedy = "write the subfolder or the suffix into the table"
-            raise invalid(f"images listed in {folder}", "be one file each", received, remedy)
-    return [files[0] for files in found]
-
-
-@dataclass
-class _Listing:
-    """The files directly in one folder."""
-
-    names: set[str] = field(default_factory=set)
-    by_stem: dict[str, list[str]] = field(default_factory=dict)
-
-
-class _Index:
-    """Files by name. Each folder is listed once, however many files are looked for."""
-
-    def __init__(self, folder: Path, split: str | None) -> None:
-        self._listings: dict[Path, _Listing] = {}
-        below = subfolders(folder)
-        nested = [inner for outer in below if (inner := outer / outer.name).is_dir()]
-        preferred = [path for path in below + nested if split and split_word(path.name) == split]
-        # The first group with a file of the name decides.
-        self._groups = ([folder], preferred, [*below, *nested])
-
-    def find(self, name: str | None) -> list[Path]:
-        """Return all files that the name may mean; the folder of the table comes first."""
-        path = Path((name or "").strip().replace("\\", "/"))
-        if not path.name:
-            return []
-        for group in self._groups:
-            found = [file for folder in group for file in self._files(folder / path)]
-            if found:  # `0001` is rather 0001.jpg than 0001.npy
-                return found[:1] if len(found) == 1 else list(filter(is_image, found)) or found
-        return []
-
-    def _files(self, path: Path) -> list[Path]:
-        listing = self._listings.get(path.parent)
-        if listing is None:
-            listing = self._listings[path.parent] = self._list(path.parent)
-        if path.name in listing.names:
-            return [path]
-        return [path.parent / name for name in listing.by_stem.get(path.name, ())]
-
-    @staticmethod
-    def _list(folder: Path) -> _Listing:
-        listing = _Listing()
-        if os.path.isdir(folder):  # Path.is_dir raises for texts that are too long for a path
-            for path in files_in(folder):
-                listing.names.add(path.name)
-                listing.by_stem.setdefault(path.stem, []).append(path.name)
-        return listing

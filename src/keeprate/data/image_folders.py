@@ -33,7 +33,7 @@ class ImageFolder:
     Attributes
     ----------
     splits : dict of RawSplit
-        train and, if the folder has them, validation and test. All are of one shape.
+        train first, then validation and test if the folder has them. All are of one shape.
     notes : tuple of str
         Sentences that tell a user what was changed or left out.
     """
@@ -77,7 +77,7 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
         splits[split] = raw
         _, channels, height, width = raw.inputs.shape
         image_size = (height, width)
-    return ImageFolder({split: splits[split] for split in folders}, tuple(notes))
+    return ImageFolder(splits, tuple(notes))
 
 
 # Splits ----------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _unclear(folder: Path, splits: list[Path], others: list[Path]) -> InputError
     with_classes = [path for path in splits if subfolders(path)]
     train = [path for path in with_classes if split_word(path.name) == "train"]
     if train:
-        remedy = f"give {train[0]} itself, or move {others[0].name} away"
+        remedy = f"give {train[0]} itself, rename folders, or move the others away"
     elif with_classes:
         remedy = f"rename {splits[0].name}, or move the others away"
     else:
