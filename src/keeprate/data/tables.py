@@ -18,7 +18,7 @@ import numpy as np
 from keeprate.data.delimited import concat, is_parquet
 from keeprate.data.exports import read_export
 from keeprate.data.features import is_number, strings
-from keeprate.data.image_files import N_PROBED, image_paths
+from keeprate.data.image_lists import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.labels import Array
 from keeprate.errors import Words, invalid, needs
