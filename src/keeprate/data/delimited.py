@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, invalid, needs
 from keeprate.files import write_atomically
@@ -53,10 +53,12 @@ UTF8_LETTER = re.compile(
 )
 CLOSING = re.compile(r'(?:[^"]++|"")*+"')  # from behind an opening quote to behind the closing one
 WHOLE = r"^\s*[+-]?[0-9]+\s*$"
-# Whole numbers that a number would change: leading zeros (and hexadecimals), and 16 digits or more
-# in a column of decimals.
-LEADING_ZERO = re.compile(rb'(?:^|[,;\t|"\r\n ])[+-]?0[0-9xX]')
-LONG_INTEGER = re.compile(rb'(?:^|[,;\t|"\r\n ])[+-]?[0-9]{16,}(?![0-9.eE])')
+# Whole numbers that a number would change are looked for in simplified bytes: leading zeros (and
+# hexadecimals), and 16 digits or more in a column of decimals.
+_SIGNS = bytes.maketrans(b';\t|"\r\n 123456789xX', b",,,,,,,11111111111")
+ZEROS_FIRST = (b",00", b",01")
+_DIGITS = bytes.maketrans(b"0", b"1")
+LONG_INTEGER = b"," + 16 * b"1"
 DECIMAL_COMMA = re.compile(r"\s*[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\s*")
 DECIMAL_POINT = re.compile(r"\s*[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?\s*")
 
@@ -317,7 +319,7 @@ def _scan(path: Path, encoding: Encoding) -> _Scan:
     """
     decoder = codecs.getincrementaldecoder(encoding.codec)()
     zeros = long_ones = False
-    quotes, before = 0, b""
+    quotes, before = 0, b","
     for piece in _pieces(path, encoding):
         try:
             text = decoder.decode(piece, final=not piece)
@@ -325,9 +327,10 @@ def _scan(path: Path, encoding: Encoding) -> _Scan:
             raise _undecodable(path, encoding, error) from error
         data = piece if encoding.codec == "utf-8" else text.encode()
         quotes += data.count(b'"')
-        data, before = before + data, data[-40:]
-        zeros = zeros or bool(LEADING_ZERO.search(data))
-        long_ones = long_ones or bool(LONG_INTEGER.search(data))
+        simple = before + data.translate(_SIGNS, b"+-")
+        before = simple[-40:]
+        zeros = zeros or any(found in simple for found in ZEROS_FIRST)
+        long_ones = long_ones or LONG_INTEGER in simple.translate(_DIGITS)
     return _Scan(zeros, long_ones, quotes)
 
 
@@ -349,7 +352,11 @@ def _read_cells(source: _Source, as_text: AsText) -> Any:
     while True:
         kinds: dict[int, Any] = {}
         try:
-            table = _read_once(source, texts | loose, block, kinds)
+            kinds = _first_kinds(source, texts | loose, block)
+            loose |= _doubtful(source.scan, kinds)
+            kinds |= {i: pa.string() for i in loose}
+            table = _read_as(source, kinds, block)
+            break
         except pa.ArrowInvalid as error:
             message = str(error)
             if "straddl" in message and block < 1 << 30:
@@ -357,58 +364,77 @@ def _read_cells(source: _Source, as_text: AsText) -> Any:
             elif column := re.search(r"In CSV column #(\d+)", message):
                 failures += 1
                 loose.add(int(column[1]))
-                loose |= {
-                    i for i in kinds if failures > 4 or (failures > 2 and kinds[i] != "double")
-                }
+                least = {pa.float64()} if failures < 5 else set()  # few readings, come what may
+                loose |= {i for i in kinds if failures > 2 and kinds[i] not in least}
+                loose -= texts
             else:
                 raise _ragged(source, error) from error
-            continue
-        more = _doubtful(source.scan, kinds) - texts - loose
-        if table is not None and not more:
-            break
-        loose |= more
     if not table.num_rows:
         received = Words("a header without rows")
         raise invalid(str(source.path), "hold rows", received, "check that it was written")
     return _finished(table, texts, loose, source.dialect.decimal)
 
 
-def _doubtful(scan: _Scan, kinds: Mapping[int, str]) -> set[int]:
+def _doubtful(scan: _Scan, kinds: Mapping[int, Any]) -> set[int]:
     """Return the columns of numbers that may hold cells which a number would change."""
-    wrong = {"int64"} if scan.leading_zeros else set()
-    wrong |= {"double"} if scan.long_integers else set()
-    return {i for i, kind in kinds.items() if kind in wrong}
+    types = needs("pyarrow").types
+    return {
+        i
+        for i, kind in kinds.items()
+        if (scan.leading_zeros and types.is_integer(kind))
+        or (scan.long_integers and types.is_floating(kind))
+    }
 
 
-def _read_once(source: _Source, texts: set[int], block: int, kinds: dict[int, str]) -> Any:
-    """Read the file with types told by its first block, or None if these types are doubtful.
+def _first_kinds(source: _Source, texts: set[int], block: int) -> dict[int, Any]:
+    """Tell the type of each column by the first rows."""
+    string = needs("pyarrow").string()
+    with open_bytes(source.path) as file:
+        with _batches(file, source, dict.fromkeys(texts, string), block) as reader:
+            return dict(enumerate(reader.schema.types))
 
-    The types are put into `kinds`, also if a later block contradicts them.
+
+def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
+    """Read the file with these types.
+
+    Arrow's batches are small and are put together in groups: then the memory that they need is
+    little more than the table's.
     """
-    pa, csv = needs("pyarrow"), needs("pyarrow.csv")
+    pa = needs("pyarrow")
+    tables, group, size = [], [], 0
+    with open_bytes(source.path) as file:
+        with _batches(file, source, kinds, block if block > PIECE else PIECE // 8) as reader:
+            schema = reader.schema
+            for batch in reader:
+                group.append(batch)
+                size += batch.nbytes
+                if size > 4 * PIECE:
+                    tables.append(pa.Table.from_batches(group).combine_chunks())
+                    group, size = [], 0
+    tables.append(pa.Table.from_batches(group, schema).combine_chunks())
+    return pa.concat_tables(tables)
+
+
+def _batches(file: Any, source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
+    """Let Arrow read a file in batches. The columns are called by their numbers."""
+    csv = needs("pyarrow.csv")
     dialect = source.dialect
-    names = [str(i) for i in range(len(source.header))]
     reading = csv.ReadOptions(
-        column_names=names,
+        column_names=[str(i) for i in range(len(source.header))],
         skip_rows_after_names=1 + source.blank_lines,
         block_size=block,
         encoding=dialect.encoding.codec,
     )
     parsing = csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
     converting = csv.ConvertOptions(
-        column_types={str(i): pa.string() for i in texts},
+        column_types={str(i): kind for i, kind in kinds.items()},
         null_values=list(NULLS),
         true_values=["true", "True", "TRUE"],
         false_values=["false", "False", "FALSE"],
         decimal_point=dialect.decimal,
     )
-    with open_bytes(source.path) as file:
-        file.seek(len(dialect.encoding.bom))
-        with csv.open_csv(file, reading, parsing, converting) as reader:
-            kinds.update((i, str(field.type)) for i, field in enumerate(reader.schema))
-            if _doubtful(source.scan, {i: kinds[i] for i in kinds if i not in texts}):
-                return None
-            return reader.read_all()
+    file.seek(len(dialect.encoding.bom))
+    return csv.open_csv(file, reading, parsing, converting)
 
 
 def _finished(table: Any, texts: set[int], loose: set[int], decimal: str) -> Any:
@@ -729,7 +755,7 @@ def _write(path: Path, content: bytes, gzipped: bool) -> None:
 # Bytes and encodings ---------------------------------------------------------------------------
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> Any:  # a file, or the like of one
     """Open a file for reading. What gzip has packed is unpacked, whatever the name."""
     file = open(path, "rb")  # noqa: SIM115 - the caller closes the file
     if file.peek(2)[:2] != b"\x1f\x8b":
