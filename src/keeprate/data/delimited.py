@@ -389,9 +389,9 @@ def _doubtful(scan: _Scan, kinds: Mapping[int, Any]) -> set[int]:
 def _first_kinds(source: _Source, texts: set[int], block: int) -> dict[int, Any]:
     """Tell the type of each column by the first rows."""
     string = needs("pyarrow").string()
-    with open_bytes(source.path) as file:
-        with _batches(file, source, dict.fromkeys(texts, string), block) as reader:
-            return dict(enumerate(reader.schema.types))
+    kinds = dict.fromkeys(texts, string)
+    with open_bytes(source.path) as file, _batches(file, source, kinds, block) as reader:
+        return dict(enumerate(reader.schema.types))
 
 
 def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
@@ -402,15 +402,15 @@ def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
     """
     pa = needs("pyarrow")
     tables, group, size = [], [], 0
-    with open_bytes(source.path) as file:
-        with _batches(file, source, kinds, block if block > PIECE else PIECE // 8) as reader:
-            schema = reader.schema
-            for batch in reader:
-                group.append(batch)
-                size += batch.nbytes
-                if size > 4 * PIECE:
-                    tables.append(pa.Table.from_batches(group).combine_chunks())
-                    group, size = [], 0
+    block = block if block > PIECE else PIECE // 8
+    with open_bytes(source.path) as file, _batches(file, source, kinds, block) as reader:
+        schema = reader.schema
+        for batch in reader:
+            group.append(batch)
+            size += batch.nbytes
+            if size > 2 * PIECE:
+                tables.append(pa.Table.from_batches(group).combine_chunks())
+                group, size = [], 0
     tables.append(pa.Table.from_batches(group, schema).combine_chunks())
     return pa.concat_tables(tables)
 
@@ -423,6 +423,7 @@ def _batches(file: Any, source: _Source, kinds: Mapping[int, Any], block: int) -
         column_names=[str(i) for i in range(len(source.header))],
         skip_rows_after_names=1 + source.blank_lines,
         block_size=block,
+        use_threads=False,
         encoding=dialect.encoding.codec,
     )
     parsing = csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
