@@ -31,6 +31,7 @@ NULLS = (
 """What stands for a missing value, except in columns that are read as text."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 PIECE = 1 << 20  # bytes that are looked at together
+LARGEST_BLOCK = (1 << 31) - 1  # Arrow's limit
 SAMPLE = 1 << 16  # bytes that tell the dialect
 UNREADABLE = (OSError, EOFError, zlib.error)  # the last two: a gzip file that was cut or damaged
 BOMS = {
@@ -44,10 +45,7 @@ SUPERSETS = {
     **{"euc_kr": "cp949", "big5": "cp950", "big5hkscs": "cp950"},
 }
 """The encoding that Windows writes under the name of a smaller one."""
-LATIN = re.compile(
-    r"cp(437|775|850|852|857|858|86[0135]|1140|125[02478]|1026|037|273|500)|latin_1"
-    r"|iso8859_(1|2|3|4|9|1[03456])|mac_(roman|latin2|iceland|turkish)|hp_roman8"
-)
+USUAL_SIGNS = "€‚„…‘’“”•–—™\N{NO-BREAK SPACE}¡£§©«°±²´·»¼½¿×®"  # of cp1252, in Western texts
 UTF8_LETTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -236,13 +234,15 @@ def _look_at(path: Path) -> _Source:
     size = SAMPLE
     while True:
         delimiter = _find_delimiter(text, complete)
-        blank, header = _header(text, delimiter)
-        if header is not None or complete:
+        blank, header, alone = _header(text, delimiter)
+        if complete or not alone:
             break
         size *= 8  # the header is longer than the sample
         text, complete = _beginning(path, encoding, size)
     if header is None:
         raise _unclosed(path, blank + 1)
+    if alone and complete:
+        raise _without_rows(path)
     with open_bytes(path) as file:
         gzipped = isinstance(file, gzip.GzipFile)
     dialect = Dialect(
@@ -262,15 +262,22 @@ def _beginning(path: Path, encoding: Encoding, size: int) -> tuple[str, bool]:
     return text, not more
 
 
-def _header(text: str, delimiter: str) -> tuple[int, str | None]:
-    """Return the number of blank lines above the header, and the header if it is whole."""
-    blank = 0
+def _header(text: str, delimiter: str) -> tuple[int, str | None, bool]:
+    """Return the number of blank lines above the header, the header, and whether it is alone.
+
+    The header is None if a quote is open behind it. A header that is alone may be cut.
+    """
+    blank, header = 0, None
     for line, record in _records(_lines(text), delimiter):
-        if record.strip("\r\n"):
-            whole = not _open_after(record, delimiter, False)
-            return line - 1, record if whole else None
-        blank = line
-    return blank, None
+        if not record.strip("\r\n"):
+            blank += header is None
+        elif header is not None:
+            return blank, header, False
+        elif _open_after(record, delimiter, False):
+            return line - 1, None, True
+        else:
+            header = record
+    return blank, header, True
 
 
 def _line_end(record: str) -> str:
@@ -285,7 +292,7 @@ def _find_delimiter(text: str, complete: bool) -> str:
     the header most.
     """
     best, split_most = (1, ","), (1, ",")
-    lines = _lines(text)
+    lines = list(_lines(text))
     for delimiter in DELIMITERS:
         rows = [record for _, record in _records(lines, delimiter) if record.strip("\r\n")]
         rows = rows if complete or len(rows) < 2 else rows[:-1]  # the last one may be cut
@@ -370,8 +377,7 @@ def _read_cells(source: _Source, as_text: AsText) -> Any:
             else:
                 raise _ragged(source, error) from error
     if not table.num_rows:
-        received = Words("a header without rows")
-        raise invalid(str(source.path), "hold rows", received, "check that it was written")
+        raise _without_rows(source.path)
     return _finished(table, texts, loose, source.dialect.decimal)
 
 
@@ -718,7 +724,7 @@ def _corrected(source: _Source, column: int, corrections: Mapping[int, str]) -> 
             row += bool(record.strip("\r\n"))
             # Some encodings write one letter in two ways: the bytes are copied, not encoded anew.
             data = raw.read(len(record.encode(encoding.codec)))
-            if row not in left or not record.strip("\r\n"):
+            if row < 0 or row not in left or not record.strip("\r\n"):
                 yield data
                 continue
             left.discard(row)
@@ -801,12 +807,14 @@ def _other_encoding(path: Path) -> Encoding:
     """Guess the encoding of a file that is not UTF-8 throughout."""
     sample = _lines_beyond_ascii(path)
     inside = b"".join(UTF8_LETTER.findall(sample))
-    runs = re.findall(rb"[\x80-\xff]+", sample)
-    if len(inside) > sum(map(len, runs)) / 2:
+    beyond_ascii = sum(map(len, re.findall(rb"[\x80-\xff]+", sample)))
+    if len(inside) > beyond_ascii / 2:
         return Encoding()  # UTF-8 with damaged bytes, which are refused later
-    matches = needs("charset_normalizer").from_bytes(sample)
+    others = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le"]
+    detector = needs("charset_normalizer")
+    matches = detector.from_bytes(sample, cp_exclusion=[*others, "utf_32_be", "utf_8_sig"])
     best = matches.best()
-    if best is None or _cp1252_is_better(best, matches, sample, runs):
+    if best is None or _cp1252_is_better(best, matches, sample):
         return Encoding("cp1252", guessed=True)
     codec = best.encoding
     if not _decodes(path, codec):
@@ -820,32 +828,39 @@ def _lines_beyond_ascii(path: Path) -> bytes:
     size = 0
     for piece in _pieces(path, Encoding()):
         for line in piece.splitlines():
-            if not line.isascii():
+            if not line.isascii() and size < SAMPLE:
                 lines.append(line[:SAMPLE])
                 size += len(lines[-1])
-        if size > SAMPLE:
+        if size >= SAMPLE:
             break
     return b"\n".join(lines)
 
 
-def _cp1252_is_better(best: Any, matches: Any, sample: bytes, runs: Sequence[bytes]) -> bool:
-    """Whether the most common 8-bit encoding explains the bytes as well as the best guess.
+def _cp1252_is_better(best: Any, matches: Any, sample: bytes) -> bool:
+    """Whether the most common 8-bit encoding explains the bytes as well as the best guess."""
+    if not _looks_western(sample):
+        return False
+    known = {match.encoding: match.coherence for match in matches}
+    return bool(
+        "cp1252" in best.could_be_from_charset or best.coherence <= known.get("cp1252", 0.0) + 0.05
+    )
 
-    Short texts hardly tell the code pages of Latin letters apart. There, single letters beyond
-    ASCII stand among others; in other scripts they stand together.
+
+def _looks_western(sample: bytes) -> bool:
+    """Whether bytes read as cp1252 are words of Latin letters.
+
+    Short texts hardly tell the code pages apart otherwise. There, letters beyond ASCII stand among
+    others; in other scripts they stand together.
     """
     try:
-        sample.decode("cp1252")
+        text = sample.decode("cp1252")
     except UnicodeDecodeError:
         return False
-    known = {match.encoding: match for match in matches}
-    coherence = known["cp1252"].coherence if "cp1252" in known else 0.0
-    if "cp1252" in best.could_be_from_charset:
-        return True
-    single = sum(map(len, runs)) < 2 * len(runs)
-    if LATIN.fullmatch(best.encoding):
-        return bool(best.coherence <= coherence + 0.05)
-    return single and bool(best.coherence <= coherence)
+    beyond = [letter for letter in text if not letter.isascii()]
+    usual = [c for c in beyond if c in USUAL_SIGNS or (c.isalpha() and c not in "ƒªº")]
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    latin = [word for word in words if re.search("[A-Za-z]", word)]
+    return len(usual) >= 0.9 * len(beyond) and len(latin) >= 0.5 * len(words)
 
 
 def _decodes(path: Path, codec: str) -> bool:
@@ -983,6 +998,11 @@ def _refuse_open_quote(source: _Source) -> None:
         line, record = deque(_records(text, delimiter), maxlen=1)[0]
     if _open_after(record, delimiter, False):
         raise _unclosed(source.path, line)
+
+
+def _without_rows(path: Path) -> InputError:
+    received = Words("a header without rows")
+    return invalid(str(path), "hold rows", received, "check that it was written")
 
 
 def _unclosed(path: Path, line: int) -> InputError:
