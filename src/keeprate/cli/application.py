@@ -19,12 +19,11 @@ REPLACED = {
     "--trials": "was replaced: write --budget {}trials",
     "--no-confirm": "was replaced: a search of fewer than 16 trials (--budget 15trials) confirms "
     "none; for more write SearchConfig(confirm=False) in Python",
-    "--lr": "was replaced: write --learning-rate {}",
     "--lr-schedule": "was replaced: write --learning-rate-schedule {}",
     "--population": "was replaced: write --lockstep {}",
 }
 """Options of earlier versions, and what to write instead."""
-USUAL_VALUE = {"--trials": "40", "--lr": "0.001", "--lr-schedule": "cosine", "--population": "auto"}
+USUAL_VALUE = {"--trials": "40", "--lr-schedule": "cosine", "--population": "auto"}
 
 
 def refuse_replaced(arguments: Sequence[str]) -> None:

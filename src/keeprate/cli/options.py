@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 RESEARCH = "Research"  # the help panel of the options that --help leaves out
 
 
-def _everyday(name: str, words: str, **settings: Any) -> Any:
-    return typer.Option(name, help=words, metavar="", **settings)
+def _everyday(name: str, words: str, *, short: str = "", **settings: Any) -> Any:
+    names = [name, short] if short else [name]
+    return typer.Option(*names, help=words, metavar="", **settings)
 
 
 def _research(name: str, words: str, **settings: Any) -> Any:
@@ -214,7 +215,7 @@ class RunOptions:
     optimizer: Annotated[str, _research("--optimizer", "adam, sgd or rmsprop.")] = (
         TrainingConfig.optimizer
     )
-    learning_rate: Annotated[float, _research("--learning-rate", "At the start.")] = (
+    learning_rate: Annotated[float, _research("--learning-rate", "At the start.", short="--lr")] = (
         TrainingConfig.learning_rate
     )
     learning_rate_schedule: Annotated[

@@ -134,9 +134,6 @@ def _read_object(source: Any, where: str) -> RawSplit:
     if isinstance(source, tuple) and len(source) in (2, 3):
         inputs, labels, true_labels = (*source, None)[:3]
         return _raw_split(inputs, labels, true_labels, where)
-    if hasattr(source, "__iter__") and hasattr(source, "take"):
-        remedy = "it streams: load it without streaming=True, or collect a part with take(n)"
-        raise invalid(where, "have a length and items", Words(type(source).__name__), remedy)
     has_items = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     if not has_items or isinstance(source, (np.ndarray, Tensor)):
         requirement = "be (inputs, labels) or a map-style Dataset"

@@ -364,8 +364,8 @@ def centre_of(numbers: NDArray[np.float64]) -> float:
     present = numbers[np.isfinite(numbers)]
     if not present.size:
         return 0.0
-    mean = float(present.mean())
-    deviation = float(present.std())
+    with np.errstate(over="ignore"):  # too large numbers are refused later, with their row
+        mean, deviation = float(present.mean()), float(present.std())
     return mean if abs(mean) > LOST_BITS * deviation and deviation > 0 else 0.0
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".manifest")
-"""Of tables; all but .parquet also with .gz behind."""
+"""Of tables; all but .parquet also with .gz behind it."""
 
 
 def is_table(path: Path) -> bool:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from keeprate.data.delimited import concat, is_parquet
+from keeprate.data.delimited import concat, read_parts
 from keeprate.data.exports import read_export
 from keeprate.data.features import is_number, strings
 from keeprate.data.image_lists import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.labels import Array
-from keeprate.errors import Words, invalid, needs
+from keeprate.errors import Words, damaged, invalid, needs
 from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
@@ -148,8 +148,14 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
         written = frozenset([export.label])
         said = (f"{paths[0].name} is an export of {export.kind}", *export.notes)
         return Table(export.arrow, {}, where, written, export.label, export.ignored, paths[0], said)
-    arrow, notes = concat(paths, as_text=as_text)
-    text = frozenset(filter(as_text, arrow.column_names)) if not is_parquet(paths[0]) else ()
+    is_parquet = paths[0].suffix.lower() == ".parquet"
+    if is_parquet:
+        tables = [_read_parquet(path) for path in paths]
+        arrow, notes = concat(tables, [path.name for path in paths]), ()
+    else:
+        text = read_parts(paths, as_text=as_text)
+        arrow, notes = text.arrow, text.notes
+    written = () if is_parquet else filter(as_text, arrow.column_names)
     metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features", {})
     pandas = json.loads((arrow.schema.metadata or {}).get(b"pandas", b"{}"))
@@ -158,15 +164,37 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
         arrow,
         features,
         where,
-        written=frozenset(text),
+        written=frozenset(written),
         ignored=tuple(index),
         file=paths[0],
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
+def _read_parquet(path: Path) -> Any:
+    try:
+        with needs("pyarrow.parquet").ParquetFile(path) as file:
+            table = file.read()
+    except (OSError, needs("pyarrow").ArrowException) as error:
+        raise damaged(path, error) from error
+    names: list[str] = table.column_names
+    if len(set(names)) < len(names):
+        raise invalid("columns", "have different names", Words(listed(names)), f"mend {path}")
+    return table
+
+
 def hugging_face_table(dataset: Any, name: str) -> Table:
-    """Take the rows of a Hugging Face data set."""
+    """Take the rows of a Hugging Face data set.
+
+    Raises
+    ------
+    InputError
+        If the data set streams.
+    """
+    if not hasattr(dataset, "__len__"):
+        requirement, received = "have a length", Words(type(dataset).__name__)
+        remedy = "load it without streaming=True, or make a Dataset of a part"
+        raise invalid(f"{name} split", requirement, received, remedy)
     arrow = dataset.with_format("arrow")[:]
     return Table(arrow, dataset.features.to_dict(), f"{name} split")
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from keeprate.engine.names import check_model_name
-from keeprate.errors import InputError, Words, invalid
+from keeprate.errors import InputError, Words, first_line, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -183,7 +183,18 @@ def import_attribute(kind: str, name: str) -> Any:
 
 
 def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:
-    """Turn a user's factory into a function `(input_shape, n_classes) -> nn.Module`."""
+    """Turn a user's factory into a function `(input_shape, n_classes) -> nn.Module`.
+
+    Raises
+    ------
+    InputError
+        If it is a network: each training begins with fresh weights.
+    """
+    if isinstance(factory, nn.Module):
+        requirement = "be a function that builds a network, as each training begins with a new one"
+        received = Words(f"a {type(factory).__name__} itself")
+        remedy = "write model=lambda input_shape, n_classes: ... around it, or give its class"
+        raise invalid("model", requirement, received, remedy)
     parameters = inspect.signature(factory).parameters
     named = {"input_shape", "n_classes"} & set(parameters)
     required = [p for p in parameters.values() if p.default is p.empty]
@@ -199,8 +210,14 @@ def adapt_factory(factory: Callable[..., nn.Module]) -> ModelFactory:
     return build
 
 
-def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    """Build one network and check that it maps a batch to logits.
+def build_model(
+    model: ModelFactory,
+    input_shape: tuple[int, ...],
+    n_classes: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Build one network and check that it maps a batch of `dtype` to logits.
 
     Raises
     ------
@@ -208,17 +225,23 @@ def build_model(model: ModelFactory, input_shape: tuple[int, ...], n_classes: in
         If the model gives no module, or if the module refuses a batch of the data's shape or gives
         another shape than `[B, n_classes]`.
     """
-    module = model(input_shape, n_classes)
+    try:
+        module = model(input_shape, n_classes)
+    except TypeError as error:
+        raise InputError(
+            "model must be a function (input_shape, n_classes) -> torch.nn.Module, got this error "
+            f"from it: {first_line(error)}."
+        ) from error
     if not isinstance(module, nn.Module):
         raise invalid("model", "give a torch.nn.Module", type(module), "return the network")
     was_training = module.training
     try:
         with torch.no_grad():
-            logits = module.eval()(torch.zeros(2, *input_shape))
-    except RuntimeError as error:
+            logits = module.eval()(torch.zeros(2, *input_shape, dtype=dtype))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise InputError(
-            f"model must take a batch of shape [B, {', '.join(map(str, input_shape))}], "
-            f"got this error from it: {error}"
+            f"model must take one batch of {dtype} of shape "
+            f"[B, {', '.join(map(str, input_shape))}], got this error from it: {error}"
         ) from error
     module.train(was_training)
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, n_classes):

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from keeprate.data import Data, Normaliser
 from keeprate.engine.config import TrainingConfig
@@ -121,7 +123,11 @@ def make_setup(
         model_name = getattr(model, "__qualname__", "custom")
         factory = adapt_factory(model)
     with forked_seed(seed):
-        build_model(factory, data.input_shape, data.n_classes)
+        dtype = torch.int64 if data.train.inputs.dtype == torch.int64 else torch.float32
+        module = build_model(factory, data.input_shape, data.n_classes, dtype=dtype)
+    if config.batch_size == 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
+        requirement = "be at least 2 for a network with batch norm"
+        raise invalid("batch_size", requirement, config.batch_size, "give a larger --batch-size")
     config.resolve_device()
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None

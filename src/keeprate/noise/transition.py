@@ -76,7 +76,14 @@ def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) ->
     ...
     keeprate.errors.InputError: labels must lie in 0..1, got 2 in row 1; number the classes from 0.
     """
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(_detached(labels))
+    except ValueError as error:  # lists of several labels each
+        received = Words("rows of unequal length")
+        remedy = "give one class for each sample"
+        raise invalid(name, "be integers, [N]", received, remedy) from error
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         received = Words(f"shape {array.shape} of {array.dtype}")
         raise invalid(name, "be integers, [N]", received, "number the classes from 0")
@@ -86,6 +93,11 @@ def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) ->
             received = Words(f"{array[outside[0]]} in row {outside[0]}")
             raise invalid(name, f"lie in 0..{n_classes - 1}", received, "number the classes from 0")
     return array.astype(np.int64)
+
+
+def _detached(values: ArrayLike) -> ArrayLike:
+    """A tensor without its gradient, on the CPU; PyTorch is not needed to tell it."""
+    return values.detach().cpu() if hasattr(values, "detach") else values
 
 
 def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
@@ -98,7 +110,7 @@ def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
     """
     remedy = "give the softmax of the logits, one row per sample"
     try:
-        table = np.asarray(probabilities, dtype=np.float64)
+        table = np.asarray(_detached(probabilities), dtype=np.float64)
     except (TypeError, ValueError) as error:
         received = Words(f"this: {error}")
         raise invalid(name, "be numbers, [N, C]", received, remedy) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from optuna.pruners import BasePruner
 
-from keeprate.errors import invalid
+from keeprate.errors import InputError, invalid
 from keeprate.schedules import Schedule, get_space, load_schedule
 from keeprate.searching.budget import MANY_TRIALS, Budget, confirming
 from keeprate.searching.pruners import get_pruner
@@ -71,6 +71,32 @@ class SearchConfig:
             object.__setattr__(self, "warm_start", earlier)
         object.__setattr__(self, "fidelity", float(self.fidelity))
         object.__setattr__(self, "earlier", earlier)
+
+
+IN_CONFIG = ("space", "sampler", "pruner", "fidelity", "confirm", "warm_start")
+REPLACED = {
+    "trials": "budget='40trials'",
+    "n_trials": "budget='40trials'",
+    "population": "lockstep=...",
+    **{name: f"search_config=SearchConfig({name}=...)" for name in IN_CONFIG},
+}
+"""Arguments of `search` in earlier versions and elsewhere, and what to write instead."""
+
+
+def refuse_replaced(arguments: Mapping[str, Any]) -> None:
+    """Name the new spelling of arguments that `search` does not take.
+
+    Raises
+    ------
+    InputError
+        If `search` took one of them in an earlier version.
+    TypeError
+        If it never did.
+    """
+    for name in arguments:
+        if name not in REPLACED:
+            raise TypeError(f"search() got an unexpected keyword argument {name!r}")
+        raise InputError(f"{name} was replaced: write {REPLACED[name]}.")
 
 
 def check_budget(budget: float | str, search_config: SearchConfig) -> Budget:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from torch import nn
@@ -37,7 +38,7 @@ from keeprate.runs import (
 )
 from keeprate.schedules import PRESETS, Schedule, get_space, presets_in_words
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
-from keeprate.searching.config import SearchConfig, check_budget
+from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import find_study, open_study, ranked, storage_errors
@@ -65,6 +66,7 @@ def search(
     progress: bool | Progress = False,
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
 
@@ -96,6 +98,8 @@ checkpoint_seconds
         Of each final training. From two on the two best schedules take turns, the best first.
     out : path, optional
         The run folder. An interrupted search in the folder goes on, to the same result.
+    **replaced
+        None: arguments of earlier versions are refused with their new names.
 
     Returns
     -------
@@ -107,6 +111,7 @@ checkpoint_seconds
         If an argument cannot be used.
     """
     # 1. Check all arguments.
+    refuse_replaced(replaced)
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
     method, limit = get_searchable(method), check_budget(budget, search_config)
     baselines = get_baselines(baselines, method)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import InputError
@@ -42,7 +43,9 @@ def find_study(folder: Path | None) -> optuna.Study | None:
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{(folder / STUDY_FILE).resolve()}")
+    # A URL made by hand would end at a "?" in the folder's name.
+    url = sqlalchemy.URL.create("sqlite", database=str((folder / STUDY_FILE).resolve()))
+    return optuna.storages.RDBStorage(url.render_as_string())
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
