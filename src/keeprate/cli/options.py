@@ -76,6 +76,9 @@ ScheduleOption: TypeAlias = Annotated[
 RunFolder: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, help="Run folder.")
 ]
+OnnxFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FILE", show_default=False, help="ONNX file to write.")
+]
 RunFolders: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="RUN...", show_default=False, help="Run folders.")
 ]
