@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
@@ -78,6 +79,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Share or number of the samples that `fit` holds out where no validation set is given. Their
         labels are as noisy as the others. The search then maximises
         `keeprate.noise.determinant_score`, not accuracy.
+    class_weight : {None, "balanced"} or dict of class to float
+        How much the classes count in the loss, by the labels as given. "balanced": all the same,
+        however rare. Which samples are selected does not depend on it.
     search_config : SearchConfig, optional
         Space, sampler, pruner and other details of the search.
     device : str
@@ -141,6 +145,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         optimizer: str = "adam",
         restarts: int | None = None,
         validation: float = HELD_OUT,
+        class_weight: str | dict[Any, float] | None = None,
         search_config: SearchConfig | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -157,12 +162,15 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.optimizer = optimizer
         self.restarts = restarts
         self.validation = validation
+        self.class_weight = class_weight
         self.search_config = search_config
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> NoisyLabelClassifier:
+    def fit(
+        self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, *, sample_weight: Any = None
+    ) -> NoisyLabelClassifier:
         """Train with noisy labels, and judge the labels.
 
         Parameters
@@ -174,6 +182,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         X_val, y_val : as X and y, optional
             A validation set, best with right labels. Left out, a share `validation` of the samples
             is held out.
+        sample_weight : array_like [N], optional
+            How much each sample counts in the loss, at least 0. It multiplies the weight of the
+            sample's class. Selection, validation and the judgement of labels do not depend on it.
 
         Returns
         -------
@@ -193,7 +204,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             received = Words(f"1 class, {self.classes_.tolist()[0]!r}")
             raise invalid("y", "hold two classes or more", received, "check the labels")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = self._data(inputs, numbers, X_val, y_val, seed)
+        weights = self._weights(labels, sample_weight)
+        data = self._data(inputs, numbers, weights, X_val, y_val, seed)
         run = self._run(data, seed)
         self._classifier = run.classifier
         self._keep(run, numbers)
@@ -320,13 +332,33 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         array = checked[0] if reset else checked
         return input_tensor(array.toarray() if hasattr(array, "toarray") else array, where="X")
 
+    def _weights(self, labels: Array, sample_weight: Any) -> Tensor | None:
+        """How much each sample counts; "balanced" is left to the training, which cuts the data."""
+        weights = None
+        if sample_weight is not None:
+            weights = np.asarray(_plain(sample_weight), dtype=np.float64)
+            if weights.shape != labels.shape:
+                requirement = f"be [{len(labels)}], one for each sample"
+                received = Words(f"shape {weights.shape}")
+                raise invalid("sample_weight", requirement, received, "use ravel(), say")
+        if isinstance(self.class_weight, dict):
+            of_classes = compute_sample_weight(self.class_weight, labels)
+            weights = of_classes if weights is None else weights * of_classes
+        return None if weights is None else torch.from_numpy(weights)
+
     def _data(
-        self, inputs: Tensor, numbers: NDArray[np.int64], X_val: Any, y_val: Any, seed: int
+        self,
+        inputs: Tensor,
+        numbers: NDArray[np.int64],
+        weights: Tensor | None,
+        X_val: Any,
+        y_val: Any,
+        seed: int,
     ) -> Data:
         if (X_val is None) != (y_val is None):
             received = Words("one of them")
             raise invalid("X_val and y_val", "be given together", received, "give both")
-        splits = {"train": Split(inputs, torch.from_numpy(numbers))}
+        splits = {"train": Split(inputs, torch.from_numpy(numbers), weights=weights)}
         names = tuple(str(name) for name in self.classes_)
         if X_val is None:
             loaded = Loaded(splits, names, "arrays")
@@ -349,6 +381,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             device=self.device,
+            class_weight=None if isinstance(self.class_weight, dict) else self.class_weight,
         )
         options: dict[str, Any] = {
             "model": self.model,

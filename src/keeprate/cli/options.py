@@ -200,6 +200,10 @@ class RunOptions:
     learning_rate_schedule: Annotated[
         str, _research("--learning-rate-schedule", "linear-decay, constant or cosine.")
     ] = TrainingConfig.learning_rate_schedule
+    class_weight: Annotated[
+        str | None,
+        _research("--class-weight", "balanced: rare classes count as much as others."),
+    ] = None
     precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
         TrainingConfig.precision
     )
@@ -240,6 +244,7 @@ class RunOptions:
             learning_rate=self.learning_rate,
             learning_rate_schedule=self.learning_rate_schedule,
             precision=self.precision,
+            class_weight=self.class_weight,
             device=self.device,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from keeprate.data import Data, Normaliser
 from keeprate.engine.config import TrainingConfig
@@ -20,6 +20,7 @@ from keeprate.engine.models import (
 )
 from keeprate.engine.progress import Progress, TextProgress
 from keeprate.engine.tensorboard import CurvesWriter
+from keeprate.engine.weights import training_weights
 from keeprate.errors import check_whole, invalid
 from keeprate.seeding import forked_seed
 
@@ -50,6 +51,8 @@ class Setup:
         Seconds of training between two checkpoints.
     curves_writer : CurvesWriter or None
         Writes curves for TensorBoard.
+    weights : Tensor [n_train] or None
+        How much each training sample counts in the loss; see `training_weights`.
     """
 
     data: Data
@@ -63,6 +66,7 @@ class Setup:
     progress: Progress | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     curves_writer: CurvesWriter | None = None
+    weights: Tensor | None = None
 
     def build(self) -> nn.Module:
         """One network with fresh weights."""
@@ -123,6 +127,7 @@ def make_setup(
     with forked_seed(seed):
         build_model(factory, data.input_shape, data.n_classes)
     config.resolve_device()
+    weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None
     return Setup(
@@ -137,4 +142,5 @@ def make_setup(
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         curves_writer=CurvesWriter(out) if tensorboard else None,
+        weights=weights,
     )
