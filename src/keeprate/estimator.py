@@ -21,7 +21,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from keeprate.data import Data, Loaded, Split, as_array, input_tensor, prepare
-from keeprate.engine import Method, TextProgress, TrainingConfig, load_tensors, save_tensors
+from keeprate.engine import (
+    Method,
+    TextProgress,
+    TrainingConfig,
+    check_weights,
+    load_tensors,
+    save_tensors,
+)
 from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_json
 from keeprate.runs import Run, load_classifier, save_classifier, train
@@ -334,17 +341,21 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def _weights(self, labels: Array, sample_weight: Any) -> Tensor | None:
         """How much each sample counts; "balanced" is left to the training, which cuts the data."""
-        weights = None
+        factors: dict[str, Any] = {}
         if sample_weight is not None:
-            weights = np.asarray(_plain(sample_weight), dtype=np.float64)
-            if weights.shape != labels.shape:
-                requirement = f"be [{len(labels)}], one for each sample"
-                received = Words(f"shape {weights.shape}")
-                raise invalid("sample_weight", requirement, received, "use ravel(), say")
+            factors["sample_weight"] = _plain(sample_weight)
         if isinstance(self.class_weight, dict):
-            of_classes = compute_sample_weight(self.class_weight, labels)
-            weights = of_classes if weights is None else weights * of_classes
-        return None if weights is None else torch.from_numpy(weights)
+            factors["class_weight"] = compute_sample_weight(self.class_weight, labels)
+        weights = None
+        for name, values in factors.items():
+            try:
+                factor = torch.from_numpy(np.array(values, dtype=np.float64))
+            except (TypeError, ValueError) as error:
+                received = Words(f"values that are none ({error})")
+                raise invalid(name, "hold numbers", received, "give floats") from error
+            check_weights(name, factor, len(labels))
+            weights = factor if weights is None else weights * factor
+        return weights
 
     def _data(
         self,

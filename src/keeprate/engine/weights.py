@@ -41,7 +41,7 @@ def training_weights(train: Split, class_weight: str | None) -> Tensor | None:
         return None
     weights = torch.ones(len(train), dtype=torch.float64)
     if train.weights is not None:
-        _check(train.weights, len(train))
+        check_weights("weights", train.weights, len(train))
         weights = train.weights.detach().double().cpu()
         weights = weights / weights.max()  # first: a product could overflow
     if class_weight is not None:
@@ -53,14 +53,28 @@ def training_weights(train: Split, class_weight: str | None) -> Tensor | None:
     return weights.float()
 
 
-def _check(weights: Tensor, n: int) -> None:
+def check_weights(name: str, weights: Tensor, n: int) -> None:
+    """Refuse what cannot be the weights of n samples.
+
+    Parameters
+    ----------
+    name : str
+        For the error.
+    weights : Tensor
+    n : int
+
+    Raises
+    ------
+    InputError
+        If the weights are no n finite numbers of at least 0, or all of them are 0.
+    """
     if tuple(weights.shape) != (n,):
         received = Words(f"shape {tuple(weights.shape)}")
-        raise invalid("weights", f"be [{n}], one for each sample", received, "use ravel()")
-    if not bool((weights.isfinite() & (weights >= 0)).all()):
-        worst = weights[~(weights.isfinite() & (weights >= 0))][0].item()
-        remedy = "leave samples out with 0"
-        raise invalid("weights", "be finite and at least 0", Words(f"{worst} among others"), remedy)
+        raise invalid(name, f"be [{n}], one for each sample", received, "use ravel(), say")
+    is_bad = ~(weights.isfinite() & (weights >= 0))
+    if bool(is_bad.any()):
+        received = Words(f"{weights[is_bad][0].item()} among others")
+        raise invalid(name, "be finite and at least 0", received, "leave samples out with 0")
     if not bool((weights > 0).any()):
         remedy = "give a positive weight to the samples to learn from"
-        raise invalid("weights", "be above 0 for a training sample", Words("zeros only"), remedy)
+        raise invalid(name, "be above 0 for a training sample", Words("zeros only"), remedy)
