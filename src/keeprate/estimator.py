@@ -191,7 +191,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             is held out.
         sample_weight : array_like [N], optional
             How much each sample counts in the loss, at least 0. It multiplies the weight of the
-            sample's class. Selection, validation and the judgement of labels do not depend on it.
+            sample's class. Which samples are selected, validation scores and the judgement of
+            labels go without weights.
 
         Returns
         -------
