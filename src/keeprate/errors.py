@@ -73,15 +73,30 @@ def check_whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def needs(module: str) -> Any:
-    """Import an optional dependency or say how to install it."""
+_PURPOSES = {"data": "This source", "onnx": "The export to ONNX"}  # of keeprate's extras
+
+
+def needs(module: str, *, extra: str = "data") -> Any:
+    """Import an optional dependency or say how to install it.
+
+    Parameters
+    ----------
+    module : str
+    extra : str
+        The extra of keeprate that brings the dependency along.
+
+    Raises
+    ------
+    InputError
+        If the dependency is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise InputError(
-            f"This source needs the package {package}, which is not installed; "
-            "pip install 'keeprate[data]'."
+            f"{_PURPOSES[extra]} needs the package {package}, which is not installed; "
+            f"pip install 'keeprate[{extra}]'."
         ) from error
 
 

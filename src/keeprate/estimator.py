@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -33,7 +34,14 @@ from keeprate.data import (
     load,
     prepare,
 )
-from keeprate.engine import Method, TextProgress, TrainingConfig, load_tensors, save_tensors
+from keeprate.engine import (
+    Method,
+    TextProgress,
+    TrainingConfig,
+    check_weights,
+    load_tensors,
+    save_tensors,
+)
 from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_json
 from keeprate.runs import Run, load_classifier, save_classifier, train
@@ -91,6 +99,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Share or number of the samples that `fit` holds out where no validation set is given. Their
         labels are as noisy as the others. The search then maximises
         `keeprate.noise.determinant_score`, not accuracy.
+    class_weight : {None, "balanced"} or dict of class to float
+        How much the classes count in the loss, by the labels as given. "balanced": all the same,
+        however rare. Which samples are selected does not depend on it.
     search_config : SearchConfig, optional
         Space, sampler, pruner and other details of the search.
     device : str
@@ -154,6 +165,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         optimizer: str = "adam",
         restarts: int | None = None,
         validation: float = HELD_OUT,
+        class_weight: str | dict[Any, float] | None = None,
         search_config: SearchConfig | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -170,12 +182,15 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.optimizer = optimizer
         self.restarts = restarts
         self.validation = validation
+        self.class_weight = class_weight
         self.search_config = search_config
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> NoisyLabelClassifier:
+    def fit(
+        self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, *, sample_weight: Any = None
+    ) -> NoisyLabelClassifier:
         """Train with noisy labels, and judge the labels.
 
         Parameters
@@ -188,6 +203,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         X_val, y_val : as X and y, optional
             A validation set, best with right labels. Left out, a share `validation` of the samples
             is held out.
+        sample_weight : array_like [N], optional
+            How much each sample counts in the loss, at least 0. It multiplies the weight of the
+            sample's class. Which samples are selected, validation scores and the judgement of
+            labels go without weights.
 
         Returns
         -------
@@ -207,7 +226,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             received = Words(f"1 class, {self.classes_.tolist()[0]!r}")
             raise invalid("y", "hold two classes or more", received, "check the labels")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = self._data(samples, numbers, X_val, y_val, seed)
+        weights = self._weights(labels, sample_weight)
+        data = self._data(samples, numbers, weights, X_val, y_val, seed)
         run = self._run(data, seed)
         self._classifier = run.classifier
         self._keep(run, numbers)
@@ -345,8 +365,32 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         numbers: Array = array.toarray() if hasattr(array, "toarray") else array
         return numbers
 
+    def _weights(self, labels: Array, sample_weight: Any) -> Tensor | None:
+        """How much each sample counts; "balanced" is left to the training, which cuts the data."""
+        factors: dict[str, Any] = {}
+        if sample_weight is not None:
+            factors["sample_weight"] = _plain(sample_weight)
+        if isinstance(self.class_weight, dict):
+            factors["class_weight"] = compute_sample_weight(self.class_weight, labels)
+        weights = None
+        for name, values in factors.items():
+            try:
+                factor = torch.from_numpy(np.array(values, dtype=np.float64))
+            except (TypeError, ValueError) as error:
+                received = Words(f"values that are none ({error})")
+                raise invalid(name, "hold numbers", received, "give floats") from error
+            check_weights(name, factor, len(labels))
+            weights = factor if weights is None else weights * factor
+        return weights
+
     def _data(
-        self, samples: Any, numbers: NDArray[np.int64], X_val: Any, y_val: Any, seed: int
+        self,
+        samples: Any,
+        numbers: NDArray[np.int64],
+        weights: Tensor | None,
+        X_val: Any,
+        y_val: Any,
+        seed: int,
     ) -> Data:
         if (X_val is None) != (y_val is None):
             received = Words("one of them")
@@ -364,7 +408,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             splits["validation"] = (held_out, np.searchsorted(self.classes_, labels))
         n_validation = self.validation if X_val is None else len(splits["validation"][1])
         names = tuple(str(name) for name in self.classes_)
-        loaded = replace(load(splits), class_names=names, name="arrays")
+        loaded = load(splits)
+        train = replace(loaded.splits["train"], weights=weights)
+        by_split = loaded.splits | {"train": train}
+        loaded = replace(loaded, splits=by_split, class_names=names, name="arrays")
         return prepare(loaded, n_validation=n_validation, n_test=0, seed=seed)
 
     def _run(self, data: Data, seed: int) -> Run:
@@ -374,6 +421,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             device=self.device,
+            class_weight=None if isinstance(self.class_weight, dict) else self.class_weight,
         )
         options: dict[str, Any] = {
             "model": self.model,

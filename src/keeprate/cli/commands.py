@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         IssuesFile,
         JudgedLabels,
         Label,
+        OnnxFile,
         PredictionsFile,
         ReportFile,
         RunFolder,
@@ -177,6 +178,25 @@ def predict_command(
         say(f"no label in column {label} is a class of the run, so there is no accuracy")
 
 
+def export_command(run: RunFolder, out: OnnxFile) -> None:
+    """Write the classifier of a run to an ONNX file, for other languages and runtimes."""
+    from keeprate.cli.options import check_run
+    from keeprate.errors import needs
+
+    check_run(run)
+    if out.suffix != ".onnx":
+        raise invalid("FILE", "end in .onnx", str(out), "write model.onnx, say")
+    needs("onnx", extra="onnx")
+    from keeprate.cli.console import say
+    from keeprate.runs import export_onnx
+
+    difference = export_onnx(run, out)
+    checked = "not compared with PyTorch, as onnxruntime is not installed"
+    if difference is not None:
+        checked = f"its probabilities differ from PyTorch's by {difference:.0e} at most"
+    say(f"classifier written to {out}; {checked}")
+
+
 def issues_command(source: JudgedLabels, out: IssuesFile = None, top: Top = 20) -> None:
     """List the labels that look wrong, the most suspect first."""
     from keeprate.cli.options import check_judged_labels
@@ -207,7 +227,14 @@ def report_command(runs: RunFolders, out: ReportFile = Path("report.html")) -> N
     say(f"{len(runs)} run{'s' if len(runs) > 1 else ''} in {out}")
 
 
-COMMANDS = (search_command, train_command, predict_command, issues_command, report_command)
+COMMANDS = (
+    search_command,
+    train_command,
+    predict_command,
+    export_command,
+    issues_command,
+    report_command,
+)
 
 
 class Stopped(BaseException):

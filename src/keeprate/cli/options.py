@@ -88,6 +88,9 @@ ScheduleOption: TypeAlias = Annotated[
 RunFolder: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, help="Run folder.")
 ]
+OnnxFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FILE", show_default=False, help="ONNX file to write.")
+]
 RunFolders: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="RUN...", show_default=False, help="Run folders.")
 ]
@@ -221,6 +224,10 @@ class RunOptions:
     learning_rate_schedule: Annotated[
         str, _research("--learning-rate-schedule", "linear-decay, constant or cosine.")
     ] = TrainingConfig.learning_rate_schedule
+    class_weight: Annotated[
+        str | None,
+        _research("--class-weight", "balanced: rare classes count as much as others."),
+    ] = None
     precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
         TrainingConfig.precision
     )
@@ -276,6 +283,7 @@ class RunOptions:
             learning_rate=self.learning_rate,
             learning_rate_schedule=self.learning_rate_schedule,
             precision=self.precision,
+            class_weight=self.class_weight,
             device=self.device,
         )
 

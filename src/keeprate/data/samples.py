@@ -38,6 +38,9 @@ class Split:
         wrong as the training labels, or nothing is known.
     origin : str
         The split of the source that `rows` refers to.
+    weights : Tensor [N] or None
+        How much each sample counts in training, at least 0; None: all the same. Only the weights
+        of training samples have an effect.
     """
 
     inputs: Tensor
@@ -47,6 +50,7 @@ class Split:
     names: tuple[str, ...] = ()
     label_status: LabelStatus = "unknown"
     origin: str = "train"
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -190,13 +194,14 @@ class Data:
         return noise_rate(self.train.labels.numpy(), self.train.true_labels.numpy())
 
     def fingerprint(self) -> str:
-        """SHA-256 of the class names and of all inputs and labels, in hexadecimal."""
+        """SHA-256 of the class names and of all inputs, labels and weights, in hexadecimal."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for split in (self.train, self.validation, self.test):
-            for name in ("inputs", "labels", "true_labels"):
+            for name in ("inputs", "labels", "true_labels", "weights"):
                 tensor = getattr(split, name, None)
                 if tensor is None:
-                    digest.update(b"none")
+                    if name != "weights":  # data without weights keep the hash that they had
+                        digest.update(b"none")
                     continue
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)

@@ -309,6 +309,7 @@ def part(split: Split, positions: IntArray) -> Split:
         true_labels=None if split.true_labels is None else split.true_labels[index],
         rows=split.rows[index],
         names=tuple(split.names[i] for i in index.tolist()) if split.names else (),
+        weights=None if split.weights is None else split.weights[index],
     )
 
 

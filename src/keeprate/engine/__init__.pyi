@@ -38,3 +38,4 @@ from .selection import per_sample_cross_entropy as per_sample_cross_entropy
 from .setup import CHECKPOINT_SECONDS as CHECKPOINT_SECONDS
 from .setup import Setup as Setup
 from .setup import make_setup as make_setup
+from .weights import check_weights as check_weights

@@ -46,6 +46,9 @@ class TrainingConfig:
         "auto" takes bfloat16 where the device multiplies bfloat16 faster than float32.
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
+    class_weight : {None, "balanced"}
+        "balanced": a sample counts the more in the loss, the rarer its label is among the training
+        labels; all classes count the same. Which samples are selected does not depend on it.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class TrainingConfig:
     momentum: float = 0.9
     precision: str = "auto"
     device: str = "auto"
+    class_weight: str | None = None
 
     def __post_init__(self) -> None:
         for name, usual in (("epochs", "40"), ("batch_size", "128")):
@@ -85,6 +89,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise invalid(name, f"be one of {', '.join(choices)}", value, "choose one of these")
+        weight = self.class_weight
+        if weight is not None and not (isinstance(weight, str) and weight == "balanced"):
+            raise invalid("class_weight", "be 'balanced' or left out", weight, "leave it out")
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.

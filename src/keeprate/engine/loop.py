@@ -60,6 +60,7 @@ def train_population(
     config, normaliser, device = setup.config, setup.normaliser, population.keep_rates.device
     networks, optimizer = population.networks, population.optimizer
     data, autocast = _moved(setup.data, device), config.autocast(device)
+    all_given = None if setup.weights is None else setup.weights.to(device)  # of the samples
     while population.epoch < config.epochs and population.candidates:
         epoch, started = population.epoch, time.perf_counter()
         for group in optimizer.param_groups:
@@ -75,8 +76,9 @@ def train_population(
                 sweep_tiny(optimizer)
             inputs, labels = normaliser(data.train.inputs[index]), data.train.labels[index]
             matrix = population.transition_matrix
+            given = None if all_given is None else all_given[index]
             losses, weights, logits = train_step(
-                networks, optimizer, method, inputs, labels, keep_rate, autocast, matrix
+                networks, optimizer, method, inputs, labels, keep_rate, autocast, matrix, given
             )
             meter.add(index, labels, losses, weights, logits)
         networks.train(False)
@@ -98,6 +100,7 @@ def train_step(
     keep_rate: Tensor,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     transition_matrix: Tensor | None = None,
+    sample_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
 
@@ -113,11 +116,14 @@ def train_step(
         Makes the mixed-precision context of the forward pass.
     transition_matrix : Tensor [K, C, C], optional
         Correct the loss by this matrix.
+    sample_weights : Tensor [B], optional
+        How much each sample counts among the selected. The selection does not depend on them.
 
     Returns
     -------
     losses : Tensor [K, R, B]
     weights : Tensor [K, R, B]
+        Of the selection alone.
     logits : Tensor [K, R, B, C]
         For the true labels, where the loss is corrected. All without gradients.
     """
@@ -131,7 +137,8 @@ def train_step(
         weights = method.select(losses, label_logits, labels, keep_rate)
     for parameter in networks.parameters():  # zero_grad, without its wrappers
         parameter.grad = None
-    (normalise(weights) * losses).sum().backward()  # a sum: candidates stay independent
+    shares = normalise(weights if sample_weights is None else weights * sample_weights)
+    (shares * losses).sum().backward()  # a sum: candidates stay independent
     optimizer.step()
     return losses.detach(), weights, logits.detach()
 

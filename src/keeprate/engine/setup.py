@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from keeprate.data import Data, Normaliser
@@ -22,6 +22,7 @@ from keeprate.engine.models import (
 )
 from keeprate.engine.progress import Progress, TextProgress
 from keeprate.engine.tensorboard import CurvesWriter
+from keeprate.engine.weights import training_weights
 from keeprate.errors import check_whole, invalid
 from keeprate.seeding import forked_seed
 
@@ -52,6 +53,8 @@ class Setup:
         Seconds of training between two checkpoints.
     curves_writer : CurvesWriter or None
         Writes curves for TensorBoard.
+    weights : Tensor [n_train] or None
+        How much each training sample counts in the loss; see `training_weights`.
     """
 
     data: Data
@@ -65,6 +68,7 @@ class Setup:
     progress: Progress | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     curves_writer: CurvesWriter | None = None
+    weights: Tensor | None = None
 
     def build(self) -> nn.Module:
         """One network with fresh weights."""
@@ -129,6 +133,7 @@ def make_setup(
         requirement = "be at least 2 for a network with batch norm"
         raise invalid("batch_size", requirement, config.batch_size, "give a larger --batch-size")
     config.resolve_device()
+    weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None
     return Setup(
@@ -143,4 +148,5 @@ def make_setup(
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         curves_writer=CurvesWriter(out) if tensorboard else None,
+        weights=weights,
     )

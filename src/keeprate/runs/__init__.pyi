@@ -1,6 +1,7 @@
 from .classifier import Classifier as Classifier
 from .classifier import load_classifier as load_classifier
 from .classifier import save_classifier as save_classifier
+from .export import export_onnx as export_onnx
 from .outputs import finish as finish
 from .outputs import finished_run as finished_run
 from .plans import Baselines as Baselines
