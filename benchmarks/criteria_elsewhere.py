@@ -50,7 +50,7 @@ def load(name: str, noise: str, seed: int, folder: str) -> Data:
     """Data whose validation labels are as noisy as the training labels."""
     if name == "digits":
         return keeprate.prepare("digits", noise=noise, seed=seed, validation="noisy")
-    human = keeprate.load(Path(folder) / name, label=noise, true_label="label")
+    human = keeprate.load_data(Path(folder) / name, label=noise, true_label="label")
     return with_noisy_validation(keeprate.prepare(human, seed=seed, limit=CIFAR_SAMPLES), seed)
 
 

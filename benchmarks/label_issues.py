@@ -103,7 +103,7 @@ def out_of_sample(data: Data, epochs: int, seed: int, model: str = "mlp") -> NDA
             seed=seed,
             baselines=False,
         )
-        predicted = run.classifier.predict_proba(data.train.inputs[left_out])
+        predicted = run.classifier.probabilities(data.train.inputs[left_out])
         probabilities[left_out] = predicted.numpy()
     probabilities /= probabilities.sum(1, keepdims=True)
     return probabilities
@@ -134,7 +134,8 @@ def compare(noise: str, seed: int, folder: str, limit: int) -> Row:
     """Let all judge the same labels."""
     model = "mlp"
     if noise in HUMAN:
-        human = keeprate.load(Path(folder) / "cifar-10", label=HUMAN[noise], true_label="label")
+        cifar = Path(folder) / "cifar-10"
+        human = keeprate.load_data(cifar, label=HUMAN[noise], true_label="label")
         data = keeprate.prepare(human, seed=seed, limit=HUMAN_SAMPLES)
         model = HUMAN_MODEL
     else:

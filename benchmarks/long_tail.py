@@ -58,7 +58,7 @@ def by_frequency(labels: NDArray[np.int64], n_classes: int, rate: float) -> NDAr
 
 def train(method: str, noise: str, seed: int, folder: str) -> Row:
     """The share of right predictions in each class after one training."""
-    loaded = thinned(keeprate.load(Path(folder) / "mnist"), seed, MOST, LEAST)
+    loaded = thinned(keeprate.load_data(Path(folder) / "mnist"), seed, MOST, LEAST)
     with tempfile.TemporaryDirectory() as matrices:
         if noise == BY_FREQUENCY:
             labels = loaded.splits["train"].labels.numpy()
@@ -76,7 +76,7 @@ def train(method: str, noise: str, seed: int, folder: str) -> Row:
         baselines=False,
     )
     test = data.test or data.validation
-    right = run.classifier.predict(test.inputs) == test.labels
+    right = run.classifier.probabilities(test.inputs).argmax(-1) == test.labels
     recalls = [float(right[test.labels == c].float().mean()) for c in range(data.n_classes)]
     return {"recalls": recalls, "seconds": run.record.cost.final_seconds}
 

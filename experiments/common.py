@@ -117,7 +117,7 @@ def desk(data: str, model: str, *, epochs: int, limit: int | None = None) -> Pro
 def load_data(folder: str, name: str) -> Loaded:
     """Read a data set below the folder, once."""
     if name == "digits":  # of scikit-learn; the tests use it
-        return keeprate.load(name)
+        return keeprate.load_data(name)
     path = Path(folder) / name
     if not path.is_dir():
         raise InputError(
@@ -125,7 +125,7 @@ def load_data(folder: str, name: str) -> Loaded:
             "it in the environment variable KEEPRATE_DATA."
         )
     # CIFAR-10 has more label columns than one: those of CIFAR-10N.
-    return keeprate.load(path, label="label")
+    return keeprate.load_data(path, label="label")
 
 
 # Results files ---------------------------------------------------------------------------------

@@ -188,12 +188,12 @@ def test_all_train_and_are_tested_on_the_same_samples():
     assert not set(noisy.validation.rows) & set(noisy.train.rows)
     assert noisy.validation.true_labels is None
     assert noisy.validation_from == "50 of the 500 training samples"
-    true = keeprate.load("digits").splits["train"].labels[noisy.validation.rows]
+    true = keeprate.load_data("digits").splits["train"].labels[noisy.validation.rows]
     assert 0.1 < (noisy.validation.labels != true).float().mean() < 0.5
 
 
 def test_classes_are_thinned_out():
-    loaded = keeprate.load("digits")
+    loaded = keeprate.load_data("digits")
     thin = long_tail.thinned(loaded, 0, 150, 10)
     sizes = np.bincount(thin.splits["train"].labels.numpy())
     assert sizes[0] == 150 and sizes[9] == 10 and (np.diff(sizes) < 0).all()

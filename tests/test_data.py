@@ -17,7 +17,7 @@ from torch import Tensor
 from keeprate.data.arrays import input_tensor
 from keeprate.data.preprocessing import Normaliser
 from keeprate.data.samples import Data, Loaded, Split
-from keeprate.data.sources import load
+from keeprate.data.sources import load_data
 from keeprate.data.splitting import part, prepare
 from keeprate.engine.loop import epoch_order
 from keeprate.errors import InputError
@@ -331,7 +331,7 @@ def test_known_true_labels() -> None:
 
 def test_columns_belong_to_load() -> None:
     with pytest.raises(InputError, match="must go to load"):
-        prepare(load("digits"), label="y")
+        prepare(load_data("digits"), label="y")
 
 
 def changed(data: Data, what: str) -> Data:

@@ -698,7 +698,7 @@ def test_the_page_is_written_and_found_stale(tmp_path: Path) -> None:
 def test_the_main_job_goes_on_and_is_shown(tmp_path: Path, monkeypatch, capsys) -> None:
     small = main_job.Protocol("budget", "b", "constant", "2", restarts=2, seeds=1)
     monkeypatch.setattr(main_job, "PROTOCOLS", (small,))
-    monkeypatch.setattr(main_job, "load_data", lambda folder, name: keeprate.load("digits"))
+    monkeypatch.setattr(main_job, "load_data", lambda folder, name: keeprate.load_data("digits"))
     monkeypatch.setattr(main_job, "EPOCHS", 2)
     monkeypatch.setitem(jobs_module.run_missing.__kwdefaults__, "results", tmp_path)
     words = ["main_job", "--protocol", "budget", "--runs", str(tmp_path / "runs")]

@@ -17,7 +17,7 @@ from keeprate.cli import commands
 from keeprate.data import Normaliser
 from keeprate.engine import MODELS
 from keeprate.errors import InputError
-from keeprate.runs import Classifier, export_onnx, load_classifier, save_classifier
+from keeprate.runs import Classifier, export_onnx, load, save_classifier
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -63,7 +63,7 @@ def test_every_model_gives_pytorchs_probabilities_for_any_number_of_samples(
     folder = saved(tmp_path, MODELS[name], shape, normaliser, name=name)
     difference = export_onnx(folder, tmp_path / "model.onnx")
     assert difference is not None and difference <= 1e-5
-    session, classifier = session_of(tmp_path / "model.onnx"), load_classifier(folder)
+    session, classifier = session_of(tmp_path / "model.onnx"), load(folder)
     rng = np.random.default_rng(0)
     for n in (2, 33):
         inputs = rng.integers(0, 256, (n, *shape), dtype=np.uint8)

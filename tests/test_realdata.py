@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from keeprate.data.sources import load
+from keeprate.data.sources import load_data
 from keeprate.data.splitting import prepare
 from keeprate.noise.spec import Noise
 from keeprate.noise.transition import empirical_transition_matrix, transition_error
@@ -93,7 +93,7 @@ def test_human_labels_have_their_published_noise_rates(folder: Path, tmp_path: P
 
 @pytest.mark.parametrize(("noise", "rate"), [("instance:0.4", 0.4), ("asymmetric-mnist:0.4", 0.2)])
 def test_other_noise_on_mnist(folder: Path, noise: str, rate: float) -> None:
-    data = prepare(load(folder / "mnist"), noise=noise)
+    data = prepare(load_data(folder / "mnist"), noise=noise)
     assert data.train.true_labels is not None
     # Asymmetric noise flips classes that hold 49.49 % of the training images.
     assert data.noise_rate == pytest.approx(rate, abs=0.01)

@@ -28,7 +28,7 @@ from keeprate.noise.transition import empirical_transition_matrix, transition_er
 from keeprate.records.record import load_record
 from keeprate.runs import finals as finals_module
 from keeprate.runs import outputs, train_run
-from keeprate.runs.classifier import load_classifier
+from keeprate.runs.classifier import load
 from keeprate.runs.finals import train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.train_run import train
@@ -203,11 +203,13 @@ def test_without_the_tensorboard_package_the_user_is_told_before_anything_is_mad
 
 
 def test_the_saved_classifier_is_the_trained_one(run, data):
-    loaded = load_classifier(run.folder)
-    ours = run.classifier.predict_proba(data.test.inputs)
-    assert torch.equal(loaded.predict_proba(data.test.inputs), ours)
+    loaded = load(run.folder)
+    ours = run.classifier.probabilities(data.test.inputs)
+    assert torch.equal(loaded.probabilities(data.test.inputs), ours)
     torch.testing.assert_close(ours.sum(1), torch.ones(len(data.test)))
-    accuracy = (loaded.predict(data.test.inputs) == data.test.labels).float().mean()
+    accuracy = (
+        (loaded.probabilities(data.test.inputs).argmax(-1) == data.test.labels).float().mean()
+    )
     reported = run.results[0].last.test_accuracy  # mean of the two peers
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
@@ -259,9 +261,9 @@ def test_tied_weights_are_saved(data, tmp_path):
             return self.last(self.second(self.first(x.flatten(1)).relu()).relu())
 
     found = train(data, schedule="constant", model=Tied, config=CONFIG, out=tmp_path)
-    loaded = load_classifier(tmp_path, model=lambda *_: Tied())
+    loaded = load(tmp_path, model=lambda *_: Tied())
     x = data.test.inputs
-    assert torch.equal(loaded.predict_proba(x), found.classifier.predict_proba(x))
+    assert torch.equal(loaded.probabilities(x), found.classifier.probabilities(x))
 
 
 def test_changing_every_test_label_changes_no_search_result(run, data):
@@ -468,7 +470,11 @@ def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
         assert restarts == 1 or len(set(tried)) > 1  # other initial weights
         assert max(tried) == pytest.approx(result.last.validation_accuracy)
         assert result.seconds == pytest.approx(sum(t.seconds for t in result.restarts))
-    accuracy = (run.classifier.predict(data.test.inputs) == data.test.labels).float().mean()
+    accuracy = (
+        (run.classifier.probabilities(data.test.inputs).argmax(-1) == data.test.labels)
+        .float()
+        .mean()
+    )
     reported = run.results[0].last.test_accuracy  # mean of the two peers
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 

@@ -1,4 +1,4 @@
-"""`load`: every source, and every source that it refuses."""
+"""`load_data`: every source, and every source that it refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from keeprate.data.arrays import input_tensor
 from keeprate.data.samples import Split
-from keeprate.data.sources import load
+from keeprate.data.sources import load_data
 from keeprate.data.splitting import prepare
 from keeprate.errors import InputError
 from tests.sources import (
@@ -32,7 +32,7 @@ from tests.sources import (
 
 
 def only(source: Any, **options: Any) -> Split:
-    loaded = load(source, **options)
+    loaded = load_data(source, **options)
     assert list(loaded.splits) == ["train"]
     return loaded.splits["train"]
 
@@ -52,7 +52,7 @@ def test_digits() -> None:
     assert split.inputs.shape == (1797, 1, 8, 8)
     assert split.inputs.dtype == torch.float32
     assert split.inputs.max() == 16
-    assert load("digits").class_names == tuple("0123456789")
+    assert load_data("digits").class_names == tuple("0123456789")
     np.testing.assert_array_equal(split.rows, np.arange(1797))
 
 
@@ -133,7 +133,7 @@ def test_map_style_datasets() -> None:
 
 
 def test_a_dict_of_splits() -> None:
-    loaded = load(
+    loaded = load_data(
         {
             "train": (vectors(), LABELS),
             "val": Pairs([(vectors(1)[0], 1)]),
@@ -159,13 +159,15 @@ def test_labels_become_classes(
     labels: list[Any], names: tuple[str, ...], numbers: list[int]
 ) -> None:
     for given_labels in (labels, np.array(labels), np.array(labels, dtype=object)):
-        loaded = load((vectors(), given_labels))
+        loaded = load_data((vectors(), given_labels))
         assert loaded.class_names == names
         assert loaded.splits["train"].labels.tolist() == numbers
 
 
 def test_classes_are_shared_by_all_splits_and_true_labels() -> None:
-    loaded = load({"train": (vectors(2), ["b", "d"], ["c", "d"]), "test": (vectors(2), ["a", "b"])})
+    loaded = load_data(
+        {"train": (vectors(2), ["b", "d"], ["c", "d"]), "test": (vectors(2), ["a", "b"])}
+    )
     assert loaded.class_names == ("a", "b", "c", "d")
     train = loaded.splits["train"]
     assert train.true_labels is not None
@@ -182,7 +184,7 @@ def test_npz(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "two.npz", x_train=pixels(), y_train=LABELS, x_test=pixels(2), y_test=[2, 0]
     )
-    loaded = load(tmp_path / "two.npz")
+    loaded = load_data(tmp_path / "two.npz")
     assert loaded.name == "two"
     assert list(loaded.splits) == ["train", "test"]
     assert loaded.splits["test"].labels.tolist() == [2, 0]
@@ -199,22 +201,22 @@ def test_npz_keys_can_be_named(tmp_path: Path) -> None:
         a_test=vectors(2),
         good_test=[1, 1],
     )
-    loaded = load(path, inputs="a", label="bad", true_label="good")
+    loaded = load_data(path, inputs="a", label="bad", true_label="good")
     train, test = loaded.splits["train"], loaded.splits["test"]
     assert train.labels.tolist() == LABELS
     assert train.true_labels is not None
     assert train.true_labels.tolist() == LABELS[::-1]
     assert test.labels.tolist() == [1, 1]
-    assert load(path, inputs=["a"], label="bad").splits["train"].labels.tolist() == LABELS
+    assert load_data(path, inputs=["a"], label="bad").splits["train"].labels.tolist() == LABELS
     with pytest.raises(InputError, match=r"inputs must be one key .*, got \['a', 'b'\]; join"):
-        load(path, inputs=["a", "b"], label="bad")
+        load_data(path, inputs=["a", "b"], label="bad")
 
 
 def test_csv_with_string_labels(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path / "t.csv", ["a", "Class", "b"], [[1, "no", 0.5], [2, "yes", -1], [3, "no", 7]]
     )
-    loaded = load(path)
+    loaded = load_data(path)
     assert loaded.name == "t"
     assert loaded.class_names == ("no", "yes")
     split = loaded.splits["train"]
@@ -242,7 +244,7 @@ def test_a_column_called_true_label_is_no_input(tmp_path: Path) -> None:
 def test_a_folder_of_csv_splits(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ["p", "y"], [[1, "a"], [2, "b"]])
     write_csv(tmp_path / "test.csv", ["y", "p"], [["b", 3]])
-    loaded = load(tmp_path)
+    loaded = load_data(tmp_path)
     assert loaded.splits["test"].inputs.tolist() == [[3]]
     assert loaded.splits["test"].labels.tolist() == [1]
 
@@ -268,7 +270,7 @@ def test_a_folder_in_hub_layout(tmp_path: Path) -> None:
             write_parquet(path, x[piece], {"label": LABELS[piece]}, names)
         write_parquet(below / "test-00000-of-00001.parquet", x[:2], {"label": [2, 2]}, names)
     for folder in ("flat", "deep"):
-        loaded = load(tmp_path / folder)
+        loaded = load_data(tmp_path / folder)
         assert loaded.name == folder
         assert loaded.class_names == tuple(names["label"])  # the order of the source, not sorted
         np.testing.assert_array_equal(loaded.splits["train"].inputs[:, 0], x)
@@ -300,7 +302,7 @@ def test_hugging_face_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert picked.labels.tolist() == [1, 0, 1]
     both = datasets.DatasetDict({"train": dataset, "test": dataset.select([2])})
     monkeypatch.setattr(datasets, "load_dataset", lambda name: both)
-    for loaded in (load(both), load("somebody/things")):
+    for loaded in (load_data(both), load_data("somebody/things")):
         assert loaded.class_names == ("x", "y", "z")
         assert loaded.splits["test"].labels.tolist() == [2]
     assert loaded.name == "somebody/things"
@@ -311,15 +313,15 @@ def test_folders_of_images(tmp_path: Path) -> None:
     (one / ".hidden").mkdir()
     (one / "bird" / "notes.txt").write_text("not an image")
     with pytest.raises(InputError, match="got train beside bird"):
-        load(one)  # a folder called train is never silently a class
+        load_data(one)  # a folder called train is never silently a class
     (one / "train").rename(one / "trains")
-    loaded = load(one)
+    loaded = load_data(one)
     assert loaded.class_names == ("bird", "trains")
     assert loaded.splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(loaded.splits["train"].inputs[3:, 0], pixels(2))
     write_images(tmp_path / "two" / "train", {"a": pixels(2, (7, 5, 3)), "b": pixels(1, (7, 5, 3))})
     write_images(tmp_path / "two" / "test", {"b": pixels(1, (7, 5, 3))})
-    loaded = load(tmp_path / "two")
+    loaded = load_data(tmp_path / "two")
     assert loaded.splits["train"].inputs.shape == (3, 3, 7, 5)
     assert loaded.splits["test"].labels.tolist() == [1]
 
@@ -344,10 +346,10 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
             assert image.flatten().tolist() == images[i].flatten().tolist()
     write_images(tmp_path / "two" / "train", {"a": images[:2], "b": images[2:4]})
     write_images(tmp_path / "two" / "test", {"a": images[:1], "b": images[2:3]})
-    two = load(tmp_path / "two").splits
+    two = load_data(tmp_path / "two").splits
     assert two["train"].names[0] == "train/a/0.png" and two["test"].names[1] == "test/b/0.png"
     (tmp_path / "all" / "a" / "0.png").rename(tmp_path / "all" / "a" / "caf\udce9\r.png")
-    odd = load(tmp_path / "all").splits["train"].names[5]
+    odd = load_data(tmp_path / "all").splits["train"].names[5]
     assert odd.encode() and odd == "a/caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.png"
     header, rows = (
         ["text", "x", "label", "by"],
@@ -435,7 +437,7 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
 )
 def test_refused_sources(source: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load(source)
+        load_data(source)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -445,14 +447,14 @@ def test_inputs_must_be_finite_in_float32(value: float) -> None:
     with pytest.raises(
         InputError, match=r"in 3 of 6 rows, first in row 3 .*drop these rows or impute"
     ):
-        load((x, LABELS))
+        load_data((x, LABELS))
 
 
 def test_columns_of_arrays_cannot_be_named() -> None:
     with pytest.raises(InputError, match="label must name columns of a table"):
-        load((vectors(), LABELS), label="y")
+        load_data((vectors(), LABELS), label="y")
     with pytest.raises(InputError, match="inputs must name columns of a table"):
-        load("digits", inputs=["pixel"])
+        load_data("digits", inputs=["pixel"])
 
 
 @pytest.mark.parametrize(
@@ -502,7 +504,7 @@ def test_refused_tables(
     tmp_path: Path, header: list[str], rows: list[list[Any]], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        load(write_csv(tmp_path / "t.csv", header, rows), **options)
+        load_data(write_csv(tmp_path / "t.csv", header, rows), **options)
 
 
 def test_several_image_columns_or_class_labels_are_ambiguous(tmp_path: Path) -> None:
@@ -510,15 +512,15 @@ def test_several_image_columns_or_class_labels_are_ambiguous(tmp_path: Path) -> 
     columns: dict[str, list[Any]] = {"fine": LABELS, "coarse": LABELS}
     path = write_parquet(tmp_path / "p.parquet", pixels(), columns, names)
     with pytest.raises(InputError, match=r"several \(fine, coarse\)"):
-        load(path)
-    assert load(path, label="coarse").class_names == ("d", "e", "f")
+        load_data(path)
+    assert load_data(path, label="coarse").class_names == ("d", "e", "f")
     with pytest.raises(InputError, match="class names must agree"):
-        load(path, label="coarse", true_label="fine")
+        load_data(path, label="coarse", true_label="fine")
     path = write_parquet(
         tmp_path / "q.parquet", pixels(), {"y": LABELS, "mask": [b"1"] * 6}, metadata=False
     )
     with pytest.raises(InputError, match=r"got several \(image, mask\)"):
-        load(path)
+        load_data(path)
 
 
 def test_labels_outside_the_named_classes(tmp_path: Path) -> None:
@@ -527,18 +529,18 @@ def test_labels_outside_the_named_classes(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"one of 2 named classes, got .* in 2 of 6 rows, first in row 2"
     ):
-        load(path)
+        load_data(path)
 
 
 def test_a_held_out_split_without_the_columns(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ["p", "y"], [[1, 0], [2, 1]])
     write_csv(tmp_path / "test.csv", ["p"], [[3]])
-    loaded = load(tmp_path)
+    loaded = load_data(tmp_path)
     assert list(loaded.splits) == ["train"]
     assert any("no column y, so it was left out" in note for note in loaded.notes)
     write_csv(tmp_path / "test.csv", ["q", "y"], [[3, 0]])
     with pytest.raises(InputError, match=r"inputs must be columns of the test split .*got p; .*q"):
-        load(tmp_path)
+        load_data(tmp_path)
 
 
 def truncate(path: Path) -> Path:
@@ -592,7 +594,7 @@ def empty_csv(folder: Path) -> Path:
 )
 def test_damaged_files_are_named(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     with pytest.raises(InputError, match=r"bad\.\w+ could not be read \(.*\); the file is damaged"):
-        load(make(tmp_path))
+        load_data(make(tmp_path))
 
 
 def test_a_damaged_image_in_a_table_is_named_by_its_row(tmp_path: Path) -> None:
@@ -605,7 +607,7 @@ def test_a_damaged_image_in_a_table_is_named_by_its_row(tmp_path: Path) -> None:
             tmp_path / "t.parquet",
         )
         with pytest.raises(InputError, match=rf"image in row 3 of the .*t\.parquet {message}"):
-            load(tmp_path / "t.parquet")
+            load_data(tmp_path / "t.parquet")
 
 
 def test_images_of_unequal_size(tmp_path: Path) -> None:
@@ -623,10 +625,10 @@ def test_lists_of_unequal_length_in_a_table(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"x": [[1.0, 2.0], [3.0, 4.0], [5.0]], "y": [0, 1, 0]}), path)
     with pytest.raises(InputError, match=r"one shape, got \(2,\) in row 0 and \(1,\) in row 2"):
-        load(path)
+        load_data(path)
     pq.write_table(pa.table({"x": [["a"], ["b"]], "y": [0, 1]}), path)
     with pytest.raises(InputError, match="must be lists of numbers"):
-        load(path)
+        load_data(path)
 
 
 def test_tiny_images_in_files_are_never_taken_for_channels_first(tmp_path: Path) -> None:
@@ -638,17 +640,17 @@ def test_tiny_images_in_files_are_never_taken_for_channels_first(tmp_path: Path)
 
 def test_files_and_folders_without_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="or one subfolder of images a class"):
-        load(tmp_path)
+        load_data(tmp_path)
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(InputError, match=r"a folder or end in .parquet, .csv, .npz"):
-        load(tmp_path / "a.txt")
+        load_data(tmp_path / "a.txt")
     np.savez(tmp_path / "k.npz", pixels=vectors(), kinds=LABELS)
     with pytest.raises(InputError, match=r"hold x and y, .* got keys pixels, kinds"):
-        load(tmp_path / "k.npz")
+        load_data(tmp_path / "k.npz")
     write_csv(tmp_path / "train-1.csv", ["p", "y"], [[1, 0], [2, 1]])
     write_csv(tmp_path / "train-2.csv", ["q", "y"], [[1, 0], [2, 1]])
     with pytest.raises(InputError, match=r"train-1.csv, train-2.csv must have equal columns"):
-        load(tmp_path)
+        load_data(tmp_path)
 
 
 def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -660,11 +662,11 @@ def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", offline)
     message = "'owner/things' is neither a path nor a known name, .*Couldn't reach .*network"
     with pytest.raises(InputError, match=message):
-        load("owner/things")
+        load_data("owner/things")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", ["p", "y"], [[1, 0], [2, 1]])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"package pyarrow.*pip install 'keeprate\[data\]'"):
-        load(path)
+        load_data(path)

@@ -1,5 +1,5 @@
 from .data import Data as Data
-from .data import load as load
+from .data import load_data as load_data
 from .data import prepare as prepare
 from .engine import Method as Method
 from .engine import TrainingConfig as TrainingConfig
@@ -7,6 +7,7 @@ from .errors import InputError as InputError
 from .estimator import NoisyLabelClassifier as NoisyLabelClassifier
 from .records import find_label_issues as find_label_issues
 from .runs import Run as Run
+from .runs import load as load
 from .runs import train as train
 from .schedules import Schedule as Schedule
 from .searching import NaturalGradientSampler as NaturalGradientSampler

@@ -31,7 +31,7 @@ from keeprate.data import (
     as_array,
     is_complete_numbers,
     is_data_frame,
-    load,
+    load_data,
     prepare,
 )
 from keeprate.engine import (
@@ -44,7 +44,7 @@ from keeprate.engine import (
 )
 from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, write_json
-from keeprate.runs import Run, load_classifier, save_classifier, train
+from keeprate.runs import Run, load, save_classifier, train
 from keeprate.schedules import Schedule
 from keeprate.searching import SearchConfig, search
 
@@ -336,7 +336,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "version of keeprate wrote it."
             ) from error
         classifier.study_ = None
-        classifier._classifier = load_classifier(path, model=model)
+        classifier._classifier = load(path, model=model)
         return classifier
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool) -> Any:
@@ -408,7 +408,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             splits["validation"] = (held_out, np.searchsorted(self.classes_, labels))
         n_validation = self.validation if X_val is None else len(splits["validation"][1])
         names = tuple(str(name) for name in self.classes_)
-        loaded = load(splits)
+        loaded = load_data(splits)
         train = replace(loaded.splits["train"], weights=weights)
         by_split = loaded.splits | {"train": train}
         loaded = replace(loaded, splits=by_split, class_names=names, name="arrays")

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from keeprate.engine import TextProgress
-from keeprate.text import percent, shortened
+from keeprate.text import listed, percent, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from keeprate.data import Data
     from keeprate.engine import Progress as ProgressCallback
@@ -41,8 +41,31 @@ def introduce(data: Data) -> None:
     if data.test is not None:
         sizes += f", {_size(data, 'test')} test"
     say(f"{data.name}: {sizes} samples, {data.n_classes} classes")
+    counts = sorted(zip(data.class_counts, data.class_names, strict=True), reverse=True)
+    say(f"labels: {listed([f'{name} ({count:,})' for count, name in counts])}")
+    if data.encoder is not None and data.input_columns:
+        by_kind: dict[str, list[str]] = {}
+        for name, kind in data.input_kinds.items():
+            by_kind.setdefault(kind, []).append(name)
+        table = Table("inputs", "columns", box=None, padding=(0, 2, 0, 0))
+        for kind, names in by_kind.items():
+            table.add_row(escape(kind), escape(listed(names)))
+        n_features = len(data.encoder.feature_names)
+        Console().print(table)
+        say(f"make {n_features:,} features; --columns NAME=KIND corrects the choice")
+    for why, names in _by_reason(data.left_out).items():
+        say(f"not an input, {why}: {listed(names)}")
+    for note in data.notes:
+        say(note)
     if (rate := data.noise_rate) is not None:
         say(f"{rate:.1%} of the training labels wrong")
+
+
+def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(why, []).append(name or "the column without a name")
+    return reasons
 
 
 def _size(data: Data, name: str) -> str:

@@ -10,7 +10,6 @@ from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
 from .samples import Split as Split
-from .sources import load as load
 from .splitting import part as part
 from .splitting import prepare as prepare
 from .tables import is_complete_numbers as is_complete_numbers

@@ -93,6 +93,13 @@ class FittedColumn:
             names = [f"{self.name}, part {i + 1}" for i in range(self.text.width)]
         return names + [f"{self.name}, blank"] * self.marks_blanks
 
+    def in_words(self) -> str:
+        """What the column holds, for people."""
+        words: str = self.kind
+        if self.kind == "category":
+            words += f" of {len(self.categories)}" + (" and rarer ones" if self.has_rare else "")
+        return words + (", some blank" if self.marks_blanks else "")
+
     def is_scaled(self) -> list[bool]:
         """For each feature whether the normaliser scales it: marks and texts have their scale."""
         n_features = len(self.feature_names())

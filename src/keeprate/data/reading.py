@@ -104,7 +104,7 @@ class RequestedColumns:
         columns: Mapping[str, str] | None = None,
         image_size: int | tuple[int, int] | None = None,
     ) -> RequestedColumns:
-        """Take the arguments of `load`.
+        """Take the arguments of `load_data`.
 
         Raises
         ------

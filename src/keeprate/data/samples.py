@@ -164,6 +164,14 @@ class Data:
         return tuple(self.train.inputs.shape[1:])
 
     @property
+    def input_kinds(self) -> dict[str, str]:
+        """The columns that hold the inputs, and what each of them holds."""
+        if self.encoder is None or not self.input_columns:
+            what = "images" if len(self.input_shape) == 3 else "lists of numbers"
+            return dict.fromkeys(self.input_columns, what)
+        return {column.name: column.in_words() for column in self.encoder.columns}
+
+    @property
     def class_counts(self) -> tuple[int, ...]:
         """How many training samples have each label."""
         return tuple(self.train.labels.bincount(minlength=self.n_classes).tolist())

@@ -29,7 +29,7 @@ from keeprate.data.tables import (
 from keeprate.errors import InputError, Words, first_line, invalid, needs
 
 
-def load(
+def load_data(
     source: Any,
     *,
     inputs: str | Sequence[str] | None = None,
@@ -90,10 +90,10 @@ def load(
 
     Examples
     --------
-    >>> digits = load("digits")
+    >>> digits = load_data("digits")
     >>> digits.splits["train"].inputs.shape, len(digits.class_names)
     (torch.Size([1797, 1, 8, 8]), 10)
-    >>> two = load(([[0.0], [1.0]], ["no", "yes"]))
+    >>> two = load_data(([[0.0], [1.0]], ["no", "yes"]))
     >>> two.class_names, two.splits["train"].labels
     (('no', 'yes'), tensor([0, 1]))
     """

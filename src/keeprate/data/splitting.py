@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keeprate.data.features import Encoder
 from keeprate.data.samples import Data, LabelStatus, Loaded, Split
-from keeprate.data.sources import load
+from keeprate.data.sources import load_data
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.noise import Noise
 from keeprate.seeding import derive_seed
@@ -63,10 +63,10 @@ def prepare(
 
     Parameters
     ----------
-    source : Loaded or any source of `load`
+    source : Loaded or any source of `load_data`
         A data set, or a description of one.
     inputs, label, true_label, columns, image_size, normalise : optional
-        Arguments of `load`.
+        Arguments of `load_data`.
     text_model : str, optional
         A sentence-transformers model, by the path of its folder or by its name, for columns of
         free text. Left out: TF-IDF and a truncated SVD, fitted to the training texts.
@@ -104,7 +104,7 @@ def prepare(
     ------
     InputError
         If a number does not fit, if noise is to be injected but the true labels are known
-        already, or if `load` refuses the source.
+        already, or if `load_data` refuses the source.
 
     Examples
     --------
@@ -174,10 +174,10 @@ def _check_arguments(
 
 def _load_source(source: Any, **options: Any) -> Loaded:
     if not isinstance(source, Loaded):
-        return load(source, **options)
+        return load_data(source, **options)
     if given := [name for name, value in options.items() if value not in (None, "auto")]:
         received = Words("a source that is loaded already")
-        raise invalid(", ".join(given), "go to load", received, "give them there")
+        raise invalid(", ".join(given), "go to load_data", received, "give them there")
     return source
 
 

@@ -148,14 +148,7 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
         written = frozenset([export.label])
         said = (f"{paths[0].name} is an export of {export.kind}", *export.notes)
         return Table(export.arrow, {}, where, written, export.label, export.ignored, paths[0], said)
-    is_parquet = paths[0].suffix.lower() == ".parquet"
-    if is_parquet:
-        tables = [_read_parquet(path) for path in paths]
-        arrow, notes = concat(tables, [path.name for path in paths]), ()
-    else:
-        text = read_parts(paths, as_text=as_text)
-        arrow, notes = text.arrow, text.notes
-    written = () if is_parquet else filter(as_text, arrow.column_names)
+    arrow, notes, written = _read_parts(paths, as_text)
     metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features", {})
     pandas = json.loads((arrow.schema.metadata or {}).get(b"pandas", b"{}"))
@@ -164,11 +157,22 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
         arrow,
         features,
         where,
-        written=frozenset(written),
+        written=written,
         ignored=tuple(index),
         file=paths[0],
         notes=notes,
     )
+
+
+def _read_parts(
+    paths: Sequence[Path], as_text: Callable[[str], bool]
+) -> tuple[Any, tuple[str, ...], frozenset[str]]:
+    """Return the rows of all files, notes, and the columns that are read as they are written."""
+    if paths[0].suffix.lower() == ".parquet":
+        tables = [_read_parquet(path) for path in paths]
+        return concat(tables, [path.name for path in paths]), (), frozenset()
+    text = read_parts(paths, as_text=as_text)
+    return text.arrow, text.notes, frozenset(filter(as_text, text.arrow.column_names))
 
 
 def _read_parquet(path: Path) -> Any:

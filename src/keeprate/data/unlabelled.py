@@ -20,7 +20,7 @@ from keeprate.data.images import read_images
 from keeprate.data.labels import Array, as_array
 from keeprate.data.naming import TABLE_SUFFIXES, is_hub_name, is_table
 from keeprate.data.reading import LABEL_NAMES, SPLIT_NAMES, RequestedColumns
-from keeprate.data.sources import load, read_hub
+from keeprate.data.sources import load_data, read_hub
 from keeprate.data.tables import (
     Table,
     data_frame_table,
@@ -148,7 +148,7 @@ def _read_one(
     if source != "digits" and is_hub_name(source):
         tables = read_hub(source)
         return _of_table(_held_out(tables), form, inputs, label)
-    loaded = load(source)
+    loaded = load_data(source)
     split = loaded.splits.get("test", loaded.splits["train"])
     names = np.array(loaded.class_names)
     return Samples(split.inputs, labels=names[split.labels.numpy()])

@@ -44,6 +44,10 @@ def summarise(data: Data) -> DataSummary:
         test_labels="unknown" if test is None else test.label_status,
         validation_from=data.validation_from,
         criterion=data.criterion,
+        class_counts=data.class_counts,
+        inputs=data.input_kinds,
+        left_out=dict(data.left_out),
+        notes=data.notes,
     )
 
 

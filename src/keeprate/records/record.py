@@ -50,6 +50,14 @@ class DataSummary:
         Where the validation samples come from, in words.
     criterion : {"accuracy", "determinant"}
         What validation scores are.
+    class_counts : tuple of C int
+        Training samples of each label.
+    inputs : dict of str to str
+        The columns that are inputs, and what each of them holds.
+    left_out : dict of str to str
+        All columns that are neither inputs nor labels, and why.
+    notes : tuple of str
+        What the user should know of the reading, a sentence each.
     """
 
     name: str
@@ -64,6 +72,10 @@ class DataSummary:
     test_labels: str
     validation_from: str
     criterion: str
+    class_counts: tuple[int, ...] = ()
+    inputs: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

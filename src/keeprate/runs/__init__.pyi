@@ -1,5 +1,5 @@
 from .classifier import Classifier as Classifier
-from .classifier import load_classifier as load_classifier
+from .classifier import load as load
 from .classifier import save_classifier as save_classifier
 from .export import export_onnx as export_onnx
 from .outputs import finish as finish

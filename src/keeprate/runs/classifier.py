@@ -72,7 +72,7 @@ class Classifier:
         InputError
             If the samples do not fit the training.
         """
-        return np.asarray(self.probabilities(to_inputs(samples, self.form)).numpy())
+        return np.asarray(self.probabilities(self.encode(samples)).numpy())
 
     def predict(self, samples: Any) -> NDArray[np.str_]:
         """The name of the most probable class of each sample, `[N]`; see `predict_proba`."""
@@ -80,20 +80,41 @@ class Classifier:
         names: NDArray[np.str_] = np.array(self.class_names)[most_probable]
         return names
 
+    def encode(self, samples: Any) -> Tensor:
+        """What the networks get of samples, before it is scaled, `[N, *input_shape]`.
+
+        Parameters
+        ----------
+        samples
+            As for `predict_proba`.
+        """
+        return to_inputs(samples, self.form)
+
     def probabilities(self, inputs: Tensor) -> Tensor:
-        """Class probabilities `[N, C]` of inputs `[N, *input_shape]` as a `Split` holds them."""
+        """Class probabilities `[N, C]` of inputs as `encode` gives them."""
         return probabilities(self.modules, inputs, self.normaliser)
 
 
-def load_classifier(
-    folder: str | os.PathLike[str], *, model: ModelFactory | None = None
-) -> Classifier:
-    """Read the classifier of a run folder.
+def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -> Classifier:
+    """Read what a run has trained, ready to predict.
 
     Parameters
     ----------
+    folder : path
+        Of a finished run.
     model : callable, optional
         The factory, where the run was given one that is not a name.
+
+    Returns
+    -------
+    Classifier
+        With `predict` and `predict_proba` for arrays, tensors, DataFrames and paths of images,
+        `classes`, and the networks and the preprocessing themselves.
+
+    Raises
+    ------
+    InputError
+        If there is no finished run, its file is damaged, or the network needs `model`.
     """
     path = Path(folder) / MODEL_FILE
     if not path.exists():

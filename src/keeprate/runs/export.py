@@ -20,7 +20,7 @@ from keeprate.data import Normaliser
 from keeprate.engine import ModelFactory
 from keeprate.errors import InputError, Words, first_line, invalid, needs
 from keeprate.files import write_atomically
-from keeprate.runs.classifier import Classifier, load_classifier
+from keeprate.runs.classifier import Classifier, load
 
 INPUT, OUTPUT = "inputs", "probabilities"
 BATCH_SIZES = (1, 7, 64)  # of the comparison with PyTorch
@@ -29,7 +29,7 @@ TRACED_SAMPLES = 3  # neither 1 nor a size that a network is likely to have
 
 
 class AveragedPeers(nn.Module):
-    """What `Classifier.predict_proba` computes, as one module: inputs to probabilities.
+    """What `Classifier.probabilities` computes, as one module: inputs to probabilities.
 
     Parameters
     ----------
@@ -45,15 +45,18 @@ class AveragedPeers(nn.Module):
         super().__init__()
         normaliser = classifier.normaliser
         self.peers = nn.ModuleList(classifier.modules).eval()
-        self.is_uint8 = _is_uint8(normaliser)
+        self.kind = normaliser.kind
         shape = (-1, *[1] * normaliser.n_trailing)
         self.register_buffer("mean", torch.tensor(normaliser.mean).view(shape))
         self.register_buffer("scale", torch.tensor(normaliser.scale).view(shape))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Probabilities `[N, C]` of inputs `[N, ...]`, the mean over the peers."""
-        batch = inputs.to(torch.float32)
-        batch = batch / 255 if self.is_uint8 else (batch - self.mean) / self.scale
+        batch = inputs
+        if self.kind != "none":
+            batch = inputs.to(torch.float32)
+            is_uint8 = self.kind == "uint8"
+            batch = batch / 255 if is_uint8 else (batch - self.mean) / self.scale
         of_each = torch.stack([peer(batch).float().softmax(-1) for peer in self.peers])
         return of_each.mean(0)
 
@@ -96,7 +99,7 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript"):
         needs(package, extra="onnx")
-    classifier = load_classifier(folder, model=model)
+    classifier = load(folder, model=model)
     module = AveragedPeers(classifier).eval()
     content = _traced(module, classifier)
     difference = None
@@ -168,6 +171,8 @@ def _random_inputs(classifier: Classifier, n: int) -> Tensor:
     shape, normaliser = (n, *classifier.input_shape), classifier.normaliser
     if _is_uint8(normaliser):
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    if normaliser.kind == "none":  # token ids: which of them there are is not known
+        return torch.zeros(shape, dtype=torch.int64)
     axes = (-1, *[1] * normaliser.n_trailing)
     mean, scale = (torch.tensor(x).view(axes) for x in (normaliser.mean, normaliser.scale))
     return mean + scale * torch.randn(shape, generator=generator)
@@ -190,7 +195,7 @@ def _largest_difference(content: bytes, module: AveragedPeers, classifier: Class
         for n in BATCH_SIZES:
             inputs = _random_inputs(classifier, n)
             (found,) = session.run([OUTPUT], {INPUT: inputs.numpy()})
-            expected = classifier.predict_proba(inputs)
+            expected = classifier.probabilities(inputs)
             difference = (torch.from_numpy(found) - expected).abs().max().item()
             largest = max(largest, difference)
     except InputError:

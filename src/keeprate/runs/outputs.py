@@ -21,7 +21,7 @@ from keeprate.records import (
     most_suspect,
     save_record,
 )
-from keeprate.runs.classifier import Classifier, load_classifier, save_classifier
+from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.run import Run
@@ -86,7 +86,7 @@ def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -
     remove_checkpoints(setup.folder)  # of a run that was killed right after its record
     if with_report and not (setup.folder / "report.html").exists():
         _write_report(setup.folder, record)
-    classifier = load_classifier(setup.folder, model=setup.model)
+    classifier = load(setup.folder, model=setup.model)
     quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
     return Run(record, record.results[0].schedule, classifier, quality, setup.folder)
 

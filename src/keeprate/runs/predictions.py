@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from keeprate.data import Samples, match_labels, read_unlabelled
 from keeprate.files import write_atomically
-from keeprate.runs.classifier import load_classifier
+from keeprate.runs.classifier import load
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def predict_files(
     InputError
         If the run has no classifier, or a source does not fit it.
     """
-    classifier = load_classifier(folder)
+    classifier = load(folder)
     samples = read_unlabelled(sources, classifier.form, inputs=inputs, label=label)
     probabilities = classifier.probabilities(samples.inputs)
     confidence, predicted = probabilities.max(-1)
