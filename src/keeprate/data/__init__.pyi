@@ -10,6 +10,7 @@ from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
 from .samples import Split as Split
+from .sources import load_data as load_data
 from .splitting import part as part
 from .splitting import prepare as prepare
 from .tables import is_complete_numbers as is_complete_numbers
