@@ -6,8 +6,10 @@ Label Studio, Prodigy, doccano and SageMaker Ground Truth.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ USUAL_CHOICES = (
     *("choice", "choices", "label", "labels", "sentiment", "class", "category", "topic"),
     *("intent", "target", "classification", "answer"),
 )
+USUAL_DATA = ("text", "image", "audio", "html", "url", "title", "body", "review", "sentence")
 REGIONS = ("start", "end", "x", "y", "points", "rle", "bbox", "start_offset", "end_offset")
 
 
@@ -168,7 +171,7 @@ def label_studio(rows: Sequence[Row], path: Path) -> Parsed:
     for place, task in enumerate(rows):
         identity = {"id": task["id"]} if "id" in task and "id" not in task["data"] else {}
         sample = parsed.sample(task.get("id", f"place {place}"), {**identity, **task["data"]})
-        for annotation in task.get("annotations", task.get("completions")):
+        for annotation in task.get("annotations", task.get("completions")) or ():
             if annotation.get("was_cancelled") or annotation.get("skipped"):
                 parsed.left_out["cancelled or skipped"] += 1
                 continue
@@ -244,9 +247,15 @@ def choice_column(rows: Sequence[Row], path: Path) -> str:
     names = [name for name in names if all(_may_be_choice(row.get(name)) for row in rows)]
     if not names:
         raise _no_choices(path)
-    usual = [name for name in names if name.lower() in USUAL_CHOICES]
-    distinct = {name: len({str(row.get(name)) for row in rows}) for name in names}
-    return usual[0] if usual else min(names, key=lambda name: (distinct[name], name))
+    return min(names, key=lambda name: _unlikely(name, [row.get(name) for row in rows]))
+
+
+def _unlikely(name: str, values: Sequence[object]) -> tuple[bool, bool, bool, int, bool, str]:
+    """Return what sorts columns: the likeliest to hold choices among classes comes first."""
+    several = any(_choices(_unpacked(value)) is not None for value in values)
+    usual, data = name.lower() in USUAL_CHOICES, name.lower() in USUAL_DATA
+    numbers = all(re.fullmatch(r"[-+.\d]+", str(value)) for value in values if value is not None)
+    return not several, not usual, data, len(set(map(str, values))), numbers, name
 
 
 def _between(names: list[str], first: str, last: str) -> list[str]:
@@ -258,10 +267,8 @@ def _between(names: list[str], first: str, last: str) -> list[str]:
 def _unpacked(value: object) -> object:
     """Return what a cell of CSV holds as JSON."""
     if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
+        with suppress(ValueError):
             return json.loads(value)
-        except ValueError:
-            pass
     return value
 
 
@@ -345,8 +352,16 @@ def _sortable(time: object) -> str:
 
 # doccano ---------------------------------------------------------------------------------------
 
-DOCCANO_LABELS = ("label", "labels", "cats", "annotations")
-DOCCANO_IDS = ("id", "Comments", "comments", "annotation_approver", "username", "is_confirmed")
+DOCCANO_LABELS = ("label", "labels", "cats", "annotations", "entities")
+DOCCANO_IDS = (
+    "id",
+    "doc_id",
+    "Comments",
+    "comments",
+    "annotation_approver",
+    "username",
+    "is_confirmed",
+)
 
 
 def _doccano_key(row: Row) -> str | None:
@@ -377,17 +392,22 @@ def _doccano_labels(row: Row) -> list[Any] | None:
     return value
 
 
+def _is_part(label: object) -> bool:
+    """Whether a label is one of a part: [start, end, name] or the like."""
+    return isinstance(label, list) or (isinstance(label, dict) and bool(set(REGIONS) & set(label)))
+
+
 def doccano(rows: Sequence[Row], path: Path) -> Parsed:
     """Read texts or files with their lists of labels."""
     parsed = Parsed("doccano", "label")
-    for place, row in enumerate(rows):
+    for row in rows:
         labels = _doccano_labels(row) or []
-        if any(isinstance(one, list) or set(REGIONS) & set(one) for one in labels if one != ""):
-            if not all(isinstance(one, str) for one in labels):
-                raise _regions(path)
+        if any(_is_part(one) for one in labels):
+            raise _regions(path)
         fields = {k: v for k, v in row.items() if k not in DOCCANO_LABELS and k != "Comments"}
-        text = {k: row[k] for k in ("text", "data", "filename") if k in row}
-        key = row.get("id", _identity(text) if text else place)
+        known = row.get("id", row.get("doc_id"))
+        text = next(row[name] for name in ("text", "data", "filename") if name in row)
+        key = _identity({"text": text}) if known is None else known
         sample = parsed.sample(key, fields)
         votes = [one for one in labels if isinstance(one, dict)]
         by_user = Counter(_who(one.get("user")) for one in votes)
@@ -447,6 +467,6 @@ def _attribute(rows: Sequence[Row], path: Path) -> str:
     if classes:
         return classes[0]
     for name, all_of in found.items():
-        if any("multi-label" in str(one.get("type")) for one in all_of):
+        if any("multilabel" in str(one.get("type")).replace("-", "") for one in all_of):
             raise _several(path, [f"attribute {name}"])
     raise _regions(path)
