@@ -38,7 +38,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from keeprate.data import Data, Normaliser, load, prepare
+from keeprate.data import Data, Normaliser, load_data, prepare
 from keeprate.engine import (
     SWEEP_EVERY,
     Candidate,
@@ -368,7 +368,7 @@ def main() -> None:
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    data = prepare(load(arguments.data), noise=Noise.parse("pairflip:0.45"), seed=0)
+    data = prepare(load_data(arguments.data), noise=Noise.parse("pairflip:0.45"), seed=0)
     if arguments.memory_of:
         print(_memory_of(data, device, arguments.memory_of))
         return

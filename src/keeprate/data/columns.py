@@ -98,6 +98,7 @@ def read_splits(tables: Mapping[str, Table], requested: RequestedColumns) -> Raw
             columns.inputs,
             names_of_rows(content.table, columns.inputs, ends),
             content.rows if len(content.rows) < by_split[split].arrow.num_rows else None,
+            content.table.votes,
         )
         for split, content in labelled.items()
     }
@@ -136,7 +137,9 @@ def _labelled_rows(table: Table, label: str, true_label: str | None) -> _Labelle
         received = Words("missing ones in all rows")
         raise invalid(f"labels (column {label}, {table.where})", "be there", received, REMEDY_LABEL)
     if len(rows) < len(present):
-        table = replace(table, arrow=table.arrow.filter(needs("pyarrow").array(present)))
+        votes = table.votes and tuple(table.votes[row] for row in rows.tolist())
+        kept = table.arrow.filter(needs("pyarrow").array(present))
+        table = replace(table, arrow=kept, votes=votes)
     labels, true_labels = (
         None
         if name is None

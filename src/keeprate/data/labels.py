@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -178,6 +179,17 @@ def written_labels(labels: Array) -> Array:
     values = np.empty(len(labels), dtype=object)
     values[:] = [meaning.get(item) for item in labels.tolist()]
     return values.astype(np.int64) if None not in values and numbers == meaning else values
+
+
+def count_votes(votes: Sequence[Mapping[str, int]], class_names: Sequence[str]) -> Tensor:
+    """Return how many people gave each class to each sample, `[N, C]` of float32."""
+    counts = torch.zeros(len(votes), len(class_names))
+    for row, of_row in enumerate(votes):
+        classes, _ = match_labels(np.array(list(of_row), dtype=object), class_names)
+        for number, count in zip(classes.tolist(), of_row.values(), strict=True):
+            if number >= 0:
+                counts[row, number] += count
+    return counts
 
 
 def match_labels(

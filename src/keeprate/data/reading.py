@@ -41,6 +41,8 @@ class RawSplit:
         The file or the text that people know each sample by. Empty if there are no names.
     rows : array [N] of int64 or None
         The rows of the source, where some were left out.
+    votes : tuple of N dict or None
+        How many people gave which label to each sample, where several did.
     """
 
     inputs: Any
@@ -49,6 +51,7 @@ class RawSplit:
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     rows: Array | None = None
+    votes: tuple[dict[str, int], ...] | None = None
 
 
 @dataclass(frozen=True)

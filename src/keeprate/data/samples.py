@@ -38,6 +38,8 @@ class Split:
         wrong as the training labels, or nothing is known.
     origin : str
         The split of the source that `rows` refers to.
+    votes : Tensor [N, C] of float32 or None
+        How many people gave which label to each sample, where several did.
     weights : Tensor [N] or None
         How much each sample counts in training, at least 0; None: all the same. Only the weights
         of training samples have an effect.
@@ -50,6 +52,7 @@ class Split:
     names: tuple[str, ...] = ()
     label_status: LabelStatus = "unknown"
     origin: str = "train"
+    votes: Tensor | None = None
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, 
 from keeprate.data.columns import read_splits
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.labels import Labels, check_labels, number_classes
+from keeprate.data.labels import Labels, check_labels, count_votes, number_classes
 from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 from keeprate.data.reading import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
@@ -223,10 +223,11 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
     for split, content in raw.splits.items():
         labels = torch.from_numpy(next(remaining))
         true = None if content.true_labels is None else torch.from_numpy(next(remaining))
-        rows = None if content.rows is None else torch.from_numpy(content.rows)
-        splits[split] = Split(inputs[split], labels, true, names=content.names)
-        if rows is not None:
-            splits[split] = replace(splits[split], rows=rows)
+        rows = torch.arange(len(labels))
+        if content.rows is not None:
+            rows = torch.from_numpy(content.rows)
+        votes = None if content.votes is None else count_votes(content.votes, class_names)
+        splits[split] = Split(inputs[split], labels, true, rows, content.names, votes=votes)
     present = splits["train"].labels.unique()
     if len(present) < 2:
         received = Words(f"only {class_names[int(present[0])]!r}")

@@ -309,6 +309,7 @@ def part(split: Split, positions: IntArray) -> Split:
         true_labels=None if split.true_labels is None else split.true_labels[index],
         rows=split.rows[index],
         names=tuple(split.names[i] for i in index.tolist()) if split.names else (),
+        votes=None if split.votes is None else split.votes[index],
         weights=None if split.weights is None else split.weights[index],
     )
 
@@ -361,7 +362,9 @@ def _corrupt(splits: dict[str, Split], request: _Request, n_classes: int) -> dic
     noisy = request.noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
     pieces = torch.from_numpy(noisy).split([len(splits[name]) for name in names])
     return splits | {
-        name: replace(splits[name], labels=piece.clone(), true_labels=splits[name].labels)
+        name: replace(
+            splits[name], labels=piece.clone(), true_labels=splits[name].labels, votes=None
+        )
         for name, piece in zip(names, pieces, strict=True)
     }
 

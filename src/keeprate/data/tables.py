@@ -20,6 +20,7 @@ from keeprate.data.exports import read_export
 from keeprate.data.features import is_number, strings
 from keeprate.data.image_lists import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
+from keeprate.data.json_lines import is_json, read_json
 from keeprate.data.labels import Array
 from keeprate.errors import Words, damaged, invalid, needs
 from keeprate.text import LONGEST, listed, shortened
@@ -59,6 +60,8 @@ class Table:
         The first file of the table; a table may list other files, relative to it.
     notes : tuple of str
         What the user should know of the reading.
+    votes : tuple of N dict or None
+        How many people gave which label to each row, where several did.
     """
 
     arrow: Any
@@ -69,6 +72,7 @@ class Table:
     ignored: tuple[str, ...] = ()
     file: Path | None = None
     notes: tuple[str, ...] = ()
+    votes: tuple[dict[str, int], ...] | None = None
 
     def names_of(self, column: str) -> tuple[str, ...] | None:
         """Return the class names of a ClassLabel column, else None."""
@@ -143,11 +147,20 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
     InputError
         If a file is damaged, or the files differ in their columns.
     """
-    export = read_export(paths[0]) if len(paths) == 1 else None
+    may_be_export = len(paths) == 1 and not is_parquet(paths[0])
+    export = read_export(paths[0]) if may_be_export else None
     if export is not None:
-        written = frozenset([export.label])
-        said = (f"{paths[0].name} is an export of {export.kind}", *export.notes)
-        return Table(export.arrow, {}, where, written, export.label, export.ignored, paths[0], said)
+        return Table(
+            export.arrow,
+            {},
+            where,
+            written=frozenset([export.label]),
+            label=export.label,
+            ignored=export.ignored,
+            file=paths[0],
+            notes=(f"{paths[0].name} is an export of {export.kind}", *export.notes),
+            votes=export.votes,
+        )
     arrow, notes, written = _read_parts(paths, as_text)
     metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features", {})
@@ -168,11 +181,19 @@ def _read_parts(
     paths: Sequence[Path], as_text: Callable[[str], bool]
 ) -> tuple[Any, tuple[str, ...], frozenset[str]]:
     """Return the rows of all files, notes, and the columns that are read as they are written."""
-    if paths[0].suffix.lower() == ".parquet":
-        tables = [_read_parquet(path) for path in paths]
-        return concat(tables, [path.name for path in paths]), (), frozenset()
+    names = [path.name for path in paths]
+    if is_parquet(paths[0]):
+        return concat([_read_parquet(path) for path in paths], names), (), frozenset()
+    if is_json(paths[0]):
+        arrow = concat([read_json(path, as_text=as_text) for path in paths], names)
+        return arrow, (), frozenset()
     text = read_parts(paths, as_text=as_text)
     return text.arrow, text.notes, frozenset(filter(as_text, text.arrow.column_names))
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return path.suffix.lower() == ".parquet"
 
 
 def _read_parquet(path: Path) -> Any:

@@ -113,11 +113,26 @@ def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate
     doubted = data.doubted_splits
     quality = find_label_issues(
         torch.cat([split.labels for split in doubted]).numpy(),
-        torch.cat([opinions[id(split)] for split in doubted]).numpy(),
+        torch.cat([with_votes(opinions[id(split)], split.votes) for split in doubted]).numpy(),
     )
     rows = torch.cat([split.rows for split in doubted]).numpy()
     names = tuple(name for split in doubted for name in split.names)
     return noise, replace(quality, rows=rows, names=names).sorted()
+
+
+def with_votes(opinions: Tensor, votes: Tensor | None) -> Tensor:
+    """Take the votes of several annotators for a prior of the class probabilities `[N, C]`.
+
+    By Bayes' rule p'_i is proportional to p_i (v_i + 1), where v_i of the annotators chose class i
+    and one is added so that no class is impossible. A single vote is the label itself and says
+    nothing more.
+    """
+    if votes is None:
+        return opinions
+    several = votes.sum(1, keepdim=True) > 1
+    prior = torch.where(several, votes + 1, torch.ones_like(votes))
+    weighted = opinions * prior.to(opinions)
+    return weighted / weighted.sum(1, keepdim=True)
 
 
 def mean_probabilities(networks: TrainedNetworks, final: Tensor) -> Tensor:
