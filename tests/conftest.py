@@ -44,9 +44,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     processor time, each time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["keeprate.estimator", "keeprate.report.page", "sklearn.datasets", "torch._dynamo"]
-    )
+    ours = ["keeprate.estimator", "keeprate.report.page", "keeprate.cli.commands"]
+    theirs = ["sklearn.datasets", "torch._dynamo", "sqlalchemy", "alembic.migration", "PIL.Image"]
+    context.set_forkserver_preload([*ours, *theirs])
     output = tmp_path_factory.mktemp("python")
 
     def run(script: Path, *arguments: str, cwd: Path | None = None) -> CompletedProcess[str]:
@@ -78,10 +78,12 @@ def data() -> Data:
 
 @pytest.fixture(scope="session")
 def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A search of twelve trials, with a folder."""
-    from tests.searches import CONFIG, search
+    """A search of twelve trials, with a folder; its page is left out."""
+    from tests.searches import CONFIG, draw_no_page, search
 
-    return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        draw_no_page(patch)
+        return search(data, trials=12, config=CONFIG, out=tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +97,6 @@ def confirmed(data: Data) -> Run:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write no pictures and no page: for tests that look at something else."""
-    from keeprate.runs import outputs
+    from tests.searches import draw_no_page
 
-    monkeypatch.setattr(outputs, "_write_report", lambda folder, record: None)
+    draw_no_page(monkeypatch)

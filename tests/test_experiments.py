@@ -46,10 +46,10 @@ from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records.record import load_record
-from keeprate.runs import outputs
 from keeprate.schedules.formulas import co_teaching_schedule
 from keeprate.schedules.presets import presets_in_words
 from tests.house import imports_of
+from tests.searches import draw_no_page
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -64,7 +64,7 @@ SMALL = replace(
 def without_reports() -> Iterator[None]:
     """No experiment reads the report of a run; its pictures take longer than these trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "_write_report", lambda folder, record: None)
+        draw_no_page(patch)
         yield
 
 
