@@ -562,7 +562,7 @@ def test_ctrl_c_is_one_line_at_any_moment(python, event, place, tmp_path):
 
 
 def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, no_page, capsys):
-    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "30"]
+    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "15"]
     line += ["--budget", "2trials", "--baselines", "none", "--restarts", "1"]
     command = [sys.executable, "-m", "keeprate", *line]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
