@@ -17,6 +17,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from keeprate.data.samples import Data
     from keeprate.runs.outputs import Run
 
@@ -40,17 +42,22 @@ Python = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Run a script in a process of its own, as ``python script argument...`` does.
+def forkserver() -> ForkServerContext:
+    """Start processes that are forked from one that has imported what they need and done nothing.
 
-    The process is forked from one that has imported what scripts need and done nothing else: in a
-    new interpreter these imports (PyTorch's optimisers need `torch._dynamo`) take seconds of
+    In a new interpreter these imports (PyTorch's optimisers need `torch._dynamo`) take seconds of
     processor time, each time.
     """
     context = multiprocessing.get_context("forkserver")
     ours = ["keeprate.estimator", "keeprate.report.page", "keeprate.cli.commands"]
     theirs = ["sklearn.datasets", "torch._dynamo", "sqlalchemy", "alembic.migration", "PIL.Image"]
     context.set_forkserver_preload([*ours, *theirs])
+    return context
+
+
+@pytest.fixture(scope="session")
+def python(forkserver: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Python:
+    """Run a script in a process of its own, as ``python script argument...`` does."""
     output = tmp_path_factory.mktemp("python")
 
     def run(script: Path, *arguments: str, cwd: Path | None = None) -> CompletedProcess[str]:
@@ -60,7 +67,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
             "folder": str(cwd or Path.cwd()),
             "output": f"{output}/",
         }
-        process = context.Process(target=exec, args=(RUN, names))
+        process = forkserver.Process(target=exec, args=(RUN, names))
         process.start()
         process.join()
         assert process.exitcode is not None

@@ -263,7 +263,9 @@ def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
+def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path, forkserver, monkeypatch):
+    # The processes get what spawned ones get, but do not import everything anew.
+    monkeypatch.setattr(jobs_module, "get_context", lambda method: forkserver)
     table = replace(SMALL, arms=SMALL.arms[:1])
     rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
     stored = read_results("table4", "tiny", trained)["rows"]

@@ -78,6 +78,11 @@ def write_finished(folder: Path, names: tuple[str, ...]) -> tuple[RunRecord, Lab
     return make_finished_record(names), quality
 
 
+def undrawn(record: RunRecord) -> RunRecord:
+    """A record whose pictures are empty, for what else a page shows."""
+    return replace(record, trials=(), results=(), noise_estimate=None)
+
+
 def with_results(record: RunRecord, change: Callable[[Result], Result]) -> RunRecord:
     return replace(record, results=tuple(change(result) for result in record.results))
 
@@ -297,7 +302,7 @@ def test_single_texts_are_escaped_where_the_rest_is_as_usual(
 def test_a_folder_is_named_and_escaped(tmp_path: Path) -> None:
     folder = tmp_path / "a<b>&"
     for name in ("one", "two"):
-        save_record(folder / name, make_record())
+        save_record(folder / name, undrawn(make_record()))
     write_report([folder / "one", folder / "two"], tmp_path / "both.html")
     page = (tmp_path / "both.html").read_text()
     assert "a&lt;b&gt;&amp;/one" in page and "a<b>" not in page
@@ -327,7 +332,6 @@ def test_names_with_line_breaks_and_older_lists(tmp_path: Path) -> None:
     rows = listed_in(write(record, tmp_path / "run"))
     assert len(rows) == quality.is_issue.sum()
     assert {row["given_label"] for row in rows} == {"a\nb", "c\u2028,d", '"e"'}
-    undrawn = replace(record, trials=(), results=(), noise_estimate=None)
     for damaged in (
         b"index,score\n1,0.5\n",
         b"index,is_label_issue\n1,True\n",
@@ -335,13 +339,13 @@ def test_names_with_line_breaks_and_older_lists(tmp_path: Path) -> None:
         b"\xff\xfe",
     ):
         (tmp_path / "run" / "label_quality.csv").write_bytes(damaged)
-        assert "Download" not in write(undrawn, tmp_path / "run")
+        assert "Download" not in write(undrawn(record), tmp_path / "run")
 
 
 def test_a_long_fix_list_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery_module, "LARGEST_FIX_LIST", 500)
     record, quality = write_finished(tmp_path / "run", ("a", "b"))
-    page = write(record, tmp_path / "run")
+    page = write(undrawn(record), tmp_path / "run")
     n_listed = len(listed_in(page))
     assert 0 < n_listed < quality.is_issue.sum()
     assert f"(the first {n_listed} of {quality.is_issue.sum()} rows, CSV)" in page
@@ -366,7 +370,7 @@ def test_pictures_and_rows_of_suspects() -> None:
 
 
 def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
-    record, named = make_record(), (MALICIOUS, "two\nlines")
+    record, named = undrawn(make_record()), (MALICIOUS, "two\nlines")
     quality = LabelQuality(
         np.arange(2), np.zeros(2, int), np.ones(2, int), np.array([0.1, 0.2]), named
     )
@@ -551,7 +555,8 @@ def test_the_cost_names_its_stages() -> None:
 
 
 def test_a_run_from_python_has_no_command(tmp_path: Path) -> None:
-    assert "started from Python" in write(replace(make_record(), command=""), tmp_path)
+    record = replace(undrawn(make_record()), command="")
+    assert "started from Python" in write(record, tmp_path)
 
 
 # Tables and pictures
