@@ -28,8 +28,11 @@ settings.load_profile("keeprate")
 
 # A string, as the new process cannot import this file.
 RUN = """
-import os, runpy, sys
+import multiprocessing, os, runpy, sys
 
+# What the script would spawn is forked, too, and has the imports.
+context = multiprocessing.get_context
+multiprocessing.get_context = lambda method=None: context("fork" if method == "spawn" else method)
 os.chdir(folder)
 for stream, file in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(output + file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)

@@ -176,9 +176,10 @@ def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path)
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, sampler):
-    kill(tmp_path, "suggest", 30, sampler=sampler)
+    options = {"trials": 12, "sampler": sampler, **ALONE}
+    kill(tmp_path, "suggest", 30, **options)
     resumed, whole = (
-        search(data, trials=12, config=CONFIG, sampler=sampler, out=out, checkpoint_seconds=0)
+        search(data, config=CONFIG, out=out, checkpoint_seconds=0, **options)
         for out in (tmp_path, None)
     )
     assert essence(resumed.record) == essence(whole.record)
