@@ -113,6 +113,8 @@ def freed_memory_goes_back() -> Iterator[None]:
     """The engine has the C library keep what is freed: many files in one process would add up."""
     yield
     gc.collect()
+    if pyarrow := sys.modules.get("pyarrow"):
+        pyarrow.default_memory_pool().release_unused()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL("libc.so.6").malloc_trim(0)
