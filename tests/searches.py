@@ -6,9 +6,12 @@ import json
 from dataclasses import fields
 from typing import Any
 
+import pytest
+
 import keeprate
 from keeprate import SearchConfig, TrainingConfig
 from keeprate.records.record import to_json
+from keeprate.runs import outputs
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
 ALONE = {"baselines": False, "restarts": 1}
@@ -22,6 +25,11 @@ def search(data: keeprate.Data, *, trials: int | None = None, **options: Any) ->
     if trials is not None:
         options["budget"] = f"{trials}trials"
     return keeprate.search(data, search_config=SearchConfig(**research), **options)
+
+
+def draw_no_page(patch: pytest.MonkeyPatch) -> None:
+    """Runs write no pictures and no page: for what looks at something else."""
+    patch.setattr(outputs, "_write_report", lambda folder, record: None)
 
 
 def essence(record: keeprate.records.RunRecord) -> dict[str, Any]:

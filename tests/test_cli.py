@@ -26,6 +26,7 @@ from keeprate.errors import InputError
 from keeprate.files import write_atomically
 from keeprate.records.label_quality import LabelQuality
 from keeprate.records.record import load_record
+from tests.searches import draw_no_page
 
 QUICK = ["--epochs", "1", "--batch-size", "16"]
 FLOWERS = ["--budget", "3trials", "--epochs", "8", "--batch-size", "12", "--learning-rate", "0.02"]
@@ -61,7 +62,9 @@ def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     data = write_csv(folder / "flowers.csv", flowers())
     out = folder / "run"
-    code, _ = keeprate("search", data, "--out", out, *FLOWERS)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_no_page(patch)
+        code, _ = keeprate("search", data, "--out", out, *FLOWERS)
     assert code == 0
     return data, out
 
@@ -89,7 +92,7 @@ def test_search_writes_the_run_folder_and_prints_plain_lines(tmp_path, capsys):
     }  # fmt: skip
 
 
-def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
+def test_train_takes_every_kind_of_schedule(table_run, tmp_path, no_page, capsys):
     data, out = table_run
     for number, schedule in enumerate(["constant", out, out / "schedule.csv"]):
         code, _ = keeprate(
@@ -108,7 +111,7 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, capsys):
     assert code == 2 and "--noise-rate" in output.err
 
 
-def test_search_begins_with_what_was_found_before(table_run, tmp_path):
+def test_search_begins_with_what_was_found_before(table_run, tmp_path, no_page):
     data, out = table_run
     (tmp_path / "drop.csv").write_text("epoch,keep_rate\n1,1.0\n2,0.5\n3,0.4\n")
     code, _ = keeprate(
@@ -185,7 +188,7 @@ def test_predict_needs_no_label_and_any_order_of_columns(table_run, tmp_path, ca
     assert code == 0 and "accuracy" in output.out
 
 
-def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypatch):
+def test_a_users_own_method_and_another_way_to_search(tmp_path, no_page, capsys, monkeypatch):
     (tmp_path / "own_method.py").write_text(
         "from dataclasses import replace\n"
         "from keeprate.engine import METHODS\n"
@@ -203,7 +206,7 @@ def test_a_users_own_method_and_another_way_to_search(tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize("method", ["jocor", "co-teaching-plus", "co-mining"])
-def test_every_selecting_method_can_be_searched(method, tmp_path):
+def test_every_selecting_method_can_be_searched(method, tmp_path, no_page):
     code, _ = keeprate(
         "search", "digits", "--method", method, "--budget", "2trials", *QUICK, "--out", tmp_path,
         "--baselines", "none", "--noise", "symmetric:0.2",
@@ -212,7 +215,7 @@ def test_every_selecting_method_can_be_searched(method, tmp_path):
     assert load_record(tmp_path).results[0].method == method
 
 
-def test_a_users_own_model(tmp_path, capsys, monkeypatch):
+def test_a_users_own_model(tmp_path, no_page, capsys, monkeypatch):
     (tmp_path / "own_model.py").write_text(
         "from torch import nn\n"
         "def build(input_shape, n_classes):\n"
@@ -355,7 +358,7 @@ def test_a_schedule_of_the_wrong_length(table_run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["record.json", "model.safetensors", "study.db"])
-def test_damaged_run_files(table_run, tmp_path, capsys, name):
+def test_damaged_run_files(table_run, tmp_path, no_page, capsys, name):
     data, out = table_run
     run = tmp_path / "run"
     shutil.copytree(out, run)
@@ -375,7 +378,7 @@ def test_damaged_run_files(table_run, tmp_path, capsys, name):
     assert name in output.err
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named(tmp_path, no_page, capsys):
     arguments = ["search", "digits", "--out", tmp_path, "--budget", "2trials", *QUICK]
     arguments += ["--baselines", "none"]
     assert keeprate(*arguments)[0] == 0
@@ -421,13 +424,14 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_disk_that_fills_up_during_a_search(tmp_path):
-    script = (
+def test_a_disk_that_fills_up_during_a_search(python, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
         "import resource, sys; from keeprate.cli import commands\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); commands.main()"
     )
     command = ["search", "digits", "--out", str(tmp_path / "run"), "--budget", "2trials", *QUICK]
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
+    done = python(script, *command)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
 
@@ -502,7 +506,7 @@ def test_the_name_of_a_hub_data_set_passes(tmp_path, monkeypatch):
         options.check_source("owner/name")  # a mistyped path
 
 
-def test_another_budget_in_the_same_folder(tmp_path, capsys):
+def test_another_budget_in_the_same_folder(tmp_path, no_page, capsys):
     line = ["search", "digits", "--out", tmp_path, *QUICK, "--baselines", "none", "--restarts", 1]
     assert keeprate(*line, "--budget", 2)[0] == 0
     code, output = keeprate(*line, "--budget", 3, capsys=capsys)
@@ -535,24 +539,30 @@ def hear_interrupts():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize(
-    ("event", "place"),
-    [
-        ("import", "typer"),
-        ("import", "torch"),
-        ("open", "digits.csv"),
-        ("sqlite3.connect", "study.db"),
-    ],
-)
-def test_ctrl_c_is_one_line_at_any_moment(event, place, tmp_path):
-    line = ["search", "digits", "--out", str(tmp_path / "run"), "--budget", "2trials", "--quiet"]
-    command = [sys.executable, "-c", INTERRUPTING, event, place, *line, *QUICK]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hear_interrupts)
+LINE = ["search", "digits", "--out", "run", "--budget", "2trials", "--quiet", *QUICK]
+
+
+@pytest.mark.parametrize(("event", "place"), [("import", "typer"), ("import", "torch")])
+def test_ctrl_c_is_one_line_while_the_command_is_imported(event, place, tmp_path):
+    command = [sys.executable, "-c", INTERRUPTING, event, place, *LINE]
+    options = {"text": True, "cwd": tmp_path, "preexec_fn": hear_interrupts}
+    done = subprocess.run(command, capture_output=True, **options)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", STOPPED)
 
 
-def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, capsys):
-    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "30"]
+@pytest.mark.parametrize(
+    ("event", "place"), [("open", "digits.csv"), ("sqlite3.connect", "study.db")]
+)
+def test_ctrl_c_is_one_line_at_any_moment(python, event, place, tmp_path):
+    script = tmp_path / "script.py"
+    hear = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script.write_text(hear + INTERRUPTING)
+    done = python(script, event, place, *LINE, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", STOPPED)
+
+
+def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, no_page, capsys):
+    line = ["search", "digits", "--out", str(tmp_path / "run"), "--epochs", "15"]
     line += ["--budget", "2trials", "--baselines", "none", "--restarts", "1"]
     command = [sys.executable, "-m", "keeprate", *line]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -584,7 +594,7 @@ def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
 # What is shown ------------------------------------------------------------------------------------
 
 
-def test_quiet_prints_the_closing_table_only(tmp_path, capsys):
+def test_quiet_prints_the_closing_table_only(tmp_path, no_page, capsys):
     line = ["search", "digits", "--noise", "symmetric:0.2", "--out", tmp_path, "--quiet"]
     code, output = keeprate(*line, "--budget", "2trials", *QUICK, capsys=capsys)
     assert code == 0 and output.err == ""
@@ -593,7 +603,7 @@ def test_quiet_prints_the_closing_table_only(tmp_path, capsys):
     assert all(line[0] in "┏┃┡│└" and len(line) <= 80 for line in lines)
 
 
-def test_a_warning_of_the_table_is_shown_even_if_quiet(table_run, monkeypatch, capsys):
+def test_a_warning_of_the_table_is_shown_even_if_quiet(table_run, no_page, monkeypatch, capsys):
     data, out = table_run
     line = ["search", data, "--out", out, *FLOWERS]
     monkeypatch.setattr(report, "noisy_test_in_words", lambda record: "The test labels are noisy.")

@@ -46,10 +46,10 @@ from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.errors import InputError
 from keeprate.files import read_json
 from keeprate.records.record import load_record
-from keeprate.runs import outputs
 from keeprate.schedules.formulas import co_teaching_schedule
 from keeprate.schedules.presets import presets_in_words
 from tests.house import imports_of
+from tests.searches import draw_no_page
 
 TINY = Protocol("tiny", "digits", "mlp", epochs=2, seeds=2, trials=2, confirm=True)
 SMALL = replace(
@@ -64,7 +64,7 @@ SMALL = replace(
 def without_reports() -> Iterator[None]:
     """No experiment reads the report of a run; its pictures take longer than these trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "_write_report", lambda folder, record: None)
+        draw_no_page(patch)
         yield
 
 
@@ -263,7 +263,9 @@ def test_table_7_takes_over_the_search_of_table_4(trained: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path) -> None:
+def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path, forkserver, monkeypatch):
+    # The processes get what spawned ones get, but do not import everything anew.
+    monkeypatch.setattr(jobs_module, "get_context", lambda method: forkserver)
     table = replace(SMALL, arms=SMALL.arms[:1])
     rows = table.run(TINY, data="", runs=str(tmp_path), results=tmp_path, at_once=2)
     stored = read_results("table4", "tiny", trained)["rows"]

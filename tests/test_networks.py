@@ -48,6 +48,7 @@ def steps(networks, shape, n_steps, *, lr, size=8, dtype=torch.float32):
         keep_rate = torch.tensor([0.5, 0.9])[: networks.n_candidates]
         train_step(networks, optimizer, METHODS["co-teaching"], inputs, labels, keep_rate)
     networks.train(False)
+    optimizer.zero_grad()  # gradients are as large as the networks, and others are trained next
 
 
 def relative(a: nn.Module, b: nn.Module) -> float:

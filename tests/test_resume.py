@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -175,12 +176,26 @@ def test_finished_groups_of_restarts_are_not_trained_again(kill, data, tmp_path)
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "paper:20"])
 def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, sampler):
-    kill(tmp_path, "suggest", 30, sampler=sampler)
+    options = {"trials": 12, "sampler": sampler, **ALONE}
+    kill(tmp_path, "suggest", 30, **options)
     resumed, whole = (
-        search(data, trials=12, config=CONFIG, sampler=sampler, out=out, checkpoint_seconds=0)
+        search(data, config=CONFIG, out=out, checkpoint_seconds=0, **options)
         for out in (tmp_path, None)
     )
     assert essence(resumed.record) == essence(whole.record)
+
+
+@pytest.fixture(scope="module")
+def pruned(data):
+    """The options and the whole search of a pruner, made once."""
+
+    @cache
+    def pruned(pruner):
+        trials = 22 if pruner == "hyperband" else 12  # more than one population
+        options = {"trials": trials, "pruner": pruner, "confirm": False, **ALONE}
+        return options, search(data, config=replace(CONFIG, epochs=5), **options)
+
+    return pruned
 
 
 @pytest.mark.parametrize(
@@ -194,15 +209,11 @@ def test_another_sampler_asks_the_same_again_after_a_kill(kill, data, tmp_path, 
     ],
 )
 def test_a_killed_search_with_a_pruner_prunes_the_same(
-    kill, data, tmp_path, pruner, where, at, every
+    kill, pruned, data, tmp_path, pruner, where, at, every
 ):
-    trials = 22 if pruner == "hyperband" else 12  # more than one population
-    options = {"trials": trials, "pruner": pruner, "confirm": False, **ALONE}
+    options, whole = pruned(pruner)
     kill(tmp_path, where, at, epochs=5, checkpoint_seconds=every, **options)
-    resumed, whole = (
-        search(data, config=replace(CONFIG, epochs=5), out=out, **options)
-        for out in (tmp_path, None)
-    )
+    resumed = search(data, config=replace(CONFIG, epochs=5), out=tmp_path, **options)
     assert essence(resumed.record)["trials"] == essence(whole.record)["trials"]
     assert any(t.state == "pruned" for t in whole.record.trials)
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)

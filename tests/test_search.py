@@ -56,7 +56,7 @@ def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     assert not list(run.folder.glob("checkpoint*"))
 
 
-def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
+def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path, no_page):
     noisy = keeprate.prepare("digits", noise="pairflip:0.3", validation="noisy", seed=0)
     options = {"trials": 3, "config": CONFIG, "baselines": False, "restarts": 1}
     run = search(noisy, out=tmp_path, **options)
@@ -82,7 +82,7 @@ def test_without_clean_labels_the_search_goes_by_the_determinant(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path):
+def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path, no_page):
     rng = np.random.default_rng(seed)
     few = keeprate.prepare((rng.random((12, 3)), np.arange(12) % 2), seed=seed)
     assert few.criterion == "determinant" and len(few.validation) == 2
@@ -91,7 +91,7 @@ def test_two_noisy_validation_samples_are_enough_to_go_on(seed, tmp_path):
     assert all(0 <= score <= 1 for score in found.curves.validation_score)
 
 
-def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
+def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path, no_page):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with pytest.raises(keeprate.InputError, match="needs a run folder"):
@@ -120,7 +120,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path):
         assert pytest.approx(result.curves.test_accuracy) in accuracies
 
 
-def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
+def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, no_page, monkeypatch):
     monkeypatch.setattr(train_run, "FIRST_STEPS", 7 * (1079 // 64))
     options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
@@ -152,7 +152,7 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("winner", "level"), [(0, 0.729), (1, 1.0)])
 def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
-    data, tmp_path, monkeypatch, winner, level
+    data, tmp_path, no_page, monkeypatch, winner, level
 ):
     places = iter(float(i == winner) for i in range(2))
     monkeypatch.setattr("keeprate.runs.finals.trial_value", lambda scores, epochs: next(places))
@@ -162,7 +162,7 @@ def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
         assert schedule.keep_rate[-1] == pytest.approx(level)
 
 
-def test_where_no_schedule_has_a_say_none_is_estimated(data, tmp_path):
+def test_where_no_schedule_has_a_say_none_is_estimated(data, tmp_path, no_page):
     found = train(data, schedule="auto", method="standard", config=CONFIG, out=tmp_path)
     assert (found.schedule.keep_rate == 1).all() and not (tmp_path / "first").exists()
     assert found.results[0].label == "Standard"
@@ -214,7 +214,7 @@ def test_the_saved_classifier_is_the_trained_one(run, data):
     assert float(accuracy) == pytest.approx(reported, abs=0.06)
 
 
-def test_label_scores_are_ranked_and_find_the_wrong_labels(data, tmp_path):
+def test_label_scores_are_ranked_and_find_the_wrong_labels(data, tmp_path, no_page):
     config = TrainingConfig(epochs=20, batch_size=64, learning_rate=3e-3)
     train(data, schedule="co-teaching", config=config, out=tmp_path)
     with open(tmp_path / "label_quality.csv") as file:
@@ -248,7 +248,7 @@ def test_co_teachings_own_schedule_uses_no_true_label(run, data):
     assert [r.name for r in found.record.results] == ["searched", "standard"]
 
 
-def test_tied_weights_are_saved(data, tmp_path):
+def test_tied_weights_are_saved(data, tmp_path, no_page):
     class Tied(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -384,7 +384,7 @@ def test_a_warm_start_begins_with_given_schedules(data, sampler):
     assert all(same[10:]) == (sampler == "random")
 
 
-def test_a_warm_start_from_earlier_searches(run, data, tmp_path):
+def test_a_warm_start_from_earlier_searches(run, data, tmp_path, no_page):
     rise = keeprate.Schedule([1.0, 0.3, 0.3, 0.5, 0.7])
     rise.save(tmp_path / "rise.json")
     options = {"config": CONFIG, "baselines": False, "restarts": 1, "out": tmp_path / "warm"}
@@ -458,7 +458,7 @@ def test_the_choice_is_by_the_mean_of_all_trainings_of_a_schedule():
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_the_best_restart_by_validation_is_kept(data, tmp_path, restarts):
+def test_the_best_restart_by_validation_is_kept(data, tmp_path, no_page, restarts):
     config = replace(CONFIG, epochs=5)
     run = train(
         data, schedule="constant", config=config, restarts=restarts, out=tmp_path,
@@ -614,7 +614,7 @@ def test_a_finalist_whose_loss_is_nan_does_not_win(data, monkeypatch, lost):
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 3])
-def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, restarts):
+def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, no_page, restarts):
     options = {"trials": 4, "config": CONFIG, "baselines": False, "restarts": restarts}
     run = search(data, out=tmp_path, **options)
     trials, result = run.record.trials, run.results[0]
@@ -679,7 +679,7 @@ def test_the_papers_form_takes_its_step(data):
     assert all(a != b for a, b in zip(far[2:], near[2:], strict=True))
 
 
-def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path):
+def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path, no_page):
     step = loop.train_step
 
     def poisoned(networks, optimizer, *rest):
@@ -741,7 +741,7 @@ def test_other_optimisers_learn(data, optimizer):
     assert result.curves.train_loss[-1] < 0.8 * result.curves.train_loss[0]
 
 
-def test_options_may_be_numbers_of_numpy(data, tmp_path):
+def test_options_may_be_numbers_of_numpy(data, tmp_path, no_page):
     options = {"config": CONFIG, "baselines": False}
     rate = np.mean(data.train.labels.numpy() != data.train.true_labels.numpy())
     found = train(data, schedule="auto", noise_rate=rate, out=tmp_path / "train", **options)
@@ -783,7 +783,9 @@ def test_a_warm_start_is_read_once(data):
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "label_quality.csv"])
-def test_a_record_is_finished_only_when_all_else_is_there(data, tmp_path, monkeypatch, missing):
+def test_a_record_is_finished_only_when_all_else_is_there(
+    data, tmp_path, no_page, monkeypatch, missing
+):
     """The record comes last: a run that dies while it writes goes on at the next start."""
     options = {"schedule": "constant", "config": CONFIG, "out": tmp_path}
 
