@@ -271,7 +271,6 @@ def test_a_users_own_model(tmp_path, no_page, capsys, monkeypatch):
         (["--trials=30"], ["--trials was replaced: write --budget 30trials."]),
         (["--trials"], ["--trials was replaced: write --budget 40trials."]),
         (["--no-confirm"], ["--no-confirm was replaced", "SearchConfig(confirm=False)"]),
-        (["--lr", "0.02"], ["--lr was replaced: write --learning-rate 0.02."]),
         (["--lr-schedule", "cosine"], ["was replaced: write --learning-rate-schedule cosine."]),
         (["--population", "4"], ["--population was replaced: write --lockstep 4."]),
         (["--epochs", "many"], ["Invalid value for '--epochs'"]),
@@ -301,9 +300,7 @@ def bad_data(name, folder):
     if name == "fractional labels":
         return write_csv(path, [good[0], *([i / 2 + 0.25, *r[1:]] for i, r in enumerate(good[1:]))])
     if name == "missing labels":
-        return write_csv(path, [*good, ["", 1.0, 2.0]])
-    if name == "nan inputs":
-        return write_csv(path, [*good, ["rose", "nan", 2.0]])
+        return write_csv(path, [good[0], *(["", *row[1:]] for row in good[1:])])
     if name == "infinite inputs":
         return write_csv(path, [*good, ["rose", "inf", 2.0]])
     if name == "unequal rows":
@@ -328,13 +325,12 @@ def bad_data(name, folder):
     ("name", "words"),
     [
         ("missing", ["neither a path nor a known name", "nothing.csv"]),
-        ("empty", ["hold samples"]),
+        ("empty", ["hold rows", "header without rows"]),
         ("one class", ["hold two classes or more", "rose"]),
         ("fractional labels", ["label", "0.25"]),
-        ("missing labels", ["label", "row 12"]),
-        ("nan inputs", ["finite", "row 12"]),
+        ("missing labels", ["label", "must be there", "missing ones in all rows"]),
         ("infinite inputs", ["finite", "row 12"]),
-        ("unequal rows", ["could not be read", "unequal rows.csv"]),
+        ("unequal rows", ["3 cells in each row", "line 14", "unequal rows.csv"]),
         ("truncated npz", ["x.npz", "could not be read"]),
         ("truncated parquet", ["x.parquet", "could not be read"]),
     ],
@@ -636,7 +632,7 @@ def test_a_terminal_shows_bars(monkeypatch):
 
 EVERYDAY = {
     "--out", "--method", "--model", "--epochs", "--batch-size", "--noise", "--validation",
-    "--label", "--inputs", "--seed", "--quiet", "--help", "--help-all",
+    "--label", "--inputs", "--columns", "--seed", "--quiet", "--help", "--help-all",
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_every_model_gives_pytorchs_probabilities_for_any_number_of_samples(
         if normaliser.kind != "uint8":
             inputs = rng.normal(size=(n, *shape)).astype(np.float32)
         (found,) = session.run(["probabilities"], {"inputs": inputs})
-        expected = classifier.predict_proba(torch.from_numpy(inputs)).numpy()
+        expected = classifier.probabilities(torch.from_numpy(inputs)).numpy()
         assert found.shape == (n, 3) and np.abs(found - expected).max() <= 1e-5
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keeprate.data.features import InputColumn, Kind, code_table, is_number, strings
-from keeprate.data.labels import Labels, check_labels, without_missing, written_labels
+from keeprate.data.labels import (
+    Array,
+    Labels,
+    check_labels,
+    without_missing,
+)
 from keeprate.data.reading import (
     IGNORE,
     LABEL_NAMES,
@@ -57,12 +62,12 @@ class Columns:
     left_out: dict[str, str]
 
 
-def read_splits(tables: Mapping[str, Table], requested: RequestedColumns) -> RawData:
+def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawData:
     """Read the splits of a source of tables.
 
     The training table decides which columns are used. A held-out split without the label column
     takes its labels from the true-label column; without both it is left out. Rows without a label
-    are left out.
+    are left out. `tables` is emptied, so that memory never holds all columns twice.
 
     Raises
     ------
@@ -70,38 +75,12 @@ def read_splits(tables: Mapping[str, Table], requested: RequestedColumns) -> Raw
         If a column is missing or cannot be guessed, a table is empty, or a value does not fit.
     """
     by_split = name_splits(tables)
+    tables.clear()
     columns = choose_columns(by_split["train"], requested)
-    notes = [note for table in by_split.values() for note in table.notes]
-    labelled = {}
-    for split, table in by_split.items():
-        label = _label_of(table, columns, split)
-        if label is None:
-            notes.append(
-                f"{table.where}: no column {columns.label}, so it was left out; keeprate predict "
-                "takes it"
-            )
-            continue
-        if not table.arrow.num_rows:
-            raise invalid(table.where, "hold samples", Words("none"), "check that it was written")
-        _refuse_missing_inputs(table, columns.inputs)
-        labelled[split] = _labelled_rows(table, label, columns.true_label)
-        n_missing = table.arrow.num_rows - len(labelled[split].rows)
-        if n_missing:
-            notes.append(f"{table.where}: {n_missing:,} rows without a label were left out")
-    inputs, coded, more_notes = _inputs(labelled, columns, requested)
-    ends = [name for name in (columns.label, columns.true_label) if name is not None]
-    splits = {
-        split: RawSplit(
-            inputs[split],
-            content.labels,
-            content.true_labels,
-            columns.inputs,
-            names_of_rows(content.table, columns.inputs, ends),
-            content.rows if len(content.rows) < by_split[split].arrow.num_rows else None,
-            content.table.votes,
-        )
-        for split, content in labelled.items()
-    }
+    labelled, notes = _labelled_splits(by_split, columns)
+    raw = {split: content.raw(columns.inputs) for split, content in labelled.items()}
+    arrays, coded, more_notes = _inputs(labelled, columns, requested)
+    splits = {split: replace(content, inputs=arrays[split]) for split, content in raw.items()}
     return RawData(splits, coded, columns.left_out, (*notes, *more_notes))
 
 
@@ -112,7 +91,47 @@ class _LabelledRows:
     table: Table
     labels: Labels
     true_labels: Labels | None
-    rows: Any  # array [N] of int64
+    rows: Array
+    n_left_out: int
+    names: tuple[str, ...]
+
+    def raw(self, columns: tuple[str, ...]) -> RawSplit:
+        """The split, still without its inputs."""
+        return RawSplit(
+            None,
+            self.labels,
+            self.true_labels,
+            columns,
+            self.names,
+            self.rows if self.n_left_out else None,
+            self.table.votes,
+        )
+
+
+def _labelled_splits(
+    by_split: dict[str, Table], columns: Columns
+) -> tuple[dict[str, _LabelledRows], list[str]]:
+    """Read the labels of all splits that have any, and empty `by_split`."""
+    notes: list[str] = []
+    labelled = {}
+    while by_split:
+        split = next(iter(by_split))
+        table = by_split.pop(split)
+        notes += table.notes
+        label = _label_of(table, columns, split)
+        if label is None:
+            notes.append(
+                f"{table.where}: no column {columns.label}, so it was left out; keeprate predict "
+                "takes it"
+            )
+            continue
+        if not table.arrow.num_rows:
+            raise invalid(table.where, "hold samples", Words("none"), "check that it was written")
+        _refuse_missing_inputs(table, columns.inputs)
+        labelled[split] = _labelled_rows(table, label, columns)
+        if n := labelled[split].n_left_out:
+            notes.append(f"{table.where}: {n:,} rows without a label were left out")
+    return labelled, notes
 
 
 def _label_of(table: Table, columns: Columns, split: str) -> str | None:
@@ -124,13 +143,14 @@ def _label_of(table: Table, columns: Columns, split: str) -> str | None:
     return None
 
 
-def _labelled_rows(table: Table, label: str, true_label: str | None) -> _LabelledRows:
+def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
     read = {}
     present = np.ones(table.arrow.num_rows, dtype=bool)
-    true_label = true_label if true_label in table.arrow.column_names else None
+    true_label = columns.true_label
+    if true_label not in table.arrow.column_names:
+        true_label = None
     for name in {label, true_label} - {None}:
-        values = label_array(table, str(name))
-        read[name] = written_labels(values) if name in table.written else values
+        read[name] = label_array(table, str(name))
         present &= without_missing(read[name])[1]
     rows = np.flatnonzero(present)
     if not len(rows):
@@ -151,14 +171,19 @@ def _labelled_rows(table: Table, label: str, true_label: str | None) -> _Labelle
     )
     if labels is None:  # never: a label is named
         raise TypeError("no label")
-    return _LabelledRows(table, labels, true_labels, rows)
+    ends = [name for name in (columns.label, columns.true_label) if name is not None]
+    names = names_of_rows(table, columns.inputs, ends)
+    return _LabelledRows(table, labels, true_labels, rows, len(present) - len(rows), names)
 
 
 def _inputs(
-    labelled: Mapping[str, _LabelledRows], columns: Columns, requested: RequestedColumns
+    labelled: dict[str, _LabelledRows], columns: Columns, requested: RequestedColumns
 ) -> tuple[dict[str, Any], tuple[InputColumn, ...], list[str]]:
-    """Return the inputs of each split, what coded columns stand for, and notes."""
-    tables = {split: content.table for split, content in labelled.items()}
+    """Return the inputs of each split, what coded columns stand for, and notes.
+
+    `labelled` is emptied: memory holds no column both as it was read and as an input.
+    """
+    tables = {split: labelled.pop(split).table for split in list(labelled)}
     if not columns.kinds:
         inputs: dict[str, Any] = {}
         notes: list[str] = []
@@ -168,8 +193,8 @@ def _inputs(
             notes += said
         return inputs, (), notes
     wanted = [InputColumn(n, k) for n, k in zip(columns.inputs, columns.kinds, strict=True)]
-    arrow = {split: table.arrow for split, table in tables.items()}
     where = {split: table.where for split, table in tables.items()}
+    arrow = {split: tables.pop(split).arrow for split in list(tables)}
     coded, known = code_table(arrow, wanted, where)
     return dict(coded), known, []
 

@@ -312,14 +312,14 @@ def _of_date(days: Array, has_time: bool) -> list[Array]:
 
 
 def code_table(
-    tables: Mapping[str, Any], columns: Sequence[InputColumn], where: Mapping[str, str]
+    tables: dict[str, Any], columns: Sequence[InputColumn], where: Mapping[str, str]
 ) -> tuple[dict[str, Array], tuple[InputColumn, ...]]:
     """Read the columns of all splits of a source to numbers.
 
     Parameters
     ----------
     tables : dict of str to pyarrow.Table
-        By split.
+        By split. Each column is taken out once it is read, so that memory holds it once.
     columns : sequence of D InputColumn
         Their `centre` is used as it is if it is not 0; the rest is filled in.
     where : dict of str to str
@@ -343,7 +343,7 @@ def code_table(
     known = []
     for i, column in enumerate(columns):
         codes: dict[str, int] = {}
-        for split, table in tables.items():
+        for split, table in list(tables.items()):
             place = f"column {column.name} of the {where[split]}"
             content = table.column(column.name)
             if column.kind in ("category", "text"):
@@ -356,6 +356,9 @@ def code_table(
                 with np.errstate(over="ignore"):
                     coded[split][:, i] = numbers - column.centre if column.centre else numbers
                 _refuse_infinite(coded[split][:, i], place)
+            tables[split] = table.drop_columns([column.name])
+            del table, content
+            needs("pyarrow").default_memory_pool().release_unused()
         known.append(replace(column, values=tuple(codes)))
     return coded, tuple(known)
 
@@ -420,16 +423,25 @@ def _days(column: Any, where: str) -> NDArray[np.float64]:
 
 def _codes_of_strings(column: Any, codes: dict[str, int]) -> NDArray[np.float64]:
     """Number the values of a column; `codes` grows by those that it did not have."""
-    pa = needs("pyarrow")
-    column = strings(column)
-    encoded = pa.chunked_array(column).combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
+    encoded = dictionary(strings(column))
     values = [value.strip() for value in encoded.dictionary.to_pylist()]
     numbers = [codes.setdefault(value, len(codes)) if value else np.nan for value in values]
     indices = np.asarray(encoded.indices.cast("float64").to_numpy(zero_copy_only=False))
     table = np.array([*numbers, np.nan], np.float64)
     return np.asarray(table[np.where(np.isnan(indices), len(numbers), indices).astype(np.int64)])
+
+
+def dictionary(column: Any) -> Any:
+    """Return a column as one dictionary array: each value once, and its place for each row."""
+    pa = needs("pyarrow")
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries() if column.num_chunks else column
+    else:
+        column = column.dictionary_encode()
+    encoded = column.combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # of no chunk at all
+        encoded = pa.array([], encoded.type)
+    return encoded
 
 
 def strings(column: Any) -> Any:

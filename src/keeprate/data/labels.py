@@ -83,6 +83,8 @@ def check_labels(labels: Any, where: str) -> Array:
         missing = np.array([_is_missing(item) for item in items], dtype=bool)
         if missing.any():
             raise invalid(name, "be there", first_bad(missing, "missing ones"), "drop these rows")
+        if values.dtype.kind == "U":
+            return values
         if all(isinstance(item, (str, bytes)) for item in items):
             return np.array([_text(item) for item in items], dtype=str)
         if any(isinstance(item, (str, bytes)) or not np.isscalar(item) for item in items):
@@ -289,7 +291,8 @@ def number_classes(columns: list[Labels]) -> tuple[tuple[str, ...], list[NDArray
         return class_names, [_positions(column.values, class_names) for column in columns]
     if len({column.values.dtype.kind for column in columns}) > 1:
         columns = [_as_whole_numbers(column) for column in columns]
-    classes = np.unique(np.concatenate([column.values for column in columns]))
+    # Of each column first: a sorted copy of all labels together would be large.
+    classes = np.unique(np.concatenate([np.unique(column.values) for column in columns]))
     class_names = tuple(str(value) for value in classes)
     return class_names, [np.searchsorted(classes, column.values) for column in columns]
 

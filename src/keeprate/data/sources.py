@@ -131,8 +131,10 @@ def _read_name(source: str, requested: RequestedColumns) -> tuple[str, RawData]:
 
 def _read_file(path: Path, requested: RequestedColumns) -> RawData:
     if is_table(path):
-        table = read_tables([path], str(path), as_text=requested.may_be_label)
-        return read_splits({"train": table}, requested)
+        # Nothing else may hold the table: `read_splits` lets go of it column by column.
+        return read_splits(
+            {"train": read_tables([path], str(path), as_text=requested.may_be_label)}, requested
+        )
     if path.suffix.lower() == ".npz":
         return RawData(read_npz(path, requested))
     requirement = f"be a folder or end in {', '.join(TABLE_SUFFIXES)}, .npz"

@@ -17,15 +17,16 @@ import numpy as np
 
 from keeprate.data.delimited import concat, read_parts
 from keeprate.data.exports import read_export
-from keeprate.data.features import is_number, strings
+from keeprate.data.features import dictionary, is_number, strings
 from keeprate.data.image_lists import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.json_lines import is_json, read_json
-from keeprate.data.labels import Array
+from keeprate.data.labels import Array, written_labels
 from keeprate.errors import Words, damaged, invalid, needs
 from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
+BUFFER = 1 << 16  # bytes of a Parquet file at a time
 LEAST_ROWS = 10  # from which on a column of values that count is no accident
 INDEX_NAMES = re.compile(
     r"|unnamed: ?\d+|__index_level_\d+__|index|idx|id|ids|uuid|guid|row|row_?id|key"
@@ -197,15 +198,21 @@ def is_parquet(path: Path) -> bool:
 
 
 def _read_parquet(path: Path) -> Any:
+    pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
     try:
-        with needs("pyarrow.parquet").ParquetFile(path) as file:
-            table = file.read()
-    except (OSError, needs("pyarrow").ArrowException) as error:
+        with parquet.ParquetFile(path, buffer_size=BUFFER) as file:
+            schema = file.schema_arrow
+            names: list[str] = schema.names
+            if len(set(names)) < len(names):
+                received = Words(listed(names))
+                raise invalid("columns", "have different names", received, f"mend {path}")
+            if any(pa.types.is_nested(kind) for kind in schema.types):
+                return file.read()
+            # Column by column: all at once would need half as much memory again.
+            columns = [file.read([name], use_threads=False).column(0) for name in names]
+            return pa.table(columns, names=names).replace_schema_metadata(schema.metadata)
+    except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
-    names: list[str] = table.column_names
-    if len(set(names)) < len(names):
-        raise invalid("columns", "have different names", Words(listed(names)), f"mend {path}")
-    return table
 
 
 def hugging_face_table(dataset: Any, name: str) -> Table:
@@ -314,11 +321,20 @@ def whole_array(
 def label_array(table: Table, name: str) -> Array:
     """Return a label column as an array [N]. Missing values are None."""
     column = table.arrow.column(name)
-    if column.null_count or not is_number(column.type):
+    if is_number(column.type) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    if not _is_plain(column.type):
         values = np.empty(len(column), dtype=object)
         values[:] = column.to_pylist()
         return values
-    return np.asarray(column.to_numpy())
+    encoded = dictionary(column)  # one Python object for each label, not for each row
+    different = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+    if name in table.written:
+        different = np.array([*written_labels(different[:-1]).tolist(), None], dtype=object)
+    places = encoded.indices.fill_null(len(different) - 1).to_numpy(zero_copy_only=False)
+    if None not in different[:-1] and not column.null_count:
+        different = np.array(different[:-1].tolist())  # numbers, or strings
+    return np.asarray(different[places])
 
 
 def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
@@ -343,6 +359,13 @@ def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) ->
     rows = zip(*texts, strict=True)
     names = tuple(shortened(", ".join(filter(None, row))) for row in rows)
     return names if any(names) else ()
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether values are strings, numbers or booleans, not lists or the like."""
+    types = needs("pyarrow.types")
+    is_string = types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
+    return bool(is_string or (is_number(kind) and not types.is_null(kind)))
 
 
 def _is_list(kind: Any) -> bool:
