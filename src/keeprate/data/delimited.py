@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,23 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-SUPERSETS = {
+COMMONER = {
     **dict.fromkeys(("shift_jis", "shift_jisx0213", "shift_jis_2004"), "cp932"),
-    **dict.fromkeys(("gb2312", "gbk", "hz"), "gb18030"),
+    **dict.fromkeys(("euc_jisx0213", "euc_jis_2004"), "euc_jp"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
     **{"euc_kr": "cp949", "big5": "cp950", "big5hkscs": "cp950"},
 }
-"""The encoding that Windows writes under the name of a smaller one."""
+"""The encoding that is likelier than one that has nearly the same letters."""
+COMMON = (
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("cp874", "koi8_r", "iso8859_2", "iso8859_5", "iso8859_7", "iso8859_15", "mac_roman"),
+    *("cp850", "cp866", "cp932", "euc_jp", "gb18030", "cp949", "cp950", *COMMONER),
+)
+ODD = re.compile(
+    "[\ufffd\uff61-\uff9f\u3131-\u318e\u2500-\u25ff\ue000-\uf8ff\x7f-\x9f]"  # rare signs
+    "|[A-Za-z][\u0370-\u07ff]|[\u0370-\u07ff][A-Za-z]"  # letters of two scripts in a word
+    r"|[^\W\d_][\xa1-\xbf\xd7\xf7\u02b0-\u02ff][^\W\d_]"  # a sign within a word
+)
 USUAL_SIGNS = "€‚„…‘’“”•–—™\N{NO-BREAK SPACE}¡£§©«°±²´·»¼½¿×®"  # of cp1252, in Western texts
 UTF8_LETTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
@@ -856,13 +868,35 @@ def _other_encoding(path: Path) -> Encoding:
     others = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le"]
     detector = needs("charset_normalizer")
     matches = detector.from_bytes(sample, cp_exclusion=[*others, "utf_32_be", "utf_8_sig"])
-    best = matches.best()
+    best = _best_of(list(matches), sample)
     if best is None or _cp1252_is_better(best, matches, sample):
         return Encoding("cp1252", guessed=True)
-    codec = best.encoding
-    if not _decodes(path, codec):
-        codec = SUPERSETS.get(codec, codec)
-    return Encoding(codec, guessed=True)
+    codec = COMMONER.get(best.encoding, best.encoding)
+    return Encoding(codec if _decodes(path, codec) else best.encoding, guessed=True)
+
+
+def _best_of(matches: Sequence[Any], sample: bytes) -> Any | None:
+    """Return the guess whose text has the fewest odd places, then the commonest one."""
+    western = _looks_western(sample)
+    matches = [match for match in matches if match.encoding != "cp1252" or western]
+    least = min((match.chaos for match in matches), default=0.0)
+    likely = [match for match in matches if match.chaos <= least + 0.06]
+    order = {
+        match.encoding: (
+            round(_oddity(sample.decode(match.encoding, "replace")), 2),
+            match.encoding not in COMMON,
+            -match.coherence,
+        )
+        for match in likely
+    }
+    return min(likely, key=lambda match: order[match.encoding], default=None)
+
+
+def _oddity(text: str) -> float:
+    """Return how many places are odd, by the number of letters beyond ASCII."""
+    beyond = sum(not letter.isascii() for letter in text)
+    cases = sum(a.islower() and b.isupper() for a, b in pairwise(text))
+    return (cases + len(ODD.findall(text))) / max(beyond, 1)
 
 
 def _lines_beyond_ascii(path: Path) -> bytes:
