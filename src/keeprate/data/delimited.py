@@ -56,7 +56,8 @@ COMMON = (
 ODD = re.compile(
     "[\ufffd\uff61-\uff9f\u3131-\u318e\u2500-\u25ff\ue000-\uf8ff\x7f-\x9f]"  # rare signs
     "|[A-Za-z][\u0370-\u07ff]|[\u0370-\u07ff][A-Za-z]"  # letters of two scripts in a word
-    r"|[^\W\d_][\xa1-\xbf\xd7\xf7\u02b0-\u02ff][^\W\d_]"  # a sign within a word
+    r"|[^\W\d_]"  # a sign within a word
+    r"[\xa1-\xbf\xd7\xf7\u02b0-\u02ff\u201a\u201e\u2020-\u2026\u2030-\u203a][^\W\d_]"
 )
 USUAL_SIGNS = "€‚„…‘’“”•–—™\N{NO-BREAK SPACE}¡£§©«°±²´·»¼½¿×®"  # of cp1252, in Western texts
 UTF8_LETTER = re.compile(
