@@ -35,6 +35,8 @@ JAPANESE = (
     "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"
     "何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。"
 )
+POLISH = "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. "
+CHINESE = "人人生而自由在尊严和权利上一律平等他们赋有理性和良心并应以兄弟关系的精神相对待"
 RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива. "
 
 
@@ -154,7 +156,18 @@ def test_windows_1252(tmp_path: Path, text: str) -> None:
     assert table.notes == (note, *expected.notes)
 
 
-@pytest.mark.parametrize(("words", "encoding"), [(JAPANESE, "shift_jis"), (RUSSIAN, "cp1251")])
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        (JAPANESE, "shift_jis"),
+        (JAPANESE, "euc_jp"),
+        (RUSSIAN, "cp1251"),
+        (RUSSIAN, "koi8_r"),
+        (POLISH, "cp1250"),
+        (POLISH, "iso8859_2"),
+        (CHINESE, "gb18030"),
+    ],
+)
 def test_other_encodings_are_told_by_long_text(tmp_path: Path, words: str, encoding: str) -> None:
     pytest.importorskip("charset_normalizer")
     words = words.replace(",", " ")

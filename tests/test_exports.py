@@ -130,7 +130,7 @@ def test_json_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes('{"a": "grün"}\n{"a": "süß"}\n'.encode() + b'{"a": "\xff"}\n')
-    with pytest.raises(InputError, match="must be utf-8 text, got the bytes ff"):
+    with pytest.raises(InputError, match="must be utf-8 text, got the bytes ff in line 3;"):
         table(path)
 
 

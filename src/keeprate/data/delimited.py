@@ -12,9 +12,10 @@ import io
 import re
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ NULLS = (
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 PIECE = 1 << 20  # bytes that are looked at together
 LARGEST_BLOCK = (1 << 31) - 1  # Arrow's limit
+GROUP = 4 * PIECE  # bytes of a table that are put together
 SAMPLE = 1 << 16  # bytes that tell the dialect
 UNREADABLE = (OSError, EOFError, zlib.error)  # the last two: a gzip file that was cut or damaged
 BOMS = {
@@ -39,12 +41,24 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-SUPERSETS = {
+COMMONER = {
     **dict.fromkeys(("shift_jis", "shift_jisx0213", "shift_jis_2004"), "cp932"),
-    **dict.fromkeys(("gb2312", "gbk", "hz"), "gb18030"),
+    **dict.fromkeys(("euc_jisx0213", "euc_jis_2004"), "euc_jp"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
     **{"euc_kr": "cp949", "big5": "cp950", "big5hkscs": "cp950"},
 }
-"""The encoding that Windows writes under the name of a smaller one."""
+"""The encoding that is likelier than one that has nearly the same letters."""
+COMMON = (
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("cp874", "koi8_r", "iso8859_2", "iso8859_5", "iso8859_7", "iso8859_15", "mac_roman"),
+    *("cp850", "cp866", "cp932", "euc_jp", "gb18030", "cp949", "cp950", *COMMONER),
+)
+ODD = re.compile(
+    "[\ufffd\uff61-\uff9f\u3131-\u318e\u2500-\u25ff\ue000-\uf8ff\x7f-\x9f]"  # rare signs
+    "|[A-Za-z][\u0370-\u07ff]|[\u0370-\u07ff][A-Za-z]"  # letters of two scripts in a word
+    r"|[^\W\d_]"  # a sign within a word
+    r"[\xa1-\xbf\xd7\xf7\u02b0-\u02ff\u201a\u201e\u2020-\u2026\u2030-\u203a][^\W\d_]"
+)
 USUAL_SIGNS = "€‚„…‘’“”•–—™\N{NO-BREAK SPACE}¡£§©«°±²´·»¼½¿×®"  # of cp1252, in Western texts
 UTF8_LETTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
@@ -56,6 +70,7 @@ WHOLE = r"^\s*[+-]?[0-9]+\s*$"
 _SIGNS = bytes.maketrans(b';\t|"\r\n 123456789xX', b",,,,,,,11111111111")
 ZEROS_FIRST = (b",00", b",01")
 _DIGITS = bytes.maketrans(b"0", b"1")
+NO_NUMBER = r"^\s*[+-]?(0[0-9xX]|[0-9]{16,}\s*$)"
 LONG_INTEGER = b"," + 16 * b"1"
 DECIMAL_COMMA = re.compile(r"\s*[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\s*")
 DECIMAL_POINT = re.compile(r"\s*[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?\s*")
@@ -198,6 +213,8 @@ def read_delimited(path: Path, *, as_text: AsText) -> TextTable:
         table = _read_cells(source, as_text)
     except UNREADABLE as error:
         raise damaged(path, error) from error
+    if _may_have_swallowed(table.column(table.num_columns - 1)[-1].as_py(), source):
+        _refuse_open_quote(source)
     names, trailing = list(source.header), 0
     while len(names) > 1 and not names[-1] and _is_empty(table.column(len(names) - 1)):
         names.pop()
@@ -206,6 +223,12 @@ def read_delimited(path: Path, *, as_text: AsText) -> TextTable:
     table = table.select(range(len(names))).rename_columns(names)
     dialect = replace(source.dialect, trailing=trailing)
     return TextTable(table, dialect.notes, dialect)
+
+
+def _may_have_swallowed(cell: object, source: _Source) -> bool:
+    """Whether the last cell may hold the rows behind a quote that nothing closes."""
+    signs = ("\n", "\r", '"', source.dialect.delimiter)
+    return isinstance(cell, str) and bool(source.scan.quotes) and any(s in cell for s in signs)
 
 
 def _is_empty(column: Any) -> bool:
@@ -360,9 +383,9 @@ def _read_cells(source: _Source, as_text: AsText) -> Any:
         kinds: dict[int, Any] = {}
         try:
             kinds = _first_kinds(source, texts | loose, block)
-            loose |= _doubtful(source.scan, kinds)
+            loose |= _numbers_in_name(source, _doubtful(source.scan, kinds), block)
             kinds |= {i: pa.string() for i in loose}
-            table = _read_as(source, kinds, block)
+            columns = _read_as(source, kinds, block)
             break
         except pa.ArrowInvalid as error:
             message = str(error)
@@ -376,9 +399,10 @@ def _read_cells(source: _Source, as_text: AsText) -> Any:
                 loose -= texts
             else:
                 raise _ragged(source, error) from error
-    if not table.num_rows:
+    if not len(columns[0]):
         raise _without_rows(source.path)
-    return _finished(table, texts, loose, source.dialect.decimal)
+    _finish(columns, texts, loose, source.dialect.decimal)
+    return pa.table(columns, names=[str(i) for i in range(len(columns))])
 
 
 def _doubtful(scan: _Scan, kinds: Mapping[int, Any]) -> set[int]:
@@ -392,6 +416,26 @@ def _doubtful(scan: _Scan, kinds: Mapping[int, Any]) -> set[int]:
     }
 
 
+def _numbers_in_name(source: _Source, doubtful: set[int], block: int) -> set[int]:
+    """Return those of the doubtful columns that hold cells which a number would change."""
+    if not doubtful:
+        return set()
+    pa, compute = needs("pyarrow"), needs("pyarrow.compute")
+    found: set[int] = set()
+    kinds = dict.fromkeys(doubtful, pa.string())
+    with (
+        open_bytes(source.path) as file,
+        _batches(file, source, kinds, block, doubtful) as reader,
+    ):
+        for batch in reader:
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                if compute.any(compute.match_substring_regex(column, NO_NUMBER)).as_py():
+                    found.add(int(name))
+            if found == doubtful:
+                break
+    return found
+
+
 def _first_kinds(source: _Source, texts: set[int], block: int) -> dict[int, Any]:
     """Tell the type of each column by the first rows."""
     string = needs("pyarrow").string()
@@ -400,7 +444,7 @@ def _first_kinds(source: _Source, texts: set[int], block: int) -> dict[int, Any]
         return dict(enumerate(reader.schema.types))
 
 
-def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
+def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
     """Read the file with these types.
 
     Arrow's batches are small and are put together in groups: then the memory that they need is
@@ -414,14 +458,25 @@ def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
         for batch in reader:
             group.append(batch)
             size += batch.nbytes
-            if size > 2 * PIECE:
-                tables.append(pa.Table.from_batches(group).combine_chunks())
+            if size > GROUP:
+                tables.append(pa.Table.from_batches(group).combine_chunks(_pool()))
                 group, size = [], 0
-    tables.append(pa.Table.from_batches(group, schema).combine_chunks())
-    return pa.concat_tables(tables)
+    tables.append(pa.Table.from_batches(group, schema).combine_chunks(_pool()))
+    return list(pa.concat_tables(tables).columns)
 
 
-def _batches(file: Any, source: _Source, kinds: Mapping[int, Any], block: int) -> Any:
+def _pool() -> Any:
+    """Return the memory that has the fewest gaps when much of it is taken and given back."""
+    pa = needs("pyarrow")
+    try:
+        return pa.jemalloc_memory_pool()
+    except NotImplementedError:  # on Windows
+        return pa.default_memory_pool()
+
+
+def _batches(
+    file: Any, source: _Source, kinds: Mapping[int, Any], block: int, only: Collection[int] = ()
+) -> Any:
     """Let Arrow read a file in batches. The columns are called by their numbers."""
     csv = needs("pyarrow.csv")
     dialect = source.dialect
@@ -435,27 +490,28 @@ def _batches(file: Any, source: _Source, kinds: Mapping[int, Any], block: int) -
     parsing = csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
     converting = csv.ConvertOptions(
         column_types={str(i): kind for i, kind in kinds.items()},
+        include_columns=[str(i) for i in sorted(only)],
         null_values=list(NULLS),
         true_values=["true", "True", "TRUE"],
         false_values=["false", "False", "FALSE"],
         decimal_point=dialect.decimal,
     )
     file.seek(len(dialect.encoding.bom))
-    return csv.open_csv(file, reading, parsing, converting)
+    return csv.open_csv(file, reading, parsing, converting, memory_pool=_pool())
 
 
-def _finished(table: Any, texts: set[int], loose: set[int], decimal: str) -> Any:
-    """Set missing values, and give types to the columns that were read as text first."""
+def _finish(columns: list[Any], texts: set[int], loose: set[int], decimal: str) -> None:
+    """Set missing values, and give types to the columns that were read as text first.
+
+    The list is changed in place: then no two versions of a table need memory at the same time.
+    """
     pa = needs("pyarrow")
-    for i in range(table.num_columns):
-        column = table.column(i)
-        if not pa.types.is_string(column.type):
+    for i in range(len(columns)):
+        if not pa.types.is_string(columns[i].type):
             continue
-        column = _without(column, ("",) if i in texts else NULLS)
+        columns[i] = _without(columns[i], ("",) if i in texts else NULLS)
         if i in loose:
-            column = _typed(column, decimal)
-        table = table.set_column(i, str(i), column)
-    return table
+            columns[i] = _typed(columns[i], decimal)
 
 
 def _without(column: Any, nulls: Sequence[str]) -> Any:
@@ -813,13 +869,35 @@ def _other_encoding(path: Path) -> Encoding:
     others = ["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le"]
     detector = needs("charset_normalizer")
     matches = detector.from_bytes(sample, cp_exclusion=[*others, "utf_32_be", "utf_8_sig"])
-    best = matches.best()
+    best = _best_of(list(matches), sample)
     if best is None or _cp1252_is_better(best, matches, sample):
         return Encoding("cp1252", guessed=True)
-    codec = best.encoding
-    if not _decodes(path, codec):
-        codec = SUPERSETS.get(codec, codec)
-    return Encoding(codec, guessed=True)
+    codec = COMMONER.get(best.encoding, best.encoding)
+    return Encoding(codec if _decodes(path, codec) else best.encoding, guessed=True)
+
+
+def _best_of(matches: Sequence[Any], sample: bytes) -> Any | None:
+    """Return the guess whose text has the fewest odd places, then the commonest one."""
+    western = _looks_western(sample)
+    matches = [match for match in matches if match.encoding != "cp1252" or western]
+    least = min((match.chaos for match in matches), default=0.0)
+    likely = [match for match in matches if match.chaos <= least + 0.06]
+    order = {
+        match.encoding: (
+            round(_oddity(sample.decode(match.encoding, "replace")), 2),
+            match.encoding not in COMMON,
+            -match.coherence,
+        )
+        for match in likely
+    }
+    return min(likely, key=lambda match: order[match.encoding], default=None)
+
+
+def _oddity(text: str) -> float:
+    """Return how many places are odd, by the number of letters beyond ASCII."""
+    beyond = sum(not letter.isascii() for letter in text)
+    cases = sum(a.islower() and b.isupper() for a, b in pairwise(text))
+    return (cases + len(ODD.findall(text))) / max(beyond, 1)
 
 
 def _lines_beyond_ascii(path: Path) -> bytes:

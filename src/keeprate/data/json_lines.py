@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from json import JSONDecodeError, JSONDecoder
@@ -167,11 +168,19 @@ def rows_of(path: Path) -> Iterator[Row]:
         yield from _listed(path, encoding) if start == "[" else _by_line(path, encoding)
     except UnicodeDecodeError as error:
         data = error.object[error.start : error.end].hex(" ")
-        received = Words(f"the bytes {data}")
+        received = Words(f"the bytes {data}{_place_of_bad_bytes(path, error.encoding)}")
         remedy = "save the file as UTF-8"
         raise invalid(str(path), f"be {error.encoding} text", received, remedy) from error
     except UNREADABLE as error:
         raise damaged(path, error) from error
+
+
+def _place_of_bad_bytes(path: Path, codec: str) -> str:
+    with suppress(UnicodeDecodeError), open_text(path, Encoding(codec), "surrogateescape") as text:
+        for number, line in enumerate(text, 1):
+            if re.search("[\ud800-\udfff]", line):
+                return f" in line {number}"
+    return ""
 
 
 def _listed(path: Path, encoding: Encoding) -> Iterator[Row]:
