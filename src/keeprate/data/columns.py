@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from keeprate.data.features import InputColumn, Kind, code_table, is_number, strings
+from keeprate.data.arrow import is_number, strings
+from keeprate.data.features import InputColumn, Kind, code_table
 from keeprate.data.labels import (
     Array,
     Labels,
+    are_there,
     check_labels,
-    without_missing,
 )
 from keeprate.data.reading import (
     IGNORE,
@@ -91,7 +92,7 @@ class _LabelledRows:
     table: Table
     labels: Labels
     true_labels: Labels | None
-    rows: Array
+    rows: Array | None
     n_left_out: int
     names: tuple[str, ...]
 
@@ -103,7 +104,7 @@ class _LabelledRows:
             self.true_labels,
             columns,
             self.names,
-            self.rows if self.n_left_out else None,
+            self.rows,
             self.table.votes,
         )
 
@@ -144,36 +145,38 @@ def _label_of(table: Table, columns: Columns, split: str) -> str | None:
 
 
 def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
-    read = {}
-    present = np.ones(table.arrow.num_rows, dtype=bool)
     true_label = columns.true_label
     if true_label not in table.arrow.column_names:
         true_label = None
-    for name in {label, true_label} - {None}:
-        read[name] = label_array(table, str(name))
-        present &= without_missing(read[name])[1]
-    rows = np.flatnonzero(present)
-    if not len(rows):
+    given = label_array(table, label)
+    true = None if true_label is None else label_array(table, true_label)
+    present = are_there(given)
+    if true is not None:
+        present &= are_there(true)
+    if not present.any():
         received = Words("missing ones in all rows")
         raise invalid(f"labels (column {label}, {table.where})", "be there", received, REMEDY_LABEL)
-    if len(rows) < len(present):
+    rows = None
+    if not present.all():
+        rows = np.flatnonzero(present)
+        given, true = given[present], None if true is None else true[present]
         votes = table.votes and tuple(table.votes[row] for row in rows.tolist())
         kept = table.arrow.filter(needs("pyarrow").array(present))
         table = replace(table, arrow=kept, votes=votes)
-    labels, true_labels = (
-        None
-        if name is None
-        else Labels(
-            check_labels(read[name][present], f"column {name}, {table.where}"),
-            table.names_of(name),
-        )
-        for name in (label, true_label)
-    )
-    if labels is None:  # never: a label is named
-        raise TypeError("no label")
     ends = [name for name in (columns.label, columns.true_label) if name is not None]
-    names = names_of_rows(table, columns.inputs, ends)
-    return _LabelledRows(table, labels, true_labels, rows, len(present) - len(rows), names)
+    return _LabelledRows(
+        table,
+        _as_labels(table, label, given),
+        None if true_label is None or true is None else _as_labels(table, true_label, true),
+        rows,
+        len(present) - len(given),
+        names_of_rows(table, columns.inputs, ends),
+    )
+
+
+def _as_labels(table: Table, column: str, values: Array) -> Labels:
+    checked = check_labels(values, f"column {column}, {table.where}")
+    return Labels(checked, table.names_of(column))
 
 
 def _inputs(

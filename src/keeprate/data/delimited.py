@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from keeprate.data.arrow import arrow_pool
 from keeprate.errors import InputError, Words, damaged, invalid, needs
 from keeprate.files import write_atomically
 from keeprate.text import cut
@@ -459,19 +460,10 @@ def _read_as(source: _Source, kinds: Mapping[int, Any], block: int) -> list[Any]
             group.append(batch)
             size += batch.nbytes
             if size > GROUP:
-                tables.append(pa.Table.from_batches(group).combine_chunks(_pool()))
+                tables.append(pa.Table.from_batches(group).combine_chunks(arrow_pool()))
                 group, size = [], 0
-    tables.append(pa.Table.from_batches(group, schema).combine_chunks(_pool()))
+    tables.append(pa.Table.from_batches(group, schema).combine_chunks(arrow_pool()))
     return list(pa.concat_tables(tables).columns)
-
-
-def _pool() -> Any:
-    """Return the memory that has the fewest gaps when much of it is taken and given back."""
-    pa = needs("pyarrow")
-    try:
-        return pa.jemalloc_memory_pool()
-    except NotImplementedError:  # on Windows
-        return pa.default_memory_pool()
 
 
 def _batches(
@@ -497,7 +489,7 @@ def _batches(
         decimal_point=dialect.decimal,
     )
     file.seek(len(dialect.encoding.bom))
-    return csv.open_csv(file, reading, parsing, converting, memory_pool=_pool())
+    return csv.open_csv(file, reading, parsing, converting, memory_pool=arrow_pool())
 
 
 def _finish(columns: list[Any], texts: set[int], loose: set[int], decimal: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keeprate.data.arrow import dictionary, is_number, release_memory, strings
 from keeprate.data.labels import Array, first_bad
 from keeprate.data.texts import TextFeatures
 from keeprate.errors import Words, invalid, needs
@@ -189,9 +190,9 @@ class Encoder:
     def encode(self, coded: Tensor, columns: Sequence[InputColumn]) -> Tensor:
         """Return the features [N, W] of coded columns [N, D]; complete numbers are not copied."""
         if self.only_numbers:
-            blank = torch.isnan(coded)
-            if not blank.any():
+            if not coded.sum().isnan():  # a mask would take memory
                 return coded
+            blank = torch.isnan(coded)
             return torch.where(blank, torch.tensor([c.fill for c in self.columns]), coded)
         array = coded.numpy()
         pairs = zip(self.columns, columns, strict=True)
@@ -336,8 +337,9 @@ def code_table(
     InputError
         If a column holds other values than its kind says.
     """
-    coded = {
-        split: np.empty((table.num_rows, len(columns)), np.float32)
+    # In columns, as a first column of rows would take up the memory of all.
+    coded: dict[str, Array] = {
+        split: np.empty((table.num_rows, len(columns)), np.float32, order="F")
         for split, table in tables.items()
     }
     known = []
@@ -358,8 +360,10 @@ def code_table(
                 _refuse_infinite(coded[split][:, i], place)
             tables[split] = table.drop_columns([column.name])
             del table, content
-            needs("pyarrow").default_memory_pool().release_unused()
+            release_memory()
         known.append(replace(column, values=tuple(codes)))
+    for split in coded:
+        coded[split] = np.ascontiguousarray(coded[split])
     return coded, tuple(known)
 
 
@@ -399,14 +403,6 @@ def _numbers(column: Any, where: str) -> NDArray[np.float64]:
     return np.asarray(column.to_numpy())
 
 
-def is_number(kind: Any) -> bool:
-    """Whether an Arrow type is one of numbers or booleans."""
-    types = needs("pyarrow.types")
-    number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    # A CSV column without any value is of type null: numbers that are all missing.
-    return bool(number or types.is_decimal(kind) or types.is_null(kind))
-
-
 def _days(column: Any, where: str) -> NDArray[np.float64]:
     """Return dates as days since 1970; blanks are NaN."""
     pa, types = needs("pyarrow"), needs("pyarrow.types")
@@ -429,30 +425,6 @@ def _codes_of_strings(column: Any, codes: dict[str, int]) -> NDArray[np.float64]
     indices = np.asarray(encoded.indices.cast("float64").to_numpy(zero_copy_only=False))
     table = np.array([*numbers, np.nan], np.float64)
     return np.asarray(table[np.where(np.isnan(indices), len(numbers), indices).astype(np.int64)])
-
-
-def dictionary(column: Any) -> Any:
-    """Return a column as one dictionary array: each value once, and its place for each row."""
-    pa = needs("pyarrow")
-    if pa.types.is_dictionary(column.type):
-        column = column.unify_dictionaries() if column.num_chunks else column
-    else:
-        column = column.dictionary_encode()
-    encoded = column.combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # of no chunk at all
-        encoded = pa.array([], encoded.type)
-    return encoded
-
-
-def strings(column: Any) -> Any:
-    """Return a column as strings; whole numbers without a decimal point."""
-    types, compute = needs("pyarrow.types"), needs("pyarrow.compute")
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if types.is_floating(column.type):
-        whole = compute.all(compute.equal(column, compute.floor(column))).as_py()
-        column = column.cast("int64") if whole else column
-    return column.cast("string")
 
 
 def _refuse_infinite(numbers: NDArray[np.float32], where: str) -> None:

@@ -126,21 +126,13 @@ def _whole_numbers(values: Array, name: str) -> Array:
     return values.astype(np.int64)
 
 
-def without_missing(labels: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Leave out the labels that are missing: None, NaN, infinite and empty ones.
-
-    Returns
-    -------
-    labels : array [M]
-    present : array [N] of bool
-    """
+def are_there(labels: Array) -> NDArray[np.bool_]:
+    """For each label [N] whether it is there: not None, NaN, infinite or empty."""
     if labels.dtype.kind == "f":
-        present = np.isfinite(labels)
-    elif labels.dtype.kind == "O":
-        present = np.array([not _is_missing(item) for item in labels.tolist()], dtype=bool)
-    else:
-        present = np.ones(len(labels), dtype=bool)
-    return labels[present], present
+        return np.isfinite(labels)
+    if labels.dtype.kind == "O":
+        return np.array([not _is_missing(item) for item in labels.tolist()], dtype=bool)
+    return np.ones(len(labels), dtype=bool)
 
 
 def written_labels(labels: Array) -> Array:

@@ -287,12 +287,14 @@ def _stratified_order(split: Split, seed: int, stream: str) -> IntArray:
     """
     rng = np.random.default_rng(derive_seed(seed, stream))
     labels = (split.labels if split.true_labels is None else split.true_labels).numpy()
-    shuffled = rng.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    by_class = rng.permutation(len(labels))
+    by_class = by_class[np.argsort(labels[by_class], kind="stable")]
     sizes = np.bincount(labels)
-    of_class = np.repeat(np.arange(len(sizes)), sizes)
-    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    place = (within + rng.random(len(sizes))[of_class]) / sizes[of_class]
+    # Step by step in one array: a million samples take memory.
+    place = np.arange(len(labels), dtype=np.float64)
+    place -= np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place += np.repeat(rng.random(len(sizes)), sizes)
+    place /= np.repeat(sizes, sizes)
     order: IntArray = by_class[np.argsort(place, kind="stable")]
     return order
 

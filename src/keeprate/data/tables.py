@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from keeprate.data.arrow import dictionary, is_number, release_memory, strings
 from keeprate.data.delimited import concat, read_parts
 from keeprate.data.exports import read_export
-from keeprate.data.features import dictionary, is_number, strings
 from keeprate.data.image_lists import N_PROBED, image_paths
 from keeprate.data.images import decode_images, read_images, unequal_shapes
 from keeprate.data.json_lines import is_json, read_json
@@ -200,7 +200,7 @@ def is_parquet(path: Path) -> bool:
 def _read_parquet(path: Path) -> Any:
     pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(path, buffer_size=BUFFER) as file:
+        with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             schema = file.schema_arrow
             names: list[str] = schema.names
             if len(set(names)) < len(names):
@@ -209,7 +209,10 @@ def _read_parquet(path: Path) -> Any:
             if any(pa.types.is_nested(kind) for kind in schema.types):
                 return file.read()
             # Column by column: all at once would need half as much memory again.
-            columns = [file.read([name], use_threads=False).column(0) for name in names]
+            columns = []
+            for name in names:
+                columns.append(file.read([name], use_threads=False).column(0))
+                release_memory()
             return pa.table(columns, names=names).replace_schema_metadata(schema.metadata)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from keeprate.data.arrays import input_tensor, npz_inputs, open_npz
-from keeprate.data.features import Encoder, InputColumn, strings
+from keeprate.data.arrow import strings
+from keeprate.data.features import Encoder, InputColumn
 from keeprate.data.folders import tables_by_split
 from keeprate.data.image_files import find_images, split_word, subfolders
 from keeprate.data.images import read_images
