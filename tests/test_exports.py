@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keeprate.data.exports import Export, read_export
-from keeprate.data.json_lines import read_json, write_corrected_json
 from keeprate.errors import InputError
+from keeprate.reading.exports import Export, read_export
+from keeprate.reading.json_lines import read_json, write_corrected_json
 
 Rows = Sequence[dict[str, Any]]
 FORMS = ("lines", "list", "indented", "packed lines")

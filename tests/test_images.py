@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeprate.data.image_files import find_images
 from keeprate.data.image_folders import ImageFolder, read_image_folder
-from keeprate.data.image_lists import image_paths
-from keeprate.data.images import decode_images, read_images
 from keeprate.errors import InputError
+from keeprate.reading.image_files import find_images
+from keeprate.reading.image_lists import image_paths
+from keeprate.reading.images import decode_images, read_images
 from tests.sources import Image, pa, pixels, png, write_images
 
 ImageOps = pytest.importorskip("PIL.ImageOps")

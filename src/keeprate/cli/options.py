@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from keeprate.data import is_hub_name, is_table
 from keeprate.engine import TrainingConfig, check_method_name, check_model_name
 from keeprate.errors import InputError, invalid
+from keeprate.reading import is_hub_name, is_table
 
 if TYPE_CHECKING:
     from keeprate.noise import Noise

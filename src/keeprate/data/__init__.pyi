@@ -3,8 +3,6 @@ from .features import Encoder as Encoder
 from .features import InputColumn as InputColumn
 from .labels import as_array as as_array
 from .labels import match_labels as match_labels
-from .naming import is_hub_name as is_hub_name
-from .naming import is_table as is_table
 from .preprocessing import Normaliser as Normaliser
 from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from keeprate.data.features import InputColumn, centre_of
-from keeprate.data.images import unequal_shapes
 from keeprate.data.labels import Array, Labels, as_array, check_labels, first_bad
-from keeprate.data.reading import RawSplit, RequestedColumns, name_splits
+from keeprate.data.raw import RawSplit, RequestedColumns, name_splits
 from keeprate.errors import Words, damaged, invalid
+from keeprate.reading import unequal_shapes
 from keeprate.text import listed
 
 

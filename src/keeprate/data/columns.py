@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keeprate.data.arrow import is_number, strings
 from keeprate.data.features import InputColumn, Kind, code_table
 from keeprate.data.labels import (
     Array,
@@ -17,15 +16,7 @@ from keeprate.data.labels import (
     are_there,
     check_labels,
 )
-from keeprate.data.reading import (
-    IGNORE,
-    LABEL_NAMES,
-    TRUE_LABEL_NAMES,
-    RawData,
-    RawSplit,
-    RequestedColumns,
-    name_splits,
-)
+from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns, name_splits
 from keeprate.data.tables import (
     LEAST_ROWS,
     REMEDY_INPUTS,
@@ -35,6 +26,7 @@ from keeprate.data.tables import (
     whole_array,
 )
 from keeprate.errors import Words, invalid, needs
+from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, is_number, strings
 from keeprate.text import listed
 
 REMEDY_LABEL = "say which column is the label (label=..., --label)"

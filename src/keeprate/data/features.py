@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keeprate.data.arrow import dictionary, is_number, release_memory, strings
 from keeprate.data.labels import Array, first_bad
 from keeprate.data.texts import TextFeatures
 from keeprate.errors import Words, invalid, needs
+from keeprate.reading import dictionary, is_number, release_memory, strings
 from keeprate.text import listed
 
 Kind: TypeAlias = Literal["number", "category", "date", "text"]

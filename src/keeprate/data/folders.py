@@ -8,11 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from keeprate.data.columns import read_splits
-from keeprate.data.image_files import files_in, is_image, subfolders
 from keeprate.data.image_folders import read_image_folder
-from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_table
-from keeprate.data.reading import SPLIT_NAMES, RawData, RequestedColumns, ambiguous
+from keeprate.data.raw import RawData, RequestedColumns, ambiguous
 from keeprate.data.tables import Table, read_tables
+from keeprate.reading import (
+    SPLIT_NAMES,
+    TABLE_SUFFIXES,
+    file_stem,
+    files_in,
+    is_image,
+    is_table,
+    subfolders,
+)
 from keeprate.text import listed
 
 NUMBERED = re.compile(r"(?:[-_.]?\d+(?:-of-\d+)?)?", re.IGNORECASE)

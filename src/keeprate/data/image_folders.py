@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from keeprate.data.image_files import (
+from keeprate.data.labels import Labels
+from keeprate.data.raw import RawSplit, name_splits
+from keeprate.errors import InputError, Words, invalid
+from keeprate.reading import (
+    SPLIT_NAMES,
+    ImageSize,
+    counted,
     file_name,
     files_below,
     files_in,
     is_image,
     named,
     note_unread,
+    read_readable,
     split_word,
     subfolders,
 )
-from keeprate.data.images import ImageSize, counted, read_readable
-from keeprate.data.labels import Labels
-from keeprate.data.reading import SPLIT_NAMES, RawSplit, name_splits
-from keeprate.errors import InputError, Words, invalid
 
 _UNLABELLED = ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled")
 

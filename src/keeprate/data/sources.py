@@ -16,8 +16,7 @@ from keeprate.data.columns import read_splits
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
 from keeprate.data.labels import Labels, check_labels, count_votes, number_classes
-from keeprate.data.naming import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
-from keeprate.data.reading import IGNORE, RawData, RawSplit, RequestedColumns
+from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
 from keeprate.data.tables import (
     Table,
@@ -27,6 +26,7 @@ from keeprate.data.tables import (
     read_tables,
 )
 from keeprate.errors import InputError, Words, first_line, invalid, needs
+from keeprate.reading import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 
 
 def load_data(

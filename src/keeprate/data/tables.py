@@ -15,14 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from keeprate.data.arrow import dictionary, is_number, release_memory, strings
-from keeprate.data.delimited import concat, read_parts
-from keeprate.data.exports import read_export
-from keeprate.data.image_lists import N_PROBED, image_paths
-from keeprate.data.images import decode_images, read_images, unequal_shapes
-from keeprate.data.json_lines import is_json, read_json
 from keeprate.data.labels import Array, written_labels
 from keeprate.errors import Words, damaged, invalid, needs
+from keeprate.reading import (
+    N_PROBED,
+    concat,
+    decode_images,
+    dictionary,
+    image_paths,
+    is_json,
+    is_number,
+    read_export,
+    read_images,
+    read_json,
+    read_parts,
+    release_memory,
+    strings,
+    unequal_shapes,
+)
 from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"

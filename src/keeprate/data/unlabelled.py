@@ -13,14 +13,10 @@ import torch
 from torch import Tensor
 
 from keeprate.data.arrays import input_tensor, npz_inputs, open_npz
-from keeprate.data.arrow import strings
 from keeprate.data.features import Encoder, InputColumn
 from keeprate.data.folders import tables_by_split
-from keeprate.data.image_files import find_images, split_word, subfolders
-from keeprate.data.images import read_images
 from keeprate.data.labels import Array, as_array
-from keeprate.data.naming import TABLE_SUFFIXES, is_hub_name, is_table
-from keeprate.data.reading import LABEL_NAMES, SPLIT_NAMES, RequestedColumns
+from keeprate.data.raw import RequestedColumns
 from keeprate.data.sources import load_data, read_hub
 from keeprate.data.tables import (
     Table,
@@ -33,6 +29,18 @@ from keeprate.data.tables import (
     whole_array,
 )
 from keeprate.errors import Words, invalid, needs
+from keeprate.reading import (
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    TABLE_SUFFIXES,
+    find_images,
+    is_hub_name,
+    is_table,
+    read_images,
+    split_word,
+    strings,
+    subfolders,
+)
 from keeprate.text import listed
 
 

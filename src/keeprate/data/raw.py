@@ -9,17 +9,10 @@ from typing import Any, TypeVar
 from keeprate.data.features import KINDS, InputColumn
 from keeprate.data.labels import Array, Labels
 from keeprate.errors import InputError, Words, invalid
+from keeprate.reading import LABEL_NAMES, SPLIT_NAMES, TRUE_LABEL_NAMES
 from keeprate.text import listed
 
 Value = TypeVar("Value")
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""The split that each name stands for, in lower case."""
-LABEL_NAMES = ("label", "labels", "target", "class", "y")
-TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
 IGNORE = "ignore"
 
 

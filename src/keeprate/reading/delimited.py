@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from keeprate.data.arrow import arrow_pool
 from keeprate.errors import InputError, Words, damaged, invalid, needs
 from keeprate.files import write_atomically
+from keeprate.reading.arrow import arrow_pool
 from keeprate.text import cut
 
 AsText = Callable[[str], bool]

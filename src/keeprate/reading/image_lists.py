@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keeprate.data.image_files import (
+from keeprate.errors import Words, invalid
+from keeprate.reading.image_files import (
     LONGEST_NAME,
     N_NAMED,
     files_in,
@@ -16,7 +17,6 @@ from keeprate.data.image_files import (
     split_word,
     subfolders,
 )
-from keeprate.errors import Words, invalid
 from keeprate.text import cut
 
 N_PROBED = 20  # values of a column that tell whether the column lists images

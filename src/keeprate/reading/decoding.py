@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from keeprate.data.labels import Array
 from keeprate.errors import InputError, Words, damaged, invalid, needs
+
+Array: TypeAlias = NDArray[Any]
 
 _CHANNELS = {
     **dict.fromkeys(("1", "L", "I;16", "I;16L", "I;16B", "I;16N"), 1),

@@ -1,10 +1,18 @@
-"""What a source is, told by its name and without PyTorch: a table, a data set on the Hub."""
+"""What names stand for, told without PyTorch: splits, labels, tables, data sets on the Hub."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that each name stands for, in lower case."""
+LABEL_NAMES = ("label", "labels", "target", "class", "y")
+TRUE_LABEL_NAMES = ("true_label", "true_labels", "clean_label", "clean_labels")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".manifest")
 """Of tables; all but .parquet also with .gz behind it."""
 

@@ -16,7 +16,9 @@ from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any
 
-from keeprate.data.delimited import (
+from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
+from keeprate.files import write_atomically
+from keeprate.reading.delimited import (
     UNREADABLE,
     AsText,
     Encoding,
@@ -26,8 +28,6 @@ from keeprate.data.delimited import (
     open_text,
     refuse_row,
 )
-from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
-from keeprate.files import write_atomically
 from keeprate.text import cut
 
 ROWS = 20_000  # rows that become Arrow's together

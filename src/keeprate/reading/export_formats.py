@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keeprate.data.json_lines import Row
 from keeprate.errors import InputError, Words, invalid
+from keeprate.reading.json_lines import Row
 from keeprate.text import cut
 
 LABEL_STUDIO_KEYS = ("annotation_id", "lead_time")

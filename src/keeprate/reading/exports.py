@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from keeprate.data.delimited import SAMPLE, UNREADABLE, find_encoding, open_text, read_delimited
-from keeprate.data.export_formats import (
+from keeprate.errors import InputError, damaged
+from keeprate.reading.delimited import SAMPLE, UNREADABLE, find_encoding, open_text, read_delimited
+from keeprate.reading.export_formats import (
     ABOUT_ANNOTATIONS,
     LABEL_STUDIO_KEYS,
     Parsed,
@@ -20,8 +21,7 @@ from keeprate.data.export_formats import (
     label_studio_rows,
     parser_of,
 )
-from keeprate.data.json_lines import Row, is_json, rows_of, table_of
-from keeprate.errors import InputError, damaged
+from keeprate.reading.json_lines import Row, is_json, rows_of, table_of
 from keeprate.text import percent
 
 FIRST = 20  # rows that tell the format

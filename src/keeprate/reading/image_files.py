@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keeprate.data.decoding import Encoded, UnreadableImageError, check_decodes, read_header
-from keeprate.data.images import counted
-from keeprate.data.reading import SPLIT_NAMES
 from keeprate.errors import InputError, Words, damaged, invalid
+from keeprate.reading.decoding import Encoded, UnreadableImageError, check_decodes, read_header
+from keeprate.reading.images import counted
+from keeprate.reading.naming import SPLIT_NAMES
 from keeprate.text import cut
 
 _COMPANIONS = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave in folders

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keeprate.data.decoding import (
+from keeprate.errors import InputError, Words, check_whole, invalid
+from keeprate.reading.decoding import (
+    Array,
     Encoded,
     Header,
     Layout,
@@ -19,8 +21,6 @@ from keeprate.data.decoding import (
     decode,
     read_header,
 )
-from keeprate.data.labels import Array
-from keeprate.errors import InputError, Words, check_whole, invalid
 
 LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
