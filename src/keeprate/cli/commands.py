@@ -56,7 +56,7 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
 
 
 def train_command(
-    schedule: ScheduleOption, options: RunOptions, baselines: Baselines = "none"
+    options: RunOptions, schedule: ScheduleOption = "auto", baselines: Baselines = "none"
 ) -> None:
     """Train without a search: by the noise rate, or with a known schedule."""
     from keeprate.schedules import named_schedule
@@ -95,11 +95,14 @@ def _complete(
     **special
         What only one of the two takes.
     """
-    from keeprate.cli.console import conclude, introduce, shown_progress
+    from keeprate.cli.console import conclude, introduce, say, shown_progress
+    from keeprate.engine import TrainingConfig
 
     data = _load(options)
     if not options.quiet:
         introduce(data)
+        if len(data.train) < options.batch_size == TrainingConfig.batch_size:
+            say("few samples: one batch holds all that train; --batch-size gives more steps")
     if options.restarts is not None:
         special["restarts"] = options.restarts
     with shown_progress(is_quiet=options.quiet) as progress:
@@ -129,6 +132,7 @@ def _load(options: RunOptions) -> Data:
         options.data,
         inputs=names_typed(options.inputs),
         columns=options.kinds(),
+        votes=names_typed(options.votes),
         text_model=options.text_model,
         image_size=options.parsed_image_size(),
         normalise=options.normalise,

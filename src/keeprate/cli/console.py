@@ -44,28 +44,31 @@ def introduce(data: Data) -> None:
     counts = sorted(zip(data.class_counts, data.class_names, strict=True), reverse=True)
     say(f"labels: {listed([f'{name} ({count:,})' for count, name in counts])}")
     if data.encoder is not None and data.input_columns:
-        by_kind: dict[str, list[str]] = {}
-        for name, kind in data.input_kinds.items():
-            by_kind.setdefault(kind, []).append(name)
-        table = Table("inputs", "columns", box=None, padding=(0, 2, 0, 0))
-        for kind, names in by_kind.items():
-            table.add_row(escape(kind), escape(listed(names)))
-        n_features = len(data.encoder.feature_names)
-        Console().print(table)
-        say(f"make {n_features:,} features; --columns NAME=KIND corrects the choice")
-    for why, names in _by_reason(data.left_out).items():
-        say(f"not an input, {why}: {listed(names)}")
+        _introduce_columns(data)
+    for why, names in _by_value(data.left_out).items():
+        say(f"no input, {why}: {listed(names)}")
     for note in data.notes:
         say(note)
     if (rate := data.noise_rate) is not None:
         say(f"{rate:.1%} of the training labels wrong")
 
 
-def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
-    reasons: dict[str, list[str]] = {}
-    for name, why in left_out.items():
-        reasons.setdefault(why, []).append(name or "the column without a name")
-    return reasons
+def _introduce_columns(data: Data) -> None:
+    """Show what the columns of a table are taken for."""
+    n_features = 0 if data.encoder is None else len(data.encoder.feature_names)
+    say(f"inputs: {n_features:,} features of these columns (--columns NAME=KIND corrects a kind)")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for kind, names in _by_value(data.input_kinds).items():
+        table.add_row(escape(kind), escape(listed(names)))
+    Console(width=WIDTH).print(table)
+
+
+def _by_value(kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Group columns by what is said of them."""
+    groups: dict[str, list[str]] = {}
+    for name, value in kinds.items():
+        groups.setdefault(value, []).append(name or "the column without a name")
+    return groups
 
 
 def _size(data: Data, name: str) -> str:

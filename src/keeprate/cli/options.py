@@ -214,6 +214,9 @@ class RunOptions:
     normalise: Annotated[str, _research("--normalise", "auto, or none: numbers as they are.")] = (
         "auto"
     )
+    votes: Annotated[
+        str | None, _research("--votes", "Columns of labels, one for each annotator.")
+    ] = None
     limit: Annotated[int | None, _research("--limit", "Use so many training samples.")] = None
     optimizer: Annotated[str, _research("--optimizer", "adam, sgd or rmsprop.")] = (
         TrainingConfig.optimizer

@@ -25,6 +25,7 @@ from keeprate.data.tables import (
     names_of_rows,
     whole_array,
 )
+from keeprate.data.votes import with_majority
 from keeprate.errors import Words, invalid, needs
 from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, is_number, strings
 from keeprate.text import listed
@@ -69,6 +70,9 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     """
     by_split = name_splits(tables)
     tables.clear()
+    for split, table in by_split.items() if requested.votes else ():
+        if split == "train" or set(requested.votes) & set(table.arrow.column_names):
+            by_split[split] = with_majority(table, requested.votes)
     columns = choose_columns(by_split["train"], requested)
     labelled, notes = _labelled_splits(by_split, columns)
     raw = {split: content.raw(columns.inputs) for split, content in labelled.items()}
@@ -252,7 +256,9 @@ def _choose_inputs(
             return Columns((whole,), (), label, true_label, left_out)
     if requested.inputs:
         if len(requested.inputs) == 1 and table.is_whole(requested.inputs[0]):
-            left_out = {name: "not named" for name in others if name != requested.inputs[0]}
+            left_out = {
+                name: "as others are named" for name in others if name != requested.inputs[0]
+            }
             return Columns(requested.inputs, (), label, true_label, left_out)
     elif label_like:  # a label among the inputs would reveal the answer
         received = Words(f"a column that looks like one: {listed(label_like)}")
@@ -267,7 +273,7 @@ def _choose_inputs(
             kinds[name] = wanted or kind  # type: ignore[assignment]  # checked in RequestedColumns
         else:
             left_out[name] = why
-    left_out |= {n: "not named" for n in others if n not in kinds and n not in left_out}
+    left_out |= {n: "as others are named" for n in others if n not in kinds and n not in left_out}
     if not kinds:
         whys = [f"{name} ({why})" for name, why in left_out.items()]
         received = Words(f"none that can be used: {listed(whys)}" if whys else "none")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -175,17 +174,6 @@ def written_labels(labels: Array) -> Array:
     return values.astype(np.int64) if None not in values and numbers == meaning else values
 
 
-def count_votes(votes: Sequence[Mapping[str, int]], class_names: Sequence[str]) -> Tensor:
-    """Return how many people gave each class to each sample, `[N, C]` of float32."""
-    counts = torch.zeros(len(votes), len(class_names))
-    for row, of_row in enumerate(votes):
-        classes, _ = match_labels(np.array(list(of_row), dtype=object), class_names)
-        for number, count in zip(classes.tolist(), of_row.values(), strict=True):
-            if number >= 0:
-                counts[row, number] += count
-    return counts
-
-
 def match_labels(
     labels: Array, class_names: Sequence[str], names: Sequence[str] | None = None
 ) -> tuple[NDArray[np.int64], str]:
@@ -214,7 +202,7 @@ def match_labels(
     >>> match_labels(np.array([1, 0, 5]), ("cat", "dog"))
     (array([ 1,  0, -1]), 'numbers are taken for the codes 0 to 1 of the classes')
     """
-    items = [_named(item, names) for item in labels.tolist()]
+    items = [label_text(item, names) for item in labels.tolist()]
     place = {name: i for i, name in enumerate(class_names)}
     loose: dict[str, int] = {}
     for name, i in place.items():
@@ -230,11 +218,12 @@ def match_labels(
     return np.array([found[item] for item in items], dtype=np.int64), note
 
 
-def _named(item: object, names: Sequence[str] | None) -> str:
+def label_text(item: object, names: Sequence[str] | None = None) -> str:
+    """A label as text: the name that an integer stands for, if there are names; "" if missing."""
     if _is_missing(item):
         return ""
-    if names is not None and isinstance(item, int) and 0 <= item < len(names):
-        return names[item]
+    if names is not None and isinstance(item, int | np.integer) and 0 <= item < len(names):
+        return names[int(item)]
     return _text(item) if isinstance(item, (str, bytes)) else str(item)
 
 

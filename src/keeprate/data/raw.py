@@ -81,6 +81,8 @@ class RequestedColumns:
         None: guess the column.
     kinds : dict of str to str
         For some columns one of number, category, date, text and ignore.
+    votes : tuple of str
+        Columns with the labels of one annotator each.
     image_size : tuple of int or None
         Height and width that images get; None: their own.
     """
@@ -89,6 +91,7 @@ class RequestedColumns:
     label: str | None = None
     true_label: str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+    votes: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
 
     @classmethod
@@ -98,6 +101,7 @@ class RequestedColumns:
         label: str | None,
         true_label: str | None,
         columns: Mapping[str, str] | None = None,
+        votes: str | Sequence[str] | None = None,
         image_size: int | tuple[int, int] | None = None,
     ) -> RequestedColumns:
         """Take the arguments of `load_data`.
@@ -107,7 +111,9 @@ class RequestedColumns:
         InputError
             If a kind is unknown, or the size of images is none.
         """
-        names = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
+        names, voters = (
+            (given,) if isinstance(given, str) else tuple(given or ()) for given in (inputs, votes)
+        )
         kinds = dict(columns or {})
         for name, kind in kinds.items():
             if kind not in (*KINDS, IGNORE):
@@ -117,18 +123,24 @@ class RequestedColumns:
         if size is not None and (len(size) != 2 or min(size) < 1):
             requirement = "be one or two whole numbers of at least 1"
             raise invalid("image_size", requirement, image_size, "try 32")
-        return cls(names, label, true_label, kinds, size)
+        return cls(names, label, true_label, kinds, voters, size)
 
     @property
     def named(self) -> dict[str, object]:
         """What the user says of columns."""
-        said = {"inputs": self.inputs, "label": self.label, "true_label": self.true_label}
-        return {name: value for name, value in (*said.items(), ("columns", self.kinds)) if value}
+        said = {
+            "inputs": self.inputs,
+            "label": self.label,
+            "true_label": self.true_label,
+            "columns": self.kinds,
+            "votes": self.votes,
+        }
+        return {name: value for name, value in said.items() if value}
 
     def may_be_label(self, name: str) -> bool:
         """Whether a column may hold labels, which are read as they are written."""
         likely = (*LABEL_NAMES, *TRUE_LABEL_NAMES)
-        return name in (self.label, self.true_label) or name.strip().lower() in likely
+        return name in (self.label, self.true_label, *self.votes) or name.strip().lower() in likely
 
     def refuse_for(self, source: str) -> None:
         """Raise an InputError if a column is named although the source has no columns."""

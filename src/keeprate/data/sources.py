@@ -15,7 +15,7 @@ from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, 
 from keeprate.data.columns import read_splits
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.labels import Labels, check_labels, count_votes, number_classes
+from keeprate.data.labels import Labels, check_labels, number_classes
 from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
 from keeprate.data.tables import (
@@ -25,6 +25,7 @@ from keeprate.data.tables import (
     is_data_frame,
     read_tables,
 )
+from keeprate.data.votes import count_votes
 from keeprate.errors import InputError, Words, first_line, invalid, needs
 from keeprate.reading import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 
@@ -36,6 +37,7 @@ def load_data(
     label: str | None = None,
     true_label: str | None = None,
     columns: Mapping[str, str] | None = None,
+    votes: str | Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     normalise: str = "auto",
 ) -> Loaded:
@@ -67,6 +69,9 @@ def load_data(
     columns : dict of str to str, optional
         What some columns of a table hold: number, category, date, text, or ignore. The others are
         guessed.
+    votes : str or sequence of str, optional
+        Columns of a table with the labels of one annotator each. The label of a sample is what
+        most of them say, and how far they agree counts for label quality.
     image_size : int or (height, width), optional
         Images of unequal size are resized to it. Left out: to a square of their median size, of 64
         pixels at most; images of equal size stay as they are.
@@ -99,7 +104,7 @@ def load_data(
     """
     if normalise not in ("auto", "none"):
         raise invalid("normalise", "be auto or none", normalise, "choose one of these")
-    requested = RequestedColumns.of(inputs, label, true_label, columns, image_size)
+    requested = RequestedColumns.of(inputs, label, true_label, columns, votes, image_size)
     if isinstance(source, (str, os.PathLike)):
         name, raw = _read_name(os.fspath(source), requested)
     else:

@@ -49,6 +49,7 @@ def prepare(
     label: str | None = None,
     true_label: str | None = None,
     columns: Mapping[str, str] | None = None,
+    votes: str | Sequence[str] | None = None,
     text_model: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     normalise: str = "auto",
@@ -65,7 +66,7 @@ def prepare(
     ----------
     source : Loaded or any source of `load_data`
         A data set, or a description of one.
-    inputs, label, true_label, columns, image_size, normalise : optional
+    inputs, label, true_label, columns, votes, image_size, normalise : optional
         Arguments of `load_data`.
     text_model : str, optional
         A sentence-transformers model, by the path of its folder or by its name, for columns of
@@ -121,6 +122,7 @@ def prepare(
         label=label,
         true_label=true_label,
         columns=columns,
+        votes=votes,
         image_size=image_size,
         normalise=normalise,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -111,6 +111,8 @@ def make_setup(
     InputError
         If an argument cannot be used.
     """
+    if len(data.train) < config.batch_size == TrainingConfig.batch_size:
+        config = replace(config, batch_size=len(data.train))  # nobody chose the default
     if config.batch_size > len(data.train):
         raise invalid(
             "batch_size",

@@ -24,6 +24,7 @@ def most_suspect(
     quality: LabelQuality,
     class_names: Sequence[str],
     columns: Sequence[str] = (),
+    centres: Sequence[float] = (),
 ) -> tuple[Suspect, ...]:
     """The lowest scores among the label issues of each given class; classes take turns.
 
@@ -35,6 +36,8 @@ def most_suspect(
     class_names : sequence of C str
     columns : sequence of str
         Names of the numbers, where the samples are rows of a table.
+    centres : sequence of float
+        What was subtracted from each number, if anything was.
     """
     share = max(LEAST_PER_CLASS, MOST // len(class_names))
     issues = quality.ranking[quality.is_issue[quality.ranking]]
@@ -58,7 +61,7 @@ def most_suspect(
                 score=round(float(quality.scores[position]), 6),
                 name=quality.names[position] if quality.names else "",
                 image=image,
-                values={} if image or is_text else _values(sample, columns),
+                values={} if image or is_text else _values(sample, columns, centres),
             )
         )
     return tuple(suspects)
@@ -76,9 +79,13 @@ def _is_image(sample: NDArray[Any]) -> bool:
     return sample.ndim == 3 and sample.shape[0] in (1, 3, 4)
 
 
-def _values(sample: NDArray[Any], columns: Sequence[str]) -> dict[str, float]:
-    """The first numbers of a row, by column."""
+def _values(
+    sample: NDArray[Any], columns: Sequence[str], centres: Sequence[float]
+) -> dict[str, float]:
+    """The first numbers of a row as the source has them, by column."""
     values = sample.ravel()[:MOST_COLUMNS]
+    if len(centres) == sample.size:
+        values = values + np.array(centres[:MOST_COLUMNS])
     names = columns if len(columns) == sample.size else [str(i) for i in range(len(values))]
     return {n: round(float(value), 4) for n, value in zip(names, values, strict=False)}
 

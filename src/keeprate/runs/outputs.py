@@ -48,7 +48,7 @@ def finish(
         noise_estimate=noise,
         labels_judged=len(quality.rows),
         label_issues=int(quality.is_issue.sum()),
-        suspects=most_suspect(data.doubted_splits, quality, names, columns),
+        suspects=most_suspect(data.doubted_splits, quality, names, columns, data.centres),
         finished=True,
     )
     classifier = Classifier(

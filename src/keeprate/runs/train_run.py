@@ -48,7 +48,7 @@ FIRST_STEPS = 500  # the least number of its steps, if the final training has as
 def train(
     data: Data,
     *,
-    schedule: str | Schedule | Sequence[float] | Callable[[int], float],
+    schedule: str | Schedule | Sequence[float] | Callable[[int], float] = "auto",
     method: str | Method = "co-teaching",
     model: str | Callable[..., nn.Module] = "auto",
     config: TrainingConfig | None = None,
