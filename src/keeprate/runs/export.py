@@ -137,7 +137,7 @@ def _traced(module: AveragedPeers, classifier: Classifier) -> bytes:
         ) from error
     metadata = {
         "class_names": json.dumps(classifier.class_names),
-        "input_columns": json.dumps(classifier.input_columns),
+        "input_columns": json.dumps(_input_names(classifier)),
         "keeprate_version": __version__,
     }
     onnx = needs("onnx", extra="onnx")
@@ -150,6 +150,12 @@ def _traced(module: AveragedPeers, classifier: Classifier) -> bytes:
             "one."
         ) from error
     return content
+
+
+def _input_names(classifier: Classifier) -> tuple[str, ...]:
+    """The features of a table in their order; empty for other inputs."""
+    encoder = classifier.encoder
+    return classifier.input_columns if encoder is None else encoder.feature_names
 
 
 @contextmanager
