@@ -637,7 +637,9 @@ def test_files_and_folders_without_data(tmp_path: Path) -> None:
         load_data(tmp_path / "k.npz")
     write_csv(tmp_path / "train-1.csv", ["p", "y"], [[1, 0], [2, 1]])
     write_csv(tmp_path / "train-2.csv", ["q", "y"], [[1, 0], [2, 1]])
-    with pytest.raises(InputError, match=r"train-2.csv must have the columns of train-1.csv, got one that lacks p"):
+    with pytest.raises(
+        InputError, match=r"train-2.csv must have the columns of train-1.csv, got one that lacks p"
+    ):
         load_data(tmp_path)
 
 

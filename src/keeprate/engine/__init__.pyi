@@ -18,6 +18,7 @@ from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
 from .models import MODELS as MODELS
 from .models import ModelFactory as ModelFactory
+from .models import adapt_factory as adapt_factory
 from .models import build_model as build_model
 from .models import get_model as get_model
 from .models import mlp as mlp

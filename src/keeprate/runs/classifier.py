@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keeprate.data import Encoder, InputForm, Normaliser, to_inputs
-from keeprate.engine import ModelFactory, get_model, load_tensors, probabilities, save_tensors
+from keeprate.engine import (
+    ModelFactory,
+    adapt_factory,
+    get_model,
+    load_tensors,
+    probabilities,
+    save_tensors,
+)
 from keeprate.errors import InputError
 
 MODEL_FILE = "model.safetensors"
@@ -131,7 +138,7 @@ def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -
         normaliser = Normaliser.from_dict(description["normaliser"])
         encoded: Any = description.get("encoder")
         encoder = None if encoded is None else Encoder.from_parts(encoded, tensors)
-        factory = model or get_model(str(description["model"]))
+        factory = get_model(str(description["model"])) if model is None else adapt_factory(model)
         modules = []
         for peer in range(n_peers):
             module = factory(tuple(shape), len(names)).eval()
