@@ -208,3 +208,19 @@ def test_classes_are_thinned_out():
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.7, 0.6, 0.5]},
     ]
     assert long_tail.table(rows)[2] == "| n | m | 78.00\xa0±\xa04.24 | 50.00\xa0±\xa014.14 |"
+
+
+def test_reading_is_measured_on_real_files(monkeypatch, tmp_path):
+    from benchmarks import reading
+
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(reading, "N_ROWS", 2_000)
+    paths = reading.write_tables(tmp_path)
+    assert [path.suffix for path in paths] == [".csv", ".parquet"]
+    read = [keeprate.prepare(path).train for path in paths]
+    assert torch.equal(read[0].inputs, read[1].inputs) and torch.equal(
+        read[0].labels, read[1].labels
+    )
+    found = reading.measure(paths[1])
+    assert found["rows"] == 2_000
+    assert found["peak_over_float32"] >= found["left_over_float32"]

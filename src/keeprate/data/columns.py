@@ -27,7 +27,7 @@ from keeprate.data.tables import (
 )
 from keeprate.data.votes import with_majority
 from keeprate.errors import Words, invalid, needs
-from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, is_number, strings
+from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, is_number, release_memory, strings
 from keeprate.text import listed
 
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
@@ -77,6 +77,7 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     labelled, notes = _labelled_splits(by_split, columns)
     raw = {split: content.raw(columns.inputs) for split, content in labelled.items()}
     arrays, coded, more_notes = _inputs(labelled, columns, requested)
+    release_memory()
     splits = {split: replace(content, inputs=arrays[split]) for split, content in raw.items()}
     return RawData(splits, coded, columns.left_out, (*notes, *more_notes))
 
