@@ -63,7 +63,7 @@ def tables_by_split(folder: Path, requested: RequestedColumns) -> dict[str, Tabl
                 )
                 for name, group in groups.items()
             }
-            _refuse_both(below, tables)
+            _refuse_both(below, tables, requested)
             if others:
                 name, table = next(iter(tables.items()))
                 note = f"left out beside the tables: {listed(others)}"
@@ -120,13 +120,14 @@ def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
     return named or {"train": files}
 
 
-def _refuse_both(folder: Path, tables: Mapping[str, Table]) -> None:
+def _refuse_both(folder: Path, tables: Mapping[str, Table], requested: RequestedColumns) -> None:
     """Ask which is meant where a table lies beside folders of images that it does not list."""
     beside = [below.name for below in subfolders(folder) if any(map(is_image, files_in(below)))]
     if not beside:
         return
     table = next(iter(tables.values()))
-    if not any(table.image_files(name) for name in table.arrow.column_names):
+    names = [name for name in table.arrow.column_names if not requested.may_be_label(name)]
+    if not any(table.image_files(name) for name in names):
         files = listed([table.file.name for table in tables.values() if table.file is not None])
         raise ambiguous(
             f"{folder} holds tables ({files}) and folders of images ({listed(beside)}), and no "
