@@ -18,16 +18,10 @@ from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
 from keeprate.files import write_atomically
-from keeprate.reading.delimited import (
-    UNREADABLE,
-    AsText,
-    Encoding,
-    concat,
-    find_encoding,
-    open_bytes,
-    open_text,
-    refuse_row,
-)
+from keeprate.reading.corrections import refuse_row
+from keeprate.reading.delimited import AsText
+from keeprate.reading.encodings import UNREADABLE, Encoding, find_encoding, open_bytes, open_text
+from keeprate.reading.parts import concat
 from keeprate.text import cut
 
 ROWS = 20_000  # rows that become Arrow's together
