@@ -2,7 +2,11 @@ from .arrow import dictionary as dictionary
 from .arrow import is_number as is_number
 from .arrow import release_memory as release_memory
 from .arrow import strings as strings
+from .corrections import misfit as misfit
+from .corrections import refuse_row as refuse_row
+from .corrections import whole_number as whole_number
 from .corrections import write_corrected as write_corrected
+from .corrections import write_corrected_parquet as write_corrected_parquet
 from .exports import read_export as read_export
 from .image_files import file_name as file_name
 from .image_files import files_below as files_below

@@ -127,7 +127,7 @@ def _ragged(source: Source, error: BaseException) -> InputError:
     return damaged(source.path, error)
 
 
-# Cells -------------------------------------------------------------------------------------------
+# Cells -----------------------------------------------------------------------------------------
 
 
 def _read_cells(source: Source, as_text: AsText) -> Any:
@@ -248,7 +248,7 @@ def _batches(
     return csv.open_csv(file, reading, parsing, converting, memory_pool=arrow_pool())
 
 
-# Types -------------------------------------------------------------------------------------------
+# Types -----------------------------------------------------------------------------------------
 
 
 def _finish(columns: list[Any], texts: set[int], loose: set[int], decimal: str) -> None:

@@ -220,7 +220,7 @@ def _scan(path: Path, encoding: Encoding) -> Scan:
     return Scan(zeros, long_ones, quotes)
 
 
-# What is wrong, and where ------------------------------------------------------------------------
+# What is wrong, and where ----------------------------------------------------------------------
 
 
 def _undecodable(path: Path, encoding: Encoding, error: UnicodeDecodeError) -> InputError:
