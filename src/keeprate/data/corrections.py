@@ -67,7 +67,7 @@ def write_corrected(
     *,
     label: str | None = None,
 ) -> None:
-    """Copy a source with other labels for some samples of its training split.
+    r"""Copy a source with other labels for some samples of its training split.
 
     Everything else stays as it is: text byte for byte, the schema and the row groups of Parquet
     files, the other arrays of an .npz file, all other files of a folder. An image of a folder by
@@ -298,7 +298,9 @@ def _write_folder(
     _refuse_beyond(corrections, found.n_rows, folder)
     first = 0
     with _copy(folder, out) as new:
-        for file in _training_files(folder):
+        for file in _training_files(folder) if corrections else ():
+            if first > max(corrections):
+                break
             behind = first + _n_rows(file)
             own = {row - first: corrections[row] for row in corrections if first <= row < behind}
             if own:
@@ -371,8 +373,9 @@ def _images(train: Path) -> list[tuple[Path, Path]]:
     """Return the images and the folders of their classes, in the order of `read_image_folder`."""
     found = [(path, one) for one in subfolders(train) for path in files_below(one)]
     paths = [path for path, _ in found]
-    _, unread = read_readable(paths, str(train), image_size=1)  # small: only who can be read counts
-    return [pair for i, pair in enumerate(found) if i not in {*unread}]
+    _, unread = read_readable(paths, str(train), image_size=1)  # small: the pixels do not matter
+    left_out = frozenset(unread)
+    return [pair for i, pair in enumerate(found) if i not in left_out]
 
 
 def _check_folder_name(name: str, train: Path) -> None:
