@@ -1,4 +1,4 @@
-"""Labels written back: the copy differs from the source in the corrected labels and nothing else."""
+"""Labels written back: nothing but the corrected labels differs between a source and its copy."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def test_parquet_of_strings(
     expected = list(names)
     for row, name in corrections.items():
         expected[row] = name
-    assert pq.read_table(out).equals(table.set_column(1, "label", [expected]), check_metadata=True)
+    table = pq.read_table(source).set_column(1, "label", [expected])
+    assert pq.read_table(out).equals(table, check_metadata=True)
     assert layout(out) == layout(source)
 
 
@@ -170,9 +171,11 @@ def layout(path: Path) -> list[Any]:
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [[g.column(i) for i in range(metadata.num_columns)] for g in groups]
+    texts = {key: value for key, value in metadata.metadata.items() if key != b"ARROW:schema"}
     kept = [(c.path_in_schema, c.compression, c.physical_type, c.is_stats_set) for c in columns[0]]
     return [
-        metadata.metadata,
+        texts,
+        b"ARROW:schema" in metadata.metadata,
         metadata.format_version,
         str(metadata.schema).partition("\n")[2],
         [group.num_rows for group in groups],
@@ -210,8 +213,7 @@ def test_parquet_of_any_type(
     pq.write_table(table, source, row_group_size=2)
     check(source, out, {1: name, 8: name})
     result = pq.read_table(out)
-    assert result.schema.equals(table.schema, check_metadata=True)
-    assert result.schema.field("label").type == kind
+    assert result.schema.equals(pq.read_schema(source), check_metadata=True)
     expected = values * 3
     expected[1] = expected[8] = written
     assert result.column("label").to_pylist() == expected

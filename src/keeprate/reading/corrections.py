@@ -159,17 +159,14 @@ def write_corrected_parquet(
         with parquet.ParquetFile(source, pre_buffer=False) as file:
             schema, metadata = file.schema_arrow, file.metadata
             _check_place(source, column, corrections, schema.names, metadata.num_rows)
-            values = {
-                at: _value(name, schema.field(column), names) for at, name in corrections.items()
-            }
+            field = schema.field(column)
+            values = {at: _value(name, field, names) for at, name in corrections.items()}
             with parquet.ParquetWriter(stream, schema, **_as_written(metadata)) as writer:
                 for group in range(metadata.num_row_groups):
                     table = file.read_row_group(group, use_threads=False)
                     n = table.num_rows
-                    inside = {
-                        at - row: value for at, value in values.items() if row <= at < row + n
-                    }
-                    writer.write_table(_replaced(table, column, inside), row_group_size=max(n, 1))
+                    own = {at - row: value for at, value in values.items() if row <= at < row + n}
+                    writer.write_table(_replaced(table, column, own), row_group_size=max(n, 1))
                     row += n
     except (OSError, pa.ArrowException) as error:
         raise damaged(source, error) from error
