@@ -168,6 +168,8 @@ def write_corrected_parquet(
                     own = {at - row: value for at, value in values.items() if row <= at < row + n}
                     writer.write_table(_replaced(table, column, own), row_group_size=max(n, 1))
                     row += n
+                if b"ARROW:schema" not in (metadata.metadata or {}):  # nor the other texts
+                    writer.add_key_value_metadata(metadata.metadata or {})
     except (OSError, pa.ArrowException) as error:
         raise damaged(source, error) from error
     write_atomically(out, stream.getvalue())
