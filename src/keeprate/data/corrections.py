@@ -128,7 +128,7 @@ def _checked(corrections: Mapping[int, str]) -> dict[int, str]:
         if not isinstance(name, str) or not name.strip():
             requirement = f"give row {row} the name of a class"
             raise invalid("corrections", requirement, name, "write the class as text")
-    return {int(row): corrections[row] for row in sorted(corrections)}
+    return {int(row): str(corrections[row]) for row in sorted(corrections)}
 
 
 def _refuse_beyond(corrections: Mapping[int, str], n_rows: int, path: Path) -> None:
