@@ -16,16 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keeprate.errors import InputError
-from keeprate.reading.delimited import (
-    Dialect,
-    Encoding,
-    TextTable,
-    concat,
-    read_delimited,
-    read_parts,
-    write_corrected,
-    write_delimited,
-)
+from keeprate.reading.corrections import write_corrected, write_delimited
+from keeprate.reading.delimited import TextTable, read_delimited
+from keeprate.reading.dialects import Dialect
+from keeprate.reading.encodings import Encoding
+from keeprate.reading.parts import concat, read_parts
 
 WORDS = (
     "Die Straße führt über den Fluss nach Süden, und die Bäume blühen im Frühling sehr schön. "

@@ -1,4 +1,5 @@
 from .arrays import input_tensor as input_tensor
+from .corrections import write_corrected as write_corrected
 from .features import Encoder as Encoder
 from .features import InputColumn as InputColumn
 from .labels import as_array as as_array

@@ -2,9 +2,11 @@ from .arrow import dictionary as dictionary
 from .arrow import is_number as is_number
 from .arrow import release_memory as release_memory
 from .arrow import strings as strings
-from .delimited import concat as concat
-from .delimited import read_parts as read_parts
-from .delimited import write_corrected as write_corrected
+from .corrections import misfit as misfit
+from .corrections import refuse_row as refuse_row
+from .corrections import whole_number as whole_number
+from .corrections import write_corrected as write_corrected
+from .corrections import write_corrected_parquet as write_corrected_parquet
 from .exports import read_export as read_export
 from .image_files import file_name as file_name
 from .image_files import files_below as files_below
@@ -33,3 +35,5 @@ from .naming import TRUE_LABEL_NAMES as TRUE_LABEL_NAMES
 from .naming import file_stem as file_stem
 from .naming import is_hub_name as is_hub_name
 from .naming import is_table as is_table
+from .parts import concat as concat
+from .parts import read_parts as read_parts

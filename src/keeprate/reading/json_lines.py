@@ -18,16 +18,10 @@ from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
 from keeprate.files import write_atomically
-from keeprate.reading.delimited import (
-    UNREADABLE,
-    AsText,
-    Encoding,
-    concat,
-    find_encoding,
-    open_bytes,
-    open_text,
-    refuse_row,
-)
+from keeprate.reading.corrections import encoded_as, refuse_row
+from keeprate.reading.delimited import AsText
+from keeprate.reading.encodings import UNREADABLE, Encoding, find_encoding, open_bytes, open_text
+from keeprate.reading.parts import concat
 from keeprate.text import cut
 
 ROWS = 20_000  # rows that become Arrow's together
@@ -249,7 +243,7 @@ def write_corrected_json(
     source, out : Path
         They may be the same file.
     column : str
-        The key.
+        The key, or `outer.inner` for a key of an object within the objects.
     corrections : mapping of int to str
         The new value for each of these rows, counted from 0.
 
@@ -274,7 +268,7 @@ def write_corrected_json(
         value = _written_like(content[start:stop], corrections[row])
         pieces += [content[behind:start], value]
         behind = stop
-    new = encoding.bom + "".join([*pieces, content[behind:]]).encode(encoding.codec)
+    new = encoding.bom + encoded_as("".join([*pieces, content[behind:]]), encoding, source)
     with open_bytes(source) as file:
         packed = isinstance(file, gzip.GzipFile)
     write_atomically(out, gzip.compress(new, mtime=0) if packed else new)
@@ -290,19 +284,28 @@ def _starts(content: str) -> Iterator[int]:
 
 
 def _value_span(content: str, at: int, column: str, row: int, path: Path) -> tuple[int, int]:
-    """Return where the value of a key starts and stops in the object that starts at `at`."""
+    """Return where the value of a column starts and stops in the object that starts at `at`."""
+    span = _find_value(content, at, column, deep=True)
+    if span is None:
+        remedy = f"choose another column; corrections are for row {row}"
+        raise invalid("column", f"be a key of each object in {path}", column, remedy)
+    return span
+
+
+def _find_value(content: str, at: int, column: str, *, deep: bool) -> tuple[int, int] | None:
+    """Look for a key, and for `outer.inner` in the object that is the value of `outer`."""
     decoder, span = JSONDecoder(), None
     at = _behind_space(content, at + 1)
     while content[at] == '"':
         key, at = decoder.raw_decode(content, at)
         start = _behind_space(content, _behind_space(content, at) + 1)  # behind the colon
         _, stop = decoder.raw_decode(content, start)
-        span = (start, stop) if key == column else span  # the last one counts
+        if key == column:
+            span = (start, stop)  # the last one counts
+        elif deep and content[start] == "{" and column.startswith(f"{key}."):
+            span = _find_value(content, start, column[len(key) + 1 :], deep=False) or span
         at = _behind_space(content, stop)
         at = _behind_space(content, at + 1) if content[at] == "," else at
-    if span is None:
-        remedy = f"choose another column; corrections are for row {row}"
-        raise invalid("column", f"be a key of each object in {path}", column, remedy)
     return span
 
 
@@ -313,6 +316,8 @@ def _behind_space(content: str, at: int) -> int:
 
 
 def _written_like(old: str, value: str) -> str:
+    if old in ("true", "false") and value.lower() in ("true", "false"):
+        return value.lower()  # the classes of true and false are called True and False
     if not old.startswith('"'):
         try:
             new = json.loads(value)
