@@ -171,7 +171,7 @@ def read_npz(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
     splits = {}
     for split in NPZ_SPLITS:
         wanted = (requested.inputs or NPZ_INPUTS, label, true_label)
-        x, y, true = (_find(arrays, keys, split) for keys in wanted)
+        x, y, true = (find_array(arrays, keys, split) for keys in wanted)
         if y is None and split not in ("", "train"):
             y = true
         if x is not None and y is not None:
@@ -218,7 +218,8 @@ def open_npz(path: Path) -> dict[str, Array]:
         raise damaged(path, error) from error
 
 
-def _find(arrays: dict[str, Array], keys: Sequence[str], split: str) -> Array | None:
+def find_array(arrays: dict[str, Array], keys: Sequence[str], split: str) -> Array | None:
+    """Return the first array of an .npz file that has one of the keys in a split, or None."""
     for key in keys:
         for name, array in arrays.items():
             if _is_key(name, (key,), split):

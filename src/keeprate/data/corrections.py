@@ -22,12 +22,12 @@ from keeprate.data.arrays import (
     NPZ_LABELS,
     NPZ_SPLITS,
     NPZ_TRUE_LABELS,
-    _find,
+    find_array,
     open_npz,
 )
 from keeprate.data.columns import choose_columns
-from keeprate.data.folders import _files_by_split, _suffix, _tables_in, tables_by_split
-from keeprate.data.image_folders import _find_splits
+from keeprate.data.folders import table_files, tables_by_split
+from keeprate.data.image_folders import find_splits
 from keeprate.data.labels import Array
 from keeprate.data.raw import RequestedColumns, name_splits
 from keeprate.data.tables import Table, is_parquet, read_tables
@@ -232,10 +232,10 @@ def _label_key(arrays: dict[str, Array], label: str | None, path: Path) -> str:
     found: dict[str, Array] = {}
     for needs_inputs in (True, False):  # the inputs may be called otherwise
         for split in NPZ_SPLITS:
-            labels = _find(arrays, keys, split)
+            labels = find_array(arrays, keys, split)
             if labels is None and split not in ("", "train"):
-                labels = _find(arrays, NPZ_TRUE_LABELS, split)
-            has_inputs = _find(arrays, NPZ_INPUTS, split) is not None
+                labels = find_array(arrays, NPZ_TRUE_LABELS, split)
+            has_inputs = find_array(arrays, NPZ_INPUTS, split) is not None
             if labels is not None and has_inputs >= needs_inputs:
                 found[split or "train"] = labels
         if found:
@@ -310,9 +310,7 @@ def _write_folder(
 
 def _training_files(folder: Path) -> list[Path]:
     """Return the files of the training split in the order of `tables_by_split`."""
-    files = _tables_in(folder) or _tables_in(folder / "data")
-    first = min((_suffix(file) for file in files), key=TABLE_SUFFIXES.index)
-    return name_splits(_files_by_split([file for file in files if _suffix(file) == first]))["train"]
+    return name_splits(table_files(folder)[0])["train"]
 
 
 def _refuse_place(folder: Path, out: Path) -> None:
@@ -349,7 +347,7 @@ def _copy(folder: Path, out: Path, without: Sequence[Path] = ()) -> Iterator[Pat
 
 
 def _write_images(folder: Path, out: Path, corrections: Mapping[int, str]) -> None:
-    train = _find_splits(folder)[0]["train"]
+    train = find_splits(folder)[0]["train"]
     images = _images(train)
     if not images:
         received = Words(f"a folder without: {train}")

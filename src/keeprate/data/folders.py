@@ -50,26 +50,42 @@ def tables_by_split(folder: Path, requested: RequestedColumns) -> dict[str, Tabl
     InputError
         If a file cannot be read, or it is not clear which files to read.
     """
+    groups, others = table_files(folder)
+    tables = {
+        name: read_tables(group, f"{name} split of {folder.name}", as_text=requested.may_be_label)
+        for name, group in groups.items()
+    }
+    _refuse_both(tables, requested)
+    if others:
+        name, table = next(iter(tables.items()))
+        note = f"left out beside the tables: {listed([file.name for file in others])}"
+        tables[name] = replace(table, notes=(*table.notes, note))
+    return tables
+
+
+def table_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Find the tables of each split, in a folder or in its subfolder `data`.
+
+    Returns
+    -------
+    groups : dict of str to list of Path
+        The parts of each split in order. Empty if there are no tables.
+    others : list of Path
+        Tables that are left out.
+
+    Raises
+    ------
+    InputError
+        If it is not clear which files are a split.
+    """
     for below in (folder, folder / "data"):
         files = _tables_in(below)
         if files:
-            first = min((_suffix(file) for file in files), key=TABLE_SUFFIXES.index)
+            first = min(map(_suffix, files), key=TABLE_SUFFIXES.index)
             groups = _files_by_split([file for file in files if _suffix(file) == first])
             read = {file for group in groups.values() for file in group}
-            others = [file.name for file in files if file not in read]
-            tables = {
-                name: read_tables(
-                    group, f"{name} split of {folder.name}", as_text=requested.may_be_label
-                )
-                for name, group in groups.items()
-            }
-            _refuse_both(below, tables, requested)
-            if others:
-                name, table = next(iter(tables.items()))
-                note = f"left out beside the tables: {listed(others)}"
-                tables[name] = replace(table, notes=(*table.notes, note))
-            return tables
-    return {}
+            return groups, [file for file in files if file not in read]
+    return {}, []
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -120,17 +136,21 @@ def _files_by_split(files: list[Path]) -> dict[str, list[Path]]:
     return named or {"train": files}
 
 
-def _refuse_both(folder: Path, tables: Mapping[str, Table], requested: RequestedColumns) -> None:
+def _refuse_both(tables: Mapping[str, Table], requested: RequestedColumns) -> None:
     """Ask which is meant where a table lies beside folders of images that it does not list."""
+    files = [table.file for table in tables.values() if table.file is not None]
+    if not files:
+        return
+    folder = files[0].parent
     beside = [below.name for below in subfolders(folder) if any(map(is_image, files_in(below)))]
     if not beside:
         return
     table = next(iter(tables.values()))
     names = [name for name in table.arrow.column_names if not requested.may_be_label(name)]
     if not any(table.image_files(name) for name in names):
-        files = listed([table.file.name for table in tables.values() if table.file is not None])
+        listed_files = listed([file.name for file in files])
         raise ambiguous(
-            f"{folder} holds tables ({files}) and folders of images ({listed(beside)}), and no "
-            "column of the table lists image files",
+            f"{folder} holds tables ({listed_files}) and folders of images ({listed(beside)}), and "
+            "no column of the table lists image files",
             "give the table itself, or move it away to take each folder of images for a class",
         )

@@ -71,7 +71,7 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
     InputError
         If there are no images, a class has none, or it is unclear which folders are splits.
     """
-    folders, notes = _find_splits(folder)
+    folders, notes = find_splits(folder)
     splits: dict[str, RawSplit] = {}
     channels = None
     for split in sorted(folders, key=lambda name: name != "train"):  # train is the first
@@ -86,7 +86,7 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
 # Splits ----------------------------------------------------------------------------------------
 
 
-def _find_splits(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def find_splits(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the folder of each split, and notes on splits that were left out."""
     below = subfolders(folder)
     splits = [path for path in below if split_word(path.name)]

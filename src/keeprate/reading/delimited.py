@@ -22,11 +22,7 @@ from keeprate.reading.dialects import (
     refuse_open_quote,
     without_rows,
 )
-from keeprate.reading.encodings import PIECE, open_bytes
-from keeprate.reading.encodings import SAMPLE as SAMPLE  # four names for `exports`
-from keeprate.reading.encodings import UNREADABLE as UNREADABLE
-from keeprate.reading.encodings import find_encoding as find_encoding
-from keeprate.reading.encodings import open_text as open_text
+from keeprate.reading.encodings import PIECE, UNREADABLE, open_bytes, open_text
 from keeprate.text import cut
 
 AsText = Callable[[str], bool]

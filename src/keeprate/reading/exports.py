@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import InputError, damaged
-from keeprate.reading.delimited import SAMPLE, UNREADABLE, find_encoding, open_text, read_delimited
+from keeprate.reading.delimited import read_delimited
+from keeprate.reading.encodings import SAMPLE, UNREADABLE, find_encoding, open_text
 from keeprate.reading.export_formats import (
     ABOUT_ANNOTATIONS,
     LABEL_STUDIO_KEYS,
