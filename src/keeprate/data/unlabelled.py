@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keeprate.data.arrays import input_tensor, npz_inputs, open_npz
+from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs, open_npz
 from keeprate.data.features import Encoder, InputColumn
 from keeprate.data.folders import tables_by_split
 from keeprate.data.labels import Array, as_array
@@ -187,6 +188,9 @@ def to_inputs(samples: Any, form: InputForm) -> Tensor:
     if is_data_frame(samples):
         return _of_table(data_frame_table(samples, "the DataFrame"), form, None, None).inputs
     if hasattr(samples, "with_format"):
+        if not hasattr(samples, "features"):
+            received = Words(f"several: {listed(list(samples))}")
+            raise invalid("samples", "be one split of a data set", received, "choose one")
         return _of_table(hugging_face_table(samples, "given"), form, None, None).inputs
     if isinstance(samples, (str, os.PathLike)):
         return read_unlabelled([samples], form).inputs
@@ -201,13 +205,8 @@ def _are_paths(samples: Any) -> bool:
 
 
 def _of_array(array: Array, form: InputForm, where: str) -> Tensor:
-    is_flat = form.encoder is not None and array.ndim == 2
-    if is_flat and form.encoder is not None:
-        if array.shape[1] != len(form.encoder.columns) or array.dtype.kind not in "biuf":
-            received = Words(f"{array.dtype} of shape {array.shape}")
-            requirement = f"be numbers [N, {len(form.encoder.columns)}] as in training"
-            raise invalid(where, requirement, received, "give a DataFrame with the same columns")
-        return form.encoder.encode_array(array)
+    if form.encoder is not None:
+        return form.encoder.encode_array(array, where)
     return check_form(
         input_tensor(array, where=where, keeps_integers=form.keeps_integers), form, where
     )
@@ -230,14 +229,21 @@ def _of_npz(
 ) -> Samples:
     array, key = npz_inputs(path, inputs)
     arrays = open_npz(path)
-    split = next((w for w in ("test", "train") if w in key.lower()), "")
-    wanted = (label,) if label else LABEL_NAMES
+    words = re.split(r"[-_. ]", key.lower())
+    split = next((word for word in ("test", "train") if word in (words[0], words[-1])), "")
+    wanted = (label,) if label else NPZ_LABELS
     names = {f"{name}_{split}" for name in wanted} | {f"{split}_{name}" for name in wanted}
     found = [n for n in arrays if n.lower() in (names if split else set(wanted)) or n == label]
-    labels = arrays[found[0]].reshape(-1) if found else None
-    if label is not None and labels is None:
+    if label is not None and not found:
         raise invalid("label", f"be a key of {path}", label, f"it has {listed(list(arrays))}")
-    return Samples(_of_array(array, form, str(path)), labels=labels)
+    samples = Samples(_of_array(array, form, str(path)))
+    if not found:
+        return samples
+    labels = arrays[found[0]]
+    if labels.shape not in ((len(array),), (len(array), 1)):
+        received = Words(f"shape {labels.shape} of {found[0]} in {path}")
+        raise invalid("labels", f"be one for each of {len(array)} samples", received, "mend them")
+    return replace(samples, labels=labels.reshape(-1))
 
 
 # Tables -----------------------------------------------------------------------------------------
@@ -250,13 +256,14 @@ def _of_table(
     if label is not None and label not in present:
         requirement = f"be a column of {table.where}"
         raise invalid("label", requirement, label, f"it has {listed(present)}")
+    # Before columns are renamed: the label may be called like an input of the training.
+    column = label or _label_column(table, form.columns if inputs is None else inputs)
+    labels = None if column is None else label_array(table, column)
+    names = None if column is None else table.names_of(column)
     wanted = form.columns
     if inputs is not None:
         table = _renamed(table, form, inputs)
     features = _features(table, form, wanted)
-    column = label or _label_column(table, wanted)
-    labels = None if column is None else label_array(table, column)
-    names = None if column is None else table.names_of(column)
     key, keys = _keys(table, wanted)
     notes = table.notes + _unused(table, form, column, key)
     return Samples(features, key, keys, labels, names, notes)
@@ -289,6 +296,9 @@ def _features(table: Table, form: InputForm, wanted: Sequence[str]) -> Tensor:
         received = Words(f"none called {listed(missing)}" if missing else "columns of another kind")
         raise invalid("inputs", f"be as in training ({table.where})", received, "rename the column")
     numbers = [n for n in table.arrow.column_names if n.lower() not in LABEL_NAMES]
+    if form.encoder is not None and len(numbers) == len(form.encoder.names):  # by place
+        named = table.arrow.select(numbers).rename_columns(list(form.encoder.names))
+        return form.encoder.encode_table(named, table.where)
     plain = Encoder.fit(torch.zeros(1, len(numbers)), [InputColumn(n, "number") for n in numbers])
     return check_form(plain.encode_table(table.arrow, table.where), form, table.where)
 
@@ -307,10 +317,12 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         if name in wanted and table.is_image(name):
             keys = names_of_rows(replace(table, arrow=table.arrow.select([name])), [name], [])
             return ("file", keys) if keys else ("", ())
-    compute = needs("pyarrow.compute")
+    compute, types = needs("pyarrow.compute"), needs("pyarrow.types")
     for name in table.arrow.column_names:
         column = table.arrow.column(name)
-        if name in wanted or not table.is_key(name) or column.null_count:
+        kind = column.type
+        is_plain = types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
+        if name in wanted or not is_plain or not table.is_key(name) or column.null_count:
             continue
         if compute.count_distinct(column).as_py() == len(column):
             return name or "key", tuple(strings(column).to_pylist())
