@@ -82,7 +82,8 @@ class TextFeatures:
         if k >= 1:
             from sklearn.decomposition import TruncatedSVD
 
-            svd = TruncatedSVD(k, random_state=0).fit(terms)
+            with np.errstate(invalid="ignore"):  # texts that are all the same have no variance
+                svd = TruncatedSVD(k, random_state=0).fit(terms)
             components, variance = svd.components_, float(svd.explained_variance_.mean())
         if variance < LEAST_VARIANCE:  # to scale it up would blow up rounding errors
             components, variance = np.zeros((1, terms.shape[1])), 1.0
