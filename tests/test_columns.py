@@ -21,6 +21,19 @@ pd = pytest.importorskip("pandas")
 N = 40
 NUMBERS = np.random.default_rng(0).normal(size=N).tolist()
 Y = ["a", "b"] * (N // 2)
+# fmt: off
+KEYS = [
+    "", "Unnamed: 0", "unnamed: 1", "__index_level_0__", "index", "id", "ID", "Id", "row_id",
+    "customer_id", "customerId", "customerID", "Customer ID", "annotation_id", "_id", "uuid",
+    "annotator", "Annotator", "annotator_name", "labeler", "created_at", "updated_at",
+    "annotation_id_hash", "lead_time",
+]
+NO_KEYS = [
+    "paid", "covid", "Paid", "COVID", "PAID", "valid", "humid", "idea", "width", "grid",
+    "time", "keyboard", "rowing", "amid", "bid", "age", "username_length", "midday", "arid",
+    "Id4",
+]
+# fmt: on
 
 
 def chosen(table: dict[str, Any], /, **requested: Any) -> Columns:
@@ -40,9 +53,7 @@ def kind_of(name: str, values: Any, **requested: Any) -> str | None:
 
 @pytest.mark.parametrize(
     "name",
-    "/Unnamed: 0/unnamed: 1/__index_level_0__/index/id/ID/Id/row_id/customer_id/customerId"
-    "/customerID/Customer ID/annotation_id/_id/uuid/annotator/Annotator/annotator_name/labeler"
-    "/created_at/updated_at/annotation_id_hash/lead_time".split("/"),
+    KEYS,
 )
 def test_names_of_indices_and_people_are_left_out(name: str) -> None:
     values = np.random.default_rng(1).integers(0, 9, N)
@@ -52,8 +63,7 @@ def test_names_of_indices_and_people_are_left_out(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "paid covid Paid COVID PAID valid humid idea width grid time keyboard rowing amid bid age "
-    "username_length midday arid Id4".split(),
+    NO_KEYS,
 )
 def test_names_that_only_look_so_are_inputs(name: str) -> None:
     words = ["yes", "no", "no", "later"] * (N // 4)

@@ -258,8 +258,8 @@ def _of_table(
         raise invalid("label", requirement, label, f"it has {listed(present)}")
     # Before columns are renamed: the label may be called like an input of the training.
     column = label or _label_column(table, form.columns if inputs is None else inputs)
-    labels = None if column is None else label_array(table, column)
     names = None if column is None else table.names_of(column)
+    labels = None if column is None else _labels(table, column, names)
     wanted = form.columns
     if inputs is not None:
         table = _renamed(table, form, inputs)
@@ -267,6 +267,17 @@ def _of_table(
     key, keys = _keys(table, wanted)
     notes = table.notes + _unused(table, form, column, key)
     return Samples(features, key, keys, labels, names, notes)
+
+
+def _labels(table: Table, column: str, names: tuple[str, ...] | None) -> Array:
+    content = table.arrow.column(column)
+    if names is None or not needs("pyarrow.types").is_integer(content.type):
+        return label_array(table, column)
+    # A number that names nothing is no label, even where a class is called so.
+    numbers = content.cast("int64").fill_null(-1).to_numpy()
+    is_known = (numbers >= 0) & (numbers < len(names))
+    known = np.array([*names, None], dtype=object)
+    return np.asarray(known[np.where(is_known, numbers, len(names))])
 
 
 def _renamed(table: Table, form: InputForm, inputs: Sequence[str]) -> Table:
@@ -353,13 +364,24 @@ def _of_images(paths: Sequence[Path], form: InputForm) -> Samples:
             notes = (f"of the splits in {paths[0]} {root.name} is predicted",)
         found = find_images(root)
         files, names, notes = found.paths, found.names, (*notes, *found.notes)
+        folders = [_class_folder(file, root) for file in files]
     else:
         files, names = tuple(paths), tuple(map(str, paths))
+        folders = [path.parent.name for path in files]
     height, width = form.shape[1:]
     images = read_images(files, str(paths[0]), image_size=(height, width), channels=form.shape[0])
-    labels = np.array([path.parent.name for path in files], dtype=object)
+    labels = np.array(folders, dtype=object)
     inputs = check_form(input_tensor(images.pixels), form, str(paths[0]))
     return Samples(inputs, "file", tuple(names), labels, None, (*notes, *images.notes))
+
+
+def _class_folder(file: Path, root: Path) -> str:
+    """The folder that stands for the class, as in training: the first one below the split."""
+    if not root.is_dir():
+        return file.parent.name
+    folders = file.parent.relative_to(root).parts
+    inner = [name for i, name in enumerate(folders) if i or not split_word(name)]
+    return inner[0] if inner else file.parent.name
 
 
 def _test_folder(path: Path) -> Path:
