@@ -165,6 +165,12 @@ def test_numbers_are_no_dates() -> None:
         load_data(table, columns={"year": "date"})
 
 
+def test_intervals_of_pandas_are_left_out() -> None:
+    table = pd.DataFrame({"x": NUMBERS, "bin": pd.cut(NUMBERS, 4), "y": Y})
+    loaded = load_data(table)
+    assert loaded.input_columns == ("x",) and "interval" in loaded.left_out["bin"]
+
+
 def test_the_index_of_a_saved_data_frame_is_left_out(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": NUMBERS, "y": Y})
     table.index = pd.Index(np.random.default_rng(0).integers(0, 99, N))

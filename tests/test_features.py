@@ -265,6 +265,14 @@ def test_hugging_face_data_sets_are_predicted(
         classifier.predict(datasets.DatasetDict({"train": table, "test": table}))
 
 
+def test_categories_that_all_are_new_are_told(run_folder: Path, new: Any, tmp_path: Path) -> None:
+    table = new.assign(plan=new["plan"].str.upper(), zip="0" + new["zip"])
+    _, _, told = predicted(run_folder, [write_csv(table, tmp_path / "a.csv")], tmp_path / "out.csv")
+    assert told.notes[-1] == "columns without any value of the training: plan, zip"
+    _, _, told = predicted(run_folder, [write_csv(new, tmp_path / "a.csv")], tmp_path / "out.csv")
+    assert not told.notes
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -164,6 +164,17 @@ def test_a_number_that_names_nothing_in_the_source_is_no_class(
         assert predict(numbers_run, tmp_path / "new.parquet").told.n_scored == n_scored
 
 
+def test_tables_without_rows_are_refused(
+    numbers_run: Path, predict: Callable[..., Written], tmp_path: Path
+) -> None:
+    empty = pd.DataFrame({"a": [1.0], "b": [2.0]})[:0]
+    empty.to_parquet(tmp_path / "new.parquet")
+    with pytest.raises(InputError, match="hold rows"):
+        predict(numbers_run, tmp_path / "new.parquet")
+    with pytest.raises(InputError, match="DataFrame must hold rows"):
+        keeprate.load(numbers_run).predict(empty)
+
+
 def test_keys_of_other_types_are_passed_over(
     numbers_run: Path, predict: Callable[..., Written], tmp_path: Path
 ) -> None:

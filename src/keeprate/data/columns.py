@@ -156,13 +156,14 @@ def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
         kept = table.arrow.filter(needs("pyarrow").array(present))
         table = replace(table, arrow=kept, votes=votes)
     ends = [name for name in (columns.label, columns.true_label) if name is not None]
+    named = [field.name for field in table.arrow.schema if not _has_odd_values(field.type)]
     return _LabelledRows(
         table,
         _as_labels(table, label, given),
         None if true_label is None or true is None else _as_labels(table, true_label, true),
         rows,
         len(present) - len(given),
-        names_of_rows(table, columns.inputs, ends),
+        names_of_rows(replace(table, arrow=table.arrow.select(named)), columns.inputs, ends),
     )
 
 
@@ -324,11 +325,21 @@ def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None
     if not (is_text or types.is_dictionary(kind)):
         return ("text", "") if is_named and is_text else (None, f"values of type {kind}")
     if types.is_dictionary(kind):
+        if _has_odd_values(kind):
+            return None, f"values of type {kind.value_type}"
         return "category", ""
     words = strings(column)
     if _holds_dates(words):
         return "date", ""
     return _kind_of_words(words, is_named=is_named)
+
+
+def _has_odd_values(kind: Any) -> bool:
+    """Whether a dictionary stands for others than words and numbers: intervals of pandas, say."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    if not types.is_dictionary(kind):
+        return False
+    return types.is_nested(kind.value_type) or isinstance(kind.value_type, pa.BaseExtensionType)
 
 
 def _holds_dates(column: Any) -> bool:

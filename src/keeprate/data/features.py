@@ -225,6 +225,18 @@ class Encoder:
         coded, columns = code_table({"": table}, wanted, {"": where}, finds_centres=False)
         return self.encode(torch.from_numpy(coded[""]), columns)
 
+    def unknown_columns(self, table: Any, where: str) -> list[str]:
+        """The columns of categories none of which the training marks: another notation, likely."""
+        unknown = []
+        for column in self.columns:
+            if column.kind == "category":
+                values: dict[str, int] = {}
+                words = _words(table.column(column.name), f"column {column.name} of the {where}")
+                _codes_of_words(words, values, is_category=True)
+                if values and values.keys().isdisjoint(column.categories):
+                    unknown.append(column.name)
+        return unknown
+
     def encode_array(self, array: Array, where: str) -> Tensor:
         """Return the features [N, W] of an array [N, D], columns by place.
 

@@ -186,7 +186,7 @@ def to_inputs(samples: Any, form: InputForm) -> Tensor:
         If the samples do not fit the form.
     """
     if is_data_frame(samples):
-        return _of_table(data_frame_table(samples, "the DataFrame"), form, None, None).inputs
+        return _of_table(data_frame_table(samples, "DataFrame"), form, None, None).inputs
     if hasattr(samples, "with_format"):
         if not hasattr(samples, "features"):
             received = Words(f"several: {listed(list(samples))}")
@@ -253,6 +253,8 @@ def _of_table(
     table: Table, form: InputForm, inputs: Sequence[str] | None, label: str | None
 ) -> Samples:
     present: list[str] = table.arrow.column_names
+    if not table.arrow.num_rows:
+        raise invalid(table.where, "hold rows", Words("none"), "check that it was written")
     if label is not None and label not in present:
         requirement = f"be a column of {table.where}"
         raise invalid("label", requirement, label, f"it has {listed(present)}")
@@ -265,7 +267,7 @@ def _of_table(
         table = _renamed(table, form, inputs)
     features = _features(table, form, wanted)
     key, keys = _keys(table, wanted)
-    notes = table.notes + _unused(table, form, column, key)
+    notes = table.notes + _unused(table, form, column, key) + _unknown(table, form)
     return Samples(features, key, keys, labels, names, notes)
 
 
@@ -346,6 +348,13 @@ def _unused(table: Table, form: InputForm, label: str | None, key: str) -> tuple
     others = [n for n in table.arrow.column_names if n not in (*form.columns, label, key)]
     others = [n for n in others if not table.is_key(n) and n.lower() not in LABEL_NAMES]
     return (f"columns that the training did not use: {listed(others)}",) if others else ()
+
+
+def _unknown(table: Table, form: InputForm) -> tuple[str, ...]:
+    if form.encoder is None or not form.columns:
+        return ()
+    names = form.encoder.unknown_columns(table.arrow, table.where)
+    return (f"columns without any value of the training: {listed(names)}",) if names else ()
 
 
 # Images -----------------------------------------------------------------------------------------
