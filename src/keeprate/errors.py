@@ -73,7 +73,11 @@ def check_whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-_PURPOSES = {"data": "This source", "onnx": "The export to ONNX"}  # of keeprate's extras
+_PURPOSES = {  # of keeprate's extras
+    "data": "This source",
+    "onnx": "The export to ONNX",
+    "text": "A text model",
+}
 
 
 def needs(module: str, *, extra: str = "data") -> Any:

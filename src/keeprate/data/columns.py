@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keeprate.data.features import InputColumn, Kind, code_table
+from keeprate.data.features import InputColumn, Kind, as_moments, code_table
 from keeprate.data.labels import (
     Array,
     Labels,
@@ -161,13 +161,14 @@ def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
         kept = table.arrow.filter(needs("pyarrow").array(present))
         table = replace(table, arrow=kept, votes=votes)
     ends = [name for name in (columns.label, columns.true_label) if name is not None]
+    named = [field.name for field in table.arrow.schema if not _has_odd_values(field.type)]
     return _LabelledRows(
         table,
         _as_labels(table, label, given),
         None if true_label is None or true is None else _as_labels(table, true_label, true),
         rows,
         len(present) - len(given),
-        names_of_rows(table, columns.inputs, ends),
+        names_of_rows(replace(table, arrow=table.arrow.select(named)), columns.inputs, ends),
     )
 
 
@@ -234,7 +235,7 @@ def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
         raise invalid("true_label", "differ from label", label, "leave one of them out")
     named = (*requested.inputs, *(n for n, kind in requested.kinds.items() if kind != IGNORE))
     if label in named or true_label in named:
-        raise invalid("inputs", "hold no label", list(named), REMEDY_INPUTS)
+        raise invalid("inputs", "hold no label", Words(listed(named)), REMEDY_INPUTS)
     others = [name for name in all_names if name not in (label, true_label)]
     also_like = [name for name in label_like if name != label]
     return _choose_inputs(table, others, also_like, requested, label, true_label)
@@ -315,7 +316,7 @@ def _image_or_list(table: Table, names: Sequence[str]) -> str | None:
 
 def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None, str]:
     """What a column holds; None and the reason if it is no input."""
-    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    types = needs("pyarrow.types")
     column = table.arrow.column(name)
     kind = column.type
     if not is_named:
@@ -327,23 +328,37 @@ def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None
         return "number", ""
     if types.is_date(kind) or types.is_timestamp(kind):
         return "date", ""
-    is_text = types.is_string(kind) or types.is_large_string(kind)
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     if not (is_text or types.is_dictionary(kind)):
         return ("text", "") if is_named and is_text else (None, f"values of type {kind}")
     if types.is_dictionary(kind):
+        if _has_odd_values(kind):
+            return None, f"values of type {kind.value_type}"
         return "category", ""
-    if _holds_dates(pa, column):
+    words = strings(column)
+    if _holds_dates(words):
         return "date", ""
-    return _kind_of_words(strings(column), is_named=is_named)
+    return _kind_of_words(words, is_named=is_named)
 
 
-def _holds_dates(pa: Any, column: Any) -> bool:
-    first = [value for value in column.slice(0, 100).to_pylist() if value]
-    if not first or not all(re.match(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$", v) for v in first):
+def _has_odd_values(kind: Any) -> bool:
+    """Whether a dictionary stands for others than words and numbers: intervals of pandas, say."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    if not types.is_dictionary(kind):
+        return False
+    return types.is_nested(kind.value_type) or isinstance(kind.value_type, pa.BaseExtensionType)
+
+
+def _holds_dates(column: Any) -> bool:
+    pa, compute = needs("pyarrow"), needs("pyarrow.compute")
+    blank = compute.fill_null(compute.equal(compute.utf8_trim_whitespace(column), ""), True)
+    present = column.filter(compute.invert(blank)).slice(0, 100).to_pylist()
+    form = re.compile(r"\s*\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+    if not present or not all(map(form.fullmatch, present)):
         return False
     try:
-        column.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
+        as_moments(column)
+    except pa.ArrowException:
         return False
     return True
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keeprate.data.labels import Array, first_bad
+from keeprate.data.labels import FRACTION, WHOLE, Array, first_bad
 from keeprate.data.texts import TextFeatures
 from keeprate.errors import Words, invalid, needs
 from keeprate.reading import dictionary, is_number, release_memory, strings
@@ -26,6 +26,7 @@ Kind: TypeAlias = Literal["number", "category", "date", "text"]
 KINDS: tuple[Kind, ...] = ("number", "category", "date", "text")
 MOST_CATEGORIES = 50
 LEAST_SHARE, LEAST_ROWS = 0.002, 2  # of the training rows, for a category with a feature of its own
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # of a second, as Arrow calls them
 LOST_BITS = 2.0**11  # float32 has 24 bits: a mean so many deviations away costs half of them
 
 
@@ -38,7 +39,7 @@ class InputColumn:
     name : str
     kind : {"number", "category", "date", "text"}
     centre : float
-        Was subtracted from numbers in float64, where float32 could not hold them apart.
+        Was subtracted from numbers and days in float64, where float32 could not hold them apart.
     values : tuple of str
         Of categories and texts: code i stands for `values[i]`.
     """
@@ -102,8 +103,10 @@ class FittedColumn:
         return words + (", some blank" if self.marks_blanks else "")
 
     def is_scaled(self) -> list[bool]:
-        """For each feature whether the normaliser scales it: marks and texts have their scale."""
+        """For each feature whether the normaliser scales it: marks and TF-IDF have their scale."""
         n_features = len(self.feature_names())
+        if self.text is not None and self.text.model:
+            return [True] * n_features
         scales_first = self.kind in ("number", "date")
         return [scales_first and i == 0 for i in range(n_features)]
 
@@ -114,7 +117,7 @@ class FittedColumn:
             filled = np.where(blank, np.float32(self.fill), codes)
             parts = [filled[:, None]]
             if self.kind == "date":
-                parts += _of_date(filled, self.has_time)
+                parts += _of_date(filled.astype(np.float64) + self.centre, self.has_time)
         elif self.kind == "category":
             place = {category: i for i, category in enumerate(self.categories)}
             places = np.array([place.get(v, len(place)) for v in (*column.values, "")], np.int64)
@@ -124,7 +127,10 @@ class FittedColumn:
             marks[blank] = 0
             parts = [marks if self.has_rare else marks[:, :-1]]
         else:
-            parts = [_fitted_text(self.text).encode(_texts(codes, column.values))]
+            # Each text once: the same one may stand in many rows.
+            different, places = np.unique(np.where(blank, -1, codes), return_inverse=True)
+            texts = _texts(different, column.values)
+            parts = [_fitted_text(self.text).encode(texts)[places]]
         return np.hstack([*parts, *([blank[:, None].astype(np.float32)] * self.marks_blanks)])
 
 
@@ -212,18 +218,49 @@ class Encoder:
             raise invalid(
                 "inputs",
                 f"hold the columns of the training ({where})",
-                Words(f"none called {listed(missing)}; there are {listed(table.column_names)}"),
+                Words(f"none called {listed(missing, 4)}; there are {listed(table.column_names)}"),
                 "add or rename these",
             )
         wanted = [InputColumn(c.name, c.kind, c.centre) for c in self.columns]
-        coded, columns = code_table({"": table}, wanted, {"": where})
+        coded, columns = code_table({"": table}, wanted, {"": where}, finds_centres=False)
         return self.encode(torch.from_numpy(coded[""]), columns)
 
-    def encode_array(self, array: Array) -> Tensor:
-        """Return the features of an array [N, D] of numbers, columns by place."""
-        coded = np.empty(array.shape, np.float32)
+    def unknown_columns(self, table: Any, where: str) -> list[str]:
+        """The columns of categories none of which the training marks: another notation, likely."""
+        unknown = []
+        for column in self.columns:
+            if column.kind == "category":
+                values: dict[str, int] = {}
+                words = _words(table.column(column.name), f"column {column.name} of the {where}")
+                _codes_of_words(words, values, is_category=True)
+                if values and values.keys().isdisjoint(column.categories):
+                    unknown.append(column.name)
+        return unknown
+
+    def encode_array(self, array: Array, where: str) -> Tensor:
+        """Return the features [N, W] of an array [N, D], columns by place.
+
+        Raises
+        ------
+        InputError
+            If a column of the training holds no numbers, the array has another number of columns,
+            or a value is infinite.
+        """
+        others = [column.name for column in self.columns if column.kind != "number"]
+        shape, fits = array.shape, array.ndim == 2 and array.shape[1:] == (len(self.columns),)
+        if others or not fits or array.dtype.kind not in "biuf":
+            received = Words(f"{array.dtype} of shape {shape}")
+            requirement = f"be numbers [N, {len(self.columns)}] as in training"
+            if others:
+                requirement = (
+                    f"be named columns, as {listed(others, 3)} held no numbers in training"
+                )
+            raise invalid(where, requirement, received, "give a DataFrame with the same columns")
+        coded = np.empty(shape, np.float32)
         for i, column in enumerate(self.columns):
-            coded[:, i] = array[:, i] - column.centre if column.centre else array[:, i]
+            with np.errstate(over="ignore"):
+                coded[:, i] = array[:, i] - column.centre if column.centre else array[:, i]
+            _refuse_infinite(coded[:, i], f"column {column.name} of the {where}")
         return self.encode(
             torch.from_numpy(coded), [InputColumn(c.name, c.kind) for c in self.columns]
         )
@@ -276,7 +313,9 @@ def _fit_column(
     if column.kind == "category":
         counts = np.bincount(present.astype(np.int64), minlength=len(column.values))
         least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * len(codes))))
-        frequent = np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]
+        # By name among equals: the order of codes depends on held-out rows, too.
+        order = sorted(range(len(counts)), key=lambda i: (-counts[i], column.values[i]))
+        frequent = order[:MOST_CATEGORIES]
         kept = sorted(column.values[i] for i in frequent if counts[i] >= least)
         # A column of rare categories only would leave nothing.
         kept = kept or sorted(column.values[i] for i in frequent if counts[i])
@@ -293,7 +332,11 @@ def _fitted_text(text: TextFeatures | None) -> TextFeatures:
 
 
 def _texts(codes: NDArray[np.float32], values: Sequence[str]) -> list[str]:
-    return ["" if code != code else values[int(code)] for code in codes.tolist()]
+    blank = len(values)
+    with_blank = np.array([*values, ""], dtype=object)
+    places = np.where(np.isnan(codes) | (codes < 0), blank, codes).astype(np.int64)
+    texts: list[str] = with_blank[places].tolist()
+    return texts
 
 
 def _date_parts(has_time: bool) -> list[str]:
@@ -301,10 +344,10 @@ def _date_parts(has_time: bool) -> list[str]:
     return [f"{wave} of the {period}" for period in periods for wave in ("sine", "cosine")]
 
 
-def _of_date(days: Array, has_time: bool) -> list[Array]:
+def _of_date(days: NDArray[np.float64], has_time: bool) -> list[Array]:
     """Where in the year, in the week and in the day a date lies, each as a point of a circle."""
     lengths = [365.2425, 7.0, *([1.0] if has_time else [])]
-    angles = [2 * np.pi * days.astype(np.float64) / length for length in lengths]
+    angles = [2 * np.pi * days / length for length in lengths]
     waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
     return [wave[:, None].astype(np.float32) for wave in waves]
 
@@ -313,7 +356,11 @@ def _of_date(days: Array, has_time: bool) -> list[Array]:
 
 
 def code_table(
-    tables: dict[str, Any], columns: Sequence[InputColumn], where: Mapping[str, str]
+    tables: dict[str, Any],
+    columns: Sequence[InputColumn],
+    where: Mapping[str, str],
+    *,
+    finds_centres: bool = True,
 ) -> tuple[dict[str, Array], tuple[InputColumn, ...]]:
     """Read the columns of all splits of a source to numbers.
 
@@ -322,9 +369,11 @@ def code_table(
     tables : dict of str to pyarrow.Table
         By split. Each column is taken out once it is read, so that memory holds it once.
     columns : sequence of D InputColumn
-        Their `centre` is used as it is if it is not 0; the rest is filled in.
+        Of names and kinds; the rest is filled in.
     where : dict of str to str
         What messages call each table.
+    finds_centres : bool
+        False: columns keep the `centre` that they have, as a trained network needs it.
 
     Returns
     -------
@@ -349,12 +398,16 @@ def code_table(
             place = f"column {column.name} of the {where[split]}"
             content = table.column(column.name)
             if column.kind in ("category", "text"):
-                coded[split][:, i] = _codes_of_strings(content, codes)
+                words = _words(content, place)
+                is_category = column.kind == "category"
+                coded[split][:, i] = _codes_of_words(words, codes, is_category=is_category)
             else:
-                read = _days if column.kind == "date" else _numbers
-                numbers = read(content, place)
-                if split == next(iter(tables)) and column.kind == "number" and not column.centre:
-                    column = replace(column, centre=centre_of(numbers))
+                is_date = column.kind == "date"
+                numbers = _days(content, place) if is_date else _numbers(content, place)
+                if split == next(iter(tables)) and finds_centres:
+                    centre = centre_of(numbers)
+                    # Whole days, so that the hours stay behind the point.
+                    column = replace(column, centre=np.floor(centre) if is_date else centre)
                 with np.errstate(over="ignore"):
                     coded[split][:, i] = numbers - column.centre if column.centre else numbers
                 _refuse_infinite(coded[split][:, i], place)
@@ -384,47 +437,129 @@ def centre_of(numbers: NDArray[np.float64]) -> float:
 
 
 def _numbers(column: Any, where: str) -> NDArray[np.float64]:
-    """Return a column of numbers or booleans as float64; blanks are NaN."""
+    """Return numbers, booleans, times and durations (in seconds) as float64; blanks are NaN."""
     pa, types = needs("pyarrow"), needs("pyarrow.types")
-    kind = column.type
-    if types.is_string(kind) or types.is_large_string(kind):
+    column = _plain(column)
+    kind, unit = column.type, 1.0
+    if types.is_string(kind):
         try:
-            column = column.cast("float64")
+            column = _cast_strings(column, [pa.float64(), pa.bool_()])
         except pa.ArrowInvalid as error:
             remedy = "mend these cells, or say what the column holds (--columns NAME=category)"
             raise invalid(where, "hold numbers", Words(str(error)[:200]), remedy) from error
     elif types.is_duration(kind) or types.is_time(kind):
-        column = column.cast(
-            "int64" if types.is_duration(kind) or kind.bit_width == 64 else "int32"
-        )
+        # In seconds, as files and data frames keep the same times in different units.
+        unit = UNITS[kind.unit]
+        column = column.cast("int32" if types.is_time32(kind) else "int64")
     elif not is_number(kind):
         raise invalid(where, "hold numbers", Words(f"values of type {kind}"), "leave it out")
     column = column.cast("float64", safe=False)
-    return np.asarray(column.to_numpy())
+    numbers = np.asarray(column.to_numpy())
+    return numbers if unit == 1.0 else numbers / unit
 
 
 def _days(column: Any, where: str) -> NDArray[np.float64]:
     """Return dates as days since 1970; blanks are NaN."""
-    pa, types = needs("pyarrow"), needs("pyarrow.types")
     try:
-        if not types.is_temporal(column.type):
-            column = column.cast(pa.timestamp("us"))
-        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)))
-    except pa.ArrowException as error:
+        moments = as_moments(column)
+    except needs("pyarrow").ArrowException as error:
         remedy = "write them as 2026-01-31, or say what the column holds (--columns NAME=text)"
         raise invalid(where, "hold dates", Words(str(error)[:200]), remedy) from error
-    numbers = _numbers(column.cast("int64"), where)
+    numbers = _numbers(moments.cast("int64"), where)
     return numbers / (24 * 3600 * 1e6)
 
 
-def _codes_of_strings(column: Any, codes: dict[str, int]) -> NDArray[np.float64]:
+def as_moments(column: Any) -> Any:
+    """Return a column of dates, of moments or of either as text as timestamps in microseconds.
+
+    Raises
+    ------
+    pyarrow.ArrowException
+        If the column holds something else.
+    """
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    column = _plain(column)
+    if types.is_string(column.type):
+        zones = (None, "UTC")
+        wanted = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in zones]
+        column = _cast_strings(column, wanted)
+    elif is_number(column.type) and not types.is_null(column.type):
+        raise pa.ArrowInvalid(f"values of type {column.type}")  # Arrow takes them for microseconds
+    # Not "safe", which refuses nanoseconds.
+    return column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+
+
+def _plain(column: Any) -> Any:
+    """Return a column without a dictionary, and text as strings of one type."""
+    types = needs("pyarrow.types")
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    is_text = types.is_large_string(column.type) or types.is_string_view(column.type)
+    return column.cast("string") if is_text else column
+
+
+def _cast_strings(column: Any, kinds: Sequence[Any]) -> Any:
+    """Cast text to the first type that takes all cells; empty cells are blanks.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        What the first type says, if no type takes all cells.
+    """
+    pa, compute = needs("pyarrow"), needs("pyarrow.compute")
+    column = compute.utf8_trim_whitespace(column)
+    column = compute.if_else(compute.equal(column, ""), pa.scalar(None, pa.string()), column)
+    first: Exception | None = None
+    for kind in kinds:
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid as error:
+            first = first or error
+    raise first or pa.ArrowInvalid("no type to cast to")
+
+
+def _words(column: Any, where: str) -> Any:
+    """Return a column as strings; numbers that are not finite are blanks."""
+    pa, types, compute = needs("pyarrow"), needs("pyarrow.types"), needs("pyarrow.compute")
+    column = _plain(column)
+    try:
+        if types.is_floating(column.type):
+            column = column.cast("float64")
+            finite = compute.is_finite(column)
+            column = compute.if_else(finite, column, pa.scalar(None, pa.float64()))
+            if compute.any(compute.greater_equal(compute.abs(column), 2.0**63)).as_py():
+                return column.cast("string")
+        return strings(column)
+    except (pa.ArrowException, ValueError) as error:
+        received = Words(f"values of type {str(column.type)[:100]}")
+        raise invalid(where, "hold words", received, "leave it out") from error
+
+
+def _codes_of_words(
+    column: Any, codes: dict[str, int], *, is_category: bool
+) -> NDArray[np.float64]:
     """Number the values of a column; `codes` grows by those that it did not have."""
-    encoded = dictionary(strings(column))
+    encoded = dictionary(column)
     values = [value.strip() for value in encoded.dictionary.to_pylist()]
+    if is_category:
+        values = [_as_category(value) for value in values]
     numbers = [codes.setdefault(value, len(codes)) if value else np.nan for value in values]
-    indices = np.asarray(encoded.indices.cast("float64").to_numpy(zero_copy_only=False))
-    table = np.array([*numbers, np.nan], np.float64)
-    return np.asarray(table[np.where(np.isnan(indices), len(numbers), indices).astype(np.int64)])
+    indices = encoded.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+    codes_of_rows: NDArray[np.float64] = np.array([*numbers, np.nan], np.float64)[indices]
+    return codes_of_rows
+
+
+def _as_category(value: str) -> str:
+    """A category without what files change: 5.0 is 5, 0.50 is 0.5, TRUE is true.
+
+    >>> [_as_category(value) for value in ("5.0", "0.50", "True", "007", "a.0")]
+    ['5', '0.5', 'true', '007', 'a.0']
+    """
+    if match := WHOLE.fullmatch(value):
+        return match[1]
+    if FRACTION.fullmatch(value):
+        return value.rstrip("0")
+    return value.lower() if value.lower() in ("true", "false") else value
 
 
 def _refuse_infinite(numbers: NDArray[np.float32], where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keeprate.data.arrays import input_tensor, npz_inputs, open_npz
+from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs, open_npz
 from keeprate.data.features import Encoder, InputColumn
 from keeprate.data.folders import tables_by_split
 from keeprate.data.labels import Array, as_array
@@ -185,8 +186,11 @@ def to_inputs(samples: Any, form: InputForm) -> Tensor:
         If the samples do not fit the form.
     """
     if is_data_frame(samples):
-        return _of_table(data_frame_table(samples, "the DataFrame"), form, None, None).inputs
+        return _of_table(data_frame_table(samples, "DataFrame"), form, None, None).inputs
     if hasattr(samples, "with_format"):
+        if not hasattr(samples, "features"):
+            received = Words(f"several: {listed(list(samples))}")
+            raise invalid("samples", "be one split of a data set", received, "choose one")
         return _of_table(hugging_face_table(samples, "given"), form, None, None).inputs
     if isinstance(samples, (str, os.PathLike)):
         return read_unlabelled([samples], form).inputs
@@ -201,13 +205,8 @@ def _are_paths(samples: Any) -> bool:
 
 
 def _of_array(array: Array, form: InputForm, where: str) -> Tensor:
-    is_flat = form.encoder is not None and array.ndim == 2
-    if is_flat and form.encoder is not None:
-        if array.shape[1] != len(form.encoder.columns) or array.dtype.kind not in "biuf":
-            received = Words(f"{array.dtype} of shape {array.shape}")
-            requirement = f"be numbers [N, {len(form.encoder.columns)}] as in training"
-            raise invalid(where, requirement, received, "give a DataFrame with the same columns")
-        return form.encoder.encode_array(array)
+    if form.encoder is not None:
+        return form.encoder.encode_array(array, where)
     return check_form(
         input_tensor(array, where=where, keeps_integers=form.keeps_integers), form, where
     )
@@ -230,14 +229,21 @@ def _of_npz(
 ) -> Samples:
     array, key = npz_inputs(path, inputs)
     arrays = open_npz(path)
-    split = next((w for w in ("test", "train") if w in key.lower()), "")
-    wanted = (label,) if label else LABEL_NAMES
+    words = re.split(r"[-_. ]", key.lower())
+    split = next((word for word in ("test", "train") if word in (words[0], words[-1])), "")
+    wanted = (label,) if label else NPZ_LABELS
     names = {f"{name}_{split}" for name in wanted} | {f"{split}_{name}" for name in wanted}
     found = [n for n in arrays if n.lower() in (names if split else set(wanted)) or n == label]
-    labels = arrays[found[0]].reshape(-1) if found else None
-    if label is not None and labels is None:
+    if label is not None and not found:
         raise invalid("label", f"be a key of {path}", label, f"it has {listed(list(arrays))}")
-    return Samples(_of_array(array, form, str(path)), labels=labels)
+    samples = Samples(_of_array(array, form, str(path)))
+    if not found:
+        return samples
+    labels = arrays[found[0]]
+    if labels.shape not in ((len(array),), (len(array), 1)):
+        received = Words(f"shape {labels.shape} of {found[0]} in {path}")
+        raise invalid("labels", f"be one for each of {len(array)} samples", received, "mend them")
+    return replace(samples, labels=labels.reshape(-1))
 
 
 # Tables -----------------------------------------------------------------------------------------
@@ -247,19 +253,33 @@ def _of_table(
     table: Table, form: InputForm, inputs: Sequence[str] | None, label: str | None
 ) -> Samples:
     present: list[str] = table.arrow.column_names
+    if not table.arrow.num_rows:
+        raise invalid(table.where, "hold rows", Words("none"), "check that it was written")
     if label is not None and label not in present:
         requirement = f"be a column of {table.where}"
         raise invalid("label", requirement, label, f"it has {listed(present)}")
+    # Before columns are renamed: the label may be called like an input of the training.
+    column = label or _label_column(table, form.columns if inputs is None else inputs)
+    names = None if column is None else table.names_of(column)
+    labels = None if column is None else _labels(table, column, names)
     wanted = form.columns
     if inputs is not None:
         table = _renamed(table, form, inputs)
     features = _features(table, form, wanted)
-    column = label or _label_column(table, wanted)
-    labels = None if column is None else label_array(table, column)
-    names = None if column is None else table.names_of(column)
     key, keys = _keys(table, wanted)
-    notes = table.notes + _unused(table, form, column, key)
+    notes = table.notes + _unused(table, form, column, key) + _unknown(table, form)
     return Samples(features, key, keys, labels, names, notes)
+
+
+def _labels(table: Table, column: str, names: tuple[str, ...] | None) -> Array:
+    content = table.arrow.column(column)
+    if names is None or not needs("pyarrow.types").is_integer(content.type):
+        return label_array(table, column)
+    # A number that names nothing is no label, even where a class is called so.
+    numbers = content.cast("int64").fill_null(-1).to_numpy()
+    is_known = (numbers >= 0) & (numbers < len(names))
+    known = np.array([*names, None], dtype=object)
+    return np.asarray(known[np.where(is_known, numbers, len(names))])
 
 
 def _renamed(table: Table, form: InputForm, inputs: Sequence[str]) -> Table:
@@ -289,6 +309,9 @@ def _features(table: Table, form: InputForm, wanted: Sequence[str]) -> Tensor:
         received = Words(f"none called {listed(missing)}" if missing else "columns of another kind")
         raise invalid("inputs", f"be as in training ({table.where})", received, "rename the column")
     numbers = [n for n in table.arrow.column_names if n.lower() not in LABEL_NAMES]
+    if form.encoder is not None and len(numbers) == len(form.encoder.names):  # by place
+        named = table.arrow.select(numbers).rename_columns(list(form.encoder.names))
+        return form.encoder.encode_table(named, table.where)
     plain = Encoder.fit(torch.zeros(1, len(numbers)), [InputColumn(n, "number") for n in numbers])
     return check_form(plain.encode_table(table.arrow, table.where), form, table.where)
 
@@ -307,10 +330,12 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         if name in wanted and table.is_image(name):
             keys = names_of_rows(replace(table, arrow=table.arrow.select([name])), [name], [])
             return ("file", keys) if keys else ("", ())
-    compute = needs("pyarrow.compute")
+    compute, types = needs("pyarrow.compute"), needs("pyarrow.types")
     for name in table.arrow.column_names:
         column = table.arrow.column(name)
-        if name in wanted or not table.is_key(name) or column.null_count:
+        kind = column.type
+        is_plain = types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
+        if name in wanted or not is_plain or not table.is_key(name) or column.null_count:
             continue
         if compute.count_distinct(column).as_py() == len(column):
             return name or "key", tuple(strings(column).to_pylist())
@@ -323,6 +348,13 @@ def _unused(table: Table, form: InputForm, label: str | None, key: str) -> tuple
     others = [n for n in table.arrow.column_names if n not in (*form.columns, label, key)]
     others = [n for n in others if not table.is_key(n) and n.lower() not in LABEL_NAMES]
     return (f"columns that the training did not use: {listed(others)}",) if others else ()
+
+
+def _unknown(table: Table, form: InputForm) -> tuple[str, ...]:
+    if form.encoder is None or not form.columns:
+        return ()
+    names = form.encoder.unknown_columns(table.arrow, table.where)
+    return (f"columns without any value of the training: {listed(names)}",) if names else ()
 
 
 # Images -----------------------------------------------------------------------------------------
@@ -341,13 +373,24 @@ def _of_images(paths: Sequence[Path], form: InputForm) -> Samples:
             notes = (f"of the splits in {paths[0]} {root.name} is predicted",)
         found = find_images(root)
         files, names, notes = found.paths, found.names, (*notes, *found.notes)
+        folders = [_class_folder(file, root) for file in files]
     else:
         files, names = tuple(paths), tuple(map(str, paths))
+        folders = [path.parent.name for path in files]
     height, width = form.shape[1:]
     images = read_images(files, str(paths[0]), image_size=(height, width), channels=form.shape[0])
-    labels = np.array([path.parent.name for path in files], dtype=object)
+    labels = np.array(folders, dtype=object)
     inputs = check_form(input_tensor(images.pixels), form, str(paths[0]))
     return Samples(inputs, "file", tuple(names), labels, None, (*notes, *images.notes))
+
+
+def _class_folder(file: Path, root: Path) -> str:
+    """The folder that stands for the class, as in training: the first one below the split."""
+    if not root.is_dir():
+        return file.parent.name
+    folders = file.parent.relative_to(root).parts
+    inner = [name for i, name in enumerate(folders) if i or not split_word(name)]
+    return inner[0] if inner else file.parent.name
 
 
 def _test_folder(path: Path) -> Path:
