@@ -373,7 +373,7 @@ def image_set(seed: int, n: int = 4) -> np.ndarray:
 
 @pytest.mark.parametrize("split", ["", "train"])
 @FAST
-@given(st.dictionaries(st.integers(0, 11), st.sampled_from(CLASSES), max_size=6))
+@given(st.dictionaries(st.integers(0, 11), st.sampled_from(CLASSES), max_size=3))  # of 4 a class
 def test_images_move_to_the_folder_of_their_class(
     tmp_path_factory: pytest.TempPathFactory, split: str, corrections: dict[int, str]
 ) -> None:

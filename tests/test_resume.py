@@ -133,8 +133,8 @@ def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path,
     resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
     assert essence(resumed.record) == essence(run.record)
     assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
-    ours = run.classifier.predict_proba(data.test.inputs)
-    assert torch.equal(resumed.classifier.predict_proba(data.test.inputs), ours)
+    ours = run.classifier.probabilities(data.test.inputs)
+    assert torch.equal(resumed.classifier.probabilities(data.test.inputs), ours)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,6 @@ def check_classes(name: str, labels: ArrayLike, n_classes: int | None = None) ->
         received = Words("rows of unequal length")
         remedy = "give one class for each sample"
         raise invalid(name, "be integers, [N]", received, remedy) from error
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         received = Words(f"shape {array.shape} of {array.dtype}")
         raise invalid(name, "be integers, [N]", received, "number the classes from 0")

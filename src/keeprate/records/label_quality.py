@@ -188,7 +188,7 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
 
     Parameters
     ----------
-    labels : array_like [N] of int
+    labels : array_like [N] or [N, 1] of int
         In 0..C-1.
     pred_probs : array_like [N, C]
         Probabilities of the *true* classes: from small-loss training, or out of sample
@@ -216,6 +216,8 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     ([False, False, False, False, True], 4, 0)
     """
     probabilities = check_probabilities("pred_probs", pred_probs)
+    if getattr(labels, "ndim", 1) == 2 and labels.shape[1] == 1:  # type: ignore[union-attr]
+        labels = labels[:, 0]  # type: ignore[index, call-overload]  # an array or a tensor
     given = check_classes("labels", labels, probabilities.shape[1])
     if len(given) != len(probabilities):
         received = f"{len(given)} labels and {len(probabilities)} rows"
