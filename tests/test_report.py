@@ -275,6 +275,31 @@ def test_every_text_of_a_record_is_escaped(tmp_path: Path) -> None:
         assert_harmless(malicious, harmless)
 
 
+def test_what_was_read_is_on_the_page(page: str, tmp_path: Path) -> None:
+    assert "What was read" not in page  # a record of an earlier version does not say
+    record = make_record()
+    record = replace(
+        record,
+        data=replace(
+            record.data,
+            class_names=("cat", "dog"),
+            class_counts=(3, 1_200),
+            inputs={"age": "number", MALICIOUS: "text", "size": "number"},
+            left_out={"": "an index or a key of the rows"},
+            notes=("3 rows without a label were left out",),
+        ),
+    )
+    html = write(record, tmp_path)
+    for line in (
+        "Training labels: dog (1,200), cat (3)",
+        "Inputs, number: age, size",
+        "No input, an index or a key of the rows: (no name)",
+        "3 rows without a label were left out",
+    ):
+        assert f"<li>{line}</li>" in html
+    assert MALICIOUS not in html
+
+
 @pytest.mark.parametrize("kind", ["search", "train"])
 def test_single_texts_are_escaped_where_the_rest_is_as_usual(
     kind: str, page: str, tmp_path: Path

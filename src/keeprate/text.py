@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 LONGEST = 300  # characters of the text that a sample is known by
 UNKNOWN = "\N{EN DASH}"
@@ -34,6 +34,18 @@ def listed(names: Sequence[object], most: int = 8) -> str:
     """
     shown = ", ".join(cut(str(name), 60) for name in names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def grouped(said: Mapping[str, str]) -> dict[str, list[str]]:
+    """Group columns by what is said of them.
+
+    >>> grouped({"age": "number", "": "number", "note": "text"})
+    {'number': ['age', '(no name)'], 'text': ['note']}
+    """
+    groups: dict[str, list[str]] = {}
+    for name, words in said.items():
+        groups.setdefault(words, []).append(name or "(no name)")
+    return groups
 
 
 def percent(share: float | None, places: int = 1) -> str:

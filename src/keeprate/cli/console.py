@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from keeprate.engine import TextProgress
-from keeprate.text import listed, percent, shortened
+from keeprate.text import grouped, listed, percent, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from keeprate.data import Data
     from keeprate.engine import Progress as ProgressCallback
@@ -42,10 +42,10 @@ def introduce(data: Data) -> None:
         sizes += f", {_size(data, 'test')} test"
     say(f"{data.name}: {sizes} samples, {data.n_classes} classes")
     counts = sorted(zip(data.class_counts, data.class_names, strict=True), reverse=True)
-    say(f"labels: {listed([f'{name} ({count:,})' for count, name in counts])}")
+    say(f"training labels: {listed([f'{name} ({count:,})' for count, name in counts])}")
     if data.encoder is not None and data.input_columns:
         _introduce_columns(data)
-    for why, names in _by_value(data.left_out).items():
+    for why, names in grouped(data.left_out).items():
         say(f"no input, {why}: {listed(names)}")
     for note in data.notes:
         say(note)
@@ -58,17 +58,9 @@ def _introduce_columns(data: Data) -> None:
     n_features = 0 if data.encoder is None else len(data.encoder.feature_names)
     say(f"inputs: {n_features:,} features of these columns (--columns NAME=KIND corrects a kind)")
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for kind, names in _by_value(data.input_kinds).items():
+    for kind, names in grouped(data.input_kinds).items():
         table.add_row(escape(kind), escape(listed(names)))
     Console(width=WIDTH).print(table)
-
-
-def _by_value(kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Group columns by what is said of them."""
-    groups: dict[str, list[str]] = {}
-    for name, value in kinds.items():
-        groups.setdefault(value, []).append(name or "the column without a name")
-    return groups
 
 
 def _size(data: Data, name: str) -> str:

@@ -118,6 +118,7 @@ def _section(
     return _template("run.html").substitute(
         {name: escape(text) for name, text in texts.items()},
         heading=heading,
+        reading=_reading(record),
         results=results_table(record),
         keep_rate=_keep_rate(record, drawings["keep_rate"]),
         curves=_curves(record, drawings["curves"]),
@@ -126,6 +127,12 @@ def _section(
         gallery=gallery(record.suspects, record.data.class_names, prefix) + fix_list(folder),
         repeat=_repeat(record),
     )
+
+
+def _reading(record: RunRecord) -> str:
+    """What was read of the data, folded away; empty for records that do not say."""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in words.reading_in_words(record))
+    return f"<details><summary>What was read</summary><ul>{lines}</ul></details>" if lines else ""
 
 
 def _details(record: RunRecord) -> str:

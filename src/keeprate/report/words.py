@@ -14,7 +14,7 @@ from keeprate.report.facts import (
     last_accuracy,
 )
 from keeprate.report.figures import MOST_TRIALS_SHOWN
-from keeprate.text import duration, percent
+from keeprate.text import duration, grouped, listed, percent
 
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
 PRECISION = (
@@ -55,6 +55,17 @@ def data_in_words(record: RunRecord) -> str:
     if data.validation_labels != "unknown":
         facts.append(f"{data.validation_labels} validation labels")
     return ", ".join(facts)
+
+
+def reading_in_words(record: RunRecord) -> list[str]:
+    """What was read: labels, inputs by kind, columns that were left out, and notes."""
+    data = record.data
+    counts = sorted(zip(data.class_counts, data.class_names, strict=False), reverse=True)
+    lines = [f"Training labels: {listed([f'{name} ({n:,})' for n, name in counts])}"] * bool(counts)
+    inputs = [f"Inputs, {kind}: {listed(names)}" for kind, names in grouped(data.inputs).items()]
+    others = [f"No input, {why}: {listed(names)}" for why, names in grouped(data.left_out).items()]
+    notes = [note[:1].upper() + note[1:] for note in data.notes]
+    return [*lines, *inputs, *others, *notes]
 
 
 # The finding
