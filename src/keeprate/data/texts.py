@@ -82,7 +82,8 @@ class TextFeatures:
         if k >= 1:
             from sklearn.decomposition import TruncatedSVD
 
-            with np.errstate(invalid="ignore"):  # texts that are all the same have no variance
+            # Texts that are all the same have no variance.
+            with np.errstate(invalid="ignore", divide="ignore"):
                 svd = TruncatedSVD(k, random_state=0).fit(terms)
             components, variance = svd.components_, float(svd.explained_variance_.mean())
         if variance < LEAST_VARIANCE:  # to scale it up would blow up rounding errors
