@@ -67,8 +67,11 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     InputError
         If a column is missing or cannot be guessed, a table is empty, or a value does not fit.
     """
-    by_split = name_splits(tables)
+    named = name_splits(tables)
     tables.clear()
+    # The training split first, as the first one decides centres and the size of images.
+    order = sorted(named, key=lambda name: name != "train")
+    by_split = {name: named.pop(name) for name in order}
     columns = choose_columns(by_split["train"], requested)
     labelled, notes = _labelled_splits(by_split, columns)
     raw = {split: content.raw(columns.inputs) for split, content in labelled.items()}
