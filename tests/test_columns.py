@@ -14,6 +14,7 @@ from keeprate import InputError, load_data, prepare
 from keeprate.data.columns import Columns, choose_columns
 from keeprate.data.raw import RequestedColumns
 from keeprate.data.tables import Table
+from tests.sources import LABELS, pixels, write_parquet
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -163,6 +164,19 @@ def test_numbers_are_no_dates() -> None:
     table = pd.DataFrame({"year": [2024, 2025] * (N // 2), "y": Y})
     with pytest.raises(InputError, match=r"column year .* hold dates"):
         load_data(table, columns={"year": "date"})
+
+
+def test_the_training_split_decides_whatever_comes_first(tmp_path: Path) -> None:
+    times = 1.7e9 + 60.0 * np.arange(N)
+    train = pd.DataFrame({"t": times[::-1], "y": Y})
+    test = pd.DataFrame({"t": [5.0] * N, "y": Y})
+    for splits in ({"train": train, "test": test}, {"test": test, "train": train}):
+        loaded = load_data(splits)
+        assert loaded.coded_columns[0].centre == times.mean()
+        assert len(loaded.splits["train"].inputs.unique()) == N
+    for name, size in (("test", 6), ("train", 4)):
+        write_parquet(tmp_path / f"{name}.parquet", pixels(shape=(size, size)), {"label": LABELS})
+    assert load_data(tmp_path).splits["test"].inputs.shape[2:] == (4, 4)
 
 
 def test_intervals_of_pandas_are_left_out() -> None:

@@ -309,6 +309,31 @@ def fitted(values: Any, kind: str, n_train: int | None = None) -> tuple[Encoder,
     return encoder, encoder.encode(codes, columns)
 
 
+CELLS = {
+    "number": st.floats(-(2.0**100), 2.0**100) | st.integers(-(2**53), 2**53).map(float),
+    "category": st.text() | st.sampled_from(["5", "5.0", "True", "true", " a", "a "]),
+    "date": st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1)),
+    "text": st.text() | st.lists(st.sampled_from(WORDS), min_size=3).map(" ".join),
+}
+
+
+@settings(max_examples=60)
+@given(data=st.data(), kind=st.sampled_from(sorted(CELLS)))
+def test_any_cells_give_features_of_their_own(data: st.DataObject, kind: str) -> None:
+    cells = data.draw(st.lists(st.none() | CELLS[kind], min_size=2, max_size=30))
+    n_train = data.draw(st.integers(1, len(cells)))
+    kinds = {"number": pa.float64(), "date": pa.timestamp("us")}
+    values = pa.array(cells, kinds.get(kind, pa.string()))
+    encoder, features = fitted(values, kind, n_train)
+    assert features.shape == (len(cells), len(encoder.feature_names))
+    assert features.isfinite().all() and len(encoder.is_scaled) == features.shape[1]
+    described, tensors = encoder.to_parts()
+    restored = Encoder.from_parts(json.loads(json.dumps(described)), tensors)
+    order = data.draw(st.permutations(range(len(cells))))
+    again = restored.encode_table(pa.table({"x": values}).take(list(order)), "table")
+    assert torch.equal(again, features[list(order)])
+
+
 def test_blanks_have_a_mark_and_the_mean() -> None:
     encoder, features = fitted([1.0, None, 3.0, float("nan")], "number")
     assert encoder.feature_names == ("x", "x, blank")
@@ -536,7 +561,7 @@ def test_a_text_model_that_is_not_here_is_refused(
     pytest.importorskip("sentence_transformers")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=f"got .*{name}.*give the path") as caught:
+    with pytest.raises(InputError, match=f"got .*{name}.*give the folder") as caught:
         prepare(opinions, label="y", text_model=name)
     assert len(str(caught.value)) < 1000
 

@@ -68,11 +68,13 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     InputError
         If a column is missing or cannot be guessed, a table is empty, or a value does not fit.
     """
-    by_split = name_splits(tables)
+    named = name_splits(tables)
     tables.clear()
-    for split, table in by_split.items() if requested.votes else ():
-        if split == "train" or set(requested.votes) & set(table.arrow.column_names):
-            by_split[split] = with_majority(table, requested.votes)
+    # The training split first, as the first one decides centres and the size of images.
+    order = sorted(named, key=lambda name: name != "train")
+    by_split = {name: named.pop(name) for name in order}
+    if requested.votes:
+        by_split = _with_majorities(by_split, requested.votes)
     columns = choose_columns(by_split["train"], requested)
     labelled, notes = _labelled_splits(by_split, columns)
     raw = {split: content.raw(columns.inputs) for split, content in labelled.items()}
@@ -80,6 +82,16 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     release_memory()
     splits = {split: replace(content, inputs=arrays[split]) for split, content in raw.items()}
     return RawData(splits, coded, columns.left_out, (*notes, *more_notes))
+
+
+def _with_majorities(by_split: Mapping[str, Table], votes: Sequence[str]) -> dict[str, Table]:
+    """Take the annotators' columns of the training split, and of others that have them."""
+    return {
+        split: with_majority(table, votes)
+        if split == "train" or set(votes) & set(table.arrow.column_names)
+        else table
+        for split, table in by_split.items()
+    }
 
 
 @dataclass(frozen=True)

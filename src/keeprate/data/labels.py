@@ -186,7 +186,7 @@ def match_labels(
     class_names : sequence of C str
         The classes of a trained network.
     names : sequence of str, optional
-        What integers stand for in the source.
+        What integers stand for in the source; empty if they stand for nothing but themselves.
 
     Returns
     -------
@@ -208,10 +208,10 @@ def match_labels(
     for name, i in place.items():
         loose.setdefault(_loosely(name), i)
     found = {item: place.get(item, loose.get(_loosely(item), -1)) for item in set(items)}
-    codes = {i: str(i) for i in range(len(class_names))}
     note = ""
-    if all(number < 0 for number in found.values()) and not any(map(WHOLE.fullmatch, class_names)):
-        code_of = {code: i for i, code in codes.items()}
+    has_names = names is not None or any(map(WHOLE.fullmatch, class_names))
+    if all(number < 0 for number in found.values()) and not has_names:
+        code_of = {str(i): i for i in range(len(class_names))}
         found = {item: code_of.get(_loosely(item), -1) for item in found}
         if any(number >= 0 for number in found.values()):
             note = f"numbers are taken for the codes 0 to {len(class_names) - 1} of the classes"

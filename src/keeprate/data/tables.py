@@ -118,7 +118,9 @@ class Table:
 
     def why_no_input(self, column: str) -> str:
         """Why a column numbers, names or dates the rows; empty if it does nothing of that."""
-        if column in self.ignored or OTHER_NAMES.fullmatch(column):
+        if column in self.ignored:
+            return "about the row or its labels"
+        if OTHER_NAMES.fullmatch(column):
             return "says who labelled the row, or when"
         if self.is_key(column):
             return "an index or a key of the rows"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keeprate.errors import InputError, first_line, invalid, needs
+from keeprate.errors import Words, first_line, invalid, needs
 
 MOST_TERMS = 20_000  # of words, and as many of characters
 COMPONENTS = 128
@@ -82,7 +82,8 @@ class TextFeatures:
         if k >= 1:
             from sklearn.decomposition import TruncatedSVD
 
-            with np.errstate(invalid="ignore"):  # texts that are all the same have no variance
+            # Texts that are all the same have no variance.
+            with np.errstate(invalid="ignore", divide="ignore"):
                 svd = TruncatedSVD(k, random_state=0).fit(terms)
             components, variance = svd.components_, float(svd.explained_variance_.mean())
         if variance < LEAST_VARIANCE:  # to scale it up would blow up rounding errors
@@ -195,10 +196,13 @@ def _embedder(model: str) -> Any:
             model, device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
         )
     except Exception as error:  # each kind of model raises its own
-        raise InputError(
-            f"text_model must be the folder of a sentence-transformers model, or the name of one "
-            f"in the cache of this machine, got {model!r} ({first_line(error)[:300]}); download it "
-            "with the hf command, save it to a folder, and give the path."
+        # What is said of a name is that the Hub was not asked: nothing is downloaded.
+        why = f", which fails: {first_line(error)[:300]}" if Path(model).exists() else ""
+        raise invalid(
+            "text_model",
+            "be the folder of a sentence-transformers model, or a name in this machine's cache",
+            Words(f"{model!r}{why}"),
+            "download it (hf download NAME --local-dir FOLDER) and give the folder",
         ) from error
 
 

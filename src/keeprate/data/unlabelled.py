@@ -381,7 +381,7 @@ def _of_images(paths: Sequence[Path], form: InputForm) -> Samples:
     images = read_images(files, str(paths[0]), image_size=(height, width), channels=form.shape[0])
     labels = np.array(folders, dtype=object)
     inputs = check_form(input_tensor(images.pixels), form, str(paths[0]))
-    return Samples(inputs, "file", tuple(names), labels, None, (*notes, *images.notes))
+    return Samples(inputs, "file", tuple(names), labels, (), (*notes, *images.notes))
 
 
 def _class_folder(file: Path, root: Path) -> str:

@@ -16,6 +16,8 @@ from keeprate.data import Samples, match_labels, read_unlabelled
 from keeprate.files import write_atomically
 from keeprate.runs.classifier import load
 
+OWN_COLUMNS = ("index", "predicted_label", "probability")
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -73,8 +75,9 @@ def predict_files(
     probabilities = classifier.probabilities(samples.inputs)
     confidence, predicted = probabilities.max(-1)
     names = classifier.class_names
-    key = [samples.key] if samples.keys else []
-    header = ["index", *key, "predicted_label", "probability"]
+    key = [samples.key if samples.key not in OWN_COLUMNS else "key"] if samples.keys else []
+    row_number, *others = OWN_COLUMNS
+    header = [row_number, *key, *others]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header + [f"p({name})" for name in names] * with_probabilities)
