@@ -5,8 +5,11 @@ Arrow parses the cells. This module finds out what types Arrow must be told.
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from keeprate.reading.dialects import (
     refuse_open_quote,
     without_rows,
 )
-from keeprate.reading.encodings import PIECE, UNREADABLE, open_bytes, open_text
+from keeprate.reading.encodings import PIECE, UNREADABLE, is_packed, open_text, pieces_of
 from keeprate.text import cut
 
 AsText = Callable[[str], bool]
@@ -176,10 +179,7 @@ def _numbers_in_name(source: Source, doubtful: set[int], block: int) -> set[int]
     pa, compute = needs("pyarrow"), needs("pyarrow.compute")
     found: set[int] = set()
     kinds = dict.fromkeys(doubtful, pa.string())
-    with (
-        open_bytes(source.path) as file,
-        _batches(file, source, kinds, block, doubtful) as reader,
-    ):
+    with _arrow_file(source) as file, _batches(file, source, kinds, block, doubtful) as reader:
         for batch in reader:
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 if compute.any(compute.match_substring_regex(column, NO_NUMBER)).as_py():
@@ -193,7 +193,7 @@ def _first_kinds(source: Source, texts: set[int], block: int) -> dict[int, Any]:
     """Tell the type of each column by the first rows."""
     string = needs("pyarrow").string()
     kinds = dict.fromkeys(texts, string)
-    with open_bytes(source.path) as file, _batches(file, source, kinds, block) as reader:
+    with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
         return dict(enumerate(reader.schema.types))
 
 
@@ -206,7 +206,7 @@ def _read_as(source: Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
     pa = needs("pyarrow")
     tables, group, size = [], [], 0
     block = block if block > PIECE else PIECE // 8
-    with open_bytes(source.path) as file, _batches(file, source, kinds, block) as reader:
+    with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
         schema = reader.schema
         for batch in reader:
             group.append(batch)
@@ -216,6 +216,31 @@ def _read_as(source: Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
                 group, size = [], 0
     tables.append(pa.Table.from_batches(group, schema).combine_chunks(arrow_pool()))
     return list(pa.concat_tables(tables).columns)
+
+
+@contextmanager
+def _arrow_file(source: Source) -> Iterator[Any]:
+    """Open the bytes of a file behind its mark, as UTF-8, for Arrow's own threads.
+
+    These read ahead and may outlive the interpreter, which they would bring down if they called
+    Python. So Arrow opens and unpacks the file itself, and other encodings are decoded before.
+    """
+    pa, encoding = needs("pyarrow"), source.dialect.encoding
+    if encoding.codec != "utf-8":
+        decoder = codecs.getincrementaldecoder(encoding.codec)()
+        text = pa.BufferOutputStream()
+        for piece in pieces_of(source.path, encoding):
+            text.write(decoder.decode(piece, final=not piece).encode())
+        yield pa.BufferReader(text.getvalue())
+        return
+    with pa.OSFile(os.fspath(source.path), "rb") as file:
+        if is_packed(source.path):
+            with pa.CompressedInputStream(file, "gzip") as unpacked:
+                unpacked.read(len(encoding.bom))
+                yield unpacked
+        else:
+            file.seek(len(encoding.bom))
+            yield file
 
 
 def _batches(
@@ -229,7 +254,6 @@ def _batches(
         skip_rows_after_names=1 + source.blank_lines,
         block_size=block,
         use_threads=False,
-        encoding=dialect.encoding.codec,
     )
     parsing = csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
     converting = csv.ConvertOptions(
@@ -240,7 +264,6 @@ def _batches(
         false_values=["false", "False", "FALSE"],
         decimal_point=dialect.decimal,
     )
-    file.seek(len(dialect.encoding.bom))
     return csv.open_csv(file, reading, parsing, converting, memory_pool=arrow_pool())
 
 

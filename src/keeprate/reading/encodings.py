@@ -79,11 +79,13 @@ UTF8 = Encoding()
 
 def open_bytes(path: Path) -> Any:  # a file, or the like of one
     """Open a file for reading. What gzip has packed is unpacked, whatever the name."""
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes the file
-    if file.peek(2)[:2] != b"\x1f\x8b":
-        return file
-    file.close()
-    return gzip.open(path, "rb")
+    return gzip.open(path, "rb") if is_packed(path) else open(path, "rb")
+
+
+def is_packed(path: Path) -> bool:
+    """Whether gzip has packed a file, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def open_text(path: Path, encoding: Encoding, errors: str = "strict") -> io.TextIOWrapper:
