@@ -167,8 +167,8 @@ def test_numbers_are_no_dates() -> None:
 
 
 def test_the_training_split_decides_whatever_comes_first(tmp_path: Path) -> None:
-    times = 1.7e9 + 60.0 * np.arange(N)
-    train = pd.DataFrame({"t": times[::-1], "y": Y})
+    times = 1.7e9 + 60.0 * np.random.default_rng(0).permutation(N)
+    train = pd.DataFrame({"t": times, "y": Y})
     test = pd.DataFrame({"t": [5.0] * N, "y": Y})
     for splits in ({"train": train, "test": test}, {"test": test, "train": train}):
         loaded = load_data(splits)
@@ -191,3 +191,89 @@ def test_the_index_of_a_saved_data_frame_is_left_out(tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "a.parquet")
     loaded = load_data(tmp_path / "a.parquet")
     assert loaded.input_columns == ("x",) and list(loaded.left_out) == ["__index_level_0__"]
+
+
+# What gives the label away, or says nothing of the sample ---------------------------------------
+
+
+def left_out(frame: pd.DataFrame, **options: Any) -> dict[str, str]:
+    return load_data(frame, **options).left_out
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["label_text", "given_label", "TrueLabel", "true label", "goldAnswer", "y_target", "majority"],
+)
+def test_columns_called_like_a_label_are_left_out_unless_named(name: str) -> None:
+    frame = pd.DataFrame({"x": NUMBERS, name: NUMBERS, "label": Y})
+    assert left_out(frame) == {name: "called like a label"}
+    assert load_data(frame, inputs=["x", name], label="label").input_columns == ("x", name)
+
+
+def test_a_column_that_says_the_same_as_the_label_is_left_out() -> None:
+    y = np.arange(60) % 3
+    for twin in (
+        y + 7,
+        np.array(["cat", "dog", "ant"])[y],
+        pd.Categorical.from_codes(y, list("abc")),
+    ):
+        frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=60), "kind": twin, "y": y})
+        assert left_out(frame) == {"kind": "says the same as the label"}
+    almost = y.copy()
+    almost[0] = 1
+    frame["kind"] = almost
+    assert left_out(frame) == {}
+
+
+@pytest.mark.parametrize(
+    "values", [np.arange(40), np.arange(40)[::-1] * 3, np.arange(40) + 5.0, np.arange(40) - 90]
+)
+def test_columns_that_count_the_rows_are_left_out(values: np.ndarray) -> None:
+    y = np.arange(40) % 2
+    frame = pd.DataFrame({"x": np.sin(np.arange(40)), "n": values, "y": y})
+    assert left_out(frame) == {"n": "counts the rows"}
+    frame["n"] = np.r_[values[:39], 77]
+    assert left_out(frame) == {}
+
+
+def test_ids_that_float64_cannot_tell_apart_are_left_out() -> None:
+    big = (2**63 + np.arange(40, dtype=np.uint64) * np.uint64(7)) % np.uint64(2**63 - 25)
+    frame = pd.DataFrame({"x": np.sin(np.arange(40)), "hash": big, "y": np.arange(40) % 2})
+    frame["hash"] += 2**60
+    assert left_out(frame) == {"hash": "whole numbers too large to be told apart"}
+
+
+def test_folds_are_left_out_and_splits_are_a_question() -> None:
+    y = np.arange(40) % 2
+    frame = pd.DataFrame({"x": np.sin(np.arange(40)), "fold": np.arange(40) % 5, "y": y})
+    assert left_out(frame) == {"fold": "says in which fold the row is"}
+    frame["part"] = np.where(np.arange(40) < 30, "train", "Test")
+    with pytest.raises(InputError, match=r"column part of the train split says which split each"):
+        load_data(frame)
+    assert left_out(frame, columns={"part": "ignore"})["part"] == "to be ignored"
+
+
+def test_words_among_numbers_are_a_question() -> None:
+    cells = [f"{i / 7:.2f}" for i in range(40)]
+    frame = pd.DataFrame({"x": np.sin(np.arange(40)), "size": cells, "y": np.arange(40) % 2})
+    assert load_data(frame, columns={"size": "number"}).input_columns == ("x", "size")
+    frame.loc[5, "size"] = "missing"
+    message = r"column size of the train split must hold numbers only, .*98% of the cells and 'miss"
+    with pytest.raises(InputError, match=message):
+        load_data(frame)
+    assert load_data(frame, columns={"size": "ignore"}).input_columns == ("x",)
+
+
+def test_votes_are_no_inputs() -> None:
+    frame = pd.DataFrame({"x": NUMBERS, "a1": Y, "a2": Y})
+    for options in ({"inputs": ["x", "a1"]}, {"columns": {"a1": "category"}}):
+        with pytest.raises(InputError, match="inputs must hold no label"):
+            load_data(frame, votes=["a1", "a2"], **options)
+
+
+def test_true_labels_of_some_rows_are_a_question() -> None:
+    frame = pd.DataFrame({"x": NUMBERS, "label": Y, "true_label": [*Y[:3], *[None] * (len(Y) - 3)]})
+    message = rf"true labels .* be there for all rows that have a label, got missing .* of {len(Y)}"
+    with pytest.raises(InputError, match=message):
+        load_data(frame)
+    assert len(load_data(frame, columns={"true_label": "ignore"}).splits["train"]) == len(Y)

@@ -392,3 +392,65 @@ def test_sources_that_do_not_fit_are_refused(
     ):
         with pytest.raises(InputError):
             predict(run, *sources)
+
+
+# Inputs of another kind than in training --------------------------------------------------------
+
+
+def test_double_precision_tensors_are_centred_like_arrays() -> None:
+    x = np.c_[1.7e9 + np.arange(60), np.random.default_rng(0).normal(size=60)]
+    y = np.arange(60) % 2
+    of_array, of_tensor = (
+        keeprate.prepare((kind(x), y)).train for kind in (np.array, torch.tensor)
+    )
+    assert torch.equal(of_array.inputs, of_tensor.inputs)
+    assert len(of_tensor.inputs[:, 0].unique()) == len(of_tensor)
+
+
+def trained(x: Any, y: Any, **options: Any) -> Any:
+    config = keeprate.TrainingConfig(epochs=2, batch_size=8)
+    data = keeprate.prepare((x, y), **options)
+    return keeprate.train(data, schedule="constant", config=config).classifier
+
+
+def test_blanks_are_refused_where_the_training_had_none_to_learn_from() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), np.arange(60) % 2
+    classifier = trained(x, y)
+    table = pd.DataFrame(x[:3], columns=["a", "b"])
+    table.loc[1, "b"] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        classifier.predict(table)
+    estimator = keeprate.NoisyLabelClassifier(schedule="constant", epochs=1, batch_size=8)
+    frame = pd.DataFrame(x, columns=["a", "b"])
+    estimator.fit(frame, y)
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.predict(table)
+
+
+def test_columns_by_place_are_never_ids_or_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), np.arange(60) % 2
+    classifier = trained(x, y)
+    table = pd.DataFrame({"id": range(60), "true_label": y, "p": x[:, 0], "q": x[:, 1], "label": y})
+    with pytest.warns(UserWarning, match="columns p, q are taken for those of the training by"):
+        found = classifier.predict_proba(table)
+    np.testing.assert_allclose(found, classifier.predict_proba(x), atol=1e-6)
+
+
+def test_pixels_of_another_range_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, y = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    of_units, of_bytes = trained(pixels / 255, y), trained(pixels, y)
+    with pytest.raises(InputError, match=r"pixels .* lie in \[0, 1\] as in training"):
+        of_units.predict(pixels)
+    with pytest.raises(InputError, match=r"pixels .* lie in 0 to 255 as in training"):
+        of_bytes.predict(pixels / 255)
+    same = of_bytes.predict_proba(pixels.astype(np.float32))  # the same pixels in another type
+    np.testing.assert_allclose(same, of_bytes.predict_proba(pixels), atol=1e-6)
+
+
+def test_numbers_as_they_are_may_be_decimals(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    classifier = trained(x, y, normalise="none")
+    assert classifier.predict_proba(np.array([[1, 2]])).shape == (1, 2)  # integers, too

@@ -345,7 +345,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Sets (`reset`) or checks the attributes that scikit-learn asks for.
         """
         columns = () if reset else self._classifier.input_columns
-        if is_data_frame(X) and (columns or not is_complete_numbers(X)):
+        if is_data_frame(X) and (columns or (reset and not is_complete_numbers(X))):
             _check_feature_names(self, X, reset=reset)
             _check_n_features(self, X, reset=reset)
             return X

@@ -178,8 +178,8 @@ def predict_command(
         share = found.n_right / found.n_scored
         of_all = "" if found.n_scored == found.n_rows else f" {found.n_scored:,} of the"
         say(f"accuracy against{of_all} labels in {', '.join(data)}: {share:.2%}")
-    elif label is not None:
-        say(f"no label in column {label} is a class of the run, so there is no accuracy")
+    elif found.has_labels:
+        say(f"no label in {', '.join(data)} is a class of the run, so there is no accuracy")
 
 
 def export_command(run: RunFolder, out: OnnxFile) -> None:

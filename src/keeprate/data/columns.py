@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from keeprate.data.features import InputColumn, Kind, as_moments, code_table
+from keeprate.data.features import InputColumn, Kind, code_table
+from keeprate.data.guards import names_splits, why_no_input
+from keeprate.data.kinds import NAMES_ROWS, guess_kind
 from keeprate.data.labels import (
     Array,
     Labels,
     are_there,
     check_labels,
 )
-from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns, name_splits
+from keeprate.data.raw import (
+    IGNORE,
+    RawData,
+    RawSplit,
+    RequestedColumns,
+    ambiguous,
+    name_splits,
+)
 from keeprate.data.tables import (
-    LEAST_ROWS,
     REMEDY_INPUTS,
     Table,
     label_array,
@@ -27,11 +34,10 @@ from keeprate.data.tables import (
 )
 from keeprate.data.votes import with_majority
 from keeprate.errors import Words, invalid, needs
-from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, is_number, release_memory, strings
+from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, release_memory
 from keeprate.text import listed
 
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
-MOST_VALUES = 30  # of a column of words that is always one of categories
 
 
 @dataclass(frozen=True)
@@ -160,8 +166,15 @@ def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
     given = label_array(table, label)
     true = None if true_label is None else label_array(table, true_label)
     present = are_there(given)
-    if true is not None:
-        present &= are_there(true)
+    if true is not None and not (checked := are_there(true) | ~present).all():
+        received = Words(f"missing ones in {len(checked) - int(checked.sum())} of {len(checked)}")
+        raise invalid(
+            f"true labels (column {true_label}, {table.where})",
+            "be there for all rows that have a label",
+            received,
+            f"leave the column out (--columns {true_label}=ignore), or write the checked rows to a "
+            "test file",
+        )
     if not present.any():
         received = Words("missing ones in all rows")
         raise invalid(f"labels (column {label}, {table.where})", "be there", received, REMEDY_LABEL)
@@ -173,14 +186,13 @@ def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
         kept = table.arrow.filter(needs("pyarrow").array(present))
         table = replace(table, arrow=kept, votes=votes)
     ends = [name for name in (columns.label, columns.true_label) if name is not None]
-    named = [field.name for field in table.arrow.schema if not _has_odd_values(field.type)]
     return _LabelledRows(
         table,
         _as_labels(table, label, given),
         None if true_label is None or true is None else _as_labels(table, true_label, true),
         rows,
         len(present) - len(given),
-        names_of_rows(replace(table, arrow=table.arrow.select(named)), columns.inputs, ends),
+        names_of_rows(table, columns.inputs, ends),
     )
 
 
@@ -246,7 +258,7 @@ def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
     if true_label == label:
         raise invalid("true_label", "differ from label", label, "leave one of them out")
     named = (*requested.inputs, *(n for n, kind in requested.kinds.items() if kind != IGNORE))
-    if label in named or true_label in named:
+    if {label, true_label, *requested.votes} & set(named):
         raise invalid("inputs", "hold no label", Words(listed(named)), REMEDY_INPUTS)
     others = [name for name in all_names if name not in (label, true_label)]
     also_like = [name for name in label_like if name != label]
@@ -264,7 +276,8 @@ def _choose_inputs(
     """Tell inputs from what is left out, and give each input a kind."""
     left_out: dict[str, str] = {}
     if not requested.inputs and not any(kind != IGNORE for kind in requested.kinds.values()):
-        whole = _image_or_list(table, [n for n in others if n not in requested.kinds])
+        unsaid = [n for n in others if n not in requested.kinds and n not in table.ignored]
+        whole = _image_or_list(table, unsaid)
         if whole is not None:
             left_out = {name: f"{whole} is the input" for name in others if name != whole}
             return Columns((whole,), (), label, true_label, left_out)
@@ -280,13 +293,16 @@ def _choose_inputs(
     kinds: dict[str, Kind] = {}
     for name in requested.inputs or others:
         wanted = requested.kinds.get(name)
-        kind, why = _guess_kind(table, name, is_named=name in requested.inputs)
         if wanted == IGNORE:
             left_out[name] = "to be ignored"
-        elif wanted is not None or kind is not None:
-            kinds[name] = wanted or kind  # type: ignore[assignment]  # checked in RequestedColumns
-        else:
+            continue
+        kind, why = wanted, ""
+        if wanted is None:
+            kind, why = _kind_or_why(table, name, label, is_named=name in requested.inputs)
+        if kind is None:
             left_out[name] = why
+        else:
+            kinds[name] = kind  # type: ignore[assignment]  # `RequestedColumns` has checked it
     left_out |= {n: "as others are named" for n in others if n not in kinds and n not in left_out}
     if not kinds:
         whys = [f"{name} ({why})" for name, why in left_out.items()]
@@ -294,6 +310,27 @@ def _choose_inputs(
         requirement = f"be columns of numbers, categories, dates or texts ({table.where})"
         raise invalid("inputs", requirement, received, REMEDY_INPUTS)
     return Columns(tuple(kinds), tuple(kinds.values()), label, true_label, left_out)
+
+
+def _kind_or_why(table: Table, name: str, label: str, *, is_named: bool) -> tuple[Kind | None, str]:
+    """What a column holds, or None and why it is no input."""
+    if not is_named:
+        _ask_for_splits(table, name)
+        if why := why_no_input(table, name, label):
+            return None, why
+    kind, why = guess_kind(table, name)
+    return ("text", "") if is_named and why == NAMES_ROWS else (kind, why)
+
+
+def _ask_for_splits(table: Table, name: str) -> None:
+    """Ask what to do with a column that says which split each row belongs to."""
+    if names_splits(table, name):
+        raise ambiguous(
+            f"column {name} of the {table.where} says which split each row belongs to, and one "
+            "table is one split",
+            "write a file for each split (train.csv, test.csv), or leave the column out "
+            f"(--columns {name}=ignore)",
+        )
 
 
 def _is_label_like(table: Table, name: str) -> bool:
@@ -324,69 +361,3 @@ def _image_or_list(table: Table, names: Sequence[str]) -> str | None:
         received = Words(f"several ({listed(whole)})")
         raise invalid("inputs", "be one column of images or lists", received, REMEDY_INPUTS)
     return whole[0] if whole else None
-
-
-def _guess_kind(table: Table, name: str, *, is_named: bool) -> tuple[Kind | None, str]:
-    """What a column holds; None and the reason if it is no input."""
-    types = needs("pyarrow.types")
-    column = table.arrow.column(name)
-    kind = column.type
-    if not is_named:
-        if why := table.why_no_input(name):
-            return None, why
-        if column.null_count == len(column):
-            return None, "empty"
-    if is_number(kind) or types.is_duration(kind) or types.is_time(kind):
-        return "number", ""
-    if types.is_date(kind) or types.is_timestamp(kind):
-        return "date", ""
-    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    if not (is_text or types.is_dictionary(kind)):
-        return ("text", "") if is_named and is_text else (None, f"values of type {kind}")
-    if types.is_dictionary(kind):
-        if _has_odd_values(kind):
-            return None, f"values of type {kind.value_type}"
-        return "category", ""
-    words = strings(column)
-    if _holds_dates(words):
-        return "date", ""
-    return _kind_of_words(words, is_named=is_named)
-
-
-def _has_odd_values(kind: Any) -> bool:
-    """Whether a dictionary stands for others than words and numbers: intervals of pandas, say."""
-    pa, types = needs("pyarrow"), needs("pyarrow.types")
-    if not types.is_dictionary(kind):
-        return False
-    return types.is_nested(kind.value_type) or isinstance(kind.value_type, pa.BaseExtensionType)
-
-
-def _holds_dates(column: Any) -> bool:
-    pa, compute = needs("pyarrow"), needs("pyarrow.compute")
-    blank = compute.fill_null(compute.equal(compute.utf8_trim_whitespace(column), ""), True)
-    present = column.filter(compute.invert(blank)).slice(0, 100).to_pylist()
-    form = re.compile(r"\s*\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
-    if not present or not all(map(form.fullmatch, present)):
-        return False
-    try:
-        as_moments(column)
-    except pa.ArrowException:
-        return False
-    return True
-
-
-def _kind_of_words(column: Any, *, is_named: bool) -> tuple[Kind | None, str]:
-    """Tell categories from free texts, and both from names of the rows."""
-    compute = needs("pyarrow.compute")
-    present = compute.drop_null(column)
-    n, n_different = len(present), compute.count_distinct(present).as_py()
-    words = compute.mean(compute.list_value_length(compute.utf8_split_whitespace(present))).as_py()
-    if n_different <= MOST_VALUES and (n_different <= n / 2 or words < 3):
-        is_name = n_different == n >= LEAST_ROWS
-        if not is_name or is_named:
-            return "category", ""
-    if words >= 3 or (words >= 1.5 and n_different > n / 2):
-        return "text", ""
-    if n_different > n / 2:
-        return ("text", "") if is_named else (None, "names the rows")
-    return "category", ""

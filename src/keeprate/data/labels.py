@@ -40,8 +40,10 @@ def as_array(value: Any) -> Array:
     """Return anything as an array. Ragged rows give an array of objects."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        # NumPy has no bfloat16.
-        return np.asarray((value.float() if value.is_floating_point() else value).numpy())
+        try:
+            return np.asarray(value.numpy())
+        except TypeError:  # NumPy has no bfloat16
+            return np.asarray(value.float().numpy())
     try:
         return np.asarray(value)
     except ValueError:  # ragged below the first axis

@@ -28,6 +28,9 @@ from keeprate.data.tables import (
 from keeprate.data.votes import count_votes
 from keeprate.errors import InputError, Words, first_line, invalid, needs
 from keeprate.reading import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
+from keeprate.text import listed
+
+LIKE_BLANKS = ("?", "-", "--", "na", "n/a", "null", "none", "nil", "missing")
 
 
 def load_data(
@@ -235,6 +238,11 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
             rows = torch.from_numpy(content.rows)
         votes = None if content.votes is None else count_votes(content.votes, class_names)
         splits[split] = Split(inputs[split], labels, true, rows, content.names, votes=votes)
+    notes = raw.notes
+    odd = [name for name in class_names if name.strip().lower() in LIKE_BLANKS]
+    odd += ["-1"] if {"-1", "0"} <= set(class_names) else []
+    if odd:
+        notes += (f"classes that look like blanks: {listed(odd)}; empty these cells if they are",)
     present = splits["train"].labels.unique()
     if len(present) < 2:
         received = Words(f"only {class_names[int(present[0])]!r}")
@@ -246,7 +254,7 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
         raw.splits["train"].columns,
         coded,
         raw.left_out,
-        raw.notes,
+        notes,
         "none" if keeps_integers else "auto",
     )
 

@@ -7,7 +7,6 @@ directly into one array.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +36,6 @@ from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
 BUFFER = 1 << 16  # bytes of a Parquet file at a time
-LEAST_ROWS = 10  # from which on a column of values that count is no accident
-INDEX_NAMES = re.compile(
-    r"|unnamed: ?\d+|__index_level_\d+__|index|idx|id|ids|uuid|guid|row|row_?id|key"
-    r"|.*[_ -](id|uuid|guid|hash)|id[_ -].*|.*[a-z](Id|ID)",
-)
-OTHER_NAMES = re.compile(
-    r"(annotat(or|ed_by)|labell?er|worker|user|reviewer)(_?name)?|(created|updated|annotated)_(at|on|by)"
-    r"|lead_time|_session.*|_view_id|_timestamp",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -110,26 +99,6 @@ class Table:
     def is_whole(self, column: str) -> bool:
         """Whether the column alone makes the inputs: images or lists."""
         return self.is_image(column) or self.is_list(column)
-
-    def is_key(self, column: str) -> bool:
-        """Whether a column, by its name, is an index or a key of the rows."""
-        name = column.strip()
-        return bool(INDEX_NAMES.fullmatch(name) or INDEX_NAMES.fullmatch(name.lower()))
-
-    def why_no_input(self, column: str) -> str:
-        """Why a column numbers, names or dates the rows; empty if it does nothing of that."""
-        if column in self.ignored:
-            return "about the row or its labels"
-        if OTHER_NAMES.fullmatch(column):
-            return "says who labelled the row, or when"
-        if self.is_key(column):
-            return "an index or a key of the rows"
-        values = self.arrow.column(column)
-        if needs("pyarrow.types").is_integer(values.type) and not values.null_count:
-            steps = np.diff(values.to_numpy().astype(np.float64))
-            if len(values) >= LEAST_ROWS and (steps == 1).all():
-                return "counts the rows"
-        return ""
 
     def image_files(self, column: str) -> list[Path] | None:
         """The image files that a column lists; None if it lists none."""
@@ -352,6 +321,14 @@ def label_array(table: Table, name: str) -> Array:
     return np.asarray(different[places])
 
 
+def has_odd_values(kind: Any) -> bool:
+    """Whether a dictionary stands for others than words and numbers: intervals of pandas, say."""
+    pa, types = needs("pyarrow"), needs("pyarrow.types")
+    if not types.is_dictionary(kind):
+        return False
+    return types.is_nested(kind.value_type) or isinstance(kind.value_type, pa.BaseExtensionType)
+
+
 def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
     """Return what people know each row by, or () if there is nothing.
 
@@ -366,7 +343,7 @@ def names_of_rows(table: Table, inputs: Sequence[str], labels: Sequence[str]) ->
             column = compute.struct_field(column, "path") if "path" in fields else column
         elif name in labels:
             continue
-        elif types.is_dictionary(column.type):
+        elif types.is_dictionary(column.type) and not has_odd_values(column.type):
             column = strings(column)
         if types.is_string(column.type) or types.is_large_string(column.type):
             # Cut before they become Python strings: texts can be long.

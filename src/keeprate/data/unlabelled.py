@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs, open_npz
-from keeprate.data.features import Encoder, InputColumn
+from keeprate.data.features import Encoder, InputColumn, code_table
 from keeprate.data.folders import tables_by_split
+from keeprate.data.guards import is_key
 from keeprate.data.labels import Array, as_array
 from keeprate.data.raw import RequestedColumns
 from keeprate.data.sources import load_data, read_hub
@@ -34,6 +36,7 @@ from keeprate.reading import (
     LABEL_NAMES,
     SPLIT_NAMES,
     TABLE_SUFFIXES,
+    TRUE_LABEL_NAMES,
     find_images,
     is_hub_name,
     is_table,
@@ -59,12 +62,15 @@ class InputForm:
         What turns such columns into features.
     keeps_integers : bool
         Whether integers, such as token ids, stay integers.
+    pixels : {"bytes", "units", ""}
+        What images are made of: 0 to 255, or 0 to 1. Empty if nothing is known.
     """
 
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     encoder: Encoder | None = None
     keeps_integers: bool = False
+    pixels: Literal["bytes", "units", ""] = ""
 
 
 @dataclass(frozen=True)
@@ -186,17 +192,26 @@ def to_inputs(samples: Any, form: InputForm) -> Tensor:
         If the samples do not fit the form.
     """
     if is_data_frame(samples):
-        return _of_table(data_frame_table(samples, "DataFrame"), form, None, None).inputs
+        return _table_inputs(data_frame_table(samples, "DataFrame"), form)
     if hasattr(samples, "with_format"):
         if not hasattr(samples, "features"):
             received = Words(f"several: {listed(list(samples))}")
             raise invalid("samples", "be one split of a data set", received, "choose one")
-        return _of_table(hugging_face_table(samples, "given"), form, None, None).inputs
+        return _table_inputs(hugging_face_table(samples, "given"), form)
     if isinstance(samples, (str, os.PathLike)):
         return read_unlabelled([samples], form).inputs
     if _are_paths(samples):
         return _of_images([Path(path) for path in samples], form).inputs
     return _of_array(as_array(samples), form, "samples")
+
+
+def _table_inputs(table: Table, form: InputForm) -> Tensor:
+    if not table.arrow.num_rows:
+        raise invalid(table.where, "hold rows", Words("none"), "check that it was written")
+    inputs, by_place = _features(table, form, _label_column(table, form.columns))
+    for note in (*by_place, *_unknown(table, form)):
+        warnings.warn(note, UserWarning, stacklevel=4)  # where `predict` was called
+    return inputs
 
 
 def _are_paths(samples: Any) -> bool:
@@ -213,7 +228,7 @@ def _of_array(array: Array, form: InputForm, where: str) -> Tensor:
 
 
 def check_form(inputs: Tensor, form: InputForm, where: str) -> Tensor:
-    """Refuse inputs of another shape than those of the training."""
+    """Refuse inputs of another shape, and pixels of another range, than those of the training."""
     if tuple(inputs.shape[1:]) != form.shape:
         raise invalid(
             f"inputs ({where})",
@@ -221,6 +236,15 @@ def check_form(inputs: Tensor, form: InputForm, where: str) -> Tensor:
             tuple(inputs.shape),
             "give data of the same kind",
         )
+    are_bytes = inputs.dtype == torch.uint8
+    if form.pixels == "units" and are_bytes and inputs.numel() and int(inputs.max()) > 1:
+        received = Words("bytes, or images from files")
+        remedy = "divide them by 255, and give floats"
+        raise invalid(f"pixels ({where})", "lie in [0, 1] as in training", received, remedy)
+    if form.pixels == "bytes" and not are_bytes and inputs.numel() and float(inputs.max()) <= 1:
+        received = Words("numbers up to 1")
+        remedy = "multiply them by 255, or give uint8"
+        raise invalid(f"pixels ({where})", "lie in 0 to 255 as in training", received, remedy)
     return inputs
 
 
@@ -265,9 +289,10 @@ def _of_table(
     wanted = form.columns
     if inputs is not None:
         table = _renamed(table, form, inputs)
-    features = _features(table, form, wanted)
-    key, keys = _keys(table, wanted)
-    notes = table.notes + _unused(table, form, column, key) + _unknown(table, form)
+    features, by_place = _features(table, form, column)
+    whole = _whole_column(table, form)
+    key, keys = _keys(table, wanted or (() if whole is None else (whole,)))
+    notes = table.notes + by_place + _unused(table, form, column, key) + _unknown(table, form)
     return Samples(features, key, keys, labels, names, notes)
 
 
@@ -294,26 +319,42 @@ def _renamed(table: Table, form: InputForm, inputs: Sequence[str]) -> Table:
     return replace(table, arrow=needs("pyarrow").table(columns, names=[*form.columns, *others]))
 
 
-def _features(table: Table, form: InputForm, wanted: Sequence[str]) -> Tensor:
-    if form.encoder is not None and wanted:
-        return form.encoder.encode_table(table.arrow, table.where)
-    names = list(wanted) or [n for n in table.arrow.column_names if table.is_whole(n)]
-    if len(names) == 1 and names[0] in table.arrow.column_names and table.is_whole(names[0]):
+def _features(table: Table, form: InputForm, label: str | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the inputs, and a note if columns are taken by their place."""
+    if form.encoder is not None and form.columns:
+        return form.encoder.encode_table(table.arrow, table.where), ()
+    name = _whole_column(table, form)
+    if name is not None:
         shape: dict[str, Any] = {}
-        if len(form.shape) == 3 and table.is_image(names[0]):
+        if len(form.shape) == 3 and table.is_image(name):
             shape = {"image_size": form.shape[1:], "channels": form.shape[0]}
-        array, _, _ = whole_array(table, names[0], **shape)
-        return check_form(input_tensor(array, where=table.where), form, table.where)
-    if wanted:
-        missing = [name for name in wanted if name not in table.arrow.column_names]
-        received = Words(f"none called {listed(missing)}" if missing else "columns of another kind")
+        array, _, _ = whole_array(table, name, **shape)
+        return check_form(input_tensor(array, where=table.where), form, table.where), ()
+    names = list(form.columns)
+    note: tuple[str, ...] = ()
+    if not names:  # the training had an array
+        ends = {label, *table.ignored}
+        names = [n for n in table.arrow.column_names if n not in ends and not is_key(n)]
+        names = [n for n in names if n.lower() not in (*LABEL_NAMES, *TRUE_LABEL_NAMES)]
+        note = (f"the columns {listed(names)} are taken for those of the training by their place",)
+    missing = [name for name in names if name not in table.arrow.column_names]
+    if missing:
+        received = Words(f"none called {listed(missing)}")
         raise invalid("inputs", f"be as in training ({table.where})", received, "rename the column")
-    numbers = [n for n in table.arrow.column_names if n.lower() not in LABEL_NAMES]
-    if form.encoder is not None and len(numbers) == len(form.encoder.names):  # by place
-        named = table.arrow.select(numbers).rename_columns(list(form.encoder.names))
-        return form.encoder.encode_table(named, table.where)
-    plain = Encoder.fit(torch.zeros(1, len(numbers)), [InputColumn(n, "number") for n in numbers])
-    return check_form(plain.encode_table(table.arrow, table.where), form, table.where)
+    columns = [InputColumn(name, "number") for name in names]
+    if form.encoder is not None and len(names) == len(form.encoder.columns):
+        pairs = zip(columns, form.encoder.columns, strict=True)
+        columns = [replace(column, centre=fitted.centre) for column, fitted in pairs]
+    arrow = {"": table.arrow.select(names)}
+    coded, _ = code_table(arrow, columns, {"": table.where}, finds_centres=False)
+    return check_form(input_tensor(coded[""], where=table.where), form, table.where), note
+
+
+def _whole_column(table: Table, form: InputForm) -> str | None:
+    """The one column that alone makes the inputs, by its name in training if it had one."""
+    names = form.columns or table.arrow.column_names
+    whole = [n for n in names if n in table.arrow.column_names and table.is_whole(n)]
+    return whole[0] if len(whole) == 1 and len(form.columns) < 2 else None
 
 
 def _label_column(table: Table, wanted: Sequence[str]) -> str | None:
@@ -331,11 +372,11 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
             keys = names_of_rows(replace(table, arrow=table.arrow.select([name])), [name], [])
             return ("file", keys) if keys else ("", ())
     compute, types = needs("pyarrow.compute"), needs("pyarrow.types")
-    for name in table.arrow.column_names:
+    for name in sorted(table.arrow.column_names, key=lambda name: not name):  # with a name first
         column = table.arrow.column(name)
         kind = column.type
         is_plain = types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
-        if name in wanted or not is_plain or not table.is_key(name) or column.null_count:
+        if name in wanted or not is_plain or not is_key(name) or column.null_count:
             continue
         if compute.count_distinct(column).as_py() == len(column):
             return name or "key", tuple(strings(column).to_pylist())
@@ -343,10 +384,10 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def _unused(table: Table, form: InputForm, label: str | None, key: str) -> tuple[str, ...]:
-    if form.encoder is None:
+    if form.encoder is None or not form.columns:
         return ()
     others = [n for n in table.arrow.column_names if n not in (*form.columns, label, key)]
-    others = [n for n in others if not table.is_key(n) and n.lower() not in LABEL_NAMES]
+    others = [n for n in others if not is_key(n) and n.lower() not in LABEL_NAMES]
     return (f"columns that the training did not use: {listed(others)}",) if others else ()
 
 

@@ -16,6 +16,7 @@ from keeprate.errors import Words, invalid, needs
 from keeprate.text import listed, percent
 
 MAJORITY = "majority"
+ABSTAINS = "-1"  # of labelling functions
 
 
 def with_majority(table: Table, columns: Sequence[str]) -> Table:
@@ -46,6 +47,9 @@ def with_majority(table: Table, columns: Sequence[str]) -> Table:
         requirement = f"leave the name {MAJORITY} to the label of most annotators"
         raise invalid("votes", requirement, Words("a column of this name"), "rename the column")
     of_each = [_texts(table, name) for name in columns]
+    abstain = _abstaining({text for texts in of_each for text in texts})
+    if abstain:
+        of_each = [["" if text == ABSTAINS else text for text in texts] for texts in of_each]
     votes = tuple(dict(Counter(filter(None, row))) for row in zip(*of_each, strict=True))
     # Equal counts: `max` takes the first, and a counter keeps the order of the columns.
     labels = [max(counts, key=counts.__getitem__) if counts else None for counts in votes]
@@ -56,9 +60,17 @@ def with_majority(table: Table, columns: Sequence[str]) -> Table:
         label=MAJORITY,
         written=table.written | {MAJORITY},
         ignored=(*table.ignored, *columns, MAJORITY),
-        notes=(*table.notes, agreement_in_words(votes)),
+        notes=(*table.notes, *abstain, agreement_in_words(votes)),
         votes=votes,
     )
+
+
+def _abstaining(texts: set[str]) -> tuple[str, ...]:
+    """A note if -1 stands for no vote: all other votes are whole numbers from 0 on."""
+    others = texts - {ABSTAINS, ""}
+    if ABSTAINS in texts and others and all(text.isdecimal() for text in others):
+        return (f"{ABSTAINS} is taken for no vote",)
+    return ()
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -73,8 +85,8 @@ def agreement_in_words(votes: Iterable[Mapping[str, int]]) -> str:
     shares = [max(counts.values()) / sum(counts.values()) for counts in several]
     agreement = percent(float(np.mean(shares)))
     return (
-        f"{len(several):,} samples have several annotators, of whom {agreement} agree with the "
-        "label on average"
+        f"{len(several):,} samples have several annotators, of whom on average {agreement} agree "
+        "with the majority"
     )
 
 

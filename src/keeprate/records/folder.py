@@ -106,13 +106,19 @@ def _refuse_remains(folder: Path) -> None:
 def _changes(old: RunRecord, new: RunRecord) -> list[str]:
     """What keeps `new` from going on with `old`, in words."""
     before, now = (
-        {"kind": record.kind, **record.config, "data": asdict(record.data)} for record in (old, new)
+        {"kind": record.kind, **record.config, "data": _given(record)} for record in (old, new)
     )
     changed = differences(before, now)
     if old.finished:  # nothing goes on: any machine may read it
         changed = [line for line in changed if not line.startswith(MACHINE)]
     plain = [line for line in changed if line.partition(":")[0] not in DERIVED]
     return plain or [DERIVED[line.partition(":")[0]] for line in changed]
+
+
+def _given(record: RunRecord) -> dict[str, Any]:
+    """What a record says of its data, but for words about them: the fingerprint sees the data."""
+    told = ("class_counts", "inputs", "left_out", "notes")
+    return {name: value for name, value in asdict(record.data).items() if name not in told}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

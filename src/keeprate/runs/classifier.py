@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ class Classifier:
         Of a table, in the order that the networks expect.
     encoder : Encoder or None
         What turns the columns of a table into the features of the networks.
+    takes_integers : bool
+        Whether the networks look integers up, token ids say.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Classifier:
     input_shape: tuple[int, ...]
     input_columns: tuple[str, ...] = ()
     encoder: Encoder | None = None
+    takes_integers: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,8 +65,14 @@ class Classifier:
     @property
     def form(self) -> InputForm:
         """How the networks take their inputs."""
-        keeps_integers = self.normaliser.kind == "none"
-        return InputForm(self.input_shape, self.input_columns, self.encoder, keeps_integers)
+        pixels: Literal["bytes", "units", ""] = ""
+        if self.normaliser.kind == "uint8":
+            pixels = "bytes"
+        elif len(self.input_shape) == 3 and all(0 <= mean <= 1 for mean in self.normaliser.mean):
+            pixels = "units" if self.normaliser.mean else ""
+        return InputForm(
+            self.input_shape, self.input_columns, self.encoder, self.takes_integers, pixels
+        )
 
     def predict_proba(self, samples: Any) -> NDArray[np.float32]:
         """Class probabilities `[N, C]`, averaged over the peers.
@@ -153,7 +162,15 @@ def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -
         raise InputError(
             f"{path} does not fit its model ({error}); it is damaged, or the model's code changed."
         ) from error
-    return Classifier(modules, normaliser, tuple(names), tuple(shape), tuple(columns), encoder)
+    return Classifier(
+        modules,
+        normaliser,
+        tuple(names),
+        tuple(shape),
+        tuple(columns),
+        encoder,
+        bool(description.get("takes_integers", False)),
+    )
 
 
 def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None:
@@ -170,6 +187,7 @@ def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None
         "class_names": list(classifier.class_names),
         "input_columns": list(classifier.input_columns),
         "normaliser": classifier.normaliser.to_dict(),
+        "takes_integers": classifier.takes_integers,
     }
     if classifier.encoder is not None:
         description["encoder"], of_encoder = classifier.encoder.to_parts()

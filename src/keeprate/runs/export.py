@@ -177,8 +177,10 @@ def _random_inputs(classifier: Classifier, n: int) -> Tensor:
     shape, normaliser = (n, *classifier.input_shape), classifier.normaliser
     if _is_uint8(normaliser):
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    if normaliser.kind == "none":  # token ids: which of them there are is not known
+    if classifier.takes_integers:  # token ids: which of them there are is not known
         return torch.zeros(shape, dtype=torch.int64)
+    if normaliser.kind == "none":
+        return torch.randn(shape, generator=generator)
     axes = (-1, *[1] * normaliser.n_trailing)
     mean, scale = (torch.tensor(x).view(axes) for x in (normaliser.mean, normaliser.scale))
     return mean + scale * torch.randn(shape, generator=generator)

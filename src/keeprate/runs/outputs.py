@@ -52,7 +52,13 @@ def finish(
         finished=True,
     )
     classifier = Classifier(
-        networks.modules, setup.normaliser, names, data.input_shape, columns, data.encoder
+        networks.modules,
+        setup.normaliser,
+        names,
+        data.input_shape,
+        columns,
+        data.encoder,
+        takes_integers=data.train.inputs.dtype == torch.int64,
     )
     run = Run(record, networks.schedule, classifier, quality, setup.folder)
     if setup.folder is not None:

@@ -28,6 +28,8 @@ class Predictions:
     n_rows : int
     n_scored, n_right : int
         How many rows have the label of a known class, and how many of these were predicted so.
+    has_labels : bool
+        Whether the source has labels, known or not.
     notes : tuple of str
         What the user should know, a sentence each.
     """
@@ -35,6 +37,7 @@ class Predictions:
     n_rows: int
     n_scored: int
     n_right: int
+    has_labels: bool
     notes: tuple[str, ...]
 
 
@@ -94,9 +97,10 @@ def predict_files(
 def _scored(samples: Samples, predicted: NDArray[np.int64], names: Sequence[str]) -> Predictions:
     """Compare with the labels that the source has."""
     if samples.labels is None:
-        return Predictions(len(predicted), 0, 0, samples.notes)
+        return Predictions(len(predicted), 0, 0, False, samples.notes)
     given, note = match_labels(samples.labels, names, samples.class_names)
     known = given >= 0
     right = int((predicted[known] == given[known]).sum())
     notes = (*samples.notes, *filter(None, [note]))
-    return Predictions(len(predicted), int(known.sum()), right, notes)
+    has_labels = samples.class_names != ()  # the folder of an image need not be its class
+    return Predictions(len(predicted), int(known.sum()), right, has_labels, notes)
