@@ -454,3 +454,21 @@ def test_numbers_as_they_are_may_be_decimals(tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
     classifier = trained(x, y, normalise="none")
     assert classifier.predict_proba(np.array([[1, 2]])).shape == (1, 2)  # integers, too
+
+
+def test_files_of_several_kinds_are_predicted_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, 2)), columns=["a", "b"])
+    data = keeprate.prepare((frame, np.arange(60) % 2))
+    config = keeprate.TrainingConfig(epochs=2, batch_size=8)
+    run = keeprate.train(data, schedule="constant", config=config, out=tmp_path / "run")
+    frame[:10].to_csv(tmp_path / "one.csv", index=False)
+    frame[10:20][["b", "a"]].to_parquet(tmp_path / "two.parquet")
+    frame[20:30].to_json(tmp_path / "three.jsonl", orient="records", lines=True)
+    files = [str(tmp_path / name) for name in ("two.parquet", "one.csv", "three.jsonl")]
+    predict_files(tmp_path / "run", files, tmp_path / "p.csv", with_probabilities=True)
+    expected = run.classifier.predict_proba(
+        frame.iloc[[*range(10, 20), *range(10), *range(20, 30)]]
+    )
+    found = pd.read_csv(tmp_path / "p.csv")[["p(0)", "p(1)"]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)

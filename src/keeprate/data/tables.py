@@ -163,14 +163,22 @@ def _read_parts(
     paths: Sequence[Path], as_text: Callable[[str], bool]
 ) -> tuple[Any, tuple[str, ...], frozenset[str]]:
     """Return the rows of all files, notes, and the columns that are read as they are written."""
-    names = [path.name for path in paths]
-    if is_parquet(paths[0]):
-        return concat([_read_parquet(path) for path in paths], names), (), frozenset()
-    if is_json(paths[0]):
-        arrow = concat([read_json(path, as_text=as_text) for path in paths], names)
-        return arrow, (), frozenset()
+    are_parquet = [is_parquet(path) for path in paths]
+    are_json = [not parquet and is_json(p) for parquet, p in zip(are_parquet, paths, strict=True)]
+    if any(are_parquet) or any(are_json):
+        parts = [_read_part(path, as_text) for path in paths]
+        return concat(parts, [path.name for path in paths]), (), frozenset()
     text = read_parts(paths, as_text=as_text)
     return text.arrow, text.notes, frozenset(filter(as_text, text.arrow.column_names))
+
+
+def _read_part(path: Path, as_text: Callable[[str], bool]) -> Any:
+    """Read a file of any kind, where the parts of a table are not all delimited text."""
+    if is_parquet(path):
+        return _read_parquet(path)
+    if is_json(path):
+        return read_json(path, as_text=as_text)
+    return read_parts([path], as_text=as_text).arrow
 
 
 def is_parquet(path: Path) -> bool:
