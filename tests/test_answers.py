@@ -147,6 +147,23 @@ def test_data_frames_as_they_are(source: Any) -> None:
         assert set(data.input_columns) == {str(name) for name in source[0].columns}
 
 
+def test_data_frames_of_other_libraries() -> None:
+    polars = pytest.importorskip("polars")
+    colours = [["red", "blue"][i] for i in RNG.integers(0, 2, 60)]
+    frame = FRAME.assign(colour=colours, label=Y)
+    expected = keeprate.prepare(frame)
+    for other in (polars.from_pandas(frame), polars.from_pandas(frame).to_arrow()):
+        data = keeprate.prepare(other)
+        assert data.input_kinds == expected.input_kinds
+        assert torch.equal(data.train.inputs, expected.train.inputs)
+        assert torch.equal(data.train.labels, expected.train.labels)
+    run = keeprate.train(expected, config=CONFIG, schedule="constant")
+    np.testing.assert_array_equal(
+        run.classifier.predict_proba(polars.from_pandas(frame)),
+        run.classifier.predict_proba(frame),
+    )
+
+
 def test_a_data_frame_with_two_columns_of_one_name() -> None:
     twice = pd.DataFrame(X, columns=["a", "a", "b"])
     with pytest.raises(InputError, match="columns must have different names"):

@@ -21,6 +21,7 @@ from keeprate.data.samples import Loaded, Split
 from keeprate.data.tables import (
     Table,
     data_frame_table,
+    frame_columns,
     hugging_face_table,
     is_data_frame,
     read_tables,
@@ -210,7 +211,7 @@ def _read_frames_and_labels(splits: Mapping[str, Any], requested: RequestedColum
         tables[name] = table
     frame, *labels = next(iter(splits.values()))
     given = [_own_name(end, frame) for end in ends[: len(labels)]]
-    inputs = requested.inputs or tuple(str(name) for name in frame.columns)
+    inputs = requested.inputs or tuple(frame_columns(frame))
     kept = tuple(name for name in inputs if requested.kinds.get(name) != IGNORE)
     label, true_label = (*given, None)[:2]
     return read_splits(tables, replace(requested, inputs=kept, label=label, true_label=true_label))
@@ -218,7 +219,7 @@ def _read_frames_and_labels(splits: Mapping[str, Any], requested: RequestedColum
 
 def _own_name(end: str, frame: Any) -> str:
     """A name that no column of the inputs has."""
-    names = {str(name) for name in frame.columns}
+    names = set(frame_columns(frame))
     return next(name for n in range(len(names) + 1) if (name := end + "_" * n) not in names)
 
 

@@ -140,7 +140,7 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
             label=export.label,
             ignored=export.ignored,
             file=paths[0],
-            notes=(f"{paths[0].name} is an export of {export.kind}", *export.notes),
+            notes=export.notes,
             votes=export.votes,
         )
     arrow, notes, written = _read_parts(paths, as_text)
@@ -224,7 +224,7 @@ def hugging_face_table(dataset: Any, name: str) -> Table:
 
 
 def data_frame_table(frame: Any, where: str) -> Table:
-    """Take a DataFrame of pandas, polars or any other library with the interchange protocol.
+    """Take a DataFrame of pandas, polars or any other library that gives Arrow its columns.
 
     Raises
     ------
@@ -232,17 +232,24 @@ def data_frame_table(frame: Any, where: str) -> Table:
         If two columns have one name, or a column holds values of several kinds.
     """
     pa = needs("pyarrow")
-    names = [str(name) for name in frame.columns]
+    names = frame_columns(frame)
     if len(set(names)) < len(names):
         raise invalid("columns", "have different names", Words(listed(names)), "rename them")
     if hasattr(frame, "iloc"):
         columns = [_pandas_column(frame.iloc[:, i], names[i], where) for i in range(len(names))]
-        arrow = pa.table(columns, names=names)
-    elif hasattr(frame, "to_arrow"):
-        arrow = frame.to_arrow()
+        return Table(pa.table(columns, names=names), {}, where)
+    if hasattr(frame, "__arrow_c_stream__"):
+        arrow = pa.table(frame)
     else:
         arrow = needs("pyarrow.interchange").from_dataframe(frame)
-    return Table(arrow, {}, where)
+    views = [pa.types.is_string_view(kind) for kind in arrow.schema.types]
+    kinds = [pa.large_string() if v else k for v, k in zip(views, arrow.schema.types, strict=True)]
+    return Table(arrow.cast(pa.schema(list(zip(names, kinds, strict=True)))), {}, where)
+
+
+def frame_columns(frame: Any) -> list[str]:
+    """The names of a DataFrame's columns, or of an Arrow table's."""
+    return [str(name) for name in getattr(frame, "column_names", frame.columns)]
 
 
 def _pandas_column(column: Any, name: str, where: str) -> Any:
@@ -259,8 +266,9 @@ def _pandas_column(column: Any, name: str, where: str) -> Any:
 
 
 def is_data_frame(value: Any) -> bool:
-    """Whether a value is a DataFrame of any library."""
-    return hasattr(value, "__dataframe__") or (hasattr(value, "columns") and hasattr(value, "iloc"))
+    """Whether a value is a DataFrame of pandas, polars or the like, or an Arrow table."""
+    ways = ("iloc", "__arrow_c_stream__", "__dataframe__")
+    return hasattr(value, "columns") and any(hasattr(value, way) for way in ways)
 
 
 def is_complete_numbers(frame: Any) -> bool:

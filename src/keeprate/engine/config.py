@@ -48,7 +48,7 @@ class TrainingConfig:
         "auto", "cpu", "cuda", "cuda:1", ...
     class_weight : {None, "balanced"}
         "balanced": a sample counts the more in the loss, the rarer its label is among the training
-        labels; all classes count the same. Which samples are selected does not depend on it.
+        labels: within a batch all classes count the same. Selection does not depend on it.
 
     Raises
     ------
