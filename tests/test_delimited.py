@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from keeprate.errors import InputError
 from keeprate.reading.corrections import write_corrected, write_delimited
 from keeprate.reading.delimited import TextTable, read_delimited
-from keeprate.reading.dialects import Dialect
-from keeprate.reading.encodings import Encoding
+from keeprate.reading.dialects import Dialect, Scan, look_at
+from keeprate.reading.encodings import SMALL_PIECE, Encoding
 from keeprate.reading.parts import concat, read_parts
 
 WORDS = (
@@ -200,6 +200,39 @@ def test_bytes_that_no_encoding_knows_are_refused(tmp_path: Path) -> None:
     text = "a,name\n" + "1,Gemüsesuppe für Käthe\n" * 3000  # the sample shows cp1252
     said = refusal(write(tmp_path / "t.csv", text.encode("cp1252") + b"2,\x81\x8d\n"))
     assert "must be cp1252 text, got the bytes 81 in line 3002, column name" in said
+
+
+def across_pieces(cell: str, shift: int) -> str:
+    """Return a table with one odd cell, which starts `shift` bytes before the second piece."""
+    row = "11,225\n"
+    head = "a,b\n" + row * ((SMALL_PIECE - 26) // len(row))
+    return f"{head}{'x' * (SMALL_PIECE - len(head) - shift - 1)},{cell}\n{row * 3}"
+
+
+@pytest.mark.parametrize("cell", ["0070", "-0070", "0x1F"])
+@pytest.mark.parametrize("shift", [*range(1, 8), 20])
+def test_a_cell_across_the_pieces_of_a_file(tmp_path: Path, cell: str, shift: int) -> None:
+    """The bytes are looked at in pieces. Only one cell of a large file is no number."""
+    table = read(write(tmp_path / "a.csv", across_pieces(cell, shift))).arrow
+    assert table.column("b").type == pa.string()
+    assert table.column("b")[-4:].to_pylist() == [cell, "225", "225", "225"]
+
+
+@pytest.mark.parametrize("shift", range(1, 21, 3))
+def test_long_digits_across_the_pieces_of_a_file(tmp_path: Path, shift: int) -> None:
+    for digits, is_long in ((15, False), (16, True)):
+        path = write(tmp_path / "a.csv", across_pieces("-" + "7" * digits, shift))
+        assert look_at(path).scan == Scan(long_integers=is_long)
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_a_letter_across_the_pieces_of_a_file(tmp_path: Path, shift: int) -> None:
+    start = "a\n" + "x" * (SMALL_PIECE - 2 - shift)
+    table = read(write(tmp_path / "a.csv", f"{start}猫\nend\n")).arrow
+    assert table.column("a").to_pylist() == [f"{start[2:]}猫", "end"]
+    cut = f"{start}猫\nend\n".encode()[: SMALL_PIECE - shift + 2] + b"\nend\n"
+    with pytest.raises(InputError, match=r"must be utf-8 text, got the bytes e7 8c in line 2"):
+        read(write(tmp_path / "b.csv", f"{WORDS}\n".encode() + cut[2:]))
 
 
 def test_zero_bytes_are_no_text(tmp_path: Path) -> None:

@@ -221,6 +221,60 @@ def test_columns_and_files_are_read_alike(tmp_path: Path) -> None:
     assert decode_images(pa.chunked_array([], pa.binary()), "table").pixels.shape[0] == 0
 
 
+def odd_one(kind: str) -> tuple[Any, dict[str, Any]]:
+    """Return a picture, and how it is saved, that is not like `photo(8, 8)`."""
+    other = photo(8, 8, seed=9)
+    deep_one = Image.fromarray(pixels(1, (8, 8))[0].astype(np.uint16) * 256 + 7)
+    return {
+        "larger": (photo(9, 8, seed=9), {}),
+        "grey": (other.convert("L"), {}),
+        "transparent": (other.convert("RGBA"), {}),
+        "palette": (other.quantize(8), {}),
+        "turned": (other, {"exif": exif(6)}),
+        "turned tiff": (other, {"exif": exif(3), "format": "TIFF"}),
+        "16 bits": (deep_one, {}),
+        "animated": (other, {"save_all": True, "append_images": [photo(8, 8)]}),
+        "cmyk": (other.convert("CMYK"), {"format": "TIFF"}),
+        "bmp": (other, {"format": "BMP"}),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("larger", "grey", "transparent", "palette", "turned", "turned tiff"),
+        *("16 bits", "animated", "cmyk", "bmp"),
+    ],
+)
+def test_one_image_that_differs_may_come_first_or_last(tmp_path: Path, kind: str) -> None:
+    """Images that are all alike are decoded in another way, until one differs."""
+    paths = saved(tmp_path, {f"{i}.png": photo(8, 8, seed=i) for i in range(3)})
+    picture, options = odd_one(kind)
+    odd = saved(tmp_path, {"odd.png": picture}, **options)
+    last, first = read_images(paths + odd, "pictures"), read_images(odd + paths, "pictures")
+    alone = read_images(odd, "p", image_size=last.pixels.shape[2:], channels=last.pixels.shape[1])
+    np.testing.assert_array_equal(last.pixels, np.roll(first.pixels, -1, axis=0))
+    np.testing.assert_array_equal(last.pixels[3], alone.pixels[0])
+    assert last.notes == first.notes
+    if kind != "larger":
+        np.testing.assert_array_equal(last.pixels[0, :3], first_channels(photo(8, 8)))
+
+
+def test_null_rows_and_paths_of_a_column(tmp_path: Path) -> None:
+    [path] = saved(tmp_path, {"a.png": photo(8, 8)})
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    content = path.read_bytes()
+    rows = [{"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
+    column = pa.chunked_array([pa.array([*rows, None], kind)])
+    images = decode_images(column.slice(1, 1), "table")
+    np.testing.assert_array_equal(images.pixels[0], first_channels(photo(8, 8)))
+    np.testing.assert_array_equal(
+        decode_images(column.slice(0, 2), "table").pixels[1:], images.pixels
+    )
+    with pytest.raises(InputError, match="image in row 2 of the table must hold an image"):
+        decode_images(column, "table")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

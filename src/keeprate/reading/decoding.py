@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,6 +35,8 @@ _UPRIGHT = {
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 _DRAWINGS = ("EPS", "WMF")  # other programs would have to draw these
 _PARTS = ("MPO", "PSD")  # further frames are previews or layers of one picture
+_PLAIN = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # Pillow alone decodes them, as they are
+_TURNING = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may tell an orientation
 
 
 class UnreadableImageError(InputError):
@@ -152,6 +155,35 @@ def decode(encoded: Encoded, layout: Layout) -> Array:
     except Exception as error:  # the decoders raise whatever they meet in damaged bytes
         raise UnreadableImageError(str(damaged(encoded.where, error))) from error
     return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+
+
+def decoder_of_plain(layout: Layout) -> Callable[[bytes | None, str | None], Array | None]:
+    """Return a fast decoder of images that have the layout already.
+
+    The decoder takes the content and the path of an `Encoded`. It returns what `decode` returns,
+    or None if the image needs more than that: it is of another size or kind, has to be turned,
+    has several frames, or cannot be read.
+    """
+    open_image, frombuffer, turning = needs("PIL.Image").open, np.frombuffer, set(_TURNING)
+    mode, size = _MODES[layout.channels], (layout.width, layout.height)
+    shape = (layout.height, layout.width, layout.channels)
+
+    def decode_plain(content: bytes | None, path: str | None) -> Array | None:
+        try:
+            with open_image(path if content is None else io.BytesIO(content)) as image:
+                if image.mode != mode or image.size != size or image.format not in _PLAIN:
+                    return None
+                if getattr(image, "is_animated", False):
+                    return None
+                image.load()
+                may_turn = image.format == "TIFF" or not turning.isdisjoint(image.info)
+                if may_turn and _orientation(image, after_load=True) in _UPRIGHT:
+                    return None
+                return frombuffer(image.tobytes(), np.uint8).reshape(shape).transpose(2, 0, 1)
+        except Exception:  # `read_header` and `decode` tell what is wrong
+            return None
+
+    return decode_plain
 
 
 def check_decodes(encoded: Encoded) -> None:

@@ -205,7 +205,7 @@ def _read_as(source: Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
     """
     pa = needs("pyarrow")
     tables, group, size = [], [], 0
-    block = block if block > PIECE else PIECE // 8
+    block = block if block > PIECE else PIECE // 4
     with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
         schema = reader.schema
         for batch in reader:

@@ -9,9 +9,14 @@ import codecs
 import gzip
 import re
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from keeprate.errors import InputError, Words, invalid
 from keeprate.reading.cells import (
@@ -26,21 +31,21 @@ from keeprate.reading.encodings import (
     SAMPLE,
     UTF8,
     Encoding,
-    find_encoding,
+    likely_encoding,
     open_bytes,
     open_text,
-    pieces_of,
+    other_encoding,
+    text_bytes_of,
 )
 from keeprate.text import cut
 
+Array: TypeAlias = NDArray[Any]
+
 DECIMAL_COMMA = re.compile(r"\s*[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\s*")
 DECIMAL_POINT = re.compile(r"\s*[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?\s*")
-# Whole numbers that a number would change are looked for in simplified bytes: leading zeros (and
-# hexadecimals), and 16 digits or more in a column of decimals.
-_SIGNS = bytes.maketrans(b';\t|"\r\n 123456789xX', b",,,,,,,11111111111")
-ZEROS_FIRST = (b",00", b",01")
-_DIGITS = bytes.maketrans(b"0", b"1")
-LONG_INTEGER = b"," + 16 * b"1"
+_SEPARATORS = b',;\t|"\r\n '  # what stands before a cell
+_EIGHT_DIGITS = np.uint64(0x0101010101010101)  # eight times true
+_SEAM = 40  # bytes; more than a separator, a sign and the digits that are looked for
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,7 @@ class Source:
 
 def look_at(path: Path) -> Source:
     """Tell the dialect and the header, and check each byte once."""
-    encoding = find_encoding(path)
-    scan = _scan(path, encoding)
+    encoding, scan = _scan(path, likely_encoding(path))
     text, complete = _beginning(path, encoding, SAMPLE)
     if not text.strip("\r\n"):
         raise invalid(str(path), "hold a table", Words("an empty file"), "write it again")
@@ -195,29 +199,77 @@ def _find_decimal(text: str, delimiter: str) -> str:
     return "," if commas else "."
 
 
-def _scan(path: Path, encoding: Encoding) -> Scan:
+# Bytes -----------------------------------------------------------------------------------------
+
+
+def _scan(path: Path, encoding: Encoding) -> tuple[Encoding, Scan]:
     """Decode the file piece by piece, and look for cells that a number would change.
+
+    Returns
+    -------
+    Encoding
+        The one given, or the one that the bytes tell where they are not UTF-8.
+    Scan
+        What the cells hold.
 
     Raises
     ------
     InputError
         If bytes cannot be decoded.
     """
-    decoder = codecs.getincrementaldecoder(encoding.codec)()
-    zeros = long_ones = False
-    quotes, before = 0, b","
-    for piece in pieces_of(path, encoding):
-        try:
-            text = decoder.decode(piece, final=not piece)
-        except UnicodeDecodeError as error:
+    try:
+        return encoding, _scan_bytes(text_bytes_of(path, encoding))
+    except UnicodeDecodeError as error:
+        found = other_encoding(path) if encoding == UTF8 else encoding
+        if found == encoding:
             raise _undecodable(path, encoding, error) from error
-        data = piece if encoding.codec == "utf-8" else text.encode()
-        quotes += data.count(b'"')
-        simple = before + data.translate(_SIGNS, b"+-")
-        before = simple[-40:]
-        zeros = zeros or any(found in simple for found in ZEROS_FIRST)
-        long_ones = long_ones or LONG_INTEGER in simple.translate(_DIGITS)
+    return _scan(path, found)
+
+
+def _scan_bytes(pieces: Iterable[bytes]) -> Scan:
+    zeros = long_ones = False
+    quotes, before = 0, b",,"
+    for piece in filter(None, pieces):
+        # A cell may lie across the end of a piece.
+        seam = np.frombuffer(before + piece[:_SEAM], np.uint8)
+        signs = np.frombuffer(piece, np.uint8)
+        before = (before + piece[-_SEAM:])[-_SEAM:]
+        quotes += int(np.count_nonzero(signs == ord('"')))
+        for some in (seam, signs):
+            is_digit = (some - np.uint8(ord("0"))) < 10
+            zeros = zeros or _has_leading_zero(some, is_digit)
+            long_ones = long_ones or _has_long_integer(some, is_digit)
     return Scan(zeros, long_ones, quotes)
+
+
+def _has_leading_zero(signs: Array, is_digit: Array) -> bool:
+    """Whether a cell starts with a zero and a further digit, or is hexadecimal."""
+    if signs.size < 3:
+        return False
+    start = (signs[1:-1] == ord("0")) & ~is_digit[:-2]
+    follows = is_digit[2:] | ((signs[2:] | 32) == ord("x"))
+    return _some_start_cells(signs, np.flatnonzero(start & follows) + 1)
+
+
+def _has_long_integer(signs: Array, is_digit: Array) -> bool:
+    """Whether a cell starts with 16 digits."""
+    if is_digit.size < 17:
+        return False
+    whole = is_digit[: is_digit.size // 8 * 8].view(np.uint64)
+    if not (whole == _EIGHT_DIGITS).any():  # 16 digits would cover eight such bytes
+        return False
+    run = is_digit
+    for length in (1, 2, 4, 8):
+        run = run[:-length] & run[length:]
+    return _some_start_cells(signs, np.flatnonzero(run[1:] & ~is_digit[: run.size - 1]) + 1)
+
+
+def _some_start_cells(signs: Array, positions: Array) -> bool:
+    """Whether a separator, or a separator and a sign, stand before one of the positions."""
+    before = signs[positions - 1]
+    signed = (before == ord("+")) | (before == ord("-"))
+    before = np.where(signed, signs[np.maximum(positions - 2, 0)], before)
+    return bool(np.isin(before, np.frombuffer(_SEPARATORS, np.uint8)).any())
 
 
 # What is wrong, and where ----------------------------------------------------------------------

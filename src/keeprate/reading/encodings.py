@@ -16,6 +16,7 @@ from typing import Any
 from keeprate.errors import Words, invalid, needs
 
 PIECE = 1 << 20  # bytes that are looked at together
+SMALL_PIECE = 1 << 18  # bytes that fit into a processor's cache
 SAMPLE = 1 << 16  # bytes that tell the dialect
 UNREADABLE = (OSError, EOFError, zlib.error)  # the last two: a gzip file that was cut or damaged
 BOMS = {
@@ -95,17 +96,36 @@ def open_text(path: Path, encoding: Encoding, errors: str = "strict") -> io.Text
     return io.TextIOWrapper(file, encoding.codec, errors, newline="")
 
 
-def pieces_of(path: Path, encoding: Encoding) -> Iterator[bytes]:
+def pieces_of(path: Path, encoding: Encoding, size: int = PIECE) -> Iterator[bytes]:
     """Yield the bytes behind the mark in pieces, and an empty piece at the end."""
     with open_bytes(path) as file:
         file.seek(len(encoding.bom))
-        while piece := file.read(PIECE):
+        while piece := file.read(size):
             yield piece
         yield b""
 
 
 def find_encoding(path: Path) -> Encoding:
     """Tell the encoding of a text file by its mark, else by its bytes.
+
+    Raises
+    ------
+    InputError
+        If the file is no text.
+    """
+    encoding = likely_encoding(path)
+    if encoding != UTF8:
+        return encoding
+    try:
+        for _ in text_bytes_of(path, encoding):
+            pass
+    except UnicodeDecodeError:
+        return other_encoding(path)
+    return encoding
+
+
+def likely_encoding(path: Path) -> Encoding:
+    """Tell the encoding by the mark. It is UTF-8 where there is none, and may turn out not to be.
 
     Raises
     ------
@@ -120,16 +140,29 @@ def find_encoding(path: Path) -> Encoding:
     if b"\0" in start:
         received = Words("zero bytes: UTF-16 without a byte order mark, or no text at all")
         raise invalid(str(path), "be a text file", received, "save it as UTF-8")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for piece in pieces_of(path, Encoding()):
-            decoder.decode(piece, final=not piece)
-    except UnicodeDecodeError:
-        return _other_encoding(path)
-    return Encoding()
+    return UTF8
 
 
-def _other_encoding(path: Path) -> Encoding:
+def text_bytes_of(path: Path, encoding: Encoding) -> Iterator[bytes]:
+    """Yield the bytes that the text behind the mark has in UTF-8, in pieces.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If bytes cannot be decoded.
+    """
+    decoder = codecs.getincrementaldecoder(encoding.codec)()
+    is_utf8 = encoding.codec == "utf-8"
+    for piece in pieces_of(path, encoding, SMALL_PIECE):
+        # To tell that bytes are ASCII is much faster than to decode them.
+        if is_utf8 and piece.isascii() and not decoder.getstate()[0]:
+            yield piece
+            continue
+        text = decoder.decode(piece, final=not piece)
+        yield piece if is_utf8 else text.encode()
+
+
+def other_encoding(path: Path) -> Encoding:
     """Guess the encoding of a file that is not UTF-8 throughout."""
     sample = _lines_beyond_ascii(path)
     inside = b"".join(UTF8_LETTER.findall(sample))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,12 +19,13 @@ from keeprate.reading.decoding import (
     Layout,
     UnreadableImageError,
     decode,
+    decoder_of_plain,
     read_header,
 )
 
 LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
-_Source: TypeAlias = Callable[[], Iterator[Encoded]]  # can be read from the start several times
+_PIECE = 1 << 20  # bytes of encoded images that are taken out of a table together
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,12 @@ def decode_images(
         If an image is missing or damaged, or has 32 bits a channel.
     """
 
-    def encoded() -> Iterator[Encoded]:
-        row = 0
+    def fields() -> Iterator[_Fields]:
         for chunk in column.chunks:
-            for content, path in _fields(chunk):
-                yield Encoded(content, path, f"the image in row {row} of the {where}")
-                row += 1
+            yield from _fields(chunk)
 
-    wanted = _Wanted(image_size, channels)
-    return _decode_all(encoded, where, wanted, leave_out=False)[0]
+    source = _Source(len(column), fields, lambda row: f"the image in row {row} of the {where}")
+    return _decode_all(source, where, _Wanted(image_size, channels), leave_out=False)[0]
 
 
 def read_images(
@@ -145,22 +143,54 @@ def unequal_shapes(
 
 # Sources ---------------------------------------------------------------------------------------
 
+_Fields: TypeAlias = tuple[bytes | None, str | None]  # the content and the path of an `Encoded`
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Encoded images that can be read from the start several times.
+
+    Attributes
+    ----------
+    count : int
+        The number of images.
+    fields : callable
+        Returns an iterator over the content and the path of each image.
+    name : callable
+        Takes a row and returns the name of the image in messages.
+    """
+
+    count: int
+    fields: Callable[[], Iterator[_Fields]]
+    name: Callable[[int], str]
+
+    def __iter__(self) -> Iterator[Encoded]:
+        for row, (content, path) in enumerate(self.fields()):
+            yield Encoded(content, path, self.name(row))
+
 
 def _files(paths: Sequence[Path]) -> _Source:
-    return lambda: (Encoded(None, str(path), str(path)) for path in paths)
+    return _Source(
+        len(paths), lambda: ((None, str(path)) for path in paths), lambda row: str(paths[row])
+    )
 
 
-def _fields(chunk: Any) -> Iterator[tuple[bytes | None, str | None]]:
+def _fields(chunk: Any) -> Iterator[_Fields]:
     """Yield the content and the path of each image in a part of a column."""
     encoded, paths = chunk, None
     if hasattr(chunk, "field"):  # a struct
         encoded = chunk.field("bytes")
         fields = [chunk.type.field(i).name for i in range(chunk.type.num_fields)]
         paths = chunk.field("path") if "path" in fields else None
-    valid = chunk.is_valid().to_numpy(zero_copy_only=False)
-    for i in range(len(chunk)):
-        content = encoded[i].as_py() if valid[i] else None
-        yield content, paths[i].as_py() if paths is not None else None
+    valid = chunk.is_valid()
+    # Many small images at once are taken faster than one after the other.
+    step = max(1, _PIECE * len(chunk) // max(1, chunk.nbytes))
+    for start in range(0, len(chunk), step):
+        contents = encoded.slice(start, step).to_pylist()
+        present = valid.slice(start, step).to_pylist()
+        names = paths.slice(start, step).to_pylist() if paths is not None else [None] * step
+        for content, is_present, path in zip(contents, present, names, strict=False):
+            yield content if is_present else None, path
 
 
 # The loop over images --------------------------------------------------------------------------
@@ -208,10 +238,13 @@ def _decode_all(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about damaged tags and large photographs
-        headers, unread = _headers(source(), leave_out)
+        plain = _decode_plain(source, wanted)
+        if plain is not None:
+            return DecodedImages(plain), []
+        headers, unread = _headers(source, leave_out)
         while headers:
             layout = wanted.layout(headers.values())
-            pixels, failed = _pixels(source(), where, headers, layout, leave_out)
+            pixels, failed = _pixels(source, where, headers, layout, leave_out)
             unread += failed
             for row in failed:  # damaged pixels show only now
                 del headers[row]
@@ -221,7 +254,32 @@ def _decode_all(
     return DecodedImages(np.empty((0, wanted.channels or 1, 1, 1), np.uint8)), unread
 
 
-def _headers(images: Iterator[Encoded], leave_out: bool) -> tuple[dict[int, Header], list[int]]:
+def _decode_plain(source: _Source, wanted: _Wanted) -> Array | None:
+    """Decode images that are all as the first one is and stay so, in one pass.
+
+    Returns None as soon as an image differs, cannot be read or has to be changed.
+    """
+    first = next(iter(source), None)
+    try:
+        header = None if first is None else read_header(first)
+        if header is None or header.is_deep or header.has_frames:
+            return None
+        layout = wanted.layout([header])
+        if layout != Layout(header.channels, header.height, header.width):
+            return None
+        pixels = np.empty((source.count, layout.channels, layout.height, layout.width), np.uint8)
+    except (InputError, MemoryError):  # the images that follow may be worse, or smaller
+        return None
+    decode_one = decoder_of_plain(layout)
+    for row, (content, path) in enumerate(source.fields()):
+        decoded = decode_one(content, path)
+        if decoded is None:
+            return None
+        pixels[row] = decoded
+    return pixels
+
+
+def _headers(images: Iterable[Encoded], leave_out: bool) -> tuple[dict[int, Header], list[int]]:
     """Return the headers by row, and the rows without a readable one."""
     headers, unread = {}, []
     for row, image in enumerate(images):
@@ -235,7 +293,7 @@ def _headers(images: Iterator[Encoded], leave_out: bool) -> tuple[dict[int, Head
 
 
 def _pixels(
-    images: Iterator[Encoded],
+    images: Iterable[Encoded],
     where: str,
     headers: Collection[int],
     layout: Layout,
