@@ -18,6 +18,7 @@ from tests.house import SOURCE, imports_of, module_of, package_of
 FLOORS = (
     {"errors"},
     {"files", "seeding", "text"},
+    {"checksums"},
     {"noise", "schedules"},
     {"reading"},
     {"data"},

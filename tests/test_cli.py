@@ -227,7 +227,10 @@ def test_a_users_own_model(tmp_path, no_page, capsys, monkeypatch):
         "--out", "run", "--baselines", "none", "--noise", "pairflip:0.2",
     )  # fmt: skip
     assert code == 0
-    assert keeprate("predict", "run", "digits")[0] == 0
+    code, output = keeprate("predict", "run", "digits", capsys=capsys)
+    assert code == 2
+    assert "asks for the model 'own_model:build', which is code outside keeprate" in output.err
+    assert keeprate("predict", "run", "digits", "--model", "own_model:build")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -294,8 +294,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     ) -> NoisyLabelClassifier:
         """Read a classifier that `save` wrote.
 
-        `study_` is None. Parameters that are no plain values (a function, a `SearchConfig`) have
-        their defaults.
+        `study_` is None. Parameters that are no plain values (a function, a `SearchConfig`) or name
+        code outside keeprate have their defaults.
 
         Parameters
         ----------
@@ -314,7 +314,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         description = read_json(path / ESTIMATOR_FILE)
         tensors, _ = load_tensors(path / ARRAYS_FILE)
         try:
-            parameters = description["parameters"] | ({} if model is None else {"model": model})
+            given = {name: v for name, v in description["parameters"].items() if _is_plain(name, v)}
+            parameters = given | ({} if model is None else {"model": model})
             classifier = cls(**parameters)
             classifier._model_name = description.get("model", "custom")
             classifier.classes_ = np.array(description["classes"])
@@ -463,6 +464,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _is_plain(name: str, value: object) -> bool:
+    """Whether a saved parameter names no code outside keeprate: a folder is data."""
+    return not (name in ("model", "method") and isinstance(value, str) and ":" in value)
 
 
 def _plain(values: Any) -> Any:

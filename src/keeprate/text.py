@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 LONGEST = 300  # characters of the text that a sample is known by
 UNKNOWN = "\N{EN DASH}"
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
@@ -46,6 +49,24 @@ def grouped(said: Mapping[str, str]) -> dict[str, list[str]]:
     for name, words in said.items():
         groups.setdefault(words, []).append(name or "(no name)")
     return groups
+
+
+def neutral(text: str) -> str:
+    """Keep a spreadsheet from taking a text for a formula; `as_meant` undoes this.
+
+    >>> neutral("=1+1"), neutral("-1"), neutral("'=x"), neutral("cat")
+    ("'=1+1", '-1', "''=x", 'cat')
+    """
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def as_meant(text: str) -> str:
+    """The text that `neutral` changed.
+
+    >>> as_meant("'=1+1"), as_meant("it's"), as_meant("'quoted'")
+    ('=1+1', "it's", "'quoted'")
+    """
+    return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) else text
 
 
 def percent(share: float | None, places: int = 1) -> str:

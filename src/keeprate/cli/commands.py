@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         IssuesFile,
         JudgedLabels,
         Label,
+        Model,
         OnnxFile,
         PredictionsFile,
         ReportFile,
@@ -152,6 +153,7 @@ def predict_command(
     label: Label = None,
     inputs: Inputs = None,
     probabilities: AllProbabilities = False,
+    model: Model = None,
 ) -> None:
     """Predict the class of each row of DATA with the networks of a run."""
     from keeprate.cli.options import check_run, check_source, names_typed
@@ -170,6 +172,7 @@ def predict_command(
         inputs=names_typed(inputs),
         label=label,
         with_probabilities=probabilities,
+        model=model,
     )
     for note in found.notes:
         say(note)
@@ -182,7 +185,7 @@ def predict_command(
         say(f"no label in {', '.join(data)} is a class of the run, so there is no accuracy")
 
 
-def export_command(run: RunFolder, out: OnnxFile) -> None:
+def export_command(run: RunFolder, out: OnnxFile, model: Model = None) -> None:
     """Write the classifier of a run to an ONNX file, for other languages and runtimes."""
     from keeprate.cli.options import check_run
     from keeprate.errors import needs
@@ -194,7 +197,7 @@ def export_command(run: RunFolder, out: OnnxFile) -> None:
     from keeprate.cli.console import say
     from keeprate.runs import export_onnx
 
-    difference = export_onnx(run, out)
+    difference = export_onnx(run, out, model=model)
     checked = "not compared with PyTorch, as onnxruntime is not installed"
     if difference is not None:
         checked = f"its probabilities differ from PyTorch's by {difference:.0e} at most"

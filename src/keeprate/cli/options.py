@@ -77,6 +77,9 @@ Sources: TypeAlias = Annotated[
         help="Tables, images, a folder, or a Hugging Face data set; no labels needed.",
     ),
 ]
+Model: TypeAlias = Annotated[
+    str | None, _everyday("--model", "package.module:factory, if the run had a model of yours.")
+]
 AllProbabilities: TypeAlias = Annotated[
     bool, _everyday("--probabilities", "Write the probability of every class, too.")
 ]

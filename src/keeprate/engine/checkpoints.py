@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,9 +27,21 @@ OPTIONAL = ("log_probability", "times_seen", "transition_matrix")
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: object
 ) -> None:
-    """Write tensors and one JSON value to a safetensors file, atomically."""
+    """Write tensors and one JSON value to a safetensors file, with a checksum, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, metadata={"keeprate": json.dumps(metadata)}))
+    text = json.dumps(metadata)
+    described = {"keeprate": text, "sha256": _digest(contiguous, text)}
+    write_atomically(path, save(contiguous, metadata=described))
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of a JSON text and of contiguous tensors, in hexadecimal."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,8 +54,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """
     try:
         with safe_open(Path(path), framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["keeprate"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            described = file.metadata() or {}
+            metadata = json.loads(described["keeprate"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise InputError(f"{path} could not be read ({error}); check the path.") from error
     except (SafetensorError, KeyError, ValueError) as error:
@@ -49,6 +64,13 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             f"{path} must be a safetensors file written by keeprate, got {error}; it is damaged: "
             "delete it and run again."
         ) from error
+    expected = described.get("sha256")  # files of earlier versions have none
+    if expected is not None and _digest(tensors, described["keeprate"]) != expected:
+        raise InputError(
+            f"{path} is not what keeprate wrote (its checksum differs): it is damaged; delete it "
+            "and run again."
+        )
+    return tensors, metadata
 
 
 def save_population(path: str | os.PathLike[str], population: Population) -> None:

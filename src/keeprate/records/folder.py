@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keeprate.checksums import RECORD_FILE
 from keeprate.data import Data
 from keeprate.engine import Setup
 from keeprate.errors import InputError
 from keeprate.records.record import (
-    RECORD_FILE,
     DataSummary,
     RunRecord,
     load_record,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from numpy.typing import NDArray
 
+from keeprate.checksums import check_unchanged
 from keeprate.errors import InputError, invalid, needs
 from keeprate.files import write_atomically
 from keeprate.noise import (
@@ -26,6 +27,7 @@ from keeprate.noise import (
     fit_transition_matrix,
 )
 from keeprate.records.record import load_record
+from keeprate.text import as_meant, neutral
 
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
@@ -94,6 +96,9 @@ class LabelQuality:
     def save(self, path: str | os.PathLike[str], class_names: Sequence[str]) -> None:
         """Write `table` as .csv, .parquet or .json (a list of rows).
 
+        A text that a spreadsheet would take for a formula gets an apostrophe in front in .csv;
+        `load` takes it away.
+
         Raises
         ------
         InputError
@@ -104,7 +109,8 @@ class LabelQuality:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(table)
-            writer.writerows(zip(*table.values(), strict=True))
+            for row in zip(*table.values(), strict=True):
+                writer.writerow([neutral(v) if isinstance(v, str) else v for v in row])
             write_atomically(path, text.getvalue())
         elif kind == ".json":
             rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
@@ -125,7 +131,8 @@ class LabelQuality:
         InputError
             If the file is not there, or not such a file.
         """
-        numbers = {name: i for i, name in enumerate(class_names)}
+        check_unchanged(Path(path))
+        numbers = {neutral(name): i for i, name in enumerate(class_names)}
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
                 lines = list(csv.DictReader(file))
@@ -134,7 +141,7 @@ class LabelQuality:
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
                 np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
                 np.array([float(line["label_score"]) for line in lines]),
-                tuple(line[NAME_COLUMN] for line in lines)
+                tuple(as_meant(line[NAME_COLUMN]) for line in lines)
                 if lines and NAME_COLUMN in lines[0]
                 else (),
             ).sorted()

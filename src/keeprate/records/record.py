@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from keeprate.checksums import RECORD_FILE
 from keeprate.engine import Curves, EpochMetrics
 from keeprate.errors import InputError
 from keeprate.files import read_json, write_json
@@ -24,7 +25,6 @@ from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
 
 SCHEMA_VERSION = 3
-RECORD_FILE = "record.json"
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 
 
@@ -276,6 +276,8 @@ class RunRecord:
     suspects : tuple of Suspect
     cost : Cost
     finished : bool
+    checksums : dict of str to str
+        SHA-256 of files of a finished run, by name.
     """
 
     kind: str
@@ -294,6 +296,7 @@ class RunRecord:
     suspects: tuple[Suspect, ...] = ()
     cost: Cost = Cost()
     finished: bool = False
+    checksums: dict[str, str] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         """Whether a file would hold the same."""

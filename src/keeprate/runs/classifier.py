@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from keeprate.data import Encoder, InputForm, Normaliser, to_inputs
 from keeprate.engine import (
+    MODEL_NAMES,
     ModelFactory,
     adapt_factory,
     get_model,
@@ -111,15 +113,23 @@ class Classifier:
         return probabilities(self.modules, inputs, self.normaliser)
 
 
-def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -> Classifier:
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | Callable[..., nn.Module] | None = None,
+    trust_model: bool = False,
+) -> Classifier:
     """Read what a run has trained, ready to predict.
 
     Parameters
     ----------
     folder : path
         Of a finished run.
-    model : callable, optional
-        The factory, where the run was given one that is not a name.
+    model : str or callable, optional
+        The factory or `package.module:factory`, where the run had one that is not built in.
+    trust_model : bool
+        Import and run the `package.module:factory` that the folder names. Do so only if you trust
+        whoever wrote the folder: it can name any code on this machine.
 
     Returns
     -------
@@ -147,7 +157,7 @@ def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -
         normaliser = Normaliser.from_dict(description["normaliser"])
         encoded: Any = description.get("encoder")
         encoder = None if encoded is None else Encoder.from_parts(encoded, tensors)
-        factory = get_model(str(description["model"])) if model is None else adapt_factory(model)
+        factory = _factory(str(description["model"]), model, folder, trust_model=trust_model)
         modules = []
         for peer in range(n_peers):
             module = factory(tuple(shape), len(names)).eval()
@@ -171,6 +181,30 @@ def load(folder: str | os.PathLike[str], *, model: ModelFactory | None = None) -
         encoder,
         bool(description.get("takes_integers", False)),
     )
+
+
+def _factory(
+    name: str,
+    model: str | Callable[..., nn.Module] | None,
+    folder: str | os.PathLike[str],
+    *,
+    trust_model: bool,
+) -> ModelFactory:
+    """What builds the networks: what the user gives, else a built-in model that the folder names.
+
+    A folder is data: it must not decide which code runs.
+    """
+    if isinstance(model, str):
+        return get_model(model)
+    if model is not None:
+        return adapt_factory(model)
+    if name not in MODEL_NAMES and not trust_model:
+        raise InputError(
+            f"the run in {folder} asks for the model {name!r}, which is code outside keeprate; "
+            "give it yourself (model=..., --model package.module:factory), or write "
+            "trust_model=True if you trust whoever wrote the folder."
+        )
+    return get_model(name)
 
 
 def save_classifier(folder: Path, classifier: Classifier, *, model: str) -> None:

@@ -65,7 +65,7 @@ def export_onnx(
     folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    model: ModelFactory | None = None,
+    model: str | ModelFactory | None = None,
 ) -> float | None:
     """Write the classifier of a run to an ONNX file, and compare the file with PyTorch.
 
@@ -82,8 +82,8 @@ def export_onnx(
         The run folder.
     out : path
         The file to write. It is replaced only by a whole and correct one.
-    model : callable, optional
-        The factory, where the run was given one that is not a name.
+    model : str or callable, optional
+        As for `keeprate.load`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from keeprate.checksums import check_unchanged, checksum
 from keeprate.data import Split
 from keeprate.engine import Setup, probabilities
 from keeprate.noise import NoiseEstimate, estimate_noise
@@ -25,6 +26,8 @@ from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.run import Run
+
+SCHEDULE_FILE = "schedule.csv"
 
 
 def finish(
@@ -62,9 +65,13 @@ def finish(
     )
     run = Run(record, networks.schedule, classifier, quality, setup.folder)
     if setup.folder is not None:
-        run.schedule.save(setup.folder / "schedule.csv")
+        run.schedule.save(setup.folder / SCHEDULE_FILE)
         save_classifier(setup.folder, classifier, model=setup.model_name)
         quality.save(setup.folder / QUALITY_FILE, names)
+        written = (SCHEDULE_FILE, QUALITY_FILE)
+        checksums = {name: checksum(setup.folder / name) for name in written}
+        record = replace(record, checksums=checksums)
+        run = replace(run, record=record)
         save_record(setup.folder, record)  # last: a finished record has all that a start reads
         remove_checkpoints(setup.folder)
         if with_report:
@@ -93,6 +100,7 @@ def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -
     if with_report and not (setup.folder / "report.html").exists():
         _write_report(setup.folder, record)
     classifier = load(setup.folder, model=setup.model)
+    check_unchanged(setup.folder / SCHEDULE_FILE)
     quality = LabelQuality.load(setup.folder / QUALITY_FILE, classifier.class_names)
     return Run(record, record.results[0].schedule, classifier, quality, setup.folder)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keeprate.data import Samples, match_labels, read_unlabelled
 from keeprate.files import write_atomically
 from keeprate.runs.classifier import load
+from keeprate.text import neutral
 
 OWN_COLUMNS = ("index", "predicted_label", "probability")
 
@@ -49,6 +50,7 @@ def predict_files(
     inputs: Sequence[str] | None = None,
     label: str | None = None,
     with_probabilities: bool = False,
+    model: str | None = None,
 ) -> Predictions:
     """Write the predicted class of each sample to a CSV file, one row each.
 
@@ -65,6 +67,8 @@ def predict_files(
     out : Path
     inputs, label : optional
         As `keeprate.data.read_unlabelled` takes them.
+    model : str, optional
+        As for `keeprate.load`.
     with_probabilities : bool
         Write the probabilities of all classes, too.
 
@@ -73,7 +77,7 @@ def predict_files(
     InputError
         If the run has no classifier, or a source does not fit it.
     """
-    classifier = load(folder)
+    classifier = load(folder, model=model)
     samples = read_unlabelled(sources, classifier.form, inputs=inputs, label=label)
     probabilities = classifier.probabilities(samples.inputs)
     confidence, predicted = probabilities.max(-1)
@@ -83,13 +87,15 @@ def predict_files(
     header = [row_number, *key, *others]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header + [f"p({name})" for name in names] * with_probabilities)
+    header += [f"p({name})" for name in names] * with_probabilities
+    writer.writerow([neutral(name) for name in header])
     of_rows = probabilities.tolist() if with_probabilities else [()] * len(predicted)
     keys = zip(samples.keys) if samples.keys else [()] * len(predicted)
     rows = zip(predicted.tolist(), confidence.tolist(), keys, of_rows, strict=True)
     for row, (number, sure, its_key, of_row) in enumerate(rows):
         all_classes = [f"{p:.6f}" for p in of_row]
-        writer.writerow([row, *its_key, names[number], f"{sure:.6f}", *all_classes])
+        words = [neutral(word) for word in (*its_key, names[number])]
+        writer.writerow([row, *words, f"{sure:.6f}", *all_classes])
     write_atomically(out, text.getvalue())
     return _scored(samples, predicted.numpy(), names)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keeprate.checksums import check_unchanged
 from keeprate.errors import Words, invalid
 from keeprate.schedules.formulas import co_teaching_schedule, plain_decay
 from keeprate.schedules.schedule import Schedule, as_schedule
@@ -67,6 +68,7 @@ def load_schedule(
     path = Path(name)
     if path.is_dir():
         path = path / "schedule.csv"
+        check_unchanged(path)
     if not path.exists():
         raise invalid(argument, f"be {kinds}", str(name), "check the path")
     return Schedule.load(path)
