@@ -34,7 +34,7 @@ from keeprate.data.tables import (
 )
 from keeprate.data.votes import with_majority
 from keeprate.errors import Words, invalid, needs
-from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, release_memory
+from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, missing_columns, release_memory
 from keeprate.text import listed
 
 REMEDY_LABEL = "say which column is the label (label=..., --label)"
@@ -225,7 +225,7 @@ def _inputs(
 
 
 def _refuse_missing_inputs(table: Table, inputs: Sequence[str]) -> None:
-    missing = [name for name in inputs if name not in table.arrow.column_names]
+    missing = missing_columns(table.arrow, inputs)
     if missing:
         remedy = f"it has {listed(table.arrow.column_names)}"
         raise invalid("inputs", f"be columns of the {table.where}", Words(listed(missing)), remedy)
@@ -252,7 +252,7 @@ def choose_columns(table: Table, requested: RequestedColumns) -> Columns:
             requirement = f"be one of {listed(all_names)} ({table.where})"
             raise invalid("column", requirement, name, "check its name")
     true_label = requested.true_label or _guess_true_label(all_names, requested)
-    taken = (*requested.inputs, *requested.kinds, requested.label, true_label)
+    taken = {*requested.inputs, *requested.kinds, requested.label, true_label}
     label_like = [name for name in all_names if _is_label_like(table, name) and name not in taken]
     label = requested.label or table.label or _guess_label(table, label_like)
     if true_label == label:

@@ -19,7 +19,7 @@ from torch import Tensor
 from keeprate.data.labels import FRACTION, WHOLE, Array, first_bad
 from keeprate.data.texts import TextFeatures
 from keeprate.errors import Words, invalid, needs
-from keeprate.reading import dictionary, is_number, release_memory, strings
+from keeprate.reading import dictionary, is_number, missing_columns, release_memory, strings
 from keeprate.text import listed
 
 Kind: TypeAlias = Literal["number", "category", "date", "text"]
@@ -213,7 +213,7 @@ class Encoder:
         InputError
             If a column is missing, or holds values of another kind than in training.
         """
-        missing = [name for name in self.names if name not in table.column_names]
+        missing = missing_columns(table, self.names)
         if missing:
             raise invalid(
                 "inputs",
@@ -367,7 +367,7 @@ def code_table(
     Parameters
     ----------
     tables : dict of str to pyarrow.Table
-        By split. Each column is taken out once it is read, so that memory holds it once.
+        By split. The dict is emptied, so that memory holds each column once.
     columns : sequence of D InputColumn
         Of names and kinds; the rest is filled in.
     where : dict of str to str
@@ -391,12 +391,17 @@ def code_table(
         split: np.empty((table.num_rows, len(columns)), np.float32, order="F")
         for split, table in tables.items()
     }
+    contents = {
+        split: dict(zip(table.column_names, table.columns, strict=True))
+        for split, table in tables.items()
+    }
+    tables.clear()
     known = []
     for i, column in enumerate(columns):
         codes: dict[str, int] = {}
-        for split, table in list(tables.items()):
+        for split, of_split in contents.items():
             place = f"column {column.name} of the {where[split]}"
-            content = table.column(column.name)
+            content = of_split.pop(column.name)
             if column.kind in ("category", "text"):
                 words = _words(content, place)
                 is_category = column.kind == "category"
@@ -404,15 +409,14 @@ def code_table(
             else:
                 is_date = column.kind == "date"
                 numbers = _days(content, place) if is_date else _numbers(content, place)
-                if split == next(iter(tables)) and finds_centres:
+                if split == next(iter(contents)) and finds_centres:
                     centre = centre_of(numbers)
                     # Whole days, so that the hours stay behind the point.
                     column = replace(column, centre=np.floor(centre) if is_date else centre)
                 with np.errstate(over="ignore"):
                     coded[split][:, i] = numbers - column.centre if column.centre else numbers
                 _refuse_infinite(coded[split][:, i], place)
-            tables[split] = table.drop_columns([column.name])
-            del table, content
+            del content
             release_memory()
         known.append(replace(column, values=tuple(codes)))
     for split in coded:

@@ -40,6 +40,7 @@ from keeprate.reading import (
     find_images,
     is_hub_name,
     is_table,
+    missing_columns,
     read_images,
     split_word,
     strings,
@@ -309,12 +310,13 @@ def _labels(table: Table, column: str, names: tuple[str, ...] | None) -> Array:
 
 def _renamed(table: Table, form: InputForm, inputs: Sequence[str]) -> Table:
     """Call the columns that the user names like those of the training."""
-    missing = [name for name in inputs if name not in table.arrow.column_names]
+    missing = missing_columns(table.arrow, inputs)
     if missing or len(inputs) != len(form.columns):
         requirement = f"be {len(form.columns)} columns of {table.where}"
         received = Words(listed(inputs))
         raise invalid("inputs", requirement, received, f"it has {listed(table.arrow.column_names)}")
-    others = [n for n in table.arrow.column_names if n not in inputs and n not in form.columns]
+    taken = {*inputs, *form.columns}
+    others = [n for n in table.arrow.column_names if n not in taken]
     columns = [*(table.arrow.column(n) for n in inputs), *(table.arrow.column(n) for n in others)]
     return replace(table, arrow=needs("pyarrow").table(columns, names=[*form.columns, *others]))
 
@@ -337,7 +339,7 @@ def _features(table: Table, form: InputForm, label: str | None) -> tuple[Tensor,
         names = [n for n in table.arrow.column_names if n not in ends and not is_key(n)]
         names = [n for n in names if n.lower() not in (*LABEL_NAMES, *TRUE_LABEL_NAMES)]
         note = (f"the columns {listed(names)} are taken for those of the training by their place",)
-    missing = [name for name in names if name not in table.arrow.column_names]
+    missing = missing_columns(table.arrow, names)
     if missing:
         received = Words(f"none called {listed(missing)}")
         raise invalid("inputs", f"be as in training ({table.where})", received, "rename the column")
@@ -353,13 +355,16 @@ def _features(table: Table, form: InputForm, label: str | None) -> tuple[Tensor,
 def _whole_column(table: Table, form: InputForm) -> str | None:
     """The one column that alone makes the inputs, by its name in training if it had one."""
     names = form.columns or table.arrow.column_names
-    whole = [n for n in names if n in table.arrow.column_names and table.is_whole(n)]
+    present = set(table.arrow.column_names)
+    whole = [n for n in names if n in present and table.is_whole(n)]
     return whole[0] if len(whole) == 1 and len(form.columns) < 2 else None
 
 
 def _label_column(table: Table, wanted: Sequence[str]) -> str | None:
-    likely = [n for n in table.arrow.column_names if n not in wanted and n.lower() in LABEL_NAMES]
-    named = [n for n in table.arrow.column_names if n not in wanted and table.names_of(n)]
+    taken = set(wanted)
+    others = [n for n in table.arrow.column_names if n not in taken]
+    likely = [n for n in others if n.lower() in LABEL_NAMES]
+    named = [n for n in others if table.names_of(n)]
     return (table.label or (likely[0] if len(likely) == 1 else None)) or (
         named[0] if len(named) == 1 else None
     )
@@ -367,8 +372,9 @@ def _label_column(table: Table, wanted: Sequence[str]) -> str | None:
 
 def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The column that names the rows, and its values."""
+    taken = set(wanted)
     for name in table.arrow.column_names:
-        if name in wanted and table.is_image(name):
+        if name in taken and table.is_image(name):
             keys = names_of_rows(replace(table, arrow=table.arrow.select([name])), [name], [])
             return ("file", keys) if keys else ("", ())
     compute, types = needs("pyarrow.compute"), needs("pyarrow.types")
@@ -376,7 +382,7 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         column = table.arrow.column(name)
         kind = column.type
         is_plain = types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
-        if name in wanted or not is_plain or not is_key(name) or column.null_count:
+        if name in taken or not is_plain or not is_key(name) or column.null_count:
             continue
         if compute.count_distinct(column).as_py() == len(column):
             return name or "key", tuple(strings(column).to_pylist())
@@ -386,7 +392,8 @@ def _keys(table: Table, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 def _unused(table: Table, form: InputForm, label: str | None, key: str) -> tuple[str, ...]:
     if form.encoder is None or not form.columns:
         return ()
-    others = [n for n in table.arrow.column_names if n not in (*form.columns, label, key)]
+    taken = {*form.columns, label, key}
+    others = [n for n in table.arrow.column_names if n not in taken]
     others = [n for n in others if not is_key(n) and n.lower() not in LABEL_NAMES]
     return (f"columns that the training did not use: {listed(others)}",) if others else ()
 

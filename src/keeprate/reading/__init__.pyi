@@ -1,5 +1,6 @@
 from .arrow import dictionary as dictionary
 from .arrow import is_number as is_number
+from .arrow import missing_columns as missing_columns
 from .arrow import release_memory as release_memory
 from .arrow import strings as strings
 from .corrections import misfit as misfit

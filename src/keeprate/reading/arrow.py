@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from keeprate.errors import needs
@@ -21,6 +22,12 @@ def release_memory() -> None:
     """Give memory that Arrow's columns no longer need back to the system."""
     needs("pyarrow").default_memory_pool().release_unused()
     arrow_pool().release_unused()
+
+
+def missing_columns(table: Any, names: Sequence[str]) -> list[str]:
+    """The names that no column of an Arrow table has."""
+    present = set(table.column_names)  # Arrow makes the list anew for each question
+    return [name for name in names if name not in present]
 
 
 def is_number(kind: Any) -> bool:

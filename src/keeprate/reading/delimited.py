@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ NULLS = (
 GROUP = 4 * PIECE  # bytes of a table that are put together
 WHOLE = r"^\s*[+-]?[0-9]+\s*$"
 NO_NUMBER = r"^\s*[+-]?(0[0-9xX]|[0-9]{16,}\s*$)"
+BYTES_OF_COLUMN = 1 << 11  # of a block
+WIDEST = 1 << 26  # bytes of a block
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _may_have_swallowed(cell: object, source: Source) -> bool:
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
-    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         received = Words(f"{listed_columns(repeated)} more than once")
         raise invalid("columns", "have different names", received, f"mend {path}")
@@ -206,6 +209,8 @@ def _read_as(source: Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
     pa = needs("pyarrow")
     tables, group, size = [], [], 0
     block = block if block > PIECE else PIECE // 4
+    # Each batch costs something for each column: wide tables need many rows in a batch.
+    block = max(block, min(WIDEST, len(source.header) * BYTES_OF_COLUMN))
     with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
         schema = reader.schema
         for batch in reader:
