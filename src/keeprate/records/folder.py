@@ -30,6 +30,7 @@ DERIVED = {
     "warm_start": "warm_start: other presets or other schedules than before",
 }
 """Parts of a configuration that say little to a reader, and what to say in their place."""
+MEASURED = ("data.noise_rate",)  # follows from labels
 MOST_LINES = 4  # of what summaries know of changed data
 PARTS = ("inputs", "labels", "true_labels", "weights")  # of a split
 
@@ -132,17 +133,19 @@ def _changes(old: RunRecord, new: RunRecord) -> list[str]:
     changed = differences(before, now)
     if old.finished:  # nothing goes on: any machine may read it
         changed = [line for line in changed if not line.startswith(MACHINE)]
-    plain, derived, parts = [], [], []
+    plain, measured, derived, parts = [], [], [], []
     for line in changed:
         name = line.partition(":")[0]
         if name.startswith(FINGERPRINT):
             parts.append(name.removeprefix(FINGERPRINT).removeprefix("."))
+        elif name in MEASURED:
+            measured.append(line)
         elif name in DERIVED:
             derived.append(DERIVED[name])
         else:
             plain.append(line)
-    if plain:
-        return plain
+    if plain or (measured and not parts):
+        return plain + measured
     return ([_changed_data(old.data, new.data, parts)] if parts else []) + derived
 
 
