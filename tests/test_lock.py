@@ -136,7 +136,7 @@ def epoch_of(folder):
 
 def test_of_two_starts_at_once_one_wins_and_the_other_is_told_who(start, tmp_path):
     for number in range(5):
-        gate, command = tmp_path / f"gate-{number}", line(tmp_path / f"run-{number}", trials=12)
+        gate, command = tmp_path / f"gate-{number}", line(tmp_path / f"run-{number}", epochs=2)
         pair = [start(*command, gate=gate) for _ in range(2)]
         wait_for(lambda pair=pair: all(one.is_ready for one in pair))
         gate.touch()
@@ -146,7 +146,7 @@ def test_of_two_starts_at_once_one_wins_and_the_other_is_told_who(start, tmp_pat
         who = f"process {winner.process.pid} on {socket.gethostname()} has had since 20"
         assert str(folder) in message and who in message and "Traceback" not in message
         record = load_record(folder)
-        assert record.finished and len(record.trials) == 12
+        assert record.finished and len(record.trials) == 4
     assert not list(tmp_path.rglob(".owner.json"))
 
 

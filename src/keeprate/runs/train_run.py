@@ -106,7 +106,8 @@ def train(
     command : str
         For the record.
     checkpoint_seconds : float
-        Seconds of training between two checkpoints.
+        Most seconds between two checkpoints of a training. They follow each other sooner, down to
+        a second, as long as they take no more than a twentieth of the time.
 
     Returns
     -------
