@@ -134,19 +134,19 @@ def epoch_of(folder):
 # Owners -------------------------------------------------------------------------------------------
 
 
-def test_of_two_starts_at_once_one_wins_and_the_other_is_told_who(start, tmp_path):
-    for number in range(5):
-        gate, command = tmp_path / f"gate-{number}", line(tmp_path / f"run-{number}", epochs=2)
-        pair = [start(*command, gate=gate) for _ in range(2)]
-        wait_for(lambda pair=pair: all(one.is_ready for one in pair))
-        gate.touch()
-        assert sorted(one.end() for one in pair) == [0, 2], [one.said() for one in pair]
-        winner, loser = sorted(pair, key=lambda one: one.process.exitcode)
-        folder, message = tmp_path / f"run-{number}", loser.said()
-        who = f"process {winner.process.pid} on {socket.gethostname()} has had since 20"
-        assert str(folder) in message and who in message and "Traceback" not in message
-        record = load_record(folder)
-        assert record.finished and len(record.trials) == 4
+@pytest.mark.parametrize("attempt", range(5))
+def test_of_two_starts_at_once_one_wins_and_the_other_is_told_who(start, tmp_path, attempt):
+    gate, folder = tmp_path / "gate", tmp_path / f"run-{attempt}"
+    pair = [start(*line(folder, epochs=2), gate=gate) for _ in range(2)]
+    wait_for(lambda: all(one.is_ready for one in pair))
+    gate.touch()
+    assert sorted(one.end() for one in pair) == [0, 2], [one.said() for one in pair]
+    winner, loser = sorted(pair, key=lambda one: one.process.exitcode)
+    message = loser.said()
+    who = f"process {winner.process.pid} on {socket.gethostname()} has had since 20"
+    assert str(folder) in message and who in message and "Traceback" not in message
+    record = load_record(folder)
+    assert record.finished and len(record.trials) == 4
     assert not list(tmp_path.rglob(".owner.json"))
 
 
@@ -344,6 +344,9 @@ def test_an_edited_plan_is_noticed(data, tmp_path, budget, edited):
 
 
 def test_changed_data_are_named_by_their_parts(run, data, tmp_path):
+    fewer = keeprate.prepare("digits", noise="pairflip:0.45", seed=0, limit=900)
+    with pytest.raises(keeprate.InputError, match=rf"data\.n_train: {len(data.train)} before"):
+        search(fewer, trials=12, config=CONFIG, out=run.folder)
     labels = data.train.labels.clone()
     labels[labels == 3] = 4
     cases = {

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 PATIENCE = 3.0  # seconds that a training has to reach the end of its epoch
-AGAIN = 1.5  # seconds until a stop that got lost (in a destructor, say) is repeated
+AGAIN = 2.0  # seconds until a stop that got lost (in a destructor, say) is repeated
 HAS_TIMER = hasattr(signal, "setitimer")
 
 
@@ -51,8 +51,11 @@ class StopSignals:
 
     def raise_if_asked(self) -> None:
         """Raise `Stopped` if a signal was heard."""
-        if self.asked is not None:
-            raise Stopped(self.asked)
+        if self.asked is None:
+            return
+        if HAS_TIMER:  # also gives what tidies up so much time
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+        raise Stopped(self.asked)
 
     def listen(self) -> None:
         """Hear the signals from now on, in the main thread.

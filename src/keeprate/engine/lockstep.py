@@ -25,7 +25,7 @@ from keeprate.noise import estimate_transition_matrix
 from keeprate.schedules import Schedule
 from keeprate.stopping import stops_between_epochs
 
-SHARE = 0.05  # of the time may go into checkpoints, unless they are more than a minute apart
+SHARE = 0.05  # of the time may go into checkpoints: more only if one takes seconds
 SOONEST = 1.0  # seconds before a checkpoint whose cost is not known
 
 log = logging.getLogger(__name__)

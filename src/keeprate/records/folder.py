@@ -160,7 +160,7 @@ def _changed_data(old: DataSummary, new: DataSummary, parts: Iterable[str]) -> s
         }
         for one in (old, new)
     )
-    lines = differences(before, now)
+    lines = differences(before, now) if old.class_counts else []  # earlier versions tell nothing
     known = "; ".join(lines[:MOST_LINES]) + (" ..." if len(lines) > MOST_LINES else "")
     return f"data: other {named} than before" + (f", {known}" if known else "")
 
