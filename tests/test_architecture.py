@@ -17,7 +17,7 @@ from tests.house import SOURCE, imports_of, module_of, package_of
 # A package imports only from packages of lower floors. A new package gets its place here first.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "text"},
+    {"files", "seeding", "stopping", "text"},
     {"checksums"},
     {"noise", "schedules"},
     {"reading"},

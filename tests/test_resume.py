@@ -101,7 +101,7 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
     with pytest.raises(keeprate.InputError, match=r"data\.noise: pairflip:0\.45 before, sym"):
         search(noisier, trials=12, config=CONFIG, out=run.folder)
     brighter = replace(data, train=replace(data.train, inputs=data.train.inputs + 1))
-    with pytest.raises(keeprate.InputError, match=r"\(data: other samples or labels"):
+    with pytest.raises(keeprate.InputError, match=r"\(data: other training inputs"):
         search(brighter, trials=12, config=CONFIG, out=run.folder)
 
 

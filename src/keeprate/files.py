@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from keeprate.errors import InputError
+
+_BESIDE = re.compile(r"\..+\.\d+(-\d+)?\.part")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -20,7 +24,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         If the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Two threads may write the same file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,13 +35,35 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             os.fsync(file.fileno())
         os.replace(beside, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves nothing behind
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"{path} could not be written ({error.strerror}); free some space or choose "
             "a folder that can be written. What was there before is unchanged."
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left half written; for the owner of the folder.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be removed.
+    """
+    for path in folder.glob(".*.part"):
+        if not _BESIDE.fullmatch(path.name):
+            continue
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path} is half written and could not be removed ({error.strerror}); remove it "
+                "or choose another folder."
+            ) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,15 +7,13 @@ refused before PyTorch is imported (which takes seconds), and Ctrl-C is heard fr
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from keeprate.errors import InputError, invalid
+from keeprate.stopping import Stopped, hearing_signals
 
 if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.cli.options import (
@@ -40,7 +38,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.data import Data
     from keeprate.runs import Run
 
-WRONG_INPUT, STOPPED = 2, 130  # exit codes
+WRONG_INPUT = 2  # exit code
 
 
 def search_command(search: SearchOptions, options: RunOptions) -> None:
@@ -244,41 +242,24 @@ COMMANDS = (
 )
 
 
-class Stopped(BaseException):
-    """The user pressed Ctrl-C.
-
-    `KeyboardInterrupt` would not do: typer ends the process by itself when it catches one.
-    """
-
-
 def main() -> NoReturn:
     """Run the command and exit.
 
-    The exit code is 2 if the user can mend what is wrong, 130 after Ctrl-C. Either is explained in
-    one line on standard error.
+    The exit code is 2 if the user can mend what is wrong, 130 after Ctrl-C and 143 after SIGTERM.
+    Each is explained in one line on standard error.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler and current_thread() is main_thread():
-        signal.signal(signal.SIGINT, _stop)  # a process in the background ignores Ctrl-C: let it
-    try:
-        from keeprate.cli.application import make_application, refuse_replaced
+    with hearing_signals() as signals:
+        try:
+            from keeprate.cli.application import make_application, refuse_replaced
 
-        refuse_replaced(sys.argv[1:])
-        make_application(COMMANDS)(prog_name="keeprate")  # exits
-    except InputError as error:
-        _end(str(error), WRONG_INPUT)
-    except Stopped:
-        before = signal.SIG_IGN  # while all is tidied up
-        signal.signal(signal.SIGINT, before)
-        _end("stopped; the same command continues", STOPPED)
-    finally:
-        if current_thread() is main_thread():
-            signal.signal(signal.SIGINT, before or signal.default_int_handler)
+            refuse_replaced(sys.argv[1:])
+            make_application(COMMANDS)(prog_name="keeprate")  # exits
+        except InputError as error:
+            _end(str(error), WRONG_INPUT)
+        except Stopped as stopped:
+            signals.ignore()
+            _end("stopped; the same command continues", stopped.exit_code)
     sys.exit(0)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.errors import InputError
 from keeprate.noise import estimate_transition_matrix
 from keeprate.schedules import Schedule
+from keeprate.stopping import stops_between_epochs
+
+SHARE = 0.05  # of the time may go into checkpoints: more only if one takes seconds
+SOONEST = 1.0  # seconds before a checkpoint whose cost is not known
 
 log = logging.getLogger(__name__)
 
@@ -136,17 +141,20 @@ def _train_group(
         _estimate_transition_matrices(
             population, setup, stream=f"{stream}-first", order=order, name=f"{checkpoint}-first"
         )
-    saver = _Saver(path, setup.checkpoint_seconds, _seconds(population))
+    saver = _Saver(path, setup.checkpoint_seconds)
+    with stops_between_epochs() as signals:
 
-    def finish_epoch(population: Population) -> None:
-        is_last = population.epoch == setup.config.epochs
-        if setup.curves_writer is not None:
-            _write_curves(setup.curves_writer, population, is_last=is_last)
-        if after_epoch is not None:
-            after_epoch(population)
-        saver(population, is_last=is_last or not population.candidates)
+        def finish_epoch(population: Population) -> None:
+            is_last = population.epoch == setup.config.epochs
+            if setup.curves_writer is not None:
+                _write_curves(setup.curves_writer, population, is_last=is_last)
+            if after_epoch is not None:
+                after_epoch(population)
+            is_stopped = signals.asked is not None
+            saver(population, at_once=is_last or is_stopped or not population.candidates)
+            signals.raise_if_asked()
 
-    train_population(population, setup, stream=stream, order=order, after_epoch=finish_epoch)
+        train_population(population, setup, stream=stream, order=order, after_epoch=finish_epoch)
     return population
 
 
@@ -191,18 +199,28 @@ def _write_curves(writer: CurvesWriter, population: Population, *, is_last: bool
         writer.close()
 
 
-def _seconds(population: Population) -> float:
-    return sum(curves.seconds for curves in population.curves.values())
-
-
 class _Saver:
-    """Saves a population every so often, and at the end of its training."""
+    """Saves a population as often as is cheap, and at the end of its training.
 
-    def __init__(self, path: Path | None, every: float, seconds: float) -> None:
-        self._path, self._every, self._saved_at = path, every, seconds
+    A checkpoint that takes 10 ms is written each second, so that a kill costs next to nothing; one
+    that takes seconds is written each minute.
 
-    def __call__(self, population: Population, *, is_last: bool) -> None:
-        seconds = _seconds(population)
-        if self._path is not None and (is_last or seconds - self._saved_at >= self._every):
+    Parameters
+    ----------
+    path : Path or None
+        None: nothing is saved.
+    every : float
+        Most seconds between two checkpoints.
+    """
+
+    def __init__(self, path: Path | None, every: float) -> None:
+        self._path, self._every = path, every
+        self._cost, self._saved_at = SHARE * SOONEST, time.perf_counter()
+
+    def __call__(self, population: Population, *, at_once: bool) -> None:
+        started = time.perf_counter()
+        interval = min(self._every, max(self._cost / SHARE, SOONEST))
+        if self._path is not None and (at_once or started - self._saved_at >= interval):
             save_population(self._path, population)
-            self._saved_at = seconds
+            self._saved_at = time.perf_counter()
+            self._cost = self._saved_at - started

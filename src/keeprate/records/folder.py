@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from keeprate.checksums import RECORD_FILE
 from keeprate.data import Data
@@ -20,12 +24,15 @@ from keeprate.records.record import (
 )
 
 MACHINE = ("training.device", "training.precision")  # of a configuration
+FINGERPRINT = "data_fingerprint"
 DERIVED = {
-    "data_fingerprint": "data: other samples or labels than before",
     "method_fingerprint": "method: its code is not the code of before",
     "warm_start": "warm_start: other presets or other schedules than before",
 }
 """Parts of a configuration that say little to a reader, and what to say in their place."""
+MEASURED = ("data.noise_rate",)  # follows from labels
+MOST_LINES = 4  # of what summaries know of changed data
+PARTS = ("inputs", "labels", "true_labels", "weights")  # of a split
 
 
 def summarise(data: Data) -> DataSummary:
@@ -49,6 +56,19 @@ def summarise(data: Data) -> DataSummary:
         left_out=dict(data.left_out),
         notes=data.notes,
     )
+
+
+def part_fingerprints(data: Data) -> dict[str, str]:
+    """SHA-256 of each part of a data set, in hexadecimal, by its name ("training labels")."""
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    found = {}
+    for (split, samples), name in product(splits.items(), PARTS):
+        tensor = getattr(samples, name, None)
+        if tensor is not None:
+            digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+            found[f"{split} {name.replace('_', ' ')}"] = digest.hexdigest()
+    return found
 
 
 def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, Any]) -> RunRecord:
@@ -75,7 +95,7 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
         "model": setup.model_name,
         "seed": setup.seed,
         "training": asdict(setup.config) | resolved,
-        "data_fingerprint": setup.data.fingerprint(),
+        FINGERPRINT: part_fingerprints(setup.data),
     }
     new = RunRecord(kind, command, config, versions(), summarise(setup.data))
     folder = setup.folder
@@ -86,6 +106,8 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
         save_record(folder, new)
         return new
     old = load_record(folder)
+    if isinstance(old.config.get(FINGERPRINT), str):  # by an earlier version, of all parts at once
+        new.config[FINGERPRINT] = setup.data.fingerprint()
     if changed := _changes(old, new):
         raise InputError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
@@ -111,8 +133,36 @@ def _changes(old: RunRecord, new: RunRecord) -> list[str]:
     changed = differences(before, now)
     if old.finished:  # nothing goes on: any machine may read it
         changed = [line for line in changed if not line.startswith(MACHINE)]
-    plain = [line for line in changed if line.partition(":")[0] not in DERIVED]
-    return plain or [DERIVED[line.partition(":")[0]] for line in changed]
+    plain, measured, derived, parts = [], [], [], []
+    for line in changed:
+        name = line.partition(":")[0]
+        if name.startswith(FINGERPRINT):
+            parts.append(name.removeprefix(FINGERPRINT).removeprefix("."))
+        elif name in MEASURED:
+            measured.append(line)
+        elif name in DERIVED:
+            derived.append(DERIVED[name])
+        else:
+            plain.append(line)
+    if plain or (measured and not parts):
+        return plain + measured
+    return ([_changed_data(old.data, new.data, parts)] if parts else []) + derived
+
+
+def _changed_data(old: DataSummary, new: DataSummary, parts: Iterable[str]) -> str:
+    """Say which parts of the data are others, and what the summaries know of it."""
+    named = ", ".join(part for part in parts if part) or "samples or labels"
+    before, now = (
+        {
+            "inputs": one.inputs,
+            "left_out": one.left_out,
+            "samples of class": dict(zip(one.class_names, one.class_counts, strict=False)),
+        }
+        for one in (old, new)
+    )
+    lines = differences(before, now) if old.class_counts else []  # earlier versions tell nothing
+    known = "; ".join(lines[:MOST_LINES]) + (" ..." if len(lines) > MOST_LINES else "")
+    return f"data: other {named} than before" + (f", {known}" if known else "")
 
 
 def _given(record: RunRecord) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _write_report(folder: Path, record: RunRecord) -> None:
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished."""
     for path in folder.glob("*checkpoint-*"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # two processes may read the folder at once
 
 
 def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -> Run | None:

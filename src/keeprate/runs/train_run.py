@@ -21,7 +21,7 @@ from keeprate.engine import (
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.noise import NoiseEstimate
-from keeprate.records import Cost, FirstTraining, RunRecord, open_record, save_record
+from keeprate.records import Cost, FirstTraining, RunRecord, open_record, owned, save_record
 from keeprate.runs.outputs import finish, finished_run
 from keeprate.runs.plans import (
     Baselines,
@@ -106,7 +106,8 @@ def train(
     command : str
         For the record.
     checkpoint_seconds : float
-        Seconds of training between two checkpoints.
+        Most seconds between two checkpoints of a training. They follow each other sooner, down to
+        a second, as long as they take no more than a twentieth of the time.
 
     Returns
     -------
@@ -148,20 +149,21 @@ def train(
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    record = open_record(setup, "train", command=command, options=options)
-    if (run := finished_run(setup, record)) is not None:
-        return run
-    if schedules[0] is None and record.first is None:
-        record = replace(record, first=_first_training(setup, method, command))
-        save_record(setup.folder, record)
-    plan = plan_without_search(
-        method,
-        [one or _estimated(record.first, config.epochs) for one in schedules],
-        by_noise_rate=isinstance(schedule, str) and schedule == "co-teaching",
-    )
-    plans = [plan, *without_repetition(plan, compared)]
-    restarts = max(restarts, len(schedules))
-    return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
+    with owned(setup.folder):  # nobody else writes there until the run ends
+        record = open_record(setup, "train", command=command, options=options)
+        if (run := finished_run(setup, record)) is not None:
+            return run
+        if schedules[0] is None and record.first is None:
+            record = replace(record, first=_first_training(setup, method, command))
+            save_record(setup.folder, record)
+        plan = plan_without_search(
+            method,
+            [one or _estimated(record.first, config.epochs) for one in schedules],
+            by_noise_rate=isinstance(schedule, str) and schedule == "co-teaching",
+        )
+        plans = [plan, *without_repetition(plan, compared)]
+        restarts = max(restarts, len(schedules))
+        return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
 
 
 def _automatic_schedules(

@@ -23,8 +23,16 @@ from keeprate.engine import (
     make_setup,
     networks_trained,
 )
-from keeprate.errors import check_whole, invalid
-from keeprate.records import Cost, RunRecord, TrialCounts, open_record, save_record
+from keeprate.errors import Words, check_whole, invalid
+from keeprate.records import (
+    RECORD_FILE,
+    Cost,
+    RunRecord,
+    TrialCounts,
+    open_record,
+    owned,
+    save_record,
+)
 from keeprate.runs import (
     Baselines,
     Plan,
@@ -41,7 +49,7 @@ from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
-from keeprate.searching.study import find_study, open_study, ranked, storage_errors
+from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
 from keeprate.searching.timing import affordable
 from keeprate.searching.trials import TrialLoop
 
@@ -137,30 +145,32 @@ checkpoint_seconds
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    record = open_record(setup, "search", command=command, options=options)
-    if (run := finished_run(setup, record)) is not None:
-        return replace(run, study=find_study(setup.folder))
+    with owned(setup.folder):  # nobody else writes there until the run ends
+        record = open_record(setup, "search", command=command, options=options)
+        if (run := finished_run(setup, record)) is not None:
+            return replace(run, study=find_study(setup.folder))
 
-    # 3. Plan the trials.
-    searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
-    counts = record.trial_counts
-    if counts is None:
-        n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
-        n_finals = restarts * n_networks / networks_trained(method)
-        counts = _affordable_trials(limit, search_config, setup, method, n_finals)
-        record = replace(record, trial_counts=counts)
-        save_record(setup.folder, record)  # after a kill a time would buy another number
-    proposals = _proposals(search_config, config, counts, seed)
+        # 3. Plan the trials.
+        searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
+        counts = record.trial_counts
+        if counts is None:
+            n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
+            n_finals = restarts * n_networks / networks_trained(method)
+            counts = _affordable_trials(limit, search_config, setup, method, n_finals)
+            record = replace(record, trial_counts=counts)
+            save_record(setup.folder, record)  # after a kill a time would buy another number
+        _check_counts(counts, limit, search_config, setup.folder)
+        proposals = _proposals(search_config, config, counts, seed)
 
-    # 4. Train the trials, rank their schedules.
-    record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
+        # 4. Train the trials, rank their schedules.
+        record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
-    # 5. Train the best schedules to the end.
-    searched = replace(searched, schedules=schedules[:n_finalists])
-    record = replace(record, finalists=record.finalists[:n_finalists])
-    cost = _cost(record, config.epochs)
-    run = finish(setup, record, [searched, *compared], cost, restarts=restarts)
-    return replace(run, study=study)
+        # 5. Train the best schedules to the end.
+        searched = replace(searched, schedules=schedules[:n_finalists])
+        record = replace(record, finalists=record.finalists[:n_finalists])
+        cost = _cost(record, config.epochs)
+        run = finish(setup, record, [searched, *compared], cost, restarts=restarts)
+        return replace(run, study=study)
 
 
 def get_searchable(method: str | Method) -> Method:
@@ -198,6 +208,39 @@ def _affordable_trials(
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
     trials = math.floor(trainings)
     return TrialCounts(trials, confirming(trials) if confirm else 0)
+
+
+def _check_counts(
+    counts: TrialCounts, limit: Budget, search_config: SearchConfig, folder: Path | None
+) -> None:
+    """Refuse a number of trials that the budget does not buy: somebody has edited the record."""
+    if limit.unit == "seconds":  # which buys what the machine can do
+        expected = _counts(max(counts.trials, LEAST_TRAININGS))
+    else:
+        expected = _trial_counts(limit, search_config)
+    if counts != expected:
+        raise invalid(
+            f"trial_counts in {folder}/{RECORD_FILE}",
+            f"hold {_counts_in_words(expected)}, as the budget of {limit} says",
+            Words(f"{_counts_in_words(counts)}: the file was edited"),
+            "put the numbers back, or choose another folder",
+        )
+
+
+def _counts_in_words(counts: TrialCounts) -> str:
+    return f"trials {counts.trials} and confirm {counts.confirm}"
+
+
+def _check_trials(study: optuna.Study, proposals: Proposals, folder: Path | None) -> None:
+    """Refuse a study with more trials than planned: two processes have asked for them."""
+    n = len(study.get_trials(deepcopy=False))
+    if n > proposals.trials:
+        raise invalid(
+            f"{folder}/{STUDY_FILE}",
+            f"hold at most the {proposals.trials} trials of its search",
+            Words(f"{n}: two processes have searched in the folder at once"),
+            f"delete {STUDY_FILE} to search anew with the same command, or choose another folder",
+        )
 
 
 def _proposals(
@@ -248,6 +291,7 @@ def _run_trials(
     folder: Path | None = setup.folder
     with storage_errors(folder):
         study = open_study(folder)
+        _check_trials(study, proposals, folder)
         TrialLoop(study, setup, proposals, method, search_config.pruner).run()
         trials = study.get_trials(deepcopy=False)
     study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
