@@ -1,8 +1,8 @@
 """Use keeprate with the lowest versions that pyproject.toml allows: `make lowest`.
 
-The direct dependencies and those of the extra `data` are installed at their floors, in a new virtual
-environment; what these need comes in the version that pip chooses. PyTorch keeps its pinned version:
-PyPI has older ones for Linux with gigabytes of CUDA libraries only.
+The direct dependencies and those of the extra `data` are installed at their floors, in a new
+virtual environment; what these need comes in the version that pip chooses. PyTorch keeps its pinned
+version: PyPI has older ones for Linux only with gigabytes of CUDA libraries.
 """
 
 from __future__ import annotations

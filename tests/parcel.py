@@ -33,6 +33,28 @@ X, y = load_digits(n_class=3, return_X_y=True)
 fitted = NoisyLabelClassifier(budget="2trials", epochs=3, random_state=0).fit(X, y)
 assert fitted.score(X, y) > 0.5, fitted.score(X, y)
 """
+SOURCES = """
+from pathlib import Path
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+from keeprate import load_data
+
+def shape(source):
+    return tuple(load_data(source).splits["train"].inputs.shape)
+
+columns = {"x": [float(i) for i in range(8)], "label": [i % 2 for i in range(8)]}
+assert shape(datasets.Dataset.from_dict(columns)) == (8, 1)
+pyarrow.parquet.write_table(pyarrow.table(columns), "table.parquet")
+assert shape("table.parquet") == (8, 1)
+for i in range(8):
+    path = Path("images", "ab"[i % 2], f"{i}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((9, 9, 3), 20 * i, np.uint8)).save(path)
+assert shape("images") == (8, 3, 9, 9)
+"""
 SMALL = ("--epochs", "2", "--limit", "200", "--quiet")
 COMMANDS = (
     ("train", "digits", *SMALL, "--noise", "symmetric:0.2", "--out", "trained"),
@@ -129,7 +151,7 @@ def install(bin_: Path, requirements: Sequence[str | Path], *, constraints: Path
 
 
 def smoke(bin_: Path, folder: Path) -> None:
-    """Train, search, predict, list, report and fit, in an empty folder.
+    """Train, search, predict, list, report, fit and read files, in an empty folder.
 
     Raises
     ------
@@ -140,7 +162,8 @@ def smoke(bin_: Path, folder: Path) -> None:
     (folder / "things.csv").write_text(CSV, encoding="utf-8")
     for arguments in COMMANDS:
         run([bin_ / "keeprate", *arguments], cwd=folder)
-    run([bin_ / "python", "-c", CLASSIFIER], cwd=folder)
+    for script in (CLASSIFIER, SOURCES):
+        run([bin_ / "python", "-c", script], cwd=folder)
     missing = [name for name in LEFT if not (folder / name).stat().st_size]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: empty")
