@@ -1,10 +1,12 @@
 # Everything runs in .venv, which is made on the first call and kept until
-# pyproject.toml or constraints.txt changes.
+# pyproject.toml or constraints.txt changes. LOCK=requirements-ci.txt
+# installs the files with the hashes in that list and no others, for CPython 3.11 on Linux x86-64.
 
 PYTHON ?= python3
 DEMO_CUTS ?= 8
 DEMO_OUT ?= runs/demo
 TEST_ARGS ?=
+LOCK ?=
 
 BIN := .venv/bin
 READY := .venv/.stamp
@@ -12,13 +14,13 @@ EXTRA_SOURCES := $(wildcard benchmarks experiments examples tests)
 TYPED_EXTRAS := $(wildcard benchmarks/*.py experiments/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check parcel lowest lock audit bench docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) DEMO_CUTS=$(DEMO_CUTS) DEMO_OUT=$(DEMO_OUT)" \
-	  "TEST_ARGS='$(TEST_ARGS)'"
+	  "TEST_ARGS='$(TEST_ARGS)' LOCK=$(LOCK)"
 
 demo: $(READY) ## What a searched R(t) changes on digits: table, interval, finding; runs in runs/demo
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py --cuts $(DEMO_CUTS) --out $(DEMO_OUT)
@@ -32,12 +34,29 @@ check: $(READY) ## Lint, formatting, types, import floors, and docs/results.md i
 	$(BIN)/mypy src $(TYPED_EXTRAS)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m experiments results --check
+	$(BIN)/python -m tests.audit --if-reachable
+
+parcel: $(READY) ## Build wheel and source distribution, install them elsewhere, use and test them
+	$(BIN)/python -m tests.parcel
+
+lowest: $(READY) ## Use the wheel with the lowest versions that pyproject.toml allows
+	$(BIN)/python -m tests.lowest
+
+lock: $(READY) ## Write requirements-ci.txt: constraints.txt with the hashes of the files
+	$(BIN)/python -m tests.lock
+
+audit: $(READY) ## Ask PyPI whether a vulnerability of a pinned version is known
+	$(BIN)/python -m tests.audit
 
 docs: .venv/.docs-stamp ## Build the documentation in site/; warnings are errors
 	$(BIN)/mkdocs build --quiet --strict
 
 .venv/.docs-stamp: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@if [ -n "$(LOCK)" ]; then \
+	  $(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r $(LOCK); \
+	else \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'; \
+	fi
 	touch $@
 
 bench: $(READY) ## Measure the training engine; prints JSON
@@ -61,6 +80,12 @@ $(READY): pyproject.toml constraints.txt
 	  $$python -m venv --clear .venv || exit 1; \
 	fi
 	@echo "Installing keeprate and its pinned dependencies into .venv (once, some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev]'
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1; \
+	if [ -n "$(LOCK)" ]; then \
+	  $(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r $(LOCK) && \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && \
+	  $(BIN)/python -m pip check; \
+	else \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'; \
+	fi
 	@touch $@
