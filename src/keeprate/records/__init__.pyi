@@ -8,7 +8,6 @@ from .label_quality import LabelQuality as LabelQuality
 from .label_quality import find_label_issues as find_label_issues
 from .label_quality import load_label_quality as load_label_quality
 from .lock import owned as owned
-from .record import RECORD_FILE as RECORD_FILE
 from .record import Cost as Cost
 from .record import DataSummary as DataSummary
 from .record import FirstTraining as FirstTraining

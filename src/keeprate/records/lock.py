@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
+from keeprate.checksums import RECORD_FILE
 from keeprate.errors import InputError, Words, invalid
 from keeprate.files import read_json, remove_leftovers, write_json
-from keeprate.records.record import RECORD_FILE
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 GRACE = 1.0  # seconds until the owner's name must be there
