@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from torch import nn
 
+from keeprate.checksums import RECORD_FILE
 from keeprate.data import Data
 from keeprate.engine import (
     CHECKPOINT_SECONDS,
@@ -25,7 +26,6 @@ from keeprate.engine import (
 )
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.records import (
-    RECORD_FILE,
     Cost,
     RunRecord,
     TrialCounts,
