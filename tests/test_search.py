@@ -812,8 +812,8 @@ def test_the_result_is_safe_before_the_page_is_drawn_and_a_lost_page_is_drawn_ag
         raise RuntimeError("no font")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no font"):
-        patch.setattr("keeprate.report.page.write_plots", fail)
         patch.setattr("keeprate.report.write_plots", fail, raising=False)
+        patch.setattr("keeprate.report.page.write_plots", fail)
         train(data, **options)
     assert load_record(tmp_path).finished and not (tmp_path / "report.html").exists()
     monkeypatch.setattr(outputs, "train_plans", None)  # nothing is trained again
