@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from safetensors.torch import save
-from torch import tensor
 
 import keeprate
 from keeprate.cli.options import kinds_typed, names_typed
@@ -320,12 +318,17 @@ def _read_estimator(path: Path) -> object:
     return keeprate.NoisyLabelClassifier.load(path.parent)
 
 
-def _population() -> Any:
+@cache
+def _setup() -> Any:
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     data = keeprate.prepare(load_data((x, (x[:, 0] > 0).astype(int))))
-    candidates = [Candidate(0, Schedule([1.0, 0.5]), get_method("co-teaching"))]
     config = keeprate.TrainingConfig(epochs=2, batch_size=8)
-    return new_population(candidates, make_setup(data, config, model="mlp"), stream="test")
+    return make_setup(data, model="mlp", config=config, seed=0, out=None)
+
+
+def _population() -> Any:
+    candidates = [Candidate(0, Schedule([1.0, 0.5]), get_method("co-teaching"))]
+    return new_population(candidates, _setup(), stream="test")
 
 
 def _checkpoints() -> list[Case]:
@@ -335,17 +338,9 @@ def _checkpoints() -> list[Case]:
     return _made(write, "p.safetensors", "safetensors")
 
 
-@dataclass
-class _ReadCheckpoint:
-    """Reads into a population that is made at the first call."""
-
-    population: Any = None
-
-    def __call__(self, path: Path) -> object:
-        self.population = self.population or _population()
-        load_curves(path)
-        return load_population(path, self.population)
-
+def _read_checkpoint(path: Path) -> object:
+    load_curves(path)
+    return load_population(path, _population())
 
 
 # Noise, strings --------------------------------------------------------------------------------
@@ -438,7 +433,7 @@ READERS: dict[str, Reader] = {
     "estimator-arrays": Reader(
         lambda: _estimators("estimator.safetensors", "safetensors"), _read_estimator
     ),
-    "checkpoint": Reader(_checkpoints, _ReadCheckpoint()),
+    "checkpoint": Reader(_checkpoints, _read_checkpoint),
     "matrix": Reader(_matrices, _read_matrix),
     "noise": Reader(
         lambda: _words("pairflip:0.45", "symmetric:0.5", "none", "matrix:x.csv", "instance:0.3"),

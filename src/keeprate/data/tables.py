@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from keeprate.data.labels import Array, written_labels
-from keeprate.errors import Words, damaged, invalid, needs
+from keeprate.errors import Words, damaged, first_line, invalid, needs
 from keeprate.reading import (
     N_PROBED,
+    check_size,
     concat,
     decode_images,
     dictionary,
@@ -79,7 +80,9 @@ class Table:
         feature = self.features.get(column)
         if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
             return None
-        return tuple(feature.get("names") or ()) or None
+        names = feature.get("names")
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        return tuple(names) or None if is_list else None
 
     def is_image(self, column: str) -> bool:
         """Whether the column holds encoded images."""
@@ -144,19 +147,31 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
             votes=export.votes,
         )
     arrow, notes, written = _read_parts(paths, as_text)
-    metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    pandas = json.loads((arrow.schema.metadata or {}).get(b"pandas", b"{}"))
-    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    features = _noted(arrow, b"huggingface", where, "info", "features")
+    index = _noted(arrow, b"pandas", where, "index_columns")
+    index = index if isinstance(index, list) else []
     return Table(
         arrow,
-        features,
+        features if isinstance(features, dict) else {},
         where,
         written=written,
-        ignored=tuple(index),
+        ignored=tuple(name for name in index if isinstance(name, str)),
         file=paths[0],
         notes=notes,
     )
+
+
+def _noted(arrow: Any, program: bytes, where: str, *keys: str) -> object:
+    """Return what a program has noted in a table's schema below these keys, or None."""
+    text = (arrow.schema.metadata or {}).get(program, b"{}")
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        named = f"the note of {program.decode()} in the {where}"
+        raise invalid(named, "be JSON", Words(first_line(error)[:100]), "write it again") from error
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _read_parts(
@@ -191,6 +206,7 @@ def _read_parquet(path: Path) -> Any:
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             schema = file.schema_arrow
+            _check_parquet_size(file.metadata, schema, path)
             names: list[str] = schema.names
             if len(set(names)) < len(names):
                 received = Words(listed(names))
@@ -203,8 +219,22 @@ def _read_parquet(path: Path) -> Any:
                 columns.append(file.read([name], use_threads=False).column(0))
                 release_memory()
             return pa.table(columns, names=names).replace_schema_metadata(schema.metadata)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # names are decoded by Python
         raise damaged(path, error) from error
+
+
+def _check_parquet_size(metadata: Any, schema: Any, path: Path) -> None:
+    """Refuse a file that is larger in memory than it may be, by its footer."""
+    packed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    widths = [getattr(kind, "bit_width", 32) for kind in _plain_types(schema)]
+    # Runs of one value take hardly a byte in the file, but each row has its width in memory.
+    n_bytes = max(packed, metadata.num_rows * sum(widths) // 8)
+    check_size(str(path), n_bytes, "split it into parts, or keep fewer rows or columns")
+
+
+def _plain_types(schema: Any) -> list[Any]:
+    types = needs("pyarrow.types")
+    return [kind for kind in schema.types if types.is_primitive(kind)]
 
 
 def hugging_face_table(dataset: Any, name: str) -> Table:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs, open_npz
+from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs
 from keeprate.data.features import Encoder, InputColumn, code_table
 from keeprate.data.folders import tables_by_split
 from keeprate.data.guards import is_key
@@ -34,6 +34,7 @@ from keeprate.data.tables import (
 from keeprate.errors import Words, invalid, needs
 from keeprate.reading import (
     LABEL_NAMES,
+    NpzArrays,
     SPLIT_NAMES,
     TABLE_SUFFIXES,
     TRUE_LABEL_NAMES,
@@ -252,7 +253,7 @@ def _of_npz(
     path: Path, form: InputForm, inputs: Sequence[str] | None, label: str | None
 ) -> Samples:
     array, key = npz_inputs(path, inputs)
-    arrays = open_npz(path)
+    arrays = NpzArrays(path)
     words = re.split(r"[-_. ]", key.lower())
     split = next((word for word in ("test", "train") if word in (words[0], words[-1])), "")
     wanted = (label,) if label else NPZ_LABELS

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import Words, invalid, needs
+from keeprate.reading.limits import check_size, read_limit
 
 PIECE = 1 << 20  # bytes that are looked at together
 SAMPLE = 1 << 16  # bytes that tell the dialect
@@ -97,9 +98,14 @@ def open_text(path: Path, encoding: Encoding, errors: str = "strict") -> io.Text
 
 def pieces_of(path: Path, encoding: Encoding) -> Iterator[bytes]:
     """Yield the bytes behind the mark in pieces, and an empty piece at the end."""
+    most = read_limit() if is_packed(path) else None
+    size = 0
     with open_bytes(path) as file:
         file.seek(len(encoding.bom))
         while piece := file.read(PIECE):
+            size += len(piece)
+            if most is not None:  # what is packed may be a thousand times larger than the file
+                check_size(str(path), size, "unpack it and keep a part of its rows", most=most)
             yield piece
         yield b""
 

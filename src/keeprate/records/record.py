@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.engine import Curves, EpochMetrics
-from keeprate.errors import InputError
+from keeprate.errors import InputError, damaged
 from keeprate.files import read_json, write_json
 from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
+from keeprate.text import cut
 
 SCHEMA_VERSION = 3
 RECORD_FILE = "record.json"
@@ -326,7 +327,10 @@ def load_record(folder: str | os.PathLike[str]) -> RunRecord:
         If the record is missing, damaged, or written by another version of keeprate.
     """
     path = Path(folder) / RECORD_FILE
-    return from_json(read_json(path), path)
+    try:
+        return from_json(read_json(path), path)
+    except RecursionError as error:
+        raise damaged(path, error) from error
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
@@ -354,17 +358,17 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
     version = value.get("schema_version")
     if type(version) is not int:
         raise InputError(
-            f"{path} must hold a schema_version, got {version!r}; the file is damaged or not a run "
+            f"{path} must hold a schema_version, got {cut(repr(version), 60)}; the file is damaged or not a run "
             "record: choose another folder."
         )
     if version > SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by a later keeprate (schema {version}, this one reads "
+            f"{path} was written by a later keeprate (schema {cut(str(version), 20)}, this one reads "
             f"{SCHEMA_VERSION}); update keeprate."
         )
     if version < SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by an earlier keeprate (schema {version}, this one reads "
+            f"{path} was written by an earlier keeprate (schema {cut(str(version), 20)}, this one reads "
             f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
             "again in another folder."
         )
@@ -375,7 +379,7 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         return record
     except (msgspec.ValidationError, ValueError) as error:
         raise InputError(
-            f"{path} must hold a run record ({error}); the file is damaged: delete it or choose "
+            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: delete it or choose "
             "another folder."
         ) from error
 
