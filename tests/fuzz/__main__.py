@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.fuzz.corpus import READERS
@@ -31,7 +31,7 @@ def main() -> int:
         return _print(asked.reader, asked.count, outcomes)
 
 
-def _print(names: Sequence[str], count: int, outcomes: map[Outcome]) -> int:
+def _print(names: Sequence[str], count: int, outcomes: Iterable[Outcome]) -> int:
     total = Outcome()
     print(f"{'reader':<17} {'inputs':>8} {'read':>8} {'refused':>8} {'faults':>8} {'seconds':>8}")
     for name, one in zip(names, outcomes, strict=True):

@@ -94,7 +94,7 @@ def _texts() -> list[Case]:
     ]
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"text": f"row {i}", "size": i + 0.5, "in": {"a": i, "b": None}, "label": "ab"[i % 2]}
     for i in range(6)
 ]
@@ -155,7 +155,9 @@ def _exports() -> list[Case]:
 
 def _parquet() -> list[Case]:
     labels = pa.array([0, 1, 0, 1])
-    pictures = [{"bytes": picture("PNG", seed=i), "path": f"{i}.png"} for i in range(3)]
+    pictures: list[dict[str, Any]] = [
+        {"bytes": picture("PNG", seed=i), "path": f"{i}.png"} for i in range(3)
+    ]
     pictures.append({"bytes": None, "path": "on disk.png"})
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = {"_type": "ClassLabel", "names": ["cat", "dog"]}
@@ -277,7 +279,7 @@ def _small_record(folder: Path) -> None:
 
 def _schedules(suffix: str) -> list[Case]:
     def write(folder: Path) -> None:
-        Schedule([1.0, 0.9, 0.5, 0.4], "basis", {"a": 0.5}).save(folder / f"s{suffix}")
+        Schedule(np.array([1.0, 0.9, 0.5, 0.4]), "basis", {"a": 0.5}).save(folder / f"s{suffix}")
 
     return _made(write, f"s{suffix}", "json" if suffix == ".json" else "text")
 
@@ -327,7 +329,7 @@ def _setup() -> Any:
 
 
 def _population() -> Any:
-    candidates = [Candidate(0, Schedule([1.0, 0.5]), get_method("co-teaching"))]
+    candidates = [Candidate(0, Schedule(np.array([1.0, 0.5])), get_method("co-teaching"))]
     return new_population(candidates, _setup(), stream="test")
 
 
@@ -400,7 +402,7 @@ def _corrected() -> list[Case]:
 def _write_corrected(path: Path) -> object:
     out = path.with_name(f"out.{path.name}")
     write_corrected(path, out, {0: "dog", 2: "1"})
-    return out.unlink()
+    return out.read_bytes()
 
 
 READERS: dict[str, Reader] = {

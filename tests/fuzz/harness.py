@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -144,7 +143,9 @@ def run_here(name: str, numbers: range, seed: int, folder: Path, told: Any = Non
 
 def _child(name: str, numbers: range, seed: int, folder: Path, told: Any, pipe: Any) -> None:
     """Run inputs with bounded memory. Where Python cannot be interrupted, the process ends."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # do not outlive the parent
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

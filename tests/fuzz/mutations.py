@@ -20,8 +20,18 @@ TOKENS = (
     *(b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"\n", b"\r", b"\r\n\r\n", b"\xe2\x80\xa8", b"\x85"),
     *(b'"', b'""', b"'", b"\\", b",", b";", b"\t", b"|", b"[", b"{", b"}", b"[]", b"{}", b":"),
     *(b"[" * DEEP, b'{"a":' * DEEP, b"[" * 50 + b"]" * 50, b"a" * 140_000, b"=", b"%s", b"#"),
-    *(b"../../etc/passwd", b"/dev/zero", b"/dev/stdin", b".", b"..", b"con", b"\\u0000", b"\\ud800"),
-    *(b"label", b"index", b"1900-13-45", b"2020-01-01T25:00:00", b"\xf0\x9f\x98\x80", b"(", b"()"),
+    *(
+        b"(",
+        b"()",
+        b"../../etc/passwd",
+        b"/dev/zero",
+        b"/dev/stdin",
+        b".",
+        b"..",
+        b"con",
+        b"\\ud800",
+    ),
+    *(b"label", b"index", b"1900-13-45", b"2020-01-01T25:00:00", b"\xf0\x9f\x98\x80"),
 )
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 7, 1.5, -0.0, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63) - 1),
@@ -291,7 +301,8 @@ def _column_types() -> tuple[Any, ...]:
         *(pa.decimal128(38, 10), pa.duration("s"), pa.list_(pa.int32()), pa.list_(pa.string())),
         *(pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.binary(3)),
         *(pa.struct([("bytes", pa.string())]), pa.dictionary(pa.int8(), pa.string())),
-        *(pa.list_(pa.list_(pa.float32())), pa.map_(pa.string(), pa.int32()), pa.list_(pa.int8(), 2)),
+        *(pa.list_(pa.list_(pa.float32())), pa.map_(pa.string(), pa.int32())),
+        pa.list_(pa.int8(), 2),
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from keeprate.data.labels import Array, written_labels
 from keeprate.errors import Words, damaged, first_line, invalid, needs
 from keeprate.reading import (
+    DEEPEST,
     N_PROBED,
     check_size,
     concat,
@@ -25,6 +26,7 @@ from keeprate.reading import (
     image_paths,
     is_json,
     is_number,
+    lists_images,
     read_export,
     read_images,
     read_json,
@@ -81,8 +83,9 @@ class Table:
         if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
             return None
         names = feature.get("names")
-        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return tuple(names) or None if is_list else None
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            return None
+        return tuple(names) or None
 
     def is_image(self, column: str) -> bool:
         """Whether the column holds encoded images."""
@@ -109,8 +112,9 @@ class Table:
         if self.file is None or not (types.is_string(kind) or types.is_large_string(kind)):
             return None
         names, name = self.arrow.column(column), self.file.name
-        probed = image_paths(names.slice(0, N_PROBED).to_pylist(), self.file.parent, table=name)
-        if probed is None:
+        # All names become Python strings only if the first ones are files.
+        first = names.slice(0, N_PROBED).to_pylist()
+        if not lists_images(first, self.file.parent, table=name):
             return None
         return image_paths(names.to_pylist(), self.file.parent, table=name)
 
@@ -343,7 +347,10 @@ def whole_array(
     if files is not None:
         images = read_images(files, table.where, image_size=image_size, channels=channels)
     else:
-        images = decode_images(column, table.where, image_size=image_size, channels=channels)
+        folder = None if table.file is None else table.file.parent
+        images = decode_images(
+            column, table.where, image_size=image_size, channels=channels, folder=folder
+        )
     size = images.pixels.shape
     return images.pixels, {"image_size": size[2:], "channels": size[1]}, images.notes
 
@@ -411,10 +418,13 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def _list_array(column: Any, where: str) -> Array:
+def _list_array(column: Any, where: str, levels: int = 1) -> Array:
     """Return a column of lists, nested or not, as an array [N, ...]."""
     pa, compute = needs("pyarrow"), needs("pyarrow.compute")
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if levels > DEEPEST:
+        received = Words(f"lists within lists, more than {DEEPEST} levels deep")
+        raise invalid(where, "be lists of numbers", received, REMEDY_INPUTS)
     array = pa.concat_arrays([getattr(chunk, "storage", chunk) for chunk in chunks])
     if array.null_count:
         received = Words(f"{array.null_count} missing rows")
@@ -425,7 +435,7 @@ def _list_array(column: Any, where: str) -> Array:
         raise unequal_shapes(where, (int(lengths[0]),), (int(lengths[unequal[0]]),), unequal[0])
     inner = array.flatten()
     if _is_list(inner.type):
-        values = _list_array(inner, where)
+        values = _list_array(inner, where, levels + 1)
     elif is_number(inner.type):
         values = inner.to_numpy(zero_copy_only=False)
     else:

@@ -34,10 +34,10 @@ from keeprate.data.tables import (
 from keeprate.errors import Words, invalid, needs
 from keeprate.reading import (
     LABEL_NAMES,
-    NpzArrays,
     SPLIT_NAMES,
     TABLE_SUFFIXES,
     TRUE_LABEL_NAMES,
+    NpzArrays,
     find_images,
     is_hub_name,
     is_table,

@@ -157,5 +157,6 @@ def _read_progress(metadata: dict[str, Any]) -> tuple[int, list[int], list[int],
 
 def _misfit(path: str | os.PathLike[str], error: Exception) -> InputError:
     return InputError(
-        f"{path} does not fit this run ({cut(str(error), 300)}); it is damaged: delete it and run again."
+        f"{path} does not fit this run ({cut(str(error), 300)}); it is damaged: delete it "
+        "and run again."
     )

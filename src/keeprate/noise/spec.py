@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keeprate.errors import InputError, Words, invalid
+from keeprate.errors import InputError, invalid
 from keeprate.noise.corruption import IntArray, corrupt, corrupt_by_instance
 from keeprate.noise.kinds import NOISES, FloatArray, check_n_classes, check_noise_rate
 from keeprate.noise.transition import check_transition_matrix
@@ -23,8 +23,10 @@ from keeprate.text import cut
 
 # Beside errors of values, NumPy's parser of .npy headers lets these through, and JSON has numbers
 # of any size and lists of any depth.
-_NO_TABLE = (ValueError, EOFError, TypeError, OverflowError, SyntaxError, RecursionError)
-_NO_TABLE += (tokenize.TokenError, MemoryError)
+_NO_TABLE = (
+    *(ValueError, EOFError, TypeError, OverflowError, SyntaxError, RecursionError),
+    *(tokenize.TokenError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -194,4 +196,5 @@ def _read_table(path: Path) -> ArrayLike:
         reason = error.strerror or error
         raise InputError(f"could not be read ({reason}); check the path.") from error
     except _NO_TABLE as error:
-        raise InputError(f"holds no table of numbers ({cut(str(error), 200)}); write one row a line.") from error
+        reason = cut(str(error), 200)
+        raise InputError(f"holds no table of numbers ({reason}); write one row a line.") from error

@@ -19,6 +19,7 @@ from .image_files import split_word as split_word
 from .image_files import subfolders as subfolders
 from .image_lists import N_PROBED as N_PROBED
 from .image_lists import image_paths as image_paths
+from .image_lists import lists_images as lists_images
 from .images import ImageSize as ImageSize
 from .images import counted as counted
 from .images import decode_images as decode_images

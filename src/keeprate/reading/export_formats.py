@@ -218,7 +218,8 @@ def label_studio(rows: Sequence[Row], path: Path) -> Parsed:
             names |= dict.fromkeys(str(r.get("from_name", "label")) for r in choices)
             if len(names) > 1:
                 raise _questions(path, names)
-            chosen = (_items(v.get("choices"), "choices", path) for v in compress(values, is_choice))
+            of_choices = compress(values, is_choice)
+            chosen = (_items(value.get("choices"), "choices", path) for value in of_choices)
             label = _one([one for some in chosen for one in some], path)
             others = others or bool(results and not choices)
             if label is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keeprate.errors import InputError, Words, check_whole, invalid
+from keeprate.errors import InputError, Words, check_whole, invalid, needs
 from keeprate.reading.decoding import (
     Array,
     Encoded,
@@ -21,6 +22,9 @@ from keeprate.reading.decoding import (
     decode,
     read_header,
 )
+from keeprate.reading.limits import check_size
+from keeprate.reading.places import Inside, file_in_row
+from keeprate.text import cut
 
 LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
@@ -44,7 +48,12 @@ class DecodedImages:
 
 
 def decode_images(
-    column: Any, where: str, *, image_size: ImageSize = None, channels: int | None = None
+    column: Any,
+    where: str,
+    *,
+    image_size: ImageSize = None,
+    channels: int | None = None,
+    folder: Path | None = None,
 ) -> DecodedImages:
     """Decode a column of images.
 
@@ -61,6 +70,9 @@ def decode_images(
     channels : {1, 3, 4} or None
         As a trained model takes them. None: 1 if all images are grey, 4 if all have
         transparency, otherwise 3.
+    folder : Path or None
+        The folder of the file that has the column: a row without bytes names an image in this
+        folder or below. None: the column was made in memory, and paths are taken as they are.
 
     Returns
     -------
@@ -69,14 +81,19 @@ def decode_images(
     Raises
     ------
     InputError
-        If an image is missing or damaged, or has 32 bits a channel.
+        If an image is missing or damaged, lies outside the folder, or has 32 bits a channel.
     """
+    _check_encoded(column.type, where)
+    inside = None if folder is None else Inside(folder)
 
     def encoded() -> Iterator[Encoded]:
         row = 0
         for chunk in column.chunks:
             for content, path in _fields(chunk):
-                yield Encoded(content, path, f"the image in row {row} of the {where}")
+                named = f"the image in row {row} of the {where}"
+                if content is None and path and folder is not None and inside is not None:
+                    path = file_in_row(path, folder, inside, named)
+                yield Encoded(content, path, named)
                 row += 1
 
     wanted = _Wanted(image_size, channels)
@@ -148,6 +165,20 @@ def unequal_shapes(
 
 def _files(paths: Sequence[Path]) -> _Source:
     return lambda: (Encoded(None, str(path), str(path)) for path in paths)
+
+
+def _check_encoded(kind: Any, where: str) -> None:
+    """Raise an InputError if a column that is said to hold images holds something else."""
+    types = needs("pyarrow.types")
+    content = kind
+    if types.is_struct(kind):
+        content = next(
+            (f.type for f in map(kind.field, range(kind.num_fields)) if f.name == "bytes"), None
+        )
+    is_binary = content is not None and (types.is_binary(content) or types.is_large_binary(content))
+    if not (is_binary or (content is not None and types.is_fixed_size_binary(content))):
+        received = Words(f"values of type {cut(str(kind), 80)}")
+        raise invalid(f"images ({where})", "be bytes", received, "write the column again")
 
 
 def _fields(chunk: Any) -> Iterator[tuple[bytes | None, str | None]]:
@@ -244,6 +275,7 @@ def _pixels(
     """Decode the rows in `headers`; return their pixels, and the rows that are damaged."""
     try:
         shape = (len(headers), layout.channels, layout.height, layout.width)
+        check_size(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
         pixels = np.empty(shape, np.uint8)
     except MemoryError as error:
         size = f"{len(headers)} images of {layout.height}x{layout.width}"

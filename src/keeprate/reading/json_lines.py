@@ -20,7 +20,14 @@ from keeprate.errors import InputError, Words, damaged, first_line, invalid, nee
 from keeprate.files import write_atomically
 from keeprate.reading.corrections import encoded_as, refuse_row
 from keeprate.reading.delimited import AsText
-from keeprate.reading.encodings import UNREADABLE, Encoding, find_encoding, open_bytes, open_text, pieces_of
+from keeprate.reading.encodings import (
+    UNREADABLE,
+    Encoding,
+    find_encoding,
+    open_bytes,
+    open_text,
+    pieces_of,
+)
 from keeprate.reading.limits import check_size, read_limit, too_deep
 from keeprate.reading.parts import concat
 from keeprate.text import cut
@@ -289,9 +296,7 @@ def write_corrected_json(
         raise too_deep(str(source)) from error
 
 
-def _write_corrected(
-    source: Path, out: Path, column: str, corrections: Mapping[int, str]
-) -> None:
+def _write_corrected(source: Path, out: Path, column: str, corrections: Mapping[int, str]) -> None:
     rows = sum(1 for _ in rows_of(source))  # refuses what is no such file
     for row in sorted(corrections):
         if not 0 <= row < rows:

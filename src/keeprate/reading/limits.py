@@ -62,9 +62,11 @@ def in_units(n_bytes: int) -> str:
     >>> in_units(2_300_000_000), in_units(512), in_units(4 * 10**21)
     ('2.3 GB', '512 bytes', '4,000,000,000 TB')
     """
+    if n_bytes > 10**15:
+        return f"{n_bytes // 10**12:,} TB"
     for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if n_bytes >= size:
-            return f"{n_bytes // size:,} {unit}" if n_bytes > 10**15 else f"{n_bytes / size:.3g} {unit}"
+            return f"{n_bytes / size:.3g} {unit}"
     return f"{n_bytes} bytes"
 
 

@@ -16,20 +16,21 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keeprate.errors import InputError, Words, damaged, invalid
+from keeprate.errors import InputError, damaged, first_line
 from keeprate.reading.limits import check_size, read_limit
+from keeprate.text import cut
 
 Array = NDArray[Any]
 DAMAGED = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    # A member that is packed in a way unknown to `zipfile`, or has a password.
-    *(NotImplementedError, RuntimeError),
+    # A member that is packed in a way unknown to `zipfile`, has a password, or no name.
+    *(NotImplementedError, RuntimeError, IndexError),
     # What NumPy's parser of headers lets through, beside the errors of values.
     *(ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, RecursionError),
     *(OverflowError, struct.error),
 )
 """What the standard library and NumPy raise for the bytes of a damaged archive or array."""
-KINDS = "biufcUSMmO"  # of NumPy's types; objects are refused by name, others have no values
+KINDS = "biufcUSMm"  # of NumPy's types
 
 
 class NpzArrays(Mapping[str, Array]):
@@ -54,7 +55,7 @@ class NpzArrays(Mapping[str, Array]):
             with open(path, "rb") as content, zipfile.ZipFile(content) as archive:
                 members = [info for info in archive.infolist() if not info.is_dir()]
         except DAMAGED as error:
-            raise damaged(path, error) from error
+            raise _damaged(str(path), error) from error
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
 
     def __iter__(self) -> Iterator[str]:
@@ -74,15 +75,17 @@ class NpzArrays(Mapping[str, Array]):
         except InputError:
             raise
         except DAMAGED as error:
-            raise damaged(f"array {name} of {self._path}", error) from error
+            raise _damaged(self._named(name), error) from error
+
+    def _named(self, name: str) -> str:
+        return f"array {cut(name, 60)} of {self._path}"
 
     def _checked_size(self, name: str, info: zipfile.ZipInfo, member: IO[bytes]) -> int:
         """Return how many bytes an array has, by its header; refuse what cannot be."""
-        where = f"array {name} of {self._path}"
+        where = self._named(name)
         shape, kind = _header(member)
-        if kind.kind == "O":
-            remedy = "convert it to numbers or strings and save it again"
-            raise invalid(where, "hold numbers or strings", Words("Python objects"), remedy)
+        if kind.hasobject:
+            raise ValueError("it holds Python objects, not numbers or strings")
         if kind.kind not in KINDS or min(shape, default=0) < 0 or len(shape) > 32:
             raise ValueError(f"an array of {kind} and shape {shape[:32]} cannot be read")
         n_bytes = math.prod(shape) * kind.itemsize
@@ -93,6 +96,10 @@ class NpzArrays(Mapping[str, Array]):
         remedy = "save it in a smaller type or in parts"
         check_size(where, n_bytes, remedy, most=self._left)
         return n_bytes
+
+
+def _damaged(where: str, error: Exception) -> InputError:
+    return damaged(where, ValueError(cut(first_line(error), 200)))
 
 
 def _checked_text(array: Array) -> Array:

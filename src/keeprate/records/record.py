@@ -356,19 +356,20 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         If the value is no record, or that of another version.
     """
     version = value.get("schema_version")
+    shown = cut(repr(version), 60)
     if type(version) is not int:
         raise InputError(
-            f"{path} must hold a schema_version, got {cut(repr(version), 60)}; the file is damaged or not a run "
+            f"{path} must hold a schema_version, got {shown}; the file is damaged or not a run "
             "record: choose another folder."
         )
     if version > SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by a later keeprate (schema {cut(str(version), 20)}, this one reads "
+            f"{path} was written by a later keeprate (schema {shown}, this one reads "
             f"{SCHEMA_VERSION}); update keeprate."
         )
     if version < SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by an earlier keeprate (schema {cut(str(version), 20)}, this one reads "
+            f"{path} was written by an earlier keeprate (schema {shown}, this one reads "
             f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
             "again in another folder."
         )
@@ -379,8 +380,8 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         return record
     except (msgspec.ValidationError, ValueError) as error:
         raise InputError(
-            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: delete it or choose "
-            "another folder."
+            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: "
+            "delete it or choose another folder."
         ) from error
 
 
