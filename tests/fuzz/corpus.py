@@ -155,10 +155,8 @@ def _exports() -> list[Case]:
 
 def _parquet() -> list[Case]:
     labels = pa.array([0, 1, 0, 1])
-    pictures: list[dict[str, Any]] = [
-        {"bytes": picture("PNG", seed=i), "path": f"{i}.png"} for i in range(3)
-    ]
-    pictures.append({"bytes": None, "path": "on disk.png"})
+    pictures: list[dict[str, Any]] = [{"bytes": None, "path": "on disk.png"}]
+    pictures += [{"bytes": picture("PNG", seed=i), "path": f"{i}.png"} for i in range(3)]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = {"_type": "ClassLabel", "names": ["cat", "dog"]}
     features = {"info": {"features": {"image": {"_type": "Image"}, "label": names}}}

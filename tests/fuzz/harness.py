@@ -29,6 +29,8 @@ from tests.fuzz.mutations import mutate
 SECONDS = 5  # that one input may take
 MEMORY = 1 << 30  # bytes that reading it may take, besides what the process has
 LONGEST = 1000  # characters of a message
+# Most of the time would go into writing files otherwise.
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -161,7 +163,7 @@ def run_apart(name: str, count: int, seed: int) -> Outcome:
     while first < count:
         told = context.Value("q", first, lock=False)
         receiver, sender = context.Pipe(duplex=False)
-        folder = Path(tempfile.mkdtemp(prefix="keeprate-fuzz-"))
+        folder = Path(tempfile.mkdtemp(prefix="keeprate-fuzz-", dir=IN_MEMORY))
         numbers = range(first, min(count, first + 5000))
         process = context.Process(target=_child, args=(name, numbers, seed, folder, told, sender))
         process.start()
