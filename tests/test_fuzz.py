@@ -203,6 +203,9 @@ def test_a_column_of_images_that_are_none_is_refused(tmp_path: Path) -> None:
             load_data(tmp_path / "t.parquet")
 
 
+INFINITE = float("inf")  # JSON as Python writes it has this
+
+
 @pytest.mark.parametrize(
     "progress",
     [
@@ -304,9 +307,7 @@ def test_images_that_are_too_large_together_are_refused(
 ) -> None:
     (tmp_path / "large.png").write_bytes(png_that_claims(9000, 9000))
     monkeypatch.setenv("KEEPRATE_READ_LIMIT", "400000000")
-    with pytest.raises(
-        InputError, match=r"images \(t\) must fit into memory, got 486 MB.*image_size"
-    ):
+    with pytest.raises(InputError, match=r"images \(t\) must fit into memory, got 486 MB"):
         read_images([tmp_path / "large.png"] * 2, "t")
 
 

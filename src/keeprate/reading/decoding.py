@@ -202,8 +202,9 @@ def _too_large(where: str, received: str, most: int) -> InputError:
 def _undecodable(where: str, error: Exception) -> InputError:
     """Return the error for what stopped Pillow."""
     pillow = needs("PIL.Image")
-    if isinstance(error, pillow.DecompressionBombError):
-        return _too_large(where, "more than twice as many", pillow.MAX_IMAGE_PIXELS)
+    # Pillow's own limit, and its warning where warnings are errors.
+    if isinstance(error, pillow.DecompressionBombError | pillow.DecompressionBombWarning):
+        return _too_large(where, "more", pillow.MAX_IMAGE_PIXELS)
     if isinstance(error, MemoryError):
         return invalid(where, "fit into memory", Words("too many pixels"), "make it smaller")
     reason = ValueError(cut(first_line(error), 200))
