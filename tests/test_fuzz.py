@@ -27,8 +27,10 @@ from keeprate.noise import Noise  # noqa: E402
 from keeprate.reading import find_images, image_paths, read_images  # noqa: E402
 from keeprate.records import load_label_quality, load_record  # noqa: E402
 from keeprate.records.label_quality import LabelQuality  # noqa: E402
+from keeprate.records.record import to_json  # noqa: E402
 from tests.fuzz.corpus import READERS, npz, picture  # noqa: E402
 from tests.fuzz.harness import run_here  # noqa: E402
+from tests.report_records import make_record  # noqa: E402
 
 UNMENDED = ("model", "estimator-json", "columns", "names", "budget")
 """Readers outside of the packages that have been mended so far."""
@@ -75,6 +77,13 @@ def archive(**members: bytes) -> bytes:
 
 def header(kind: str = "<f8", shape: str = "(2,)") -> str:
     return f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def huge_matrix() -> bytes:
+    """A record in which a number of a transition matrix has 400 digits."""
+    record = to_json(make_record())
+    record["results"][0]["transition_matrix"] = [[10**400, 0], [0, 1]]
+    return json.dumps(record).encode()
 
 
 def lines(*rows: Any) -> bytes:
@@ -136,6 +145,7 @@ REFUSED: list[tuple[str, bytes, Callable[[Path], object]]] = [
     ("s.csv", b"epoch,keep_rate\n1," + b"1" * 140_000, Schedule.load),
     ("s.csv", b"epoch," + b"k" * 5000, Schedule.load),
     ("record.json", b'{"a": ' + b"[" * DEEP, as_record),
+    ("record.json", huge_matrix(), as_record),
     ("record.json", b'{"schema_version": 1' + b"0" * 4000 + b"}", as_record),
     ("q.csv", QUALITY + b"9" * 30 + b",True,0.5,cat,dog\n", as_quality),
     ("q.csv", QUALITY + b"0,True,0.5,cat," + b"d" * 140_000, as_quality),

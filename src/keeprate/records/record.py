@@ -378,7 +378,7 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         for place, result in enumerate(record.results):
             _check_curves(result.curves, f"$.results[{place}].curves")
         return record
-    except (msgspec.ValidationError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: "
             "delete it or choose another folder."
