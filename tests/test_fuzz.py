@@ -202,6 +202,15 @@ def test_notes_that_are_no_json_are_refused(tmp_path: Path, note: str) -> None:
         load_data(tmp_path / "t.parquet")
 
 
+def test_texts_of_parquet_that_are_no_utf_8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"x": [1.0, 2.0], "label": ["katze", "hunde"]})
+    pq.write_table(table, path, use_dictionary=False, compression="none", write_statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"hunde", b"h\xffnde"))
+    with pytest.raises(InputError, match=r"t\.parquet could not be read"):
+        load_data(path)
+
+
 def test_a_column_of_images_that_are_none_is_refused(tmp_path: Path) -> None:
     features = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
     for image in ([{"path": "a"}] * 2, ["a", "b"], [1, 2], [{"bytes": "a"}] * 2):

@@ -216,15 +216,21 @@ def _read_parquet(path: Path) -> Any:
                 received = Words(listed(names))
                 raise invalid("columns", "have different names", received, f"mend {path}")
             if any(pa.types.is_nested(kind) for kind in schema.types):
-                return file.read()
+                return _validated(file.read())
             # Column by column: all at once would need half as much memory again.
             columns = []
             for name in names:
-                columns.append(file.read([name], use_threads=False).column(0))
+                columns.append(_validated(file.read([name], use_threads=False)).column(0))
                 release_memory()
             return pa.table(columns, names=names).replace_schema_metadata(schema.metadata)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # names are decoded by Python
         raise damaged(path, error) from error
+
+
+def _validated(table: Any) -> Any:
+    """Refuse texts that are no UTF-8 and places outside of a dictionary: Arrow trusts the file."""
+    table.validate(full=True)
+    return table
 
 
 def _check_parquet_size(metadata: Any, schema: Any, path: Path) -> None:
