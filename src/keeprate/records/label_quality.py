@@ -167,7 +167,11 @@ def load_label_quality(
     if path.suffix != ".npz":
         requirement = "be a run folder or an .npz file"
         raise invalid("source", requirement, str(path), "check the path")
-    arrays = NpzArrays(path)
+    try:
+        arrays = NpzArrays(path)
+    except InputError as error:
+        hint = "The file must hold arrays `labels` and `pred_probs`"
+        raise InputError(f"{error} {hint}.") from error
     if not {"labels", "pred_probs"} <= set(arrays):
         remedy = "write it with numpy.savez(path, labels=..., pred_probs=...)"
         received = Words(f"keys {listed(list(arrays))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ _KIND = "keeprate schedule"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60  # of a sparkline, in characters
 _LINE = 80  # most characters of the first line of a schedule's text
-_LARGE = 1e300  # more than any parameter has; whole numbers of JSON have no limit
+_LARGE = sys.float_info.max  # whole numbers of JSON have no limit
 _N_SHOWN = 5  # keep rates in a schedule's text
 
 
@@ -188,7 +189,7 @@ class Schedule:
             and all(_is_number(v) for v in rate)
             and isinstance(name, str)
             and isinstance(parameters, dict)
-            and all(_is_number(v) and abs(v) < _LARGE for v in parameters.values())
+            and all(_is_number(v) and abs(v) <= _LARGE for v in parameters.values())
         ):
             raise InputError(
                 f"{path} must hold a list of numbers named keep_rate; it is damaged or "
