@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -178,11 +179,11 @@ def _open(encoded: Encoded) -> Any:
     source: Any = io.BytesIO(encoded.content or b"")
     if encoded.content is None:
         source = encoded.path
-        if os.path.exists(source) and not os.path.isfile(source):
+        if not stat.S_ISREG(os.stat(source).st_mode):
             raise ValueError("this is no regular file")  # a pipe would be waited for
     pillow.init()  # does nothing when called again
     try:
-        return pillow.open(source, formats=[one for one in FORMATS if one in pillow.OPEN])
+        return pillow.open(source, formats=list(filter(pillow.OPEN.__contains__, FORMATS)))
     except pillow.UnidentifiedImageError as error:  # Pillow's words show an object's address
         raise ValueError("this is no image that Pillow knows, or one of a rare format") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from keeprate.errors import InputError, Words, invalid
@@ -29,6 +30,17 @@ class Inside:
         name = os.fspath(file)
         if os.path.islink(name):
             return self._is_below(os.path.realpath(name))
+        return self._parent_is_below(name)
+
+    def holds_plain(self, file: str) -> bool:
+        """Whether a regular file that is no link lies in the folder: most files of data do."""
+        try:
+            is_plain = stat.S_ISREG(os.lstat(file).st_mode)
+        except OSError:
+            return False
+        return is_plain and self._parent_is_below(file)
+
+    def _parent_is_below(self, name: str) -> bool:
         parent = os.path.dirname(name)
         known = self._folders.get(parent)
         if known is None:
@@ -61,6 +73,8 @@ def file_in_row(name: str, folder: Path, inside: Inside, where: str) -> str:
     path = os.path.join(folder, name)
     shown = cut(name, LONGEST_NAME)
     try:
+        if inside.holds_plain(path):
+            return path
         exists, is_file = os.path.lexists(path), os.path.isfile(path)
         is_inside = inside.holds(path)
     except ValueError:  # a zero byte
