@@ -21,6 +21,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 Image = pytest.importorskip("PIL.Image")
 
 from keeprate import InputError, Schedule, load_data  # noqa: E402
+from keeprate.data import write_corrected  # noqa: E402
 from keeprate.engine import load_tensors, save_tensors  # noqa: E402
 from keeprate.engine.checkpoints import load_curves  # noqa: E402
 from keeprate.noise import Noise  # noqa: E402
@@ -262,6 +263,13 @@ def test_only_the_arrays_that_are_needed_are_read(tmp_path: Path) -> None:
     y = npy(header("<i8"), np.array([0, 1]).tobytes())
     (tmp_path / "t.npz").write_bytes(archive(x=x, y=y, extra=broken, other=b"text"))
     assert load_data(tmp_path / "t.npz").splits["train"].inputs.tolist() == [[1.0], [2.0]]
+
+
+def test_a_copy_of_an_archive_with_a_damaged_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    path.write_bytes(archive(x=X, y=Y, note=b"some words").replace(b"some words", b"some sword"))
+    with pytest.raises(InputError, match=r"t\.npz could not be read .*CRC"):
+        write_corrected(path, path, {0: "1"})
 
 
 def test_arrays_that_are_too_large_are_refused_by_their_headers(

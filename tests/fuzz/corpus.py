@@ -112,18 +112,24 @@ def _json_tables() -> list[Case]:
 
 
 def _exports() -> list[Case]:
-    choice = {"type": "choices", "from_name": "kind", "value": {"choices": ["A"]}}
-    note = {"result": [choice], "created_at": "2024-01-01", "completed_by": {"id": 1, "email": "e"}}
+    choices = [
+        {"type": "choices", "from_name": "kind", "value": {"choices": ["AB"[i % 2]]}}
+        for i in range(4)
+    ]
+    said: dict[str, Any] = {"created_at": "2024-01-01", "completed_by": {"id": 1, "email": "e"}}
+    notes = [{"result": [choice], **said} for choice in choices]
     tasks = [
         {"id": i, "data": {"text": f"t {i}"}, "annotations": [note, {**note, "completed_by": 2}]}
-        for i in range(4)
+        for i, note in enumerate(notes)
     ]
     about = {"annotation_id": 1, "annotator": 2, "lead_time": 1.5, "created_at": "2024"}
     rows = [{"text": f"t {i}", "id": i, "sentiment": "AB"[i % 2], **about} for i in range(4)]
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0])
     writer.writeheader()
-    writer.writerows([{**row, "sentiment": '{"choices": ["A"]}'} for row in rows])
+    writer.writerows(
+        [{**row, "sentiment": f'{{"choices": ["{row["sentiment"]}"]}}'} for row in rows]
+    )
     prodigy = [
         {"text": f"t {i}", "_input_hash": i, "_task_hash": i, "accept": ["AB"[i % 2]]}
         | {"answer": "accept", "_timestamp": 1.5, "_annotator_id": "e", "options": [{"id": "A"}]}
@@ -399,7 +405,7 @@ def _corrected() -> list[Case]:
 
 def _write_corrected(path: Path) -> object:
     out = path.with_name(f"out.{path.name}")
-    write_corrected(path, out, {0: "dog", 2: "1"})
+    write_corrected(path, out, dict.fromkeys((0, 2), "1" if path.suffix == ".npz" else "dog"))
     return out.read_bytes()
 
 

@@ -226,7 +226,7 @@ def _safetensors(data: bytes, rng: Random) -> bytes:
     (length,) = struct.unpack("<Q", data[:8])
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
     about = header.get("__metadata__", {})
-    if "keeprate" in about and rng.random() < 0.6:
+    if about.get("keeprate", "{}") != "{}" and rng.random() < 0.6:
         inner = about["keeprate"]
         if rng.random() < 0.1:
             inner = rng.choice(PLAIN)(inner.encode(), rng).decode("utf-8", "replace")

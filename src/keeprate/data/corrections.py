@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from numbers import Integral
@@ -217,15 +214,8 @@ def _write_npz(path: Path, out: Path, corrections: Mapping[int, str], label: str
         received = Words(f"shape {labels.shape}")
         raise invalid(f"labels in {path}", "be [N]", received, "use argmax(1) on one-hot rows")
     _refuse_beyond(corrections, len(labels), path)
-    corrected, stream = io.BytesIO(), io.BytesIO()
-    new = _corrected_array(labels, corrections, f"array {key} of {labels.dtype} in {path}")
-    np.lib.format.write_array(corrected, new, allow_pickle=False)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(stream, "w") as copied:
-        for info in old.infolist():
-            is_label = info.filename in (key, f"{key}.npy")
-            content = corrected.getvalue() if is_label else old.read(info)
-            copied.writestr(copy(info), content)
-    write_atomically(out, stream.getvalue())
+    new = _corrected_array(labels, corrections, f"array {cut(key, 60)} of {labels.dtype} in {path}")
+    write_atomically(out, arrays.with_array(key, new))
 
 
 def _label_key(arrays: NpzArrays, label: str | None, path: Path) -> str:

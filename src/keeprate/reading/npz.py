@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import struct
@@ -10,6 +11,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,7 @@ DAMAGED = (
     *(OverflowError, struct.error),
 )
 """What the standard library and NumPy raise for the bytes of a damaged archive or array."""
+REMEDY = "save it in a smaller type or in parts"
 KINDS = "biufcUSMm"  # of NumPy's types
 
 
@@ -80,6 +83,35 @@ class NpzArrays(Mapping[str, Array]):
     def _named(self, name: str) -> str:
         return f"array {cut(name, 60)} of {self._path}"
 
+    def with_array(self, name: str, array: Array) -> bytes:
+        """Return the bytes of the file with another array. The other members stay as they are.
+
+        Raises
+        ------
+        InputError
+            If another member is damaged, or all together do not fit into memory.
+        """
+        written, stream, left = io.BytesIO(), io.BytesIO(), read_limit()
+        np.lib.format.write_array(written, array, allow_pickle=False)
+        try:
+            with (
+                open(self._path, "rb") as content,
+                zipfile.ZipFile(content) as old,
+                zipfile.ZipFile(stream, "w") as copied,
+            ):
+                for info in old.infolist():
+                    if info.filename in (name, f"{name}.npy"):
+                        copied.writestr(copy(info), written.getvalue())
+                        continue
+                    check_size(str(self._path), info.file_size, REMEDY, most=left)
+                    left -= info.file_size
+                    copied.writestr(copy(info), old.read(info))
+        except InputError:
+            raise
+        except DAMAGED as error:
+            raise _damaged(str(self._path), error) from error
+        return stream.getvalue()
+
     def _checked_size(self, name: str, info: zipfile.ZipInfo, member: IO[bytes]) -> int:
         """Return how many bytes an array has, by its header; refuse what cannot be."""
         where = self._named(name)
@@ -93,8 +125,7 @@ class NpzArrays(Mapping[str, Array]):
             raise ValueError(f"shape {shape} of {kind} needs more bytes than there are")
         # Texts of no letters take no bytes in the file, but each of them is an object later.
         n_bytes = max(n_bytes, math.prod(shape))
-        remedy = "save it in a smaller type or in parts"
-        check_size(where, n_bytes, remedy, most=self._left)
+        check_size(where, n_bytes, REMEDY, most=self._left)
         return n_bytes
 
 
