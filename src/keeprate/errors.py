@@ -6,6 +6,9 @@ import importlib
 from numbers import Integral, Number
 from typing import Any
 
+# Characters of a value, of a description, and of the name of what was given, in a message.
+MOST_SHOWN, MOST_WORDS, MOST_NAME = 200, 400, 300
+
 
 class InputError(ValueError):
     """An argument, an option or a file cannot be used. The message says what to change.
@@ -42,6 +45,7 @@ def invalid(name: str, requirement: str, received: object, remedy: str) -> Input
     >>> print(invalid("model", "give a network", type(1), "return a torch.nn.Module"))
     model must give a network, got int; return a torch.nn.Module.
     """
+    name = _short(name, MOST_NAME)
     return InputError(f"{name} must {requirement}, got {_shown(received)}; {remedy}.")
 
 
@@ -49,8 +53,12 @@ def _shown(received: object) -> str:
     if isinstance(received, type):
         return received.__qualname__
     if isinstance(received, Words | Number):  # NumPy's numbers would show their type, too
-        return str(received)
-    return repr(received)
+        return _short(str(received), MOST_WORDS)
+    return _short(repr(received), MOST_SHOWN)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def check_whole(name: str, value: Any, least: int) -> int:
@@ -114,4 +122,5 @@ def damaged(path: object, error: BaseException) -> InputError:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return _short(line, MOST_SHOWN)

@@ -47,6 +47,7 @@ from keeprate.files import read_json, write_json
 from keeprate.runs import Run, load, save_classifier, train
 from keeprate.schedules import Schedule
 from keeprate.searching import SearchConfig, search
+from keeprate.text import cut
 
 ESTIMATOR_FILE, ARRAYS_FILE = "estimator.json", "estimator.safetensors"
 HELD_OUT = 0.2  # share of the samples that validate where no validation set is given
@@ -331,9 +332,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             classifier.transition_matrix_std_ = tensors["transition_matrix_std"].numpy()
             classifier.label_quality_ = tensors["label_quality"].numpy()
             classifier.suggested_labels_ = classifier.classes_[tensors["suggested"].numpy()]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            reason = cut(repr(error), 300)
             raise InputError(
-                f"{path} does not hold a saved classifier ({error!r}); it is damaged, or another "
+                f"{path} does not hold a saved classifier ({reason}); it is damaged, or another "
                 "version of keeprate wrote it."
             ) from error
         classifier.study_ = None

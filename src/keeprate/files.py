@@ -87,7 +87,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: thousands of brackets
         raise InputError(
             f"{path} must be a JSON file, got {error}; it is damaged or not a keeprate file: "
             "delete it and run again."

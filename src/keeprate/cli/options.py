@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from keeprate.engine import TrainingConfig, check_method_name, check_model_name
-from keeprate.errors import InputError, invalid
+from keeprate.errors import InputError, Words, first_line, invalid
 from keeprate.reading import is_hub_name, is_table
 
 if TYPE_CHECKING:
@@ -317,7 +317,11 @@ def names_typed(text: str | None) -> list[str] | None:
     """
     if text is None:
         return None
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error as error:
+        remedy = "write them with commas between them"
+        raise invalid("names", "be names of columns", Words(first_line(error)), remedy) from error
 
 
 def kinds_typed(text: str | None) -> dict[str, str] | None:

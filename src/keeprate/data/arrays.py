@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from torch import Tensor
 from keeprate.data.features import InputColumn, centre_of
 from keeprate.data.labels import Array, Labels, as_array, check_labels, first_bad
 from keeprate.data.raw import RawSplit, RequestedColumns, name_splits
-from keeprate.errors import Words, damaged, invalid
-from keeprate.reading import unequal_shapes
+from keeprate.errors import Words, invalid
+from keeprate.reading import NpzArrays, unequal_shapes
 from keeprate.text import listed
 
 
@@ -165,18 +163,19 @@ def read_npz(path: Path, requested: RequestedColumns) -> dict[str, RawSplit]:
     if len(requested.inputs) > 1:
         remedy = "join the arrays into one"
         raise invalid("inputs", "be one key of an .npz file", list(requested.inputs), remedy)
-    arrays = open_npz(path)
+    arrays = NpzArrays(path)
     label = (requested.label,) if requested.label else NPZ_LABELS
     true_label = (requested.true_label,) if requested.true_label else NPZ_TRUE_LABELS
     splits = {}
     for split in NPZ_SPLITS:
         wanted = (requested.inputs or NPZ_INPUTS, label, true_label)
-        x, y, true = (find_array(arrays, keys, split) for keys in wanted)
+        x, y, true = (find_key(arrays, keys, split) for keys in wanted)
         if y is None and split not in ("", "train"):
             y = true
         if x is not None and y is not None:
             where = f"{split or 'train'} split of {path.name}"
-            splits[split or "train"] = _raw_split(x, y, true, where)
+            right = None if true is None else arrays[true]
+            splits[split or "train"] = _raw_split(arrays[x], arrays[y], right, where)
     no_true_labels = all(split.true_labels is None for split in splits.values())
     if not splits or (requested.true_label and no_true_labels):
         requirement = "hold x and y, or x_train, y_train, x_test, y_test"
@@ -196,34 +195,26 @@ def npz_inputs(path: Path, inputs: Sequence[str] | None) -> tuple[Array, str]:
     InputError
         If the file is damaged, or no array is called like inputs.
     """
-    arrays = open_npz(path)
+    arrays = NpzArrays(path)
     keys = tuple(inputs or NPZ_INPUTS)
     for split in ("test", "", "train"):
         found = [name for name in arrays if _is_key(name, keys, split)]
         if found:
             return arrays[found[0]], found[0]
     if len(arrays) == 1 and not inputs:
-        return next(iter(arrays.values())), next(iter(arrays))
+        name = next(iter(arrays))
+        return arrays[name], name
     received = Words(f"keys {listed(list(arrays))} in {path}")
     raise invalid("inputs", f"be a key such as {listed(keys)}", received, "name it (--inputs)")
 
 
-def open_npz(path: Path) -> dict[str, Array]:
-    """Return the arrays of an .npz file; one that is damaged is an `InputError`."""
-    try:
-        # NumPy does not close a file that it opened itself and found to be damaged.
-        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, error) from error
-
-
-def find_array(arrays: dict[str, Array], keys: Sequence[str], split: str) -> Array | None:
+def find_key(names: Iterable[str], keys: Sequence[str], split: str) -> str | None:
     """Return the first array of an .npz file that has one of the keys in a split, or None."""
+    names = list(names)
     for key in keys:
-        for name, array in arrays.items():
+        for name in names:
             if _is_key(name, (key,), split):
-                return array
+                return name
     return None
 
 

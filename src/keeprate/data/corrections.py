@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from numbers import Integral
@@ -22,8 +19,7 @@ from keeprate.data.arrays import (
     NPZ_LABELS,
     NPZ_SPLITS,
     NPZ_TRUE_LABELS,
-    find_array,
-    open_npz,
+    find_key,
 )
 from keeprate.data.columns import choose_columns
 from keeprate.data.folders import table_files, tables_by_split
@@ -37,6 +33,7 @@ from keeprate.reading import (
     LABEL_NAMES,
     TABLE_SUFFIXES,
     TRUE_LABEL_NAMES,
+    NpzArrays,
     files_below,
     is_hub_name,
     is_json,
@@ -210,32 +207,27 @@ def _n_rows(path: Path) -> int:
 
 def _write_npz(path: Path, out: Path, corrections: Mapping[int, str], label: str | None) -> None:
     """Replace one array. The other members of the archive are copied as bytes."""
-    arrays = open_npz(path)
+    arrays = NpzArrays(path)
     key = _label_key(arrays, label, path)
-    labels = arrays.pop(key)
-    arrays.clear()
+    labels = arrays[key]
+    if labels.ndim == 0 or labels.size != len(labels):
+        received = Words(f"shape {labels.shape}")
+        raise invalid(f"labels in {path}", "be [N]", received, "use argmax(1) on one-hot rows")
     _refuse_beyond(corrections, len(labels), path)
-    corrected, stream = io.BytesIO(), io.BytesIO()
-    new = _corrected_array(labels, corrections, f"array {key} of {labels.dtype} in {path}")
-    np.lib.format.write_array(corrected, new, allow_pickle=False)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(stream, "w") as copied:
-        for info in old.infolist():
-            is_label = info.filename in (key, f"{key}.npy")
-            content = corrected.getvalue() if is_label else old.read(info)
-            copied.writestr(copy(info), content)
-    write_atomically(out, stream.getvalue())
+    new = _corrected_array(labels, corrections, f"array {cut(key, 60)} of {labels.dtype} in {path}")
+    write_atomically(out, arrays.with_array(key, new))
 
 
-def _label_key(arrays: dict[str, Array], label: str | None, path: Path) -> str:
+def _label_key(arrays: NpzArrays, label: str | None, path: Path) -> str:
     """Return the key of the training labels, as `read_npz` finds them."""
     keys = (label,) if label else NPZ_LABELS
-    found: dict[str, Array] = {}
+    found: dict[str, str] = {}
     for needs_inputs in (True, False):  # the inputs may be called otherwise
         for split in NPZ_SPLITS:
-            labels = find_array(arrays, keys, split)
+            labels = find_key(arrays, keys, split)
             if labels is None and split not in ("", "train"):
-                labels = find_array(arrays, NPZ_TRUE_LABELS, split)
-            has_inputs = find_array(arrays, NPZ_INPUTS, split) is not None
+                labels = find_key(arrays, NPZ_TRUE_LABELS, split)
+            has_inputs = find_key(arrays, NPZ_INPUTS, split) is not None
             if labels is not None and has_inputs >= needs_inputs:
                 found[split or "train"] = labels
         if found:
@@ -243,11 +235,7 @@ def _label_key(arrays: dict[str, Array], label: str | None, path: Path) -> str:
     if not found:
         received = Words(f"keys {listed(list(arrays))} in {path}")
         raise invalid("label", f"be a key such as {listed(keys)}", received, "name it (label=...)")
-    labels = name_splits(found)["train"]
-    if labels.size != len(labels):
-        received = Words(f"shape {labels.shape}")
-        raise invalid(f"labels in {path}", "be [N]", received, "use argmax(1) on one-hot rows")
-    return next(key for key, array in arrays.items() if array is labels)
+    return name_splits(found)["train"]
 
 
 def _corrected_array(labels: Array, corrections: Mapping[int, str], where: str) -> Array:

@@ -161,7 +161,7 @@ def written_labels(labels: Array) -> Array:
     blank = {text for text in texts if text.strip().lower() in ("", "nan")}
     wholes = {text: WHOLE.fullmatch(text.strip()) for text in texts - blank}
     if all(match or text.strip().lower() in NO_NUMBER for text, match in wholes.items()):
-        numbers = {text: int(match[1]) for text, match in wholes.items() if match}
+        numbers = {text: _whole(match[1]) for text, match in wholes.items() if match}
     else:
         numbers = {}
     meaning: dict[str | None, object]
@@ -174,6 +174,11 @@ def written_labels(labels: Array) -> Array:
     values = np.empty(len(labels), dtype=object)
     values[:] = [meaning.get(item) for item in labels.tolist()]
     return values.astype(np.int64) if None not in values and numbers == meaning else values
+
+
+def _whole(digits: str) -> int:
+    """Return the number; beyond int64 any such number will do, as Python refuses long ones."""
+    return int(digits) if len(digits) < 21 else 2**64
 
 
 def match_labels(
@@ -288,7 +293,11 @@ def _as_whole_numbers(column: Labels) -> Labels:
     if not all(matches):
         requirement = "be all strings or all integers"
         raise invalid("labels", requirement, Words("both"), "write all columns alike")
-    return Labels(np.array([int(match[1]) for match in matches if match], dtype=np.int64))
+    numbers = [_whole(match[1]) for match in matches if match]
+    if max(map(abs, numbers), default=0) >= 2**63:
+        remedy = "write all columns of labels as text"
+        raise invalid("labels", "be integers of 64 bits", Words("larger ones"), remedy)
+    return Labels(np.array(numbers, dtype=np.int64))
 
 
 def _positions(values: Array, class_names: tuple[str, ...]) -> NDArray[np.int64]:

@@ -134,7 +134,7 @@ class Normaliser:
         try:
             mean, scale = (tuple(map(float, values[name])) for name in ("mean", "scale"))
             kind, n_trailing = values["kind"], int(values["n_trailing"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             received = Words(f"an object that fails with {type(error).__name__}: {error}")
             raise invalid(
                 "normaliser", "be what to_dict gives", received, "fit it again"

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 
 from keeprate.data.labels import Array, written_labels
-from keeprate.errors import Words, damaged, invalid, needs
+from keeprate.errors import Words, damaged, first_line, invalid, needs
 from keeprate.reading import (
+    DEEPEST,
     N_PROBED,
+    check_size,
     concat,
     decode_images,
     dictionary,
     image_paths,
     is_json,
     is_number,
+    lists_images,
     read_export,
     read_images,
     read_json,
@@ -79,7 +82,10 @@ class Table:
         feature = self.features.get(column)
         if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
             return None
-        return tuple(feature.get("names") or ()) or None
+        names = feature.get("names")
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            return None
+        return tuple(names) or None
 
     def is_image(self, column: str) -> bool:
         """Whether the column holds encoded images."""
@@ -106,8 +112,9 @@ class Table:
         if self.file is None or not (types.is_string(kind) or types.is_large_string(kind)):
             return None
         names, name = self.arrow.column(column), self.file.name
-        probed = image_paths(names.slice(0, N_PROBED).to_pylist(), self.file.parent, table=name)
-        if probed is None:
+        # All names become Python strings only if the first ones are files.
+        first = names.slice(0, N_PROBED).to_pylist()
+        if not lists_images(first, self.file.parent, table=name):
             return None
         return image_paths(names.to_pylist(), self.file.parent, table=name)
 
@@ -144,19 +151,31 @@ def read_tables(paths: Sequence[Path], where: str, *, as_text: Callable[[str], b
             votes=export.votes,
         )
     arrow, notes, written = _read_parts(paths, as_text)
-    metadata = (arrow.schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    pandas = json.loads((arrow.schema.metadata or {}).get(b"pandas", b"{}"))
-    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    features = _noted(arrow, b"huggingface", where, "info", "features")
+    index = _noted(arrow, b"pandas", where, "index_columns")
+    index = index if isinstance(index, list) else []
     return Table(
         arrow,
-        features,
+        features if isinstance(features, dict) else {},
         where,
         written=written,
-        ignored=tuple(index),
+        ignored=tuple(name for name in index if isinstance(name, str)),
         file=paths[0],
         notes=notes,
     )
+
+
+def _noted(arrow: Any, program: bytes, where: str, *keys: str) -> object:
+    """Return what a program has noted in a table's schema below these keys, or None."""
+    text = (arrow.schema.metadata or {}).get(program, b"{}")
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        named = f"the note of {program.decode()} in the {where}"
+        raise invalid(named, "be JSON", Words(first_line(error)[:100]), "write it again") from error
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _read_parts(
@@ -191,20 +210,41 @@ def _read_parquet(path: Path) -> Any:
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             schema = file.schema_arrow
+            _check_parquet_size(file.metadata, schema, path)
             names: list[str] = schema.names
             if len(set(names)) < len(names):
                 received = Words(listed(names))
                 raise invalid("columns", "have different names", received, f"mend {path}")
             if any(pa.types.is_nested(kind) for kind in schema.types):
-                return file.read()
+                return _validated(file.read())
             # Column by column: all at once would need half as much memory again.
             columns = []
             for name in names:
-                columns.append(file.read([name], use_threads=False).column(0))
+                columns.append(_validated(file.read([name], use_threads=False)).column(0))
                 release_memory()
             return pa.table(columns, names=names).replace_schema_metadata(schema.metadata)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # names are decoded by Python
         raise damaged(path, error) from error
+
+
+def _validated(table: Any) -> Any:
+    """Refuse texts that are no UTF-8 and places outside of a dictionary: Arrow trusts the file."""
+    table.validate(full=True)
+    return table
+
+
+def _check_parquet_size(metadata: Any, schema: Any, path: Path) -> None:
+    """Refuse a file that is larger in memory than it may be, by its footer."""
+    packed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    widths = [getattr(kind, "bit_width", 32) for kind in _plain_types(schema)]
+    # Runs of one value take hardly a byte in the file, but each row has its width in memory.
+    n_bytes = max(packed, metadata.num_rows * sum(widths) // 8)
+    check_size(str(path), n_bytes, "split it into parts, or keep fewer rows or columns")
+
+
+def _plain_types(schema: Any) -> list[Any]:
+    types = needs("pyarrow.types")
+    return [kind for kind in schema.types if types.is_primitive(kind)]
 
 
 def hugging_face_table(dataset: Any, name: str) -> Table:
@@ -313,7 +353,10 @@ def whole_array(
     if files is not None:
         images = read_images(files, table.where, image_size=image_size, channels=channels)
     else:
-        images = decode_images(column, table.where, image_size=image_size, channels=channels)
+        folder = None if table.file is None else table.file.parent
+        images = decode_images(
+            column, table.where, image_size=image_size, channels=channels, folder=folder
+        )
     size = images.pixels.shape
     return images.pixels, {"image_size": size[2:], "channels": size[1]}, images.notes
 
@@ -381,10 +424,13 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def _list_array(column: Any, where: str) -> Array:
+def _list_array(column: Any, where: str, levels: int = 1) -> Array:
     """Return a column of lists, nested or not, as an array [N, ...]."""
     pa, compute = needs("pyarrow"), needs("pyarrow.compute")
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if levels > DEEPEST:
+        received = Words(f"lists within lists, more than {DEEPEST} levels deep")
+        raise invalid(where, "be lists of numbers", received, REMEDY_INPUTS)
     array = pa.concat_arrays([getattr(chunk, "storage", chunk) for chunk in chunks])
     if array.null_count:
         received = Words(f"{array.null_count} missing rows")
@@ -395,7 +441,7 @@ def _list_array(column: Any, where: str) -> Array:
         raise unequal_shapes(where, (int(lengths[0]),), (int(lengths[unequal[0]]),), unequal[0])
     inner = array.flatten()
     if _is_list(inner.type):
-        values = _list_array(inner, where)
+        values = _list_array(inner, where, levels + 1)
     elif is_number(inner.type):
         values = inner.to_numpy(zero_copy_only=False)
     else:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs, open_npz
+from keeprate.data.arrays import NPZ_LABELS, input_tensor, npz_inputs
 from keeprate.data.features import Encoder, InputColumn, code_table
 from keeprate.data.folders import tables_by_split
 from keeprate.data.guards import is_key
@@ -37,6 +37,7 @@ from keeprate.reading import (
     SPLIT_NAMES,
     TABLE_SUFFIXES,
     TRUE_LABEL_NAMES,
+    NpzArrays,
     find_images,
     is_hub_name,
     is_table,
@@ -253,7 +254,7 @@ def _of_npz(
     path: Path, form: InputForm, inputs: Sequence[str] | None, label: str | None
 ) -> Samples:
     array, key = npz_inputs(path, inputs)
-    arrays = open_npz(path)
+    arrays = NpzArrays(path)
     words = re.split(r"[-_. ]", key.lower())
     split = next((word for word in ("test", "train") if word in (words[0], words[-1])), "")
     wanted = (label,) if label else NPZ_LABELS

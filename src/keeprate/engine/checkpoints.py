@@ -19,7 +19,10 @@ from keeprate.engine.curves import Curves
 from keeprate.engine.population import Population
 from keeprate.errors import InputError
 from keeprate.files import write_atomically
+from keeprate.text import cut
 
+NO_PROGRESS = (KeyError, TypeError, ValueError, OverflowError)
+"""What an edited description of the progress raises."""
 OPTIONAL = ("log_probability", "times_seen", "transition_matrix")
 """Attributes of a population that are a tensor or None."""
 
@@ -56,12 +59,15 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safe_open(Path(path), framework="pt") as file:
             described = file.metadata() or {}
             metadata = json.loads(described["keeprate"])
+            if not isinstance(metadata, dict):
+                raise TypeError(f"a description of type {type(metadata).__name__}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise InputError(f"{path} could not be read ({error}); check the path.") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = cut(str(error), 300)
         raise InputError(
-            f"{path} must be a safetensors file written by keeprate, got {error}; it is damaged: "
+            f"{path} must be a safetensors file written by keeprate, got {reason}; it is damaged: "
             "delete it and run again."
         ) from error
     expected = described.get("sha256")  # files of earlier versions have none
@@ -124,7 +130,7 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
             if name in tensors or getattr(population, name) is not None:
                 setattr(population, name, tensors[name].to(population.keep_rates.device))
         population.curves, population.epoch, population.failed = curves, epoch, failed
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (*NO_PROGRESS, RuntimeError) as error:
         raise _misfit(path, error) from error
     return True
 
@@ -153,7 +159,7 @@ def load_curves(
     _, metadata = load_tensors(path)
     try:
         return _read_progress(metadata)
-    except (KeyError, TypeError, ValueError) as error:
+    except NO_PROGRESS as error:
         raise _misfit(path, error) from error
 
 
@@ -173,5 +179,6 @@ def _read_progress(metadata: dict[str, Any]) -> tuple[int, list[int], list[int],
 
 def _misfit(path: str | os.PathLike[str], error: Exception) -> InputError:
     return InputError(
-        f"{path} does not fit this run ({error}); it is damaged: delete it and run again."
+        f"{path} does not fit this run ({cut(str(error), 300)}); it is damaged: delete it "
+        "and run again."
     )

@@ -7,6 +7,7 @@ Instance-dependent noise has no transition matrix: its flips depend on the input
 from __future__ import annotations
 
 import json
+import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,14 @@ from keeprate.errors import InputError, invalid
 from keeprate.noise.corruption import IntArray, corrupt, corrupt_by_instance
 from keeprate.noise.kinds import NOISES, FloatArray, check_n_classes, check_noise_rate
 from keeprate.noise.transition import check_transition_matrix
+from keeprate.text import cut
+
+# Beside errors of values, NumPy's parser of .npy headers lets these through, and JSON has numbers
+# of any size and lists of any depth.
+_NO_TABLE = (
+    *(ValueError, EOFError, TypeError, OverflowError, SyntaxError, RecursionError),
+    *(tokenize.TokenError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Noise:
         rated = _rated_noises()
         if self.kind not in (*rated, "none", "matrix"):
             known = ", ".join(["none", *(f"{kind}:RATE" for kind in rated), "matrix:FILE"])
-            raise invalid("noise", f"be one of {known}", self.kind, "choose one of these")
+            raise invalid("noise", f"be one of {known}", cut(self.kind, 80), "choose one of these")
         if (self.noise_rate is not None) != (self.kind in rated):
             remedy = "write kind:rate, as in pairflip:0.45"
             needed = "have a noise rate" if self.kind in rated else "have no noise rate"
@@ -88,7 +97,7 @@ class Noise:
             rate = float(value)
         except ValueError:
             requirement = f"be {kind}:RATE with a number"
-            raise invalid("noise", requirement, text, f"write {kind}:0.45, say") from None
+            raise invalid("noise", requirement, cut(text, 80), f"write {kind}:0.45, say") from None
         return cls(kind, rate)
 
     def __str__(self) -> str:
@@ -126,7 +135,7 @@ class Noise:
             try:
                 return check_transition_matrix(_read_table(Path(self.path)), n_classes=n_classes)
             except InputError as error:
-                raise InputError(f"{self.path}: {error}") from error
+                raise InputError(f"{self.path}: {cut(str(error), 400)}") from error
         return np.eye(check_n_classes(n_classes))
 
     def corrupt_labels(
@@ -176,7 +185,7 @@ def _read_table(path: Path) -> ArrayLike:
     readers: dict[str, Callable[[], ArrayLike]] = {
         ".csv": lambda: np.loadtxt(path, delimiter=",", ndmin=2),
         ".npy": lambda: np.load(path, allow_pickle=False),
-        ".json": lambda: json.loads(path.read_text(encoding="utf-8")),
+        ".json": lambda: np.array(json.loads(path.read_text(encoding="utf-8")), np.float64),
     }
     if path.suffix.lower() not in readers:
         requirement = f"be a file {', '.join(readers)}"
@@ -186,5 +195,6 @@ def _read_table(path: Path) -> ArrayLike:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"could not be read ({reason}); check the path.") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"holds no table of numbers ({error}); write one row a line.") from error
+    except _NO_TABLE as error:
+        reason = cut(str(error), 200)
+        raise InputError(f"holds no table of numbers ({reason}); write one row a line.") from error

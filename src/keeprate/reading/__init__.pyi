@@ -20,6 +20,7 @@ from .image_files import split_word as split_word
 from .image_files import subfolders as subfolders
 from .image_lists import N_PROBED as N_PROBED
 from .image_lists import image_paths as image_paths
+from .image_lists import lists_images as lists_images
 from .images import ImageSize as ImageSize
 from .images import counted as counted
 from .images import decode_images as decode_images
@@ -29,6 +30,8 @@ from .images import unequal_shapes as unequal_shapes
 from .json_lines import is_json as is_json
 from .json_lines import read_json as read_json
 from .json_lines import write_corrected_json as write_corrected_json
+from .limits import DEEPEST as DEEPEST
+from .limits import check_size as check_size
 from .naming import LABEL_NAMES as LABEL_NAMES
 from .naming import SPLIT_NAMES as SPLIT_NAMES
 from .naming import TABLE_SUFFIXES as TABLE_SUFFIXES
@@ -36,5 +39,6 @@ from .naming import TRUE_LABEL_NAMES as TRUE_LABEL_NAMES
 from .naming import file_stem as file_stem
 from .naming import is_hub_name as is_hub_name
 from .naming import is_table as is_table
+from .npz import NpzArrays as NpzArrays
 from .parts import concat as concat
 from .parts import read_parts as read_parts

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from keeprate.errors import InputError, Words, damaged, invalid, needs
+from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
+from keeprate.text import cut
 
 Array: TypeAlias = NDArray[Any]
 
@@ -33,7 +36,12 @@ _UPRIGHT = {
     8: "ROTATE_90",
 }
 _ON_THEIR_SIDE = (5, 6, 7, 8)
-_DRAWINGS = ("EPS", "WMF")  # other programs would have to draw these
+# The common ones first. Pillow knows more, among them drawings (EPS, WMF), which other programs
+# would have to draw, and formats whose decoders hardly anyone has tried on damaged files.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000", "ICO"),
+    *("DIB", "PSD", "QOI", "SGI", "PCX", "TGA"),
+)
 _PARTS = ("MPO", "PSD")  # further frames are previews or layers of one picture
 _PLAIN = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # Pillow alone decodes them, as they are
 _TURNING = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may tell an orientation
@@ -109,14 +117,15 @@ def read_header(encoded: Encoded) -> Header:
             mode, kind = image.mode, image.format
             channels = _channels_of(image)
             width, height = image.size
+            _check_pixels(width, height, encoded.where)
             # Pillow turns a TIFF itself, and tells the size of what it will return.
             if kind != "TIFF" and _orientation(image, after_load=False) in _ON_THEIR_SIDE:
                 width, height = height, width
             has_frames = kind not in _PARTS and bool(getattr(image, "is_animated", False))
-    except (InputError, MemoryError):
+    except InputError:
         raise
     except Exception as error:  # the decoders raise whatever they meet in damaged bytes
-        raise UnreadableImageError(str(damaged(encoded.where, error))) from error
+        raise _undecodable(encoded.where, error) from error
     if channels is None:
         received = Words(f"mode {mode} in {encoded.where}")
         remedy = "convert them, or give arrays"
@@ -140,6 +149,8 @@ def decode(encoded: Encoded, layout: Layout) -> Array:
     try:
         with _open(encoded) as image:
             _decode_smaller(image, max(size))
+            width, height = image.size
+            _check_pixels(width, height, encoded.where)  # the file may have changed since
             image.load()
             picture = _eight_bits(image)
             turn = _UPRIGHT.get(_orientation(image, after_load=True))
@@ -150,10 +161,10 @@ def decode(encoded: Encoded, layout: Layout) -> Array:
             if picture.size != size:
                 picture = picture.resize(size, needs("PIL.Image").Resampling.BILINEAR)
             pixels = np.asarray(picture)
-    except (InputError, MemoryError):
+    except InputError:
         raise
     except Exception as error:  # the decoders raise whatever they meet in damaged bytes
-        raise UnreadableImageError(str(damaged(encoded.where, error))) from error
+        raise _undecodable(encoded.where, error) from error
     return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 
 
@@ -197,15 +208,40 @@ def _open(encoded: Encoded) -> Any:
         missing = invalid(encoded.where, "hold an image", Words("nothing"), "drop the row")
         raise UnreadableImageError(str(missing))
     pillow = needs("PIL.Image")
-    source = encoded.path if encoded.content is None else io.BytesIO(encoded.content)
+    source: Any = io.BytesIO(encoded.content or b"")
+    if encoded.content is None:
+        source = encoded.path
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            raise ValueError("this is no regular file")  # a pipe would be waited for
+    pillow.init()  # does nothing when called again
     try:
-        image = pillow.open(source)
+        return pillow.open(source, formats=list(filter(pillow.OPEN.__contains__, FORMATS)))
     except pillow.UnidentifiedImageError as error:  # Pillow's words show an object's address
-        raise ValueError("this is no image that Pillow knows") from error
-    if image.format in _DRAWINGS:
-        image.close()
-        raise ValueError(f"{image.format} is a drawing, not a picture of pixels")
-    return image
+        raise ValueError("this is no image that Pillow knows, or one of a rare format") from error
+
+
+def _check_pixels(width: int, height: int, where: str) -> None:
+    """Refuse an image with more pixels than Pillow's limit, before they are decoded."""
+    most = needs("PIL.Image").MAX_IMAGE_PIXELS
+    if most is not None and width * height > most:
+        raise _too_large(where, f"{width} x {height} pixels", most)
+
+
+def _too_large(where: str, received: str, most: int) -> InputError:
+    requirement = f"have at most {most:,} pixels"
+    return invalid(where, requirement, Words(received), "make it smaller, or leave it out")
+
+
+def _undecodable(where: str, error: Exception) -> InputError:
+    """Return the error for what stopped Pillow."""
+    pillow = needs("PIL.Image")
+    # Pillow's own limit, and its warning where warnings are errors.
+    if isinstance(error, pillow.DecompressionBombError | pillow.DecompressionBombWarning):
+        return _too_large(where, "more", pillow.MAX_IMAGE_PIXELS)
+    if isinstance(error, MemoryError):
+        return invalid(where, "fit into memory", Words("too many pixels"), "make it smaller")
+    reason = ValueError(cut(first_line(error), 200))
+    return UnreadableImageError(str(damaged(where, reason)))
 
 
 def _channels_of(image: Any) -> int | None:

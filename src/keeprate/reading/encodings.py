@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import Words, invalid, needs
+from keeprate.reading.limits import check_size, read_limit
 
 PIECE = 1 << 20  # bytes that are looked at together
 SMALL_PIECE = 1 << 18  # bytes that fit into a processor's cache
@@ -98,9 +99,14 @@ def open_text(path: Path, encoding: Encoding, errors: str = "strict") -> io.Text
 
 def pieces_of(path: Path, encoding: Encoding, size: int = PIECE) -> Iterator[bytes]:
     """Yield the bytes behind the mark in pieces, and an empty piece at the end."""
+    most = read_limit() if is_packed(path) else None
+    total = 0
     with open_bytes(path) as file:
         file.seek(len(encoding.bom))
         while piece := file.read(size):
+            total += len(piece)
+            if most is not None:  # what is packed may be a thousand times larger than the file
+                check_size(str(path), total, "unpack it and keep a part of its rows", most=most)
             yield piece
         yield b""
 

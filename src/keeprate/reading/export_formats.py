@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,10 @@ class Parsed:
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
-    def sample(self, key: Hashable, fields: Row) -> Sample:
+    def sample(self, key: object, fields: Row) -> Sample:
         """Return the sample with this key. The first one's fields are kept."""
-        return self.samples.setdefault(key, Sample(fields))
+        known = key if isinstance(key, Hashable) else _identity(key)
+        return self.samples.setdefault(known, Sample(fields))
 
 
 Parser = Callable[[Sequence[Row], Path], Parsed]
@@ -111,6 +113,37 @@ def parser_of(rows: Sequence[Row]) -> Parser | None:
     if all(_is_doccano(row) for row in rows) and any(_doccano_labels(row) for row in rows):
         return doccano
     return None
+
+
+# What tools write ------------------------------------------------------------------------------
+
+
+def _objects(value: object, what: str, path: Path) -> list[Row]:
+    """Return a list of objects as it is, and none where there is nothing."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise _not_as_written(what, "a list of objects", value, path)
+    return value
+
+
+def _object(value: object, what: str, path: Path) -> Row:
+    """Return an object as it is, and an empty one where there is nothing."""
+    if value is not None and not isinstance(value, dict):
+        raise _not_as_written(what, "an object", value, path)
+    return value or {}
+
+
+def _items(value: object, what: str, path: Path) -> list[Any]:
+    """Return a list as it is, and an empty one where there is nothing."""
+    if value is not None and not isinstance(value, list):
+        raise _not_as_written(what, "a list", value, path)
+    return value or []
+
+
+def _not_as_written(what: str, kind: str, value: object, path: Path) -> InputError:
+    received = Words(f"{cut(what, 60)} of type {type(value).__name__} in place of {kind}")
+    return invalid(str(path), "be as an annotation tool exports it", received, "export it again")
 
 
 # Refusals --------------------------------------------------------------------------------------
@@ -151,7 +184,7 @@ def _text(label: object) -> str:
     return label if isinstance(label, str) else json.dumps(label)
 
 
-def _identity(fields: Row) -> str:
+def _identity(fields: object) -> str:
     return json.dumps(fields, sort_keys=True, default=str)
 
 
@@ -171,18 +204,23 @@ def label_studio(rows: Sequence[Row], path: Path) -> Parsed:
     for place, task in enumerate(rows):
         identity = {"id": task["id"]} if "id" in task and "id" not in task["data"] else {}
         sample = parsed.sample(task.get("id", f"place {place}"), {**identity, **task["data"]})
-        for annotation in task.get("annotations", task.get("completions")) or ():
+        annotations = task.get("annotations", task.get("completions"))
+        for annotation in _objects(annotations, "annotations", path):
             if annotation.get("was_cancelled") or annotation.get("skipped"):
                 parsed.left_out["cancelled or skipped"] += 1
                 continue
-            results = annotation.get("result") or []
-            choices = [r for r in results if r.get("type", "choices") == "choices"]
-            if any(set(REGIONS) & set(r.get("value") or {}) for r in results):
+            results = _objects(annotation.get("result"), "result", path)
+            values = [_object(r.get("value"), "value", path) for r in results]
+            is_choice = [r.get("type", "choices") == "choices" for r in results]
+            choices = list(compress(results, is_choice))
+            if any(set(REGIONS) & set(value) for value in values):
                 raise _regions(path)
             names |= dict.fromkeys(str(r.get("from_name", "label")) for r in choices)
             if len(names) > 1:
                 raise _questions(path, names)
-            label = _one([c for r in choices for c in r["value"].get("choices", [])], path)
+            of_choices = compress(values, is_choice)
+            chosen = (_items(value.get("choices"), "choices", path) for value in of_choices)
+            label = _one([one for some in chosen for one in some], path)
             others = others or bool(results and not choices)
             if label is None:
                 parsed.left_out["without a choice"] += 1
@@ -347,7 +385,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _sortable(time: object) -> str:
-    return f"{time:020.6f}" if isinstance(time, (int, float)) else str(time or "")
+    is_time = isinstance(time, (int, float)) and abs(time) < 1e15
+    return f"{time:020.6f}" if is_time else str(time or "")
 
 
 # doccano ---------------------------------------------------------------------------------------
@@ -379,6 +418,8 @@ def _doccano_labels(row: Row) -> list[Any] | None:
     key = _doccano_key(row)
     value = row.get(key) if key else None
     if isinstance(value, dict) and key == "cats":
+        if not all(isinstance(share, (int, float)) for share in value.values()):
+            return None
         return [name for name, share in value.items() if share >= 0.5]
     if value is None and key:
         return []
@@ -435,7 +476,7 @@ def ground_truth(rows: Sequence[Row], path: Path) -> Parsed:
     parsed = Parsed("SageMaker Ground Truth", attribute, ignored=(f"{attribute}-confidence",))
     by_machine = 0
     for row in rows:
-        metadata = row.get(about) or {}
+        metadata = _object(row.get(about), about, path)
         fields = {
             key: value
             for key, value in row.items()

@@ -23,6 +23,7 @@ from keeprate.reading.export_formats import (
     parser_of,
 )
 from keeprate.reading.json_lines import Row, is_json, rows_of, table_of
+from keeprate.reading.limits import too_deep
 from keeprate.text import percent
 
 FIRST = 20  # rows that tell the format
@@ -84,11 +85,13 @@ def read_export(path: Path) -> Export | None:
         except InputError:
             return None
         parsed = _parsed_json(path) if is_json(path) else _parsed_csv(path)
+        return None if parsed is None else _export(parsed, path)
     except UnicodeDecodeError:
         return None  # reading the file as a table says where
     except UNREADABLE as error:
         raise damaged(path, error) from error
-    return None if parsed is None else _export(parsed, path)
+    except RecursionError as error:
+        raise too_deep(str(path)) from error
 
 
 def _parsed_json(path: Path) -> Parsed | None:

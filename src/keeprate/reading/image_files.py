@@ -12,12 +12,12 @@ from keeprate.errors import InputError, Words, damaged, invalid
 from keeprate.reading.decoding import Encoded, UnreadableImageError, check_decodes, read_header
 from keeprate.reading.images import counted
 from keeprate.reading.naming import SPLIT_NAMES
+from keeprate.reading.places import LONGEST_NAME
 from keeprate.text import cut
 
 _COMPANIONS = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave in folders
 _TEXTS = (".txt", ".md", ".json", ".xml", ".html", ".csv", ".yaml", ".yml")
 N_NAMED = 5  # files in a message
-LONGEST_NAME = 100  # characters of a file's name in a message
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from keeprate.errors import Words, invalid
 from keeprate.reading.image_files import (
-    LONGEST_NAME,
     N_NAMED,
     files_in,
     is_image,
@@ -17,16 +16,18 @@ from keeprate.reading.image_files import (
     split_word,
     subfolders,
 )
+from keeprate.reading.places import LONGEST_NAME, Inside, outside
 from keeprate.text import cut
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic")
 N_PROBED = 20  # values of a column that tell whether the column lists images
 
 
 def image_paths(names: Sequence[str | None], folder: Path, *, table: str = "") -> list[Path] | None:
     """Find the image files that a column of a table lists.
 
-    A value names a file relative to the table's folder or to one of its subfolders, or a file by
-    its absolute path. The suffix may be missing.
+    A value names a file relative to the table's folder or to one of its subfolders, or a file
+    there by its absolute path. The suffix may be missing. A table cannot name files elsewhere.
 
     Parameters
     ----------
@@ -41,12 +42,14 @@ def image_paths(names: Sequence[str | None], folder: Path, *, table: str = "") -
     Returns
     -------
     list of N Path, or None
-        None if one of the first 20 values names no file, or none of these files is an image.
+        None if none of the first 20 values names an image, or more than half of them do not and
+        some name no file.
 
     Raises
     ------
     InputError
-        If the first 20 files are there and others are missing, or if a value names several files.
+        If files are missing among images, if a value names several files, or if a file lies
+        outside the folder.
 
     Examples
     --------
@@ -54,23 +57,50 @@ def image_paths(names: Sequence[str | None], folder: Path, *, table: str = "") -
     True
     """
     index = _Index(folder, split_word(Path(table).stem))
+    inside = Inside(folder)
     probed = [index.find(name) for name in names[:N_PROBED]]
-    if not probed or not all(probed) or not any(is_image(files[0]) for files in probed):
+    if not _are_images(probed, inside):
         return None
     found = [*probed, *(index.find(name) for name in names[N_PROBED:])]
+    _refuse_missing(names, found, folder)
+    for row, (name, files) in enumerate(zip(names, found, strict=True)):
+        if not inside.holds(files[0]):
+            raise outside(f"the image in row {row} of the table", str(name), folder)
+        if len(files) > 1:
+            received = Words(f"{name}, which is each of {named(files, folder)}")
+            remedy = "write the subfolder or the suffix into the table"
+            raise invalid(f"images listed in {folder}", "be one file each", received, remedy)
+    return [files[0] for files in found]
+
+
+def lists_images(names: Sequence[str | None], folder: Path, *, table: str = "") -> bool:
+    """Whether `image_paths` takes a column for one of images, as far as its first values tell."""
+    index = _Index(folder, split_word(Path(table).stem))
+    return _are_images([index.find(name) for name in names[:N_PROBED]], Inside(folder))
+
+
+def _are_images(probed: Sequence[list[Path]], inside: Inside) -> bool:
+    """Whether a column lists images, as far as its first values tell."""
+    images = (bool(files) and _may_be_image(files[0], inside) for files in probed)
+    if all(probed):
+        return any(images)
+    return bool(probed) and sum(images) >= len(probed) / 2
+
+
+def _may_be_image(file: Path, inside: Inside) -> bool:
+    # A file elsewhere is not even opened: it is refused if other rows name images.
+    return is_image(file) if inside.holds(file) else file.suffix.lower() in SUFFIXES
+
+
+def _refuse_missing(names: Sequence[str | None], found: Sequence[list[Path]], folder: Path) -> None:
     missing = [
         cut(str(name), LONGEST_NAME) for name, files in zip(names, found, strict=True) if not files
     ]
     if missing:
         more = " ..." if len(missing) > N_NAMED else ""
         received = f"{len(missing)} of {len(names)} missing: {', '.join(missing[:N_NAMED])}{more}"
-        raise invalid(f"images listed in {folder}", "exist", Words(received), "drop these rows")
-    for name, files in zip(names, found, strict=True):
-        if len(files) > 1:
-            received = Words(f"{name}, which is each of {named(files, folder)}")
-            remedy = "write the subfolder or the suffix into the table"
-            raise invalid(f"images listed in {folder}", "be one file each", received, remedy)
-    return [files[0] for files in found]
+        remedy = "drop these rows, or say what else the column holds (--columns NAME=text)"
+        raise invalid(f"images listed in {folder}", "exist", Words(received), remedy)
 
 
 @dataclass

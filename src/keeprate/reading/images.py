@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keeprate.errors import InputError, Words, check_whole, invalid
+from keeprate.errors import InputError, Words, check_whole, invalid, needs
 from keeprate.reading.decoding import (
     Array,
     Encoded,
@@ -22,6 +23,9 @@ from keeprate.reading.decoding import (
     decoder_of_plain,
     read_header,
 )
+from keeprate.reading.limits import check_size
+from keeprate.reading.places import Inside, file_in_row
+from keeprate.text import cut
 
 LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
@@ -45,7 +49,12 @@ class DecodedImages:
 
 
 def decode_images(
-    column: Any, where: str, *, image_size: ImageSize = None, channels: int | None = None
+    column: Any,
+    where: str,
+    *,
+    image_size: ImageSize = None,
+    channels: int | None = None,
+    folder: Path | None = None,
 ) -> DecodedImages:
     """Decode a column of images.
 
@@ -62,6 +71,9 @@ def decode_images(
     channels : {1, 3, 4} or None
         As a trained model takes them. None: 1 if all images are grey, 4 if all have
         transparency, otherwise 3.
+    folder : Path or None
+        The folder of the file that has the column: a row without bytes names an image in this
+        folder or below. None: the column was made in memory, and paths are taken as they are.
 
     Returns
     -------
@@ -70,14 +82,24 @@ def decode_images(
     Raises
     ------
     InputError
-        If an image is missing or damaged, or has 32 bits a channel.
+        If an image is missing or damaged, lies outside the folder, or has 32 bits a channel.
     """
+    _check_encoded(column.type, where)
+    inside = None if folder is None else Inside(folder)
+
+    def named(row: int) -> str:
+        return f"the image in row {row} of the {where}"
 
     def fields() -> Iterator[_Fields]:
+        row = 0
         for chunk in column.chunks:
-            yield from _fields(chunk)
+            for content, path in _fields(chunk):
+                if content is None and path and folder is not None and inside is not None:
+                    path = file_in_row(path, folder, inside, named(row))
+                yield content, path
+                row += 1
 
-    source = _Source(len(column), fields, lambda row: f"the image in row {row} of the {where}")
+    source = _Source(len(column), fields, named)
     return _decode_all(source, where, _Wanted(image_size, channels), leave_out=False)[0]
 
 
@@ -175,6 +197,20 @@ def _files(paths: Sequence[Path]) -> _Source:
     )
 
 
+def _check_encoded(kind: Any, where: str) -> None:
+    """Raise an InputError if a column that is said to hold images holds something else."""
+    types = needs("pyarrow.types")
+    content = kind
+    if types.is_struct(kind):
+        content = next(
+            (f.type for f in map(kind.field, range(kind.num_fields)) if f.name == "bytes"), None
+        )
+    is_binary = content is not None and (types.is_binary(content) or types.is_large_binary(content))
+    if not (is_binary or (content is not None and types.is_fixed_size_binary(content))):
+        received = Words(f"values of type {cut(str(kind), 80)}")
+        raise invalid(f"images ({where})", "be bytes", received, "write the column again")
+
+
 def _fields(chunk: Any) -> Iterator[_Fields]:
     """Yield the content and the path of each image in a part of a column."""
     encoded, paths = chunk, None
@@ -267,7 +303,9 @@ def _decode_plain(source: _Source, wanted: _Wanted) -> Array | None:
         layout = wanted.layout([header])
         if layout != Layout(header.channels, header.height, header.width):
             return None
-        pixels = np.empty((source.count, layout.channels, layout.height, layout.width), np.uint8)
+        shape = (source.count, layout.channels, layout.height, layout.width)
+        check_size("images", math.prod(shape), "give image_size (--image-size)")
+        pixels = np.empty(shape, np.uint8)
     except (InputError, MemoryError):  # the images that follow may be worse, or smaller
         return None
     decode_one = decoder_of_plain(layout)
@@ -302,6 +340,7 @@ def _pixels(
     """Decode the rows in `headers`; return their pixels, and the rows that are damaged."""
     try:
         shape = (len(headers), layout.channels, layout.height, layout.width)
+        check_size(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
         pixels = np.empty(shape, np.uint8)
     except MemoryError as error:
         size = f"{len(headers)} images of {layout.height}x{layout.width}"

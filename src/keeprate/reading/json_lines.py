@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,11 +20,20 @@ from keeprate.errors import InputError, Words, damaged, first_line, invalid, nee
 from keeprate.files import write_atomically
 from keeprate.reading.corrections import encoded_as, refuse_row
 from keeprate.reading.delimited import AsText
-from keeprate.reading.encodings import UNREADABLE, Encoding, find_encoding, open_bytes, open_text
+from keeprate.reading.encodings import (
+    UNREADABLE,
+    Encoding,
+    find_encoding,
+    open_bytes,
+    open_text,
+    pieces_of,
+)
+from keeprate.reading.limits import check_size, read_limit, too_deep
 from keeprate.reading.parts import concat
 from keeprate.text import cut
 
 ROWS = 20_000  # rows that become Arrow's together
+IN_OBJECTS = 4  # times as much memory as the text: a list of objects as Python holds them
 EXACT = 2**53  # a float holds each whole number up to this one
 REMEDY = "write a list of objects, or one object per line"
 Row = dict[str, Any]
@@ -91,12 +100,20 @@ def read_json(path: Path, *, as_text: AsText) -> Any:
 
 def table_of(rows: Callable[[], Iterator[Row]], as_text: AsText, path: Path) -> Any:
     """Make a table of the rows, which are gone through twice. `path` is what messages name."""
+    try:
+        return _table_of(rows, as_text, path)
+    except RecursionError as error:
+        raise too_deep(str(path)) from error
+
+
+def _table_of(rows: Callable[[], Iterator[Row]], as_text: AsText, path: Path) -> Any:
     columns: dict[str, _Kinds] = {}
     for row in rows():
         for name, value in _flat(row).items():
             columns.setdefault(name, _Kinds()).add(value)
     if not columns:
         raise invalid(str(path), "hold objects", Words("none"), "check that it was written")
+    _check_letters(columns, path)
     types = {name: _type_of(kinds, as_text(name)) for name, kinds in columns.items()}
     left, tables = rows(), []
     while some := [_flat(row) for row in islice(left, ROWS)]:
@@ -131,9 +148,24 @@ def _array(values: list[Any], kind: Any | None, name: str, path: Path) -> Any:
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
-        received = Words(f"values that differ in kind ({first_line(error)})")
+        received = Words(f"values that differ in kind ({cut(first_line(error), 200)})")
         remedy = "write all values of the column alike"
-        raise invalid(f"column {name} of {path}", "be of one kind", received, remedy) from error
+        where = f"column {cut(name, 60)} of {path}"
+        raise invalid(where, "be of one kind", received, remedy) from error
+    except UnicodeEncodeError as error:
+        raise _half_letters(f"column {cut(name, 60)} of {path}") from error
+
+
+def _check_letters(names: Iterable[str], path: Path) -> None:
+    """Raise an InputError if the name of a column is no text that can be written anywhere."""
+    for name in names:
+        if re.search("[\ud800-\udfff]", name):
+            raise _half_letters(f"the name of a column of {path}")
+
+
+def _half_letters(where: str) -> InputError:
+    received = Words("half a letter (\\ud800 to \\udfff without its other half)")
+    return invalid(where, "be text", received, "write the text again")
 
 
 # Objects ---------------------------------------------------------------------------------------
@@ -141,7 +173,8 @@ def _array(values: list[Any], kind: Any | None, name: str, path: Path) -> Any:
 
 def is_json(path: Path) -> bool:
     """Whether a text file starts as JSON does: with a brace, or a bracket and a brace."""
-    with open_text(path, find_encoding(path)) as text:
+    # Bytes that cannot be decoded are told by what reads the file, with their place.
+    with open_text(path, find_encoding(path), "replace") as text:
         return bool(re.match(r"\s*(\{|\[\s*[{\]])", text.read(1 << 12)))
 
 
@@ -178,6 +211,9 @@ def _place_of_bad_bytes(path: Path, codec: str) -> str:
 
 
 def _listed(path: Path, encoding: Encoding) -> Iterator[Row]:
+    remedy = "write one object per line, which is read row by row"
+    n_bytes = sum(map(len, pieces_of(path, encoding)))
+    check_size(f"the list in {path}", n_bytes, remedy, most=read_limit() // IN_OBJECTS)
     with open_text(path, encoding) as text:
         try:
             rows = json.load(text)
@@ -213,10 +249,12 @@ def _refuse_one_object(path: Path, encoding: Encoding) -> None:
     """Raise an InputError if the whole file is one object."""
     with open_text(path, encoding) as text:
         try:
-            keys = list(json.load(text))
-        except ValueError:
+            content = json.load(text)
+        except (ValueError, RecursionError):
             return
-    received = Words(f"one object of {len(keys)} keys ({cut(', '.join(keys), 100)})")
+    if not isinstance(content, dict):
+        return
+    received = Words(f"one object of {len(content)} keys ({cut(', '.join(content), 100)})")
     raise invalid(str(path), "hold rows", received, REMEDY)
 
 
@@ -252,7 +290,13 @@ def write_corrected_json(
     InputError
         If a row is not there or lacks the key, or the file cannot be read or written.
     """
-    source = Path(source)
+    try:
+        _write_corrected(Path(source), out, column, corrections)
+    except RecursionError as error:
+        raise too_deep(str(source)) from error
+
+
+def _write_corrected(source: Path, out: Path, column: str, corrections: Mapping[int, str]) -> None:
     rows = sum(1 for _ in rows_of(source))  # refuses what is no such file
     for row in sorted(corrections):
         if not 0 <= row < rows:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from keeprate.checksums import check_unchanged
-from keeprate.errors import InputError, invalid, needs
+from keeprate.errors import InputError, Words, invalid, needs
 from keeprate.files import write_atomically
 from keeprate.noise import (
     check_classes,
@@ -26,8 +25,9 @@ from keeprate.noise import (
     class_posterior,
     fit_transition_matrix,
 )
+from keeprate.reading import NpzArrays
 from keeprate.records.record import load_record
-from keeprate.text import as_meant, neutral
+from keeprate.text import as_meant, cut, listed, neutral
 
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
@@ -145,9 +145,10 @@ class LabelQuality:
                 if lines and NAME_COLUMN in lines[0]
                 else (),
             ).sorted()
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+            reason = cut(repr(error), 300)
             raise InputError(
-                f"{path} must be the label quality of a run ({error!r}); repeat its command in an "
+                f"{path} must be the label quality of a run ({reason}); repeat its command in an "
                 "empty folder."
             ) from error
 
@@ -173,14 +174,15 @@ def load_label_quality(
         requirement = "be a run folder or an .npz file"
         raise invalid("source", requirement, str(path), "check the path")
     try:
-        # Opened by us: NumPy leaves a damaged file open.
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
-            labels, pred_probs = arrays["labels"], arrays["pred_probs"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} must hold arrays `labels` and `pred_probs` ({error}); write it with "
-            "numpy.savez(path, labels=..., pred_probs=...)."
-        ) from error
+        arrays = NpzArrays(path)
+    except InputError as error:
+        hint = "The file must hold arrays `labels` and `pred_probs`"
+        raise InputError(f"{error} {hint}.") from error
+    if not {"labels", "pred_probs"} <= set(arrays):
+        remedy = "write it with numpy.savez(path, labels=..., pred_probs=...)"
+        received = Words(f"keys {listed(list(arrays))}")
+        raise invalid(str(path), "hold arrays `labels` and `pred_probs`", received, remedy)
+    labels, pred_probs = arrays["labels"], arrays["pred_probs"]
     quality = find_label_issues(labels, pred_probs)
     return quality, tuple(str(i) for i in range(np.shape(pred_probs)[1]))
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from keeprate.checksums import RECORD_FILE
 from keeprate.engine import Curves, EpochMetrics
-from keeprate.errors import InputError
+from keeprate.errors import InputError, damaged
 from keeprate.files import read_json, write_json
 from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
+from keeprate.text import cut
 
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
@@ -329,7 +330,10 @@ def load_record(folder: str | os.PathLike[str]) -> RunRecord:
         If the record is missing, damaged, or written by another version of keeprate.
     """
     path = Path(folder) / RECORD_FILE
-    return from_json(read_json(path), path)
+    try:
+        return from_json(read_json(path), path)
+    except RecursionError as error:
+        raise damaged(path, error) from error
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
@@ -355,19 +359,20 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         If the value is no record, or that of another version.
     """
     version = value.get("schema_version")
+    shown = cut(repr(version), 60)
     if type(version) is not int:
         raise InputError(
-            f"{path} must hold a schema_version, got {version!r}; the file is damaged or not a run "
+            f"{path} must hold a schema_version, got {shown}; the file is damaged or not a run "
             "record: choose another folder."
         )
     if version > SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by a later keeprate (schema {version}, this one reads "
+            f"{path} was written by a later keeprate (schema {shown}, this one reads "
             f"{SCHEMA_VERSION}); update keeprate."
         )
     if version < SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by an earlier keeprate (schema {version}, this one reads "
+            f"{path} was written by an earlier keeprate (schema {shown}, this one reads "
             f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
             "again in another folder."
         )
@@ -376,10 +381,10 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
         for place, result in enumerate(record.results):
             _check_curves(result.curves, f"$.results[{place}].curves")
         return record
-    except (msgspec.ValidationError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
-            f"{path} must hold a run record ({error}); the file is damaged: delete it or choose "
-            "another folder."
+            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: "
+            "delete it or choose another folder."
         ) from error
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,8 +24,10 @@ from keeprate.engine import (
     save_tensors,
 )
 from keeprate.errors import InputError
+from keeprate.text import cut
 
 MODEL_FILE = "model.safetensors"
+_Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,20 @@ class Classifier:
         return probabilities(self.modules, inputs, self.normaliser)
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What a file says of its networks. JSON is checked against these types."""
+
+    model: str
+    n_peers: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    input_shape: Annotated[tuple[_Side, ...], msgspec.Meta(min_length=1)]
+    class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    input_columns: tuple[str, ...]
+    normaliser: dict[str, Any]
+    takes_integers: bool = False
+    encoder: list[dict[str, Any]] | None = None
+
+
 def load(
     folder: str | os.PathLike[str],
     *,
@@ -150,17 +167,19 @@ def load(
         )
     tensors, description = load_tensors(path)
     try:
-        names: Any = description["class_names"]
-        shape: Any = description["input_shape"]
-        n_peers: Any = description["n_peers"]
-        columns: Any = description["input_columns"]
-        normaliser = Normaliser.from_dict(description["normaliser"])
-        encoded: Any = description.get("encoder")
-        encoder = None if encoded is None else Encoder.from_parts(encoded, tensors)
-        factory = _factory(str(description["model"]), model, folder, trust_model=trust_model)
+        about = msgspec.convert(description, _Description)
+        shape, names = about.input_shape, about.class_names
+        normaliser = Normaliser.from_dict(about.normaliser)
+        if normaliser.mean and (len(normaliser.mean), normaliser.n_trailing) not in (
+            (shape[0], len(shape) - 1),
+            (1, len(shape) - 1),
+        ):
+            raise ValueError("the normaliser is for other inputs")
+        encoder = None if about.encoder is None else Encoder.from_parts(about.encoder, tensors)
+        factory = _factory(about.model, model, folder, trust_model=trust_model)
         modules = []
-        for peer in range(n_peers):
-            module = factory(tuple(shape), len(names)).eval()
+        for peer in range(about.n_peers):
+            module = factory(shape, len(names)).eval()
             prefix = f"peer{peer}."
             module.load_state_dict(
                 {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -168,18 +187,19 @@ def load(
             modules.append(module)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        reason = cut(str(error), 300)
         raise InputError(
-            f"{path} does not fit its model ({error}); it is damaged, or the model's code changed."
+            f"{path} does not fit its model ({reason}); it is damaged, or the model's code changed."
         ) from error
     return Classifier(
         modules,
         normaliser,
-        tuple(names),
-        tuple(shape),
-        tuple(columns),
+        names,
+        shape,
+        about.input_columns,
         encoder,
-        bool(description.get("takes_integers", False)),
+        about.takes_integers,
     )
 
 

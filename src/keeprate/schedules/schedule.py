@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keeprate.errors import InputError, Words, invalid
+from keeprate.errors import InputError, Words, damaged, invalid
 from keeprate.files import read_json, write_atomically, write_json
 from keeprate.schedules.formulas import Array, check_epochs
 from keeprate.text import cut, shortened
@@ -23,6 +24,7 @@ _KIND = "keeprate schedule"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60  # of a sparkline, in characters
 _LINE = 80  # most characters of the first line of a schedule's text
+_LARGE = sys.float_info.max  # whole numbers of JSON have no limit
 _N_SHOWN = 5  # keep rates in a schedule's text
 
 
@@ -67,7 +69,7 @@ class Schedule:
     def __post_init__(self) -> None:
         try:
             rate = np.array(self.keep_rate, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             received = Words(type(self.keep_rate).__name__)
             remedy = "give one number per epoch"
             raise invalid("keep_rate", "be a row of numbers", received, remedy) from None
@@ -176,7 +178,10 @@ class Schedule:
         """
         if _suffix(path) == ".csv":
             return _read_csv(path)
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except RecursionError as error:
+            raise damaged(path, error) from error
         rate, name = content.get("keep_rate"), content.get("name", "custom")
         parameters = content.get("parameters", {})
         if not (
@@ -184,7 +189,7 @@ class Schedule:
             and all(_is_number(v) for v in rate)
             and isinstance(name, str)
             and isinstance(parameters, dict)
-            and all(_is_number(v) for v in parameters.values())
+            and all(_is_number(v) and abs(v) <= _LARGE for v in parameters.values())
         ):
             raise InputError(
                 f"{path} must hold a list of numbers named keep_rate; it is damaged or "
@@ -254,10 +259,13 @@ def _read_csv(path: str | os.PathLike[str]) -> Schedule:
         raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise InputError(f"{path} must be a text file; save the schedule again.") from error
-    header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
+    except csv.Error as error:  # a cell of more than 128 kB
+        raise damaged(path, error) from error
     if [cell.strip() for cell in header] != ["epoch", "keep_rate"]:
         raise InputError(
-            f"{path} must start with the line epoch,keep_rate, got {','.join(header)!r}; "
+            f"{path} must start with the line epoch,keep_rate, got {cut(','.join(header), 80)!r}; "
             "add the line or save the schedule again."
         )
     rates = []
@@ -271,7 +279,7 @@ def _read_csv(path: str | os.PathLike[str]) -> Schedule:
         if not in_order:
             raise InputError(
                 f"{path} must have the line {expected},<keep rate> for epoch {expected}, got "
-                f"{','.join(row)!r}; list the epochs from 1 on, one a line."
+                f"{cut(','.join(row), 80)!r}; list the epochs from 1 on, one a line."
             )
     return _from_file(path, lambda: Schedule(np.array(rates)))
 

@@ -11,8 +11,8 @@ from keeprate.errors import invalid
 LEAST_TRAININGS = 2.0
 MANY_TRIALS = 16  # from which on some trials confirm
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
-_TRIALS = re.compile(r"(\d+)\s*trials?")
+_TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*(s|m|min|h)")
+_TRIALS = re.compile(r"([0-9]{1,12})\s*trials?")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
