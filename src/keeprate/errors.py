@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.util import find_spec
 from numbers import Integral, Number
 from typing import Any
 
@@ -100,14 +102,16 @@ def needs(module: str, *, extra: str = "data") -> Any:
     Raises
     ------
     InputError
-        If the dependency is not installed.
+        If the dependency is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
+        is_missing = find_spec(package) is None if package not in sys.modules else True
+        why = "is not installed" if is_missing else f"cannot be imported ({first_line(error)})"
         raise InputError(
-            f"{_PURPOSES[extra]} needs the package {package}, which is not installed; "
+            f"{_PURPOSES[extra]} needs the package {package}, which {why}; "
             f"pip install 'keeprate[{extra}]'."
         ) from error
 

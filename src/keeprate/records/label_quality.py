@@ -141,7 +141,7 @@ class LabelQuality:
                 np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
                 np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
                 np.array([float(line["label_score"]) for line in lines]),
-                tuple(as_meant(line[NAME_COLUMN]) for line in lines)
+                tuple(as_meant(line[NAME_COLUMN] or "") for line in lines)
                 if lines and NAME_COLUMN in lines[0]
                 else (),
             ).sorted()
