@@ -315,7 +315,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         description = read_json(path / ESTIMATOR_FILE)
         tensors, _ = load_tensors(path / ARRAYS_FILE)
         try:
-            given = {name: v for name, v in description["parameters"].items() if _is_plain(name, v)}
+            given = {
+                name: v for name, v in dict(description["parameters"]).items() if _is_plain(name, v)
+            }
             parameters = given | ({} if model is None else {"model": model})
             classifier = cls(**parameters)
             classifier._model_name = description.get("model", "custom")
