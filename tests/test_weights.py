@@ -327,7 +327,7 @@ def test_a_run_does_not_go_on_with_other_weights(tmp_path):
     with pytest.raises(InputError, match=r"training\.class_weight: balanced before, None now"):
         keeprate.train(data, schedule="constant", config=CONFIG, out=tmp_path)
     weighted = blobs(weights=random_weights())
-    with pytest.raises(InputError, match="data: other samples"):
+    with pytest.raises(InputError, match="data: other training weights than before"):
         keeprate.train(weighted, schedule="constant", config=balanced, out=tmp_path)
 
 
