@@ -207,3 +207,18 @@ def test_predictions_of_the_labels_rank_by_the_probability_of_the_label():
 def test_bad_labels_and_probabilities_are_named(labels, pred_probs, words):
     with pytest.raises(keeprate.InputError, match=words):
         keeprate.find_label_issues(labels, pred_probs)
+
+
+def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(4), 103), rng.integers(0, 4, 103)
+    whole = find_label_issues(y, p)
+    fitted = inference.fit_transition_matrix(torch.from_numpy(p), torch.from_numpy(y))
+    monkeypatch.setattr(inference, "SLICE", 4 * 10)
+    parts = list(inference.slices(torch.from_numpy(p), torch.from_numpy(y)))
+    assert [len(labels) for _, labels in parts] == [10] * 10 + [3]
+    in_slices = inference.fit_transition_matrix(torch.from_numpy(p), torch.from_numpy(y))
+    torch.testing.assert_close(in_slices, fitted, atol=1e-12, rtol=0)
+    found = find_label_issues(y, p)
+    np.testing.assert_allclose(found.scores, whole.scores, atol=1e-12)
+    np.testing.assert_array_equal(found.is_issue, whole.is_issue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from dataclasses import replace
 from functools import cache
 
@@ -233,3 +234,26 @@ def test_a_schedule_by_the_noise_rate_goes_on_where_it_stopped(data, tmp_path, w
         assert getattr(resumed.record.first, name) == getattr(whole.record.first, name)
     assert essence(resumed.record) == essence(whole.record)
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "newer"])
+def test_a_finished_search_needs_no_study(damage, data, tmp_path, no_page):
+    from keeprate.searching.study import find_study
+
+    options = {"budget": "2trials", "baselines": False, "restarts": 1, "out": tmp_path}
+    config = keeprate.TrainingConfig(epochs=1, batch_size=64)
+    first = keeprate.search(data, config=config, **options)
+    path = tmp_path / "study.db"
+    content = path.read_bytes()
+    if damage == "newer":
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE version_info SET schema_version = 999")
+            database.execute("UPDATE alembic_version SET version_num = 'v99.0.a'")
+        database.close()
+    else:
+        path.write_bytes({"cut": content[:5000], "empty": b"", "text": b"no database" * 99}[damage])
+    with pytest.warns(UserWarning, match=r"study\.db could not be read"):
+        again = keeprate.search(data, config=config, **options)
+    assert again.record == first.record and again.study is None
+    with pytest.warns(UserWarning):
+        assert find_study(tmp_path) is None

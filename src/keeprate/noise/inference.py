@@ -22,6 +22,7 @@ Patrini et al. 2017, Making Deep Neural Networks Robust to Label Noise, Eq. (7) 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch import Tensor
 
 TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
+SLICE = 1 << 25  # numbers at a time: 256 MB in float64
 
 
 def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
@@ -205,15 +207,34 @@ def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000],
             [0.0000, 1.0000]])
     """
-    one_hot = torch.nn.functional.one_hot(labels, probabilities.shape[-1]).to(probabilities.dtype)
-    responsibility, matrix = probabilities, probabilities  # [..., N, C]
+    parts = list(slices(probabilities, labels))
+    matrix = probabilities  # until the first step has made one
     for step in range(STEPS + 1):
-        if step:
-            responsibility = class_posterior(probabilities, labels, matrix)
+        total: Tensor | None = None
+        for p, y in parts:
+            one_hot = torch.nn.functional.one_hot(y, p.shape[-1]).to(p.dtype)
+            responsibility = class_posterior(p, y, matrix) if step else p  # [..., n, C]
+            product = responsibility.mT @ one_hot
+            total = product if total is None else total + product
+        if total is None:
+            raise ValueError("no samples")
         # The constant gives a class that is never predicted a row of equal entries.
-        matrix = responsibility.mT @ one_hot + 1e-3
+        matrix = total + 1e-3
         matrix = matrix / matrix.sum(-1, keepdim=True)
     return matrix
+
+
+def slices(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield samples in slices of bounded size, so that what is computed of them fits in memory.
+
+    Parameters
+    ----------
+    probabilities : Tensor [..., N, C]
+    labels : Tensor [N]
+    """
+    of_sample = probabilities.numel() // max(1, len(labels))
+    n = max(1, SLICE // max(1, of_sample))
+    yield from zip(probabilities.split(n, dim=-2), labels.split(n), strict=True)
 
 
 def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:

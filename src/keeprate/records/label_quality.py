@@ -24,6 +24,7 @@ from keeprate.noise import (
     check_probabilities,
     class_posterior,
     fit_transition_matrix,
+    slices,
 )
 from keeprate.reading import NpzArrays
 from keeprate.records.record import load_record
@@ -238,6 +239,9 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     # If the networks have memorised the labels, the fit is near the identity, and what the fit has
     # beside the diagonal is chance.
     matrix = (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1]
-    posterior = class_posterior(p, y, matrix)
-    scores = posterior.gather(1, y[:, None])[:, 0].numpy()
-    return LabelQuality(np.arange(len(given)), given, probabilities.argmax(1), scores)
+    scores = [
+        class_posterior(some, of_some, matrix).gather(1, of_some[:, None])[:, 0]
+        for some, of_some in slices(p, y)
+    ]
+    rows, predicted = np.arange(len(given)), probabilities.argmax(1)
+    return LabelQuality(rows, given, predicted, torch.cat(scores).numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import optuna
 import sqlalchemy
+from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from keeprate.errors import InputError
+from keeprate.errors import InputError, first_line
 from keeprate.searching.pruners import quiet
 from keeprate.searching.sampler import (
     keys,
@@ -35,11 +38,26 @@ def open_study(folder: Path | None) -> optuna.Study:
 
 
 def find_study(folder: Path | None) -> optuna.Study | None:
-    """The study of a finished run's folder, if it is still there; nothing is written."""
+    """The study of a finished run's folder, if it can still be read; nothing is written.
+
+    A finished run needs no study: a damaged one, or that of a newer Optuna, gives a warning.
+    """
     if folder is None or not (folder / STUDY_FILE).exists():
         return None
-    with quiet():
-        return optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+    try:
+        with quiet():
+            study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+            _ = study.trials  # read now what may be damaged
+    except (SQLAlchemyError, OptunaError, RuntimeError, KeyError, ValueError) as error:
+        reason = first_line(error)
+        warnings.warn(
+            f"{folder / STUDY_FILE} could not be read ({reason}); the run is as it was, without "
+            "its study",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    return study
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
