@@ -1,7 +1,5 @@
-from .arrays import input_tensor as input_tensor
 from .corrections import write_corrected as write_corrected
 from .features import Encoder as Encoder
-from .features import InputColumn as InputColumn
 from .labels import as_array as as_array
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser

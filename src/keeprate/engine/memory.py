@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from keeprate.reading import free_memory
 from keeprate.seeding import forked_seed
 
 SHARE = 0.6  # of the free memory: allocators need room, and so do other processes
 COPIES_OF_PARAMETERS = 6  # value, gradient, two moments, and room while the optimiser works
-UNKNOWN_SYSTEM_BYTES = 4 * 2**30
 
 
 def bytes_per_network(build: Callable[[], nn.Module], batch: Tensor) -> int:
@@ -44,26 +42,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return min(int(line.split()[1]) * 1024, _free_container_bytes())
-    except OSError:
-        pass
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return UNKNOWN_SYSTEM_BYTES
-
-
-def _free_container_bytes() -> int:
-    """Free bytes below the limit of a container (cgroup v2); a huge number without a limit."""
-    try:
-        limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current")
-        )
-        return max(0, int(limit) - int(used))
-    except (OSError, ValueError):  # no such file, or the limit is "max"
-        return 2**62
+    return free_memory()
 
 
 def fitting_candidates(

@@ -50,7 +50,7 @@ class Setup:
         Fitted to the training inputs.
     progress : Progress or None
     checkpoint_seconds : float
-        Seconds of training between two checkpoints.
+        Most seconds between two checkpoints of a training.
     curves_writer : CurvesWriter or None
         Writes curves for TensorBoard.
     weights : Tensor [n_train] or None

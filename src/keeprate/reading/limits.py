@@ -23,7 +23,7 @@ def read_limit() -> int:
     """
     said = os.environ.get(LIMIT_VARIABLE)
     if said is None:
-        return int(SHARE * _free_bytes())
+        return int(SHARE * free_memory())
     if not (said.isascii() and said.isdecimal() and len(said) < 19):
         raise invalid(LIMIT_VARIABLE, "be a number of bytes", said, "write 8000000000, say")
     return int(said)
@@ -70,7 +70,7 @@ def in_units(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
-def _free_bytes() -> int:
+def free_memory() -> int:
     """Memory that the machine, and the container if there is one, has left."""
     free = UNKNOWN_SYSTEM
     try:

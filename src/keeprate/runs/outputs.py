@@ -26,8 +26,7 @@ from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.run import Run
-
-SCHEDULE_FILE = "schedule.csv"
+from keeprate.schedules import SCHEDULE_FILE
 
 
 def finish(

@@ -11,6 +11,7 @@ from .formulas import plain_decay as plain_decay
 from .formulas import power_decay as power_decay
 from .formulas import power_growth as power_growth
 from .formulas import single_power_decay as single_power_decay
+from .named import SCHEDULE_FILE as SCHEDULE_FILE
 from .named import estimated_schedule as estimated_schedule
 from .named import load_schedule as load_schedule
 from .named import named_schedule as named_schedule

@@ -12,6 +12,8 @@ from keeprate.errors import Words, invalid
 from keeprate.schedules.formulas import co_teaching_schedule, plain_decay
 from keeprate.schedules.schedule import Schedule, as_schedule
 
+SCHEDULE_FILE = "schedule.csv"  # of a run folder
+
 
 def named_schedule(name: str, epochs: int, *, noise_rate: float | None) -> Schedule:
     """Return the schedule of a name, a file or a run folder.
@@ -67,7 +69,7 @@ def load_schedule(
     """
     path = Path(name)
     if path.is_dir():
-        path = path / "schedule.csv"
+        path = path / SCHEDULE_FILE
         check_unchanged(path)
     if not path.exists():
         raise invalid(argument, f"be {kinds}", str(name), "check the path")
