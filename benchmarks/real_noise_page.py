@@ -50,7 +50,7 @@ METRICS = {
     "noise_after": Metric("wrong labels after all suggestions of the list are taken, %", -1),
     "noise_rate_error": Metric("estimated noise rate minus the true one, points", 0),
     "calibration_error": Metric("calibration error of the probability of a wrong label, %", -1),
-    "seconds": Metric("seconds", -1, 1.0),
+    "seconds": Metric("processor seconds", -1, 1.0),
 }
 COUNTED = ("listed", "seconds")  # nothing is best
 Values = dict[int, float]
