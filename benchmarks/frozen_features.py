@@ -64,7 +64,7 @@ def scaled(pictures: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def train(pictures: Tensor, labels: Tensor, *, epochs: int = EPOCHS) -> nn.Sequential:
+def train(pictures: Tensor, labels: Tensor) -> nn.Sequential:
     """A network trained on pictures [N, 3, H, W] of uint8 and their labels [N]."""
     draw = torch.Generator().manual_seed(SEED)
     with torch.random.fork_rng(devices=[]):
@@ -74,9 +74,9 @@ def train(pictures: Tensor, labels: Tensor, *, epochs: int = EPOCHS) -> nn.Seque
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, 0.9, weight_decay=WEIGHT_DECAY, nesterov=True
     )
-    steps = epochs * (len(labels) // BATCH)
+    steps = EPOCHS * (len(labels) // BATCH)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
-    for epoch in range(epochs):
+    for epoch in range(EPOCHS):
         started, total = time.perf_counter(), 0.0
         order = torch.randperm(len(labels), generator=draw)
         for rows in order[: len(order) // BATCH * BATCH].split(BATCH):

@@ -27,8 +27,11 @@ from keeprate.files import write_atomically
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "real-noise.md", DOCS / "images" / "real-noise.svg"
-MARKED = re.compile(r"(<!-- (table|differences|set): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-"""What the page gets from the rows: between such a comment and `<!-- end -->`."""
+MARKED = re.compile(r"(<!-- fill: ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""What the page gets from the rows stands between such a comment and `<!-- end -->`.
+
+`fill: sets`, `fill: picture`, `fill: table SCENARIO METRIC` or `fill: differences SCENARIO METRIC`.
+"""
 
 
 @dataclass(frozen=True)
@@ -230,16 +233,23 @@ def text(page: str, rows: Sequence[Row]) -> str:
     """The page with the tables of these rows in their places."""
 
     def filled(found: re.Match[str]) -> str:
-        begin, kind, what, end = found.groups()
-        if kind == "set":
-            lines = set_table(rows)
-        else:
-            scenario, metric = what.split()
-            make = metric_table if kind == "table" else difference_table
-            lines = make(rows, scenario, metric)
-        return begin + "".join(f"{line}\n" for line in lines) + end
+        begin, what, end = found.groups()
+        return begin + "".join(f"{line}\n" for line in _filling(what, rows)) + end
 
     return MARKED.sub(filled, page)
+
+
+def _filling(what: str, rows: Sequence[Row]) -> list[str]:
+    match what.split():
+        case ["sets"]:
+            return set_table(rows)
+        case ["picture"]:
+            return [f"![Test accuracy of all lines](images/{PICTURE.name})"]
+        case ["table", scenario, metric]:
+            return metric_table(rows, scenario, metric)
+        case ["differences", scenario, metric]:
+            return difference_table(rows, scenario, metric)
+    raise InputError(f"{PAGE.name} asks to fill {what!r}, which is nothing of the rows; mend it.")
 
 
 def write(results: Path = RESULTS, page: Path = PAGE, image: Path = PICTURE) -> None:
