@@ -127,9 +127,10 @@ def difference_table(rows: Sequence[Row], scenario: str, metric: str) -> list[st
 
 
 def _differences(
-    rows: Sequence[Row], scenario: str, name: str, line: str, metric: str
+    rows: Sequence[Row], scenario: str, name: str, line: str, metric: str, minuend: str = DEFAULT
 ) -> list[float]:
-    own = values_of(rows, scenario, name, DEFAULT, metric)
+    """The minuend's values minus the line's, of the seeds that both have."""
+    own = values_of(rows, scenario, name, minuend, metric)
     other = values_of(rows, scenario, name, line, metric)
     return [own[seed] - other[seed] for seed in own if seed in other]
 
@@ -171,9 +172,9 @@ def all_tables(rows: Sequence[Row]) -> Iterator[str]:
 
 # Picture ---------------------------------------------------------------------------------------
 
+BASE = "MLP"
 _SHOWN = {
     "logistic regression": ("#999999", "s"),
-    "MLP": ("#333333", "o"),
     "MLP, GCE": ("#56B4E9", "v"),
     "MLP, ELR": ("#0072B2", "^"),
     "clean alone, logistic regression": ("#B98500", "x"),
@@ -201,28 +202,22 @@ def picture(rows: Sequence[Row]) -> bytes:
 
 
 def _panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
+    """Points above or below `BASE`, whose own accuracy would hide them: sets differ far more."""
     names = sets_in(rows, scenario)
-    for line in LINES:
-        by_set = [values_of(rows, scenario, name, line, "accuracy") for name in names]
-        places = [i for i, values in enumerate(by_set) if values]
-        means = [statistics.fmean(by_set[i].values()) for i in places]
-        if not places:
+    for number, line in enumerate(LINES):
+        paired = [_differences(rows, scenario, name, line, "accuracy", BASE) for name in names]
+        aside = 0.6 * (number / (len(LINES) - 1) - 0.5)  # so that equal marks stay apart
+        places = [place + aside for place, values in enumerate(paired) if values]
+        if not places or line == BASE:
             continue
-        color, mark = _SHOWN.get(line, ("#cccccc", "."))
-        label = line if line in _SHOWN else "other lines"
-        big = line == DEFAULT
-        axes.plot(
-            places,
-            means,
-            mark,
-            color=color,
-            ms=9 if big else 5,
-            zorder=3 if big else 2,
-            label=label,
-        )
+        means = [-statistics.fmean(values) for values in paired if values]
+        color, mark = _SHOWN.get(line, ("#bbbbbb", "."))
+        label, size = (line if line in _SHOWN else "other lines"), 9 if line == DEFAULT else 5
+        axes.plot(places, means, mark, color=color, ms=size, zorder=2 + (size > 5), label=label)
+    axes.axhline(0, color="#333333", lw=1)
     axes.set_xticks(range(len(names)), [SETS[name].title.replace(", ", "\n") for name in names])
     axes.tick_params("x", labelsize=7)
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(f"test accuracy minus {BASE}'s, points", fontsize=8)
     axes.set_title(SCENARIOS[scenario], loc="left")
 
 
@@ -244,7 +239,8 @@ def _filling(what: str, rows: Sequence[Row]) -> list[str]:
         case ["sets"]:
             return set_table(rows)
         case ["picture"]:
-            return [f"![Test accuracy of all lines](images/{PICTURE.name})"]
+            words = f"Test accuracy of all lines, in points above or below that of {BASE}"
+            return [f"![{words}](images/{PICTURE.name})"]
         case ["table", scenario, metric]:
             return metric_table(rows, scenario, metric)
         case ["differences", scenario, metric]:
