@@ -30,7 +30,15 @@ from threadpoolctl import threadpool_limits
 from benchmarks import frozen_features, real_noise_page, rivals
 from benchmarks.common import RESULTS
 from benchmarks.lines import LINES
-from benchmarks.noisy_sets import NEEDS_FEATURES, SCENARIOS, SETS, Task, Truth, prepared
+from benchmarks.noisy_sets import (
+    MOST_CLEAN,
+    NEEDS_FEATURES,
+    SCENARIOS,
+    SETS,
+    Task,
+    Truth,
+    prepared,
+)
 from benchmarks.rivals import Outcome
 from experiments.common import Row
 from experiments.jobs import Job, run_missing
@@ -44,7 +52,7 @@ PROTOCOL = {
         name: {"most_train": one.most_train, "most_test": one.most_test, "noise": one.noise}
         for name, one in SETS.items()
     },
-    "clean samples that a set without its own gets, at most": 500,
+    "clean samples that a set without its own gets, at most": MOST_CLEAN,
     "keeprate": "its defaults, model mlp; without clean labels a tenth validates with its noise",
     "rivals": rivals.PROTOCOL,
     "frozen features": frozen_features.PROTOCOL,
