@@ -86,6 +86,7 @@ def test_clean_labels_are_right():
 
 
 @pytest.mark.realdata
+@pytest.mark.skipif("KEEPRATE_DATA" not in os.environ, reason="KEEPRATE_DATA is not set")
 @pytest.mark.parametrize(
     ("name", "noise", "n_train", "n_clean", "n_test"),
     [
