@@ -37,9 +37,11 @@ class Line:
     tables_only: bool = False
 
 
-def with_keeprate(task: Task, seed: int, *, begin: Callable[..., Run], **options: Any) -> Outcome:
-    """A run of keeprate, with the perceptron that it has for vectors: D-256-C, no dropout."""
-    run = begin(task.data, model="mlp", baselines=False, seed=seed, **options)
+def with_keeprate(
+    task: Task, seed: int, *, begin: Callable[..., Run], model: str = "mlp", **options: Any
+) -> Outcome:
+    """A run of keeprate; `mlp` is D-256-C without dropout, `perceptron` the same with it."""
+    run = begin(task.data, model=model, baselines=False, seed=seed, **options)
     quality, noise = run.label_quality, run.record.noise_estimate
     if quality.rows.tolist() != list(range(len(task.labels))):
         raise ValueError("every training label is to be judged")
@@ -52,7 +54,7 @@ def with_keeprate(task: Task, seed: int, *, begin: Callable[..., Run], **options
     )
 
 
-DEFAULT = "keeprate"
+DEFAULT = "keeprate auto"
 """The line that the others are compared with."""
 LINES: dict[str, Line] = {
     "logistic regression": Line(rivals.logistic_regression),
@@ -68,7 +70,8 @@ LINES: dict[str, Line] = {
     "cleanlab Datalab, logistic regression": Line(
         partial(rivals.datalab, by="logistic regression")
     ),
-    DEFAULT: Line(partial(with_keeprate, begin=keeprate.train)),
+    DEFAULT: Line(partial(with_keeprate, begin=keeprate.train, method="auto", model="perceptron")),
+    "keeprate": Line(partial(with_keeprate, begin=keeprate.train)),
     **{
         f"keeprate {method}": Line(
             partial(with_keeprate, begin=keeprate.train, method=method, schedule="auto")

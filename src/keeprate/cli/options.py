@@ -171,7 +171,7 @@ class RunOptions:
     data: Source
     out: Out
     method: Annotated[
-        str, _everyday("--method", "co-teaching, jocor, mentornet ...: docs/methods.md.")
+        str, _everyday("--method", "auto, co-teaching, jocor ...: docs/methods.md.")
     ] = "co-teaching"
     model: Annotated[str, _everyday("--model", "mlp, model1 to model3, or module:factory.")] = (
         "auto"

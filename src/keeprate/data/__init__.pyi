@@ -8,6 +8,7 @@ from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
 from .samples import Split as Split
 from .sources import load_data as load_data
+from .splitting import join as join
 from .splitting import part as part
 from .splitting import prepare as prepare
 from .tables import is_complete_numbers as is_complete_numbers

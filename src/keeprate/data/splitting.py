@@ -318,6 +318,29 @@ def part(split: Split, positions: IntArray) -> Split:
     )
 
 
+def join(first: Split, second: Split) -> Split:
+    """Return the samples of both; what only one of them has is left out, but for weights of 1."""
+
+    def both(name: str) -> torch.Tensor | None:
+        tensors = [getattr(first, name), getattr(second, name)]
+        return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
+
+    weights = None
+    if first.weights is not None or second.weights is not None:
+        known = [torch.ones(len(s)) if s.weights is None else s.weights for s in (first, second)]
+        weights = torch.cat(known)
+    return replace(
+        first,
+        inputs=torch.cat([first.inputs, second.inputs]),
+        labels=torch.cat([first.labels, second.labels]),
+        true_labels=both("true_labels"),
+        rows=torch.cat([first.rows, second.rows]),
+        names=first.names + second.names if first.names and second.names else (),
+        votes=both("votes"),
+        weights=weights,
+    )
+
+
 # Features, noise and what is known of labels ---------------------------------------------------
 
 

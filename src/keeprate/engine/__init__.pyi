@@ -7,6 +7,7 @@ from .curves import EpochMetrics as EpochMetrics
 from .curves import trial_value as trial_value
 from .evaluation import batched_logits as batched_logits
 from .evaluation import probabilities as probabilities
+from .folds import Supervision as Supervision
 from .lockstep import checkpoint_path as checkpoint_path
 from .lockstep import train_candidates as train_candidates
 from .loop import SWEEP_EVERY as SWEEP_EVERY
@@ -14,6 +15,7 @@ from .loop import sweep_tiny as sweep_tiny
 from .loop import train_step as train_step
 from .methods import METHODS as METHODS
 from .methods import Method as Method
+from .methods import cross_fitted as cross_fitted
 from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
 from .models import MODELS as MODELS
@@ -40,3 +42,4 @@ from .setup import CHECKPOINT_SECONDS as CHECKPOINT_SECONDS
 from .setup import Setup as Setup
 from .setup import make_setup as make_setup
 from .weights import check_weights as check_weights
+from .weights import training_weights as training_weights

@@ -39,6 +39,8 @@ def evaluate(
     normaliser: Normaliser,
     criterion: str,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    *,
+    averages: bool = False,
 ) -> Scores:
     """Accuracy and score of each network on a split, in one pass.
 
@@ -48,11 +50,15 @@ def evaluate(
         On the device of the networks.
     criterion : {"accuracy", "determinant"}
         As `Data.criterion`; "determinant" is `keeprate.noise.determinant_score`.
+    averages : bool
+        Whether the peers predict together, by their mean probabilities; R is then 1.
     """
-    shape = (networks.n_candidates, networks.n_peers)
+    shape = (networks.n_candidates, 1 if averages else networks.n_peers)
     n_right = torch.zeros(shape, device=split.inputs.device)
     pair_counts: Tensor | None = None  # [K, R, C, C]
     for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
+        if averages:
+            logits = logits.float().softmax(-1).mean(1, keepdim=True)
         predicted, labels = logits.argmax(-1), split.labels[piece]
         n_right += (predicted == labels).sum(-1)
         if criterion == "determinant":

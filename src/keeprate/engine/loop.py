@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from keeprate.data import Data, Split
 from keeprate.engine.evaluation import evaluate
+from keeprate.engine.folds import Lesson
 from keeprate.engine.meter import EpochMeter
 from keeprate.engine.methods import Method, side_by_side
 from keeprate.engine.networks import Networks
@@ -77,15 +78,29 @@ def train_population(
             inputs, labels = normaliser(data.train.inputs[index]), data.train.labels[index]
             matrix = population.transition_matrix
             given = None if all_given is None else all_given[index]
+            lesson = None if population.folds is None else population.folds.batch(index)
             losses, weights, logits = train_step(
-                networks, optimizer, method, inputs, labels, keep_rate, autocast, matrix, given
+                networks,
+                optimizer,
+                method,
+                inputs,
+                labels,
+                keep_rate,
+                autocast,
+                matrix,
+                given,
+                lesson,
             )
             meter.add(index, labels, losses, weights, logits)
         networks.train(False)
-        validation = evaluate(networks, data.validation, normaliser, data.criterion, autocast)
-        test = None
+        validation = meter.held_out_scores(data.criterion)
+        if validation is None:
+            validation = evaluate(networks, data.validation, normaliser, data.criterion, autocast)
+        test, is_averaged = None, population.folds is not None
         if data.test is not None:
-            test = evaluate(networks, data.test, normaliser, "accuracy", autocast)
+            test = evaluate(
+                networks, data.test, normaliser, "accuracy", autocast, averages=is_averaged
+            )
         population.finish_epoch(meter.metrics(validation, test), time.perf_counter() - started)
         if after_epoch is not None:
             after_epoch(population)
@@ -101,6 +116,7 @@ def train_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     transition_matrix: Tensor | None = None,
     sample_weights: Tensor | None = None,
+    lesson: Lesson | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
 
@@ -118,6 +134,8 @@ def train_step(
         Correct the loss by this matrix.
     sample_weights : Tensor [B], optional
         How much each sample counts among the selected. The selection does not depend on them.
+    lesson : Lesson, optional
+        What each network learns of the batch, where peers leave out folds.
 
     Returns
     -------
@@ -132,9 +150,17 @@ def train_step(
     label_logits = logits  # for the labels as given
     if transition_matrix is not None:
         label_logits = corrected_logits(logits, transition_matrix)
-    losses = method.loss(label_logits, labels)  # [K, R, B]
+    if lesson is None:
+        losses = method.loss(label_logits, labels)  # [K, R, B]
+        judged = losses
+    else:
+        losses = lesson.losses(logits)
+        judged = losses.masked_fill(lesson.weights == 0, torch.inf)  # never to be selected
+        sample_weights = (
+            lesson.weights if sample_weights is None else sample_weights * lesson.weights
+        )
     with torch.no_grad():
-        weights = method.select(losses, label_logits, labels, keep_rate)
+        weights = method.select(judged, label_logits, labels, keep_rate)
     for parameter in networks.parameters():  # zero_grad, without its wrappers
         parameter.grad = None
     shares = normalise(weights if sample_weights is None else weights * sample_weights)

@@ -9,6 +9,7 @@ from keeprate.data import Split
 from keeprate.engine.curves import EpochMetrics
 from keeprate.engine.evaluation import Scores
 from keeprate.engine.population import Population
+from keeprate.noise import count_pairs, determinant_score
 
 
 class EpochMeter:
@@ -30,6 +31,8 @@ class EpochMeter:
         self._is_right = None if train.true_labels is None else train.true_labels == train.labels
         self._log_probability = population.log_probability if tracks else None
         self._times_seen = population.times_seen
+        self._folds = population.folds
+        self._pairs: Tensor | None = None  # [K, C, C]: predictions and labels held out
         self._n_steps = 0
         self._loss = torch.zeros(n_candidates, device=device)  # sum of the means over the batch
         self._accuracy = torch.zeros_like(self._loss)  # likewise
@@ -50,6 +53,11 @@ class EpochMeter:
             What `train_step` returns.
         """
         self._n_steps += 1
+        held_out = None if self._folds is None else self._folds.held_out(logits, index)
+        if held_out is not None and self._folds is not None:
+            judged = self._folds.judged[index]
+            pairs = count_pairs(held_out[:, judged].argmax(-1), labels[judged], logits.shape[-1])
+            self._pairs = pairs if self._pairs is None else self._pairs + pairs
         self._loss += losses.mean((1, 2))
         self._accuracy += (logits.argmax(-1) == labels).float().mean((1, 2))
         if self._is_right is not None:
@@ -58,8 +66,21 @@ class EpochMeter:
             self._n_kept_right += (is_kept & self._is_right[index]).sum((1, 2))
         if self._log_probability is not None and self._times_seen is not None:
             tracked = logits[: len(self._log_probability)]
+            if held_out is not None:
+                tracked = held_out[: len(self._log_probability), None]
             self._log_probability[:, index] += tracked.float().log_softmax(-1).mean(1)
             self._times_seen[index] += 1
+
+    def held_out_scores(self, criterion: str) -> Scores | None:
+        """Scores [K, 1] of the epoch's predictions of judged samples; None without folds.
+
+        The network that leaves a sample out predicts it along with the batch, before the step.
+        """
+        if self._pairs is None:
+            return None
+        accuracy = self._pairs.diagonal(dim1=-2, dim2=-1).sum(-1) / self._pairs.sum((-2, -1))
+        score = determinant_score(self._pairs) if criterion == "determinant" else accuracy
+        return Scores(accuracy[:, None].float(), score[:, None].float())
 
     def metrics(self, validation: Scores, test: Scores | None) -> list[EpochMetrics]:
         """The metrics of each candidate, the mean over its peers."""

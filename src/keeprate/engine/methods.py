@@ -15,7 +15,7 @@ from torch import Tensor
 
 from keeprate.engine import selection
 from keeprate.engine.models import import_attribute
-from keeprate.engine.names import PER_CLASS, RANK_THE_BATCH, check_method_name
+from keeprate.engine.names import AUTO, PER_CLASS, RANK_THE_BATCH, check_method_name
 from keeprate.errors import invalid
 
 RESERVED = ("searched", "custom")  # results of a run have these names
@@ -219,6 +219,21 @@ def _built_in(name: str) -> Method | None:
     return METHODS.get(name)
 
 
+def cross_fitted(n_folds: int) -> Method:
+    """`n_folds` peers, each of which leaves out a fold and selects its own small losses.
+
+    What they learn comes from `Candidate.supervision`. The method is no key of `METHODS`: without
+    folds it has no meaning.
+    """
+    return Method(
+        name=AUTO,
+        label="Cross-fitted selection",
+        source="keeprate; each network selects as in Jiang et al. 2018",
+        n_networks=n_folds,
+        select=selection.held_in_small_loss,
+    )
+
+
 def networks_trained(method: Method) -> int:
     """Count the networks that one training of a method trains, together or one after the other.
 
@@ -264,8 +279,9 @@ def get_method(method: str | Method) -> Method:
     Parameters
     ----------
     method : str or Method
-        A key of `METHODS`; some of these with "-per-class" after the name; `package.module:name`
-        of a user's `Method`; or the `Method` itself. With "-per-class" ("co-teaching-per-class")
+        A key of `METHODS`; some of these with "-per-class" after the name; "auto", which is
+        Co-teaching wherever one method is meant; `package.module:name` of a user's `Method`; or
+        the `Method` itself. With "-per-class" ("co-teaching-per-class")
         a method selects about the same share of every class, and at least one sample of each
         class in the batch while the quota lasts. That is for classes of very different sizes, few
         enough that a batch holds several samples of most classes.
@@ -282,6 +298,8 @@ def get_method(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return _with_free_name(method)
+    if method == AUTO:
+        return METHODS["co-teaching"]
     built_in = _built_in(method)
     if built_in is not None:
         return built_in

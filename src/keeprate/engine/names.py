@@ -18,7 +18,8 @@ RANK_THE_BATCH = ("mentornet", "co-teaching", "co-mining", "jocor")
 """Methods whose rules rank all samples of a batch: they can select by class."""
 
 PER_CLASS = "-per-class"  # after a method's name: the same share of every class
-MODEL_NAMES = ("auto", "mlp", "model1", "model2", "model3")
+AUTO = "auto"  # the method that is chosen for a run
+MODEL_NAMES = ("auto", "mlp", "perceptron", "model1", "model2", "model3")
 
 
 def check_method_name(name: str) -> None:
@@ -30,9 +31,10 @@ def check_method_name(name: str) -> None:
         If it is neither.
     """
     base = name.removesuffix(PER_CLASS)
-    if name in METHOD_NAMES or (base != name and base in RANK_THE_BATCH) or ":" in name:
+    if name in (AUTO, *METHOD_NAMES) or (base != name and base in RANK_THE_BATCH) or ":" in name:
         return
-    known = f"{', '.join(METHOD_NAMES)}, some of these with {PER_CLASS}, or package.module:method"
+    names = ", ".join((AUTO, *METHOD_NAMES))
+    known = f"{names}, some of these with {PER_CLASS}, or package.module:method"
     raise invalid("method", f"be one of {known}", name, "choose one of these")
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from keeprate.engine.config import TrainingConfig
 from keeprate.engine.curves import Curves, EpochMetrics
+from keeprate.engine.folds import Folds, Supervision
 from keeprate.engine.methods import Method
 from keeprate.engine.networks import Networks, build_networks
 from keeprate.engine.setup import Setup
@@ -42,11 +43,15 @@ class Candidate:
     schedule : Schedule
         A keep rate for each epoch of the training.
     method : Method
+    supervision : Supervision or None
+        What the peers learn from, if each leaves out a fold. All candidates of a population have
+        one, or none has.
     """
 
     number: int
     schedule: Schedule
     method: Method
+    supervision: Supervision | None = None
 
 
 @dataclass
@@ -77,6 +82,8 @@ class Population:
         How many terms each of these sums has.
     transition_matrix : Tensor [K, C, C] or None
         By which the loss is corrected, if it is.
+    folds : Folds or None
+        What each network learns from, where peers leave out folds.
     """
 
     candidates: list[Candidate]
@@ -90,6 +97,7 @@ class Population:
     log_probability: Tensor | None = None
     times_seen: Tensor | None = None
     transition_matrix: Tensor | None = None
+    folds: Folds | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -131,6 +139,8 @@ class Population:
         self.keep_rates = self.keep_rates[rows]
         if self.transition_matrix is not None:
             self.transition_matrix = self.transition_matrix[rows]
+        if self.folds is not None:
+            self.folds = self.folds.keep(rows)
         if self.log_probability is not None:
             n_tracked = len(self.log_probability)  # the first candidates
             self.log_probability = self.log_probability[[i for i in rows if i < n_tracked]]
@@ -183,15 +193,20 @@ def new_population(
     if n_tracked > 0:
         log_probability = torch.zeros(n_tracked, len(data.train), data.n_classes, device=device)
         times_seen = torch.zeros(len(data.train), device=device)
+    supervisions = [one.supervision for one in candidates if one.supervision is not None]
+    folds = Folds.of(supervisions, data.n_classes, device) if supervisions else None
+    identity = repr(numbers).encode() + keep_rates.tobytes()
+    identity += b"".join(one.digest() for one in supervisions)
     return Population(
         candidates=list(candidates),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
         networks=networks,
         optimizer=make_optimizer(networks.parameters(), config),
         curves={number: Curves() for number in numbers},
-        fingerprint=hashlib.sha256(repr(numbers).encode() + keep_rates.tobytes()).hexdigest(),
+        fingerprint=hashlib.sha256(identity).hexdigest(),
         log_probability=log_probability,
         times_seen=times_seen,
+        folds=folds,
     )
 
 

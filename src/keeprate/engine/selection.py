@@ -38,6 +38,27 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -log_probabilities.gather(-1, index).squeeze(-1)
 
 
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each sample to class probabilities, not reduced.
+
+    Parameters
+    ----------
+    logits : Tensor [..., B, C]
+    targets : Tensor, broadcastable to the logits
+        Probabilities of the classes.
+
+    Returns
+    -------
+    Tensor [..., B], float32
+
+    Examples
+    --------
+    >>> soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]])).round(decimals=3)
+    tensor([0.6930])
+    """
+    return -(logits.float().log_softmax(-1) * targets).sum(-1)
+
+
 def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -> Tensor:
     """Mark the floor(keep_rate * n) smallest of each row of n eligible losses.
 
@@ -113,6 +134,11 @@ def every_sample(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tens
 def own_small_loss(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
     """Each network learns from its own small losses (Jiang et al. 2018, self-paced form)."""
     return small_loss(losses, keep_rate[:, None]).float()
+
+
+def held_in_small_loss(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
+    """As `own_small_loss`, among the samples that a network may learn from: the finite losses."""
+    return small_loss(losses, keep_rate[:, None], losses.isfinite()).float()
 
 
 def co_teaching(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:

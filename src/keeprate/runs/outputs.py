@@ -17,6 +17,7 @@ from keeprate.records import (
     QUALITY_FILE,
     Cost,
     LabelQuality,
+    Result,
     RunRecord,
     find_label_issues,
     most_suspect,
@@ -40,7 +41,37 @@ def finish(
 ) -> Run:
     """Train the plans, judge the labels, write the run folder if there is one."""
     results, networks = train_plans(plans, setup, restarts=restarts)
-    noise, quality = judge_labels(setup, networks)
+    judgement = judge_labels(setup, networks)
+    return conclude(setup, record, results, networks, judgement, cost=cost, with_report=with_report)
+
+
+def conclude(
+    setup: Setup,
+    record: RunRecord,
+    results: tuple[Result, ...],
+    networks: TrainedNetworks,
+    judgement: tuple[NoiseEstimate, LabelQuality],
+    *,
+    cost: Cost,
+    with_report: bool = True,
+) -> Run:
+    """Put the run together, and write its folder if there is one.
+
+    Parameters
+    ----------
+    setup : Setup
+    record : RunRecord
+    results : tuple of Result
+        The run's own first.
+    networks : TrainedNetworks
+        Of the run's own result.
+    judgement : NoiseEstimate, LabelQuality
+        Of the labels that may be wrong.
+    cost : Cost
+        Before the final trainings.
+    with_report : bool
+    """
+    noise, quality = judgement
     data = setup.data
     names, columns = data.class_names, data.input_columns
     record = replace(

@@ -16,15 +16,21 @@ from keeprate.engine import (
     Progress,
     Setup,
     TrainingConfig,
+    cross_fitted,
     get_method,
     make_setup,
+    resolve_model,
+    training_weights,
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.noise import NoiseEstimate
 from keeprate.records import Cost, FirstTraining, RunRecord, open_record, owned, save_record
-from keeprate.runs.outputs import finish, finished_run
+from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
+from keeprate.runs.finals import train_plans
+from keeprate.runs.outputs import conclude, finish, finished_run
 from keeprate.runs.plans import (
     Baselines,
+    Plan,
     assumed_noise_rate,
     baseline_plans,
     baselines_in_config,
@@ -77,7 +83,11 @@ def train(
         is more. Every other final training (there are at least two) keeps every sample instead,
         because not every network memorises. The best training by validation becomes the run's.
     method : str or Method
-        A name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's own.
+        "auto", a name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's
+        own. "auto" with schedule "auto" chooses by cross-fitting among keep rates and refined
+        labels, see `keeprate.runs.cross_fit`; the validation samples train, too. "auto" with
+        another schedule or a `noise_rate` is Co-teaching. Its `model` "auto" is a perceptron with
+        dropout where the others' is `mlp`. It ignores `restarts`: it has a network for each fold.
     model : str or callable
         "auto" (a small CNN for images of at least 16 x 16 pixels, else the MLP), a built-in name,
         `package.module:factory`, or a factory `(input_shape, n_classes) -> nn.Module`.
@@ -119,17 +129,25 @@ def train(
         If an argument cannot be used.
     """
     config = config or TrainingConfig()
-    method, known_rate = get_method(method), assumed_noise_rate(data, noise_rate)
+    is_auto = isinstance(schedule, str) and schedule == "auto"
+    known_rate = assumed_noise_rate(data, noise_rate)
+    is_cross_fitted = (
+        isinstance(method, str) and method == "auto" and is_auto and noise_rate is None
+    )
+    method = cross_fitted(n_folds(data)) if is_cross_fitted else get_method(method)
     restarts = check_whole("restarts", restarts, 1)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, known_rate)
-    is_auto = isinstance(schedule, str) and schedule == "auto"
-    if is_auto:
+    if is_cross_fitted:
+        schedules: tuple[Schedule | None, ...] = ()
+    elif is_auto:
         schedules = _automatic_schedules(method, config.epochs, noise_rate)
     elif isinstance(schedule, str):
         schedules = (named_schedule(schedule, config.epochs, noise_rate=known_rate),)
     else:
         schedules = (as_schedule(schedule, config.epochs),)
+    if is_cross_fitted and model == "auto" and resolve_model("auto", data.input_shape) == "mlp":
+        model = "perceptron"
     setup = make_setup(
         data,
         model=model,
@@ -153,6 +171,8 @@ def train(
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return run
+        if is_cross_fitted:
+            return _cross_fit(setup, record, compared, restarts)
         if schedules[0] is None and record.first is None:
             record = replace(record, first=_first_training(setup, method, command))
             save_record(setup.folder, record)
@@ -164,6 +184,20 @@ def train(
         plans = [plan, *without_repetition(plan, compared)]
         restarts = max(restarts, len(schedules))
         return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
+
+
+def _cross_fit(setup: Setup, record: RunRecord, compared: Sequence[Plan], restarts: int) -> Run:
+    """Choose by cross-fitting; then train what the choice is compared with."""
+    pool, is_clean = pooled(setup.data)
+    of_pool = replace(
+        setup, data=pool, weights=training_weights(pool.train, setup.config.class_weight)
+    )
+    results, networks, judgement = train_cross_fitted(of_pool, is_clean, n_folds(setup.data))
+    if compared:
+        results += train_plans(compared, setup, restarts=restarts)[0]
+    return conclude(
+        setup, record, results, networks, judgement, cost=_cost(record, setup.config.epochs)
+    )
 
 
 def _automatic_schedules(

@@ -1,0 +1,385 @@
+"""Training when nothing is known: cross-fitted networks, a choice among keep rates, refined labels.
+
+Every candidate has R peers, and each peer leaves out a fold (`keeprate.engine.Supervision`). So all
+samples train, and all samples validate: a prediction counts only if its network has not learnt
+from the sample. Without clean labels:
+
+1. *Select.* A few schedules R(t) train in lockstep. The determinant of held-out predictions and
+   labels chooses one (`keeprate.noise.determinant_score`).
+2. *Refine, twice.* Bayes' rule turns held-out predictions and labels into P(true class | x, label).
+   Fresh networks learn these probabilities from all samples, the doubtful ones included.
+
+With clean labels, the clean samples train too, and they alone validate. The candidates are networks
+of the clean samples alone; networks of the noisy ones, by several schedules; gold loss correction,
+whose transition matrix is what the latter say of clean samples; and refined labels, from the first
+and from the third. In each of the R folds no step sees the clean labels of the fold.
+
+References
+----------
+Chernozhukov et al. 2018, Double/debiased machine learning (cross-fitting).
+Hendrycks et al. 2018, Using trusted data to train deep networks on labels corrupted by severe noise
+(gold loss correction, Eq. (1)-(3)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from keeprate.data import Data, join, part
+from keeprate.engine import (
+    Candidate,
+    Curves,
+    Population,
+    Setup,
+    Supervision,
+    cross_fitted,
+    probabilities,
+    train_candidates,
+    trial_value,
+)
+from keeprate.errors import InputError
+from keeprate.noise import NoiseEstimate, class_posterior, estimate_noise, fit_transition_matrix
+from keeprate.records import LabelQuality, RestartSummary, Result
+from keeprate.runs.finals import TrainedNetworks
+from keeprate.runs.outputs import with_votes
+from keeprate.schedules import Schedule, plain_decay
+from keeprate.seeding import derive_seed
+
+FOLDS = 5
+FEW_FOLDS, MANY = 3, 20_000  # so many samples leave enough of them with fewer folds
+LEVELS = (1.0, 0.8, 0.6, 0.45)  # R(T) of the schedules to choose from
+ROUNDS = 2  # of refined labels
+N_STAGES = 1 + ROUNDS  # with clean samples, too
+PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One way to learn from the samples; all arms of a stage train in lockstep.
+
+    Attributes
+    ----------
+    name : str
+        For files and seeds.
+    label : str
+        For people.
+    level : float
+        R(T).
+    supervision : Supervision
+    """
+
+    name: str
+    label: str
+    level: float
+    supervision: Supervision
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """An arm after its training.
+
+    Attributes
+    ----------
+    arm : Arm
+    schedule : Schedule
+    curves : Curves
+    networks : TrainedNetworks
+    value : float
+        What the choice goes by: of held-out predictions, the higher the better.
+    opinions : Tensor [N, C]
+        Held-out class probabilities of every sample.
+    by_network : list of R Tensor [N, C]
+        Those of each network, of samples that it has learnt from too; empty where nobody asks.
+    """
+
+    arm: Arm
+    schedule: Schedule
+    curves: Curves
+    networks: TrainedNetworks
+    value: float
+    opinions: Tensor
+    by_network: list[Tensor]
+
+
+def pooled(data: Data) -> tuple[Data, Tensor]:
+    """Let the validation samples train too.
+
+    Returns
+    -------
+    data : Data
+        Its training split holds the validation samples at the end.
+    is_clean : bool Tensor [N]
+        The samples whose labels are taken for right: the validation samples, unless their labels
+        are noisy.
+    """
+    n, held_out = len(data.train), len(data.validation)
+    has_clean = data.validation.label_status != "noisy"
+    is_clean = torch.cat([torch.zeros(n), torch.full((held_out,), float(has_clean))]).bool()
+    return replace(data, train=join(data.train, data.validation)), is_clean
+
+
+def train_cross_fitted(
+    setup: Setup, is_clean: Tensor, n_folds: int
+) -> tuple[tuple[Result, ...], TrainedNetworks, tuple[NoiseEstimate, LabelQuality]]:
+    """Train all stages, choose, and judge the labels.
+
+    Parameters
+    ----------
+    setup : Setup
+        Its data are `pooled`.
+    is_clean : bool Tensor [N]
+    n_folds : int
+        R.
+
+    Returns
+    -------
+    results : tuple of Result
+        The chosen training first, then what it was chosen from.
+    networks : TrainedNetworks
+        The R networks of the chosen training.
+    judgement : NoiseEstimate, LabelQuality
+        Of all labels that may be wrong.
+    """
+    stages = _Stages(setup, is_clean, n_folds)
+    stages.run_with_clean() if bool(is_clean.any()) else stages.run_without_clean()
+    chosen = stages.chosen
+    others = [one for one in stages.trained if one is not chosen]
+    results = tuple(_result(one, is_own=one is chosen) for one in (chosen, *others))
+    return results, chosen.networks, _judge(setup, chosen, is_clean)
+
+
+class _Stages:
+    """The trainings of a run, one stage after the other."""
+
+    def __init__(self, setup: Setup, is_clean: Tensor, n_folds: int) -> None:
+        train = setup.data.train
+        self.setup, self.is_clean = setup, is_clean
+        self.labels = train.labels
+        self.given = one_hot(train.labels, setup.data.n_classes).float()
+        self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
+        self.fold = make_folds(train.labels, is_clean, n_folds, setup.seed)
+        self.trained: list[Trained] = []
+        self.n_stages_done = 0
+
+    @property
+    def chosen(self) -> Trained:
+        """The best by held-out predictions; of equals the one trained last."""
+        return max(reversed(self.trained), key=lambda one: one.value)
+
+    def run_without_clean(self) -> None:
+        arms = [
+            self._arm(f"keep-{level:g}", "every sample kept" if level == 1 else f"R(T) = {level:g}",
+                      self.given, level=level)
+            for level in LEVELS
+        ]  # fmt: skip
+        self._train(arms)
+        best = max(self.trained, key=lambda one: one.value)  # of equals the first: it keeps more
+        opinions = best.opinions
+        for number in range(ROUNDS):
+            refined = refine(opinions, self.labels)
+            label = f"refined labels, round {number + 1} after {best.arm.label}"
+            self._train([self._arm(f"refined-{number + 1}", label, refined)])
+            opinions = self.trained[-1].opinions
+
+    def run_with_clean(self) -> None:
+        is_clean, noisy = self.is_clean, (~self.is_clean).float()
+        levels = (LEVELS[0], LEVELS[2])
+        clean = self._arm("clean", "clean samples alone", self.given, is_clean.float())
+        alone = [
+            self._arm(f"noisy-{level:g}", f"noisy samples alone, R(T) = {level:g}", self.given,
+                      noisy, level=level)
+            for level in levels
+        ]  # fmt: skip
+        of_clean, *of_noisy = self._train([clean, *alone])
+        best = max(of_noisy, key=lambda one: one.value)
+        matrix = self._gold_matrix(best.by_network)
+        balance = noisy + is_clean * (float(noisy.sum()) / float(is_clean.sum()))
+        gold, _ = self._train(
+            [
+                self._arm("gold", "gold loss correction", self.given, balance, matrix=matrix),
+                self._arm("refined-clean", "labels refined by the clean samples",
+                          self._refined(of_clean.by_network)),
+            ]
+        )  # fmt: skip
+        label = "labels refined by gold loss correction"
+        self._train([self._arm("refined-gold", label, self._refined(gold.by_network))])
+
+    def _arm(
+        self,
+        name: str,
+        label: str,
+        targets: Tensor,
+        weights: Tensor | None = None,
+        *,
+        level: float = 1.0,
+        matrix: Tensor | None = None,
+    ) -> Arm:
+        judged = self.is_clean if bool(self.is_clean.any()) else ~self.is_clean
+        own = self.weights if weights is None else self.weights * weights
+        corrected = None if matrix is None else ~self.is_clean
+        return Arm(
+            name, label, level, Supervision(self.fold, judged, targets, own, matrix, corrected)
+        )
+
+    def _gold_matrix(self, by_network: Sequence[Tensor]) -> Tensor:
+        """Mean prediction for clean samples of each class outside the fold, [R, C, C].
+
+        One more sample of each class has its label: a class without clean samples is not corrupted.
+        """
+        matrices = []
+        for peer, predicted in enumerate(by_network):
+            seen = self.is_clean & (self.fold != peer)
+            sums = self.given[seen].T @ predicted[seen] + torch.eye(self.given.shape[1])
+            matrices.append(sums / sums.sum(1, keepdim=True))
+        return torch.stack(matrices)
+
+    def _refined(self, by_network: Sequence[Tensor]) -> Tensor:
+        """Targets of each network by its own opinions alone, [R, N, C]; clean labels stay."""
+        noisy = ~self.is_clean
+        targets = self.given.expand(len(by_network), -1, -1).clone()
+        for peer, opinions in enumerate(by_network):
+            p, y = opinions[noisy], self.labels[noisy]
+            targets[peer, noisy] = class_posterior(p, y, fit_transition_matrix(p, y))
+        return targets
+
+    def _train(self, arms: Sequence[Arm]) -> list[Trained]:
+        """Train arms in lockstep; their trainings in the same order."""
+        setup, start = self.setup, len(self.trained)
+        epochs = setup.config.epochs
+        schedules = [Schedule(plain_decay(epochs, arm.level), "auto") for arm in arms]
+        method = cross_fitted(arms[0].supervision.n_folds)
+        candidates = [
+            Candidate(start + i, schedule, method, arm.supervision)
+            for i, (arm, schedule) in enumerate(zip(arms, schedules, strict=True))
+        ]
+
+        def collect(population: Population) -> None:
+            for number in population.curves:
+                if number in population.failed:
+                    raise InputError(
+                        f"the loss of {arms[number - start].label} was not finite; try a smaller "
+                        "learning rate or check the inputs for extreme values."
+                    )
+                arm, schedule = arms[number - start], schedules[number - start]
+                self.trained.append(self._collected(arm, schedule, population, number))
+
+        def show(population: Population) -> None:
+            if setup.progress is not None:
+                done = epochs * self.n_stages_done + population.epoch
+                setup.progress("cross-fitting", done, epochs * N_STAGES, None)
+
+        train_candidates(
+            candidates,
+            setup,
+            stream=f"fit-{start}",
+            keep_checkpoints=True,
+            n_tracked=len(candidates),
+            after_epoch=show,
+            after_group=collect,
+        )
+        self.n_stages_done += 1
+        return self.trained[start:]
+
+    def _collected(
+        self, arm: Arm, schedule: Schedule, population: Population, number: int
+    ) -> Trained:
+        row = population.numbers.index(number)
+        networks = population.networks
+        modules = [networks.module(row, peer) for peer in range(networks.n_peers)]
+        trained = TrainedNetworks(schedule, modules, None, None)
+        setup, train = self.setup, self.setup.data.train
+        by_network = [probabilities([one], train.inputs, setup.normaliser) for one in modules]
+        opinions = torch.stack(by_network)[self.fold, torch.arange(len(train))]
+        total, seen = population.log_probability, population.times_seen
+        if total is not None and seen is not None:
+            mean = total[row].cpu() / seen.cpu().clamp_min(1)[:, None]
+            opinions = torch.where(seen.cpu()[:, None] > 0, mean.softmax(-1), opinions)
+        curves = population.curves[number]
+        if bool(self.is_clean.any()):
+            value = sharpened_likelihood(opinions[self.is_clean], self.labels[self.is_clean])
+        else:
+            value = trial_value(curves.validation_score, setup.config.epochs)
+        return Trained(arm, schedule, curves, trained, value, opinions, by_network)
+
+
+def n_folds(data: Data) -> int:
+    """How many folds the training and the validation samples are cut into."""
+    return FEW_FOLDS if len(data.train) + len(data.validation) >= MANY else FOLDS
+
+
+def make_folds(labels: Tensor, is_clean: Tensor, n: int, seed: int) -> Tensor:
+    """Deal the samples of each class to n folds, the clean and the others apart, [N] of int64."""
+    rng = np.random.default_rng(derive_seed(seed, "folds"))
+    kind = (labels * 2 + is_clean).numpy()
+    order = rng.permutation(len(kind))
+    order = order[np.argsort(kind[order], kind="stable")]
+    fold = np.empty(len(kind), dtype=np.int64)
+    fold[order] = np.arange(len(kind)) % n  # neighbours of a class go to different folds
+    return torch.from_numpy(fold)
+
+
+def refine(opinions: Tensor, labels: Tensor) -> Tensor:
+    """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C].
+
+    Expectation maximisation from the opinions would take the noise that networks have learnt for
+    truth. `estimate_noise` counts labels by predicted class, and only the confident half.
+    """
+    counted = estimate_noise(opinions, labels).transition_matrix
+    if counted is None:
+        raise ValueError("an estimate without a matrix")
+    n_predicted = opinions.argmax(1).bincount(minlength=opinions.shape[1])[:, None] / 2
+    matrix = torch.from_numpy(counted).float() * n_predicted + PSEUDO
+    return class_posterior(opinions, labels, matrix / matrix.sum(1, keepdim=True))
+
+
+def sharpened_likelihood(opinions: Tensor, labels: Tensor) -> float:
+    """Mean log-likelihood of labels at the best temperature of the opinions.
+
+    Networks of noisy samples are right less confidently than networks of clean ones: the
+    temperature takes that away.
+    """
+    logs, index = opinions.clamp_min(1e-7).log(), labels[:, None]
+    powers = torch.logspace(-1, 1, 41)
+    return max(float((p * logs).log_softmax(-1).gather(1, index).mean()) for p in powers)
+
+
+def _judge(setup: Setup, chosen: Trained, is_clean: Tensor) -> tuple[NoiseEstimate, LabelQuality]:
+    """Judge every label that may be wrong by networks that have not learnt from it."""
+    train, noisy = setup.data.train, (~is_clean).numpy().nonzero()[0]
+    pool = part(train, noisy)
+    opinions = [with_votes(chosen.opinions[torch.from_numpy(noisy)], pool.votes)]
+    # The validation samples are in the pool already.
+    others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
+    for split in others:
+        predicted = probabilities(chosen.networks.modules, split.inputs, setup.normaliser)
+        opinions.append(with_votes(predicted, split.votes))
+    splits = [pool, *others]
+    labels, all_opinions = torch.cat([one.labels for one in splits]), torch.cat(opinions)
+    posterior = refine(all_opinions, labels)
+    quality = LabelQuality(
+        torch.cat([one.rows for one in splits]).numpy(),
+        labels.numpy(),
+        posterior.argmax(1).numpy(),
+        posterior.gather(1, labels[:, None])[:, 0].numpy(),
+        tuple(name for one in splits for name in one.names),
+    )
+    return estimate_noise(chosen.opinions[torch.from_numpy(noisy)], pool.labels), quality.sorted()
+
+
+def _result(one: Trained, *, is_own: bool) -> Result:
+    restarts = (RestartSummary(0, one.value, one.curves.seconds),)
+    return Result(
+        "auto" if is_own else one.arm.name,
+        f"{'Chosen: ' if is_own else ''}{one.arm.label}",
+        "auto",
+        one.schedule,
+        None,
+        one.curves,
+        restarts,
+    )
