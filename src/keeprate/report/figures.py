@@ -31,7 +31,7 @@ from keeprate.report.style import (
     write_in_place_of_curves,
     write_last_values,
 )
-from keeprate.text import cut
+from keeprate.text import shortened
 
 MOST_TRIALS_SHOWN = 200
 NO_RESULTS = "No final training has finished yet."
@@ -262,8 +262,8 @@ def draw_transition(matrix: Floats, class_names: Sequence[str]) -> Figure:
     figure, (axes,) = new_figure()
     figure.set_size_inches(8.0, 6.2)
     image = axes.imshow(100 * matrix, cmap=SHARES, vmin=0, vmax=100)
-    if len(matrix) <= _MOST_NAMED:
-        _name_classes(axes, [cut(name, 14) for name in class_names])
+    if 0 < len(matrix) <= _MOST_NAMED:
+        _name_classes(axes, [shortened(name, 14) for name in class_names])
     if len(matrix) <= _MOST_NUMBERED:
         for i, j in np.argwhere(matrix >= 0.005):
             colour = "white" if matrix[i, j] > 0.55 else "#1c1c1c"
