@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from keeprate.checksums import RECORD_FILE
 from keeprate.engine import Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
-from keeprate.files import LARGEST_JSON, read_bytes, write_json
+from keeprate.files import read_bytes, write_json
 from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
 from keeprate.text import cut
 
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
+LARGEST = 2**28  # bytes of a file that is read
 MOST_RESULTS, MOST_SUSPECTS = 100, 1000  # which are read; a run writes far fewer
 
 # What a run can write, and all that is read: pages calculate with these numbers.
@@ -341,7 +342,7 @@ def load_record(folder: str | os.PathLike[str]) -> RunRecord:
         If the record is missing, damaged, or written by another version of keeprate.
     """
     path = Path(folder) / RECORD_FILE
-    content = read_bytes(path, LARGEST_JSON)
+    content = read_bytes(path, LARGEST)
     try:
         _check_version(msgspec.json.decode(content, type=_Head).schema_version, path)
         record = msgspec.json.decode(content, type=RunRecord, dec_hook=_decode)

@@ -213,11 +213,15 @@ def _draw_panel(axes: Axes, record: RunRecord, panel: Panel) -> None:
             continue
         plot_curve(axes, values, colour, result.label)
         axes.plot(len(values), values[-1], "o", color=colour, markersize=6, clip_on=False)
-        ends.append((float(values[-1]), f"{values[-1]:.{panel.places}f}", colour))
+        ends.append((float(values[-1]), _last_in_words(values[-1], panel.places), colour))
     if panel is not _LOSS:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2.0), min(high, 101.5))
     write_last_values(axes, ends)
+
+
+def _last_in_words(value: float, places: int) -> str:
+    return f"{value:.{places}f}" if abs(value) < 1e5 else f"{value:.2g}"  # a loss may have no end
 
 
 def _mark_best(axes: Axes, record: RunRecord) -> None:

@@ -81,6 +81,8 @@ def styled() -> Iterator[None]:
         matplotlib.rcParams.update(_STYLE)
         # The PNG shows letters that the font lacks as boxes. The page shows them right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Where many long texts leave no room, the picture is drawn without room for them.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         yield
 
 
