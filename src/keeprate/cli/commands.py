@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.runs import Run
 
 WRONG_INPUT = 2  # exit code
+_plain_warning = warnings.formatwarning
 
 
 def search_command(search: SearchOptions, options: RunOptions) -> None:
@@ -267,8 +268,7 @@ def main() -> NoReturn:
 
 def _show_warnings_visibly() -> None:
     """Warnings may name files and quote data, as error messages do."""
-    plain = warnings.formatwarning
-    warnings.formatwarning = lambda *values, **more: visible(plain(*values, **more))
+    warnings.formatwarning = lambda *values, **more: visible(_plain_warning(*values, **more))
 
 
 def _end(message: str, code: int) -> NoReturn:
