@@ -284,8 +284,9 @@ def test_numbers_at_the_ends_of_what_is_read_are_drawn(tmp_path: Path) -> None:
     [
         ({"data": {"n_test": -1}}, ">= 0 - at `$.data.n_test"),
         ({"cost": {"search_seconds": 1e300}}, "<= 1000000000000"),
-        ({"data": {"class_names": []}}, "transition_matrix must be [0, 0]"),
-        ({"noise_estimate": {"transition_matrix": [0.5]}}, "must be [3, 3]"),
+        ({"data": {"class_names": []}}, "transition_matrix must be shares [0, 0]"),
+        ({"noise_estimate": {"transition_matrix": [0.5]}}, "must be shares [3, 3]"),
+        ({"noise_estimate": {"transition_matrix": [[1e308] * 3] * 3}}, "must be shares [3, 3]"),
         ({"suspects": [{}] * 1001}, "length <= 1000"),
         ({"results": [{}] * 101}, "length <= 100"),
     ],

@@ -401,10 +401,10 @@ def _check_arrays(record: RunRecord) -> None:
         for name in ("transition_matrix", "transition_matrix_std"):
             matrix = getattr(noise, name)
             if matrix is not None and (
-                matrix.shape != (n_classes, n_classes) or not np.isfinite(matrix).all()
+                matrix.shape != (n_classes, n_classes) or not (np.abs(matrix) <= 1e6).all()
             ):
                 raise ValueError(
-                    f"{name} must be [{n_classes}, {n_classes}] - at `$.noise_estimate`"
+                    f"{name} must be shares [{n_classes}, {n_classes}] - at `$.noise_estimate`"
                 )
 
 
