@@ -14,7 +14,7 @@ import pytest
 
 from keeprate.errors import InputError
 from keeprate.records import FirstTraining, RestartSummary, RunRecord, load_record, save_record
-from keeprate.records.record import MOST_CLASSES, RECORD_FILE, SCHEMA_VERSION, from_json, to_json
+from keeprate.records.record import MOST_CLASSES, RECORD_FILE, SCHEMA_VERSION
 from tests.report_records import make_estimate, make_finished_record, make_record
 
 Plain = dict[str, Any]
@@ -69,8 +69,6 @@ def test_a_record_has_something_in_every_field() -> None:
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     record = full_record()
-    text = json.dumps(to_json(record), allow_nan=False)
-    assert_same(from_json(json.loads(text), tmp_path), record)
     save_record(tmp_path, record)
     assert_same(load_record(tmp_path), record)
 
@@ -207,6 +205,8 @@ def test_a_folder_without_a_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n_classes", [MOST_CLASSES, MOST_CLASSES + 1])
 def test_large_matrices_are_kept_in_memory_only(n_classes: int, tmp_path: Path) -> None:
     record = make_record()
+    names = tuple(str(number) for number in range(n_classes))
+    record = replace(record, data=replace(record.data, class_names=names))
     estimate = make_estimate(n_classes)
     own = replace(record.results[0], transition_matrix=estimate.transition_matrix)
     record = replace(record, noise_estimate=estimate, results=(own, *record.results[1:]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 
 import keeprate
+from keeprate.cli import console
+from keeprate.cli.commands import main
 from keeprate.engine.checkpoints import load_tensors, save_tensors
 from keeprate.errors import InputError
 from keeprate.records.label_quality import LabelQuality, load_label_quality
@@ -148,3 +153,62 @@ def test_a_factory_of_ones_own_is_given_again(tmp_path: Path, no_page: None) -> 
     with pytest.raises(InputError, match="give it yourself"):
         keeprate.load(tmp_path)
     assert keeprate.load(tmp_path, model=lambda *_: nn.Linear(3, 2)).predict(X[:2]).shape == (2,)
+
+
+UNSEEN = "\x1b[31mred\x1b]8;;https://e.org\x07link\x9b2J\u202egpj\u2066\u200f\x7f[bold]b[/]:bomb:"
+_SHOWN = r"\x1b[31mred\x1b]8;;https://e.org\x07link\x9b2J\u202egpj\u2066\u200f\x7f[bold]b[/]:bomb:"
+
+
+def is_plain(text: str) -> bool:
+    return text.isprintable() or all(c in "\n\t" or c.isprintable() for c in text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_text_of_data_reaches_the_terminal_as_it_is_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    names = (UNSEEN, "dog")
+    quality = LabelQuality(
+        np.arange(2), np.array([0, 1]), np.array([1, 0]), np.array([0.1, 0.2]), (UNSEEN, "b")
+    )
+    console.list_issues(quality, names, 2)
+    shown = capsys.readouterr().out
+    assert shown.count(_SHOWN) == 3  # given, predicted, name
+    own = re.compile(r"\x1b\[[0-9;]*m")  # rich's, which frame no text of the data
+    assert is_plain(own.sub("", shown))
+    console.say(f"{UNSEEN} in a sentence")
+    assert _SHOWN in (said := capsys.readouterr().out) and is_plain(said)
+    with console._bars(Console(force_terminal=True, width=200)) as bars:
+        console._BarProgress(bars)(UNSEEN, 1, 2, UNSEEN)
+    progress = capsys.readouterr().out
+    assert _SHOWN in progress and not re.search("[\x07\x9b\u202e\u2066\u200f]", progress)
+
+
+@pytest.mark.parametrize("arguments", [("report", UNSEEN), ("report", f"--no{UNSEEN}", "x")])
+def test_errors_show_what_was_typed_as_it_is_written(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["keeprate", *arguments])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2 and r"\x1b[31mred" in shown and is_plain(shown)
+    assert "\x1b" not in warnings.formatwarning(UNSEEN, UserWarning, "x.py", 1, "")
+
+
+def test_errors_show_names_of_files_as_they_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / UNSEEN.replace("/", "")
+    folder.mkdir()
+    (folder / "record.json").write_text('{"schema_version": 3, "kind": "\x1b[31m"}')
+    monkeypatch.setattr(sys, "argv", ["keeprate", "report", str(folder)])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().err
+    assert r"\x1b[31mred" in shown and "must hold a run record" in shown and is_plain(shown)

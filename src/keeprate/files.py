@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from keeprate.errors import InputError
+from keeprate.errors import InputError, Words, invalid
 
+LARGEST_JSON = 2**30  # bytes of a file that is read
 _BESIDE = re.compile(r"\..+\.\d+(-\d+)?\.part")
 
 
@@ -81,12 +83,29 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """Read a regular file of at most `most` bytes; anything else is an `InputError`.
+
+    A folder of other hands may hold a pipe, a device, or a link to one: they never end.
+    """
+    try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            raise invalid(str(path), "be a file", Words("none"), "check the path")
+        if state.st_size > most:
+            received = Words(f"{state.st_size:,} bytes")
+            raise invalid(str(path), f"hold at most {most:,} bytes", received, "check the path")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object; a missing, unreadable or damaged file is an `InputError`."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror}); check the path.") from error
+        value = json.loads(read_bytes(path, LARGEST_JSON).decode())
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:  # the latter: thousands of brackets
         raise InputError(
             f"{path} must be a JSON file, got {error}; it is damaged or not a keeprate file: "

@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 LONGEST = 300  # characters of the text that a sample is known by
 UNKNOWN = "\N{EN DASH}"
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# Control characters but for tab and line feed, marks that turn the direction of writing, line and
+# paragraph separators, and halves of characters, as file names that are not UTF-8 hold them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -27,6 +32,15 @@ def cut(text: str, most: int) -> str:
     ('nineteen…', 'short')
     """
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def visible(text: str) -> str:
+    r"""Write what works unseen, on a terminal or a reader's eye, as Python would write it.
+
+    >>> print(visible("\x1b[31mcat"), visible("gpj.\u202eexe"))
+    \x1b[31mcat gpj.\u202eexe
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def listed(names: Sequence[object], most: int = 8) -> str:

@@ -13,7 +13,8 @@ import typer
 
 from keeprate.cli import options
 from keeprate.cli.options import Help, Version
-from keeprate.errors import InputError
+from keeprate.errors import InputError, invalid
+from keeprate.text import visible
 
 REPLACED = {
     "--trials": "was replaced: write --budget {}trials",
@@ -32,7 +33,8 @@ def refuse_replaced(arguments: Sequence[str]) -> None:
     Raises
     ------
     InputError
-        If there is one among the arguments.
+        If there is one among the arguments, or an option with characters that work unseen, as the
+        name of a file in another's folder may be: typer would print them as they are.
 
     Examples
     --------
@@ -47,6 +49,9 @@ def refuse_replaced(arguments: Sequence[str]) -> None:
             value = value or ("" if following.startswith("-") else following)
             words = REPLACED[name].format(value or USUAL_VALUE.get(name, ""))
             raise InputError(f"{name} {words}.")
+        if name.startswith("-") and visible(name) != name:
+            remedy = "write ./ before the name of a file, and see --help"
+            raise invalid("an option", "be one of keeprate's", argument, remedy)
 
 
 def make_application(commands: Sequence[Callable[..., None]]) -> typer.Typer:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from keeprate.errors import InputError, invalid
 from keeprate.stopping import Stopped, hearing_signals
+from keeprate.text import visible
 
 if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.cli.options import (
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.runs import Run
 
 WRONG_INPUT = 2  # exit code
+_plain_warning = warnings.formatwarning
 
 
 def search_command(search: SearchOptions, options: RunOptions) -> None:
@@ -248,6 +251,7 @@ def main() -> NoReturn:
     The exit code is 2 if the user can mend what is wrong, 130 after Ctrl-C and 143 after SIGTERM.
     Each is explained in one line on standard error.
     """
+    _show_warnings_visibly()
     with hearing_signals() as signals:
         try:
             from keeprate.cli.application import make_application, refuse_replaced
@@ -262,6 +266,11 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _show_warnings_visibly() -> None:
+    """Warnings may name files and quote data, as error messages do."""
+    warnings.formatwarning = lambda *values, **more: visible(_plain_warning(*values, **more))
+
+
 def _end(message: str, code: int) -> NoReturn:
-    print(f"keeprate: {message}", file=sys.stderr, flush=True)
+    print(f"keeprate: {visible(message)}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from keeprate.engine import TextProgress
-from keeprate.text import grouped, listed, percent, shortened
+from keeprate.text import grouped, listed, percent, shortened, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,17 @@ FILES = (
 
 
 def say(text: str) -> None:
-    """Print a sentence in lines of 80 characters; a long path stays whole."""
+    """Print a sentence in lines of 80 characters; a long path stays whole.
+
+    Nothing in it reaches the terminal as a control sequence, or turns the direction of writing.
+    """
+    text = visible(text)
     print(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def _cell(text: str) -> Text:
+    """A cell of a table. Nothing in it is taken for markup, an emoji or a control sequence."""
+    return Text(visible(text))
 
 
 def introduce(data: Data) -> None:
@@ -59,7 +68,7 @@ def _introduce_columns(data: Data) -> None:
     say(f"inputs: {n_features:,} features of these columns (--columns NAME=KIND corrects a kind)")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for kind, names in grouped(data.input_kinds).items():
-        table.add_row(escape(kind), escape(listed(names)))
+        table.add_row(_cell(kind), _cell(listed(names)))
     Console(width=WIDTH).print(table)
 
 
@@ -91,10 +100,10 @@ def shown_progress(*, is_quiet: bool) -> Iterator[ProgressCallback | None]:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<14}", markup=False),
         BarColumn(bar_width=12),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[best]}"),
+        TextColumn("{task.fields[best]}", markup=False),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
     )
@@ -108,9 +117,10 @@ class _BarProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: float, total: float, best: str | None) -> None:
+        best = visible(best or "")
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, best="")
-        self._bars.update(self._tasks[stage], completed=done, total=total, best=best or "")
+            self._tasks[stage] = self._bars.add_task(visible(stage), total=total, best="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, best=best)
 
 
 def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
@@ -151,7 +161,7 @@ def closing_table(results: Sequence[Result]) -> Table:
     for result in results:
         last, best = result.last, result.best
         table.add_row(
-            escape(result.label),
+            _cell(result.label),
             percent(last.test_accuracy, 2),
             f"{percent(best.test_accuracy, 2)} ({best.epoch})",
             percent(last.label_precision, 2),
@@ -190,7 +200,7 @@ def list_issues(quality: LabelQuality, class_names: Sequence[str], top: int) -> 
     table = Table("row", "given label", "predicted label", "score", *named, title=None)
     for i in range(min(top, n)):
         index, _, score, given, predicted, *name = (column[i] for column in columns.values())
-        cells = (str(index), escape(given), escape(predicted), f"{score:.4f}")
-        table.add_row(*cells, *(escape(shortened(part, 60)) for part in name))
+        cells = (str(index), given, predicted, f"{score:.4f}")
+        table.add_row(*map(_cell, cells), *(_cell(shortened(part, 60)) for part in name))
     if top:
         Console().print(table)

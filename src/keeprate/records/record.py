@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -20,13 +20,21 @@ from numpy.typing import NDArray
 from keeprate.checksums import RECORD_FILE
 from keeprate.engine import Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
-from keeprate.files import read_json, write_json
+from keeprate.files import read_bytes, write_json
 from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
 from keeprate.text import cut
 
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
+LARGEST = 2**28  # bytes of a file that is read
+MOST_RESULTS, MOST_SUSPECTS = 100, 1000  # which are read; a run writes far fewer
+
+# What a run can write, and all that is read: pages calculate with these numbers.
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 
 
 @dataclass(frozen=True)
@@ -62,18 +70,18 @@ class DataSummary:
     """
 
     name: str
-    n_train: int
-    n_validation: int
-    n_test: int
+    n_train: Count
+    n_validation: Count
+    n_test: Count
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     noise: str
-    noise_rate: float | None
+    noise_rate: Share | None
     validation_labels: str
     test_labels: str
     validation_from: str
     criterion: str
-    class_counts: tuple[int, ...] = ()
+    class_counts: tuple[Count, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -105,13 +113,13 @@ class TrialSummary:
 
     number: int
     parameters: dict[str, float]
-    keep_rate: tuple[float, ...]
+    keep_rate: tuple[Share, ...]
     state: str
-    value: float | None
-    reached: float | None
+    value: Score | None
+    reached: Score | None
     confirms: int | None
-    validation_score: tuple[float, ...]
-    seconds: float
+    validation_score: tuple[Score, ...]
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -127,9 +135,13 @@ class RestartSummary:
     seconds : float
     """
 
-    schedule: int
-    validation_score: float | None
-    seconds: float
+    schedule: Count
+    validation_score: Score | None
+    seconds: Seconds
+
+
+class _Head(msgspec.Struct):
+    schema_version: Any = None
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -158,7 +170,7 @@ class Result:
     label: str
     method: str
     schedule: Schedule
-    finalist: int | None
+    finalist: Count | None
     curves: Curves
     restarts: tuple[RestartSummary, ...]
     transition_matrix: NDArray[np.float64] | None = None
@@ -214,10 +226,10 @@ class Cost:
     search_seconds, final_seconds : float
     """
 
-    candidate_epochs: int = 0
+    candidate_epochs: Count = 0
     full_trainings: float = 0.0
-    search_seconds: float = 0.0
-    final_seconds: float = 0.0
+    search_seconds: Seconds = 0.0
+    final_seconds: Seconds = 0.0
 
 
 @dataclass(frozen=True)
@@ -290,11 +302,11 @@ class RunRecord:
     trials: tuple[TrialSummary, ...] = ()
     finalists: tuple[tuple[int, ...], ...] = ()
     first: FirstTraining | None = None
-    results: tuple[Result, ...] = ()
+    results: Annotated[tuple[Result, ...], msgspec.Meta(max_length=MOST_RESULTS)] = ()
     noise_estimate: NoiseEstimate | None = None
-    labels_judged: int = 0
-    label_issues: int = 0
-    suspects: tuple[Suspect, ...] = ()
+    labels_judged: Count = 0
+    label_issues: Count = 0
+    suspects: Annotated[tuple[Suspect, ...], msgspec.Meta(max_length=MOST_SUSPECTS)] = ()
     cost: Cost = Cost()
     finished: bool = False
     checksums: dict[str, str] = field(default_factory=dict)
@@ -330,17 +342,28 @@ def load_record(folder: str | os.PathLike[str]) -> RunRecord:
         If the record is missing, damaged, or written by another version of keeprate.
     """
     path = Path(folder) / RECORD_FILE
+    content = read_bytes(path, LARGEST)
     try:
-        return from_json(read_json(path), path)
-    except RecursionError as error:
+        _check_version(msgspec.json.decode(content, type=_Head).schema_version, path)
+        record = msgspec.json.decode(content, type=RunRecord, dec_hook=_decode)
+        _check_arrays(record)
+        return record
+    except InputError:
+        raise
+    except RecursionError as error:  # thousands of brackets
         raise damaged(path, error) from error
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: "
+            "delete it or choose another folder."
+        ) from error
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
     """The record as JSON holds it.
 
     Each result also gets its last and its best epoch, and its seconds, for people who read the
-    file; `from_json` derives them anew.
+    file; `load_record` derives them anew.
     """
     plain: dict[str, Any] = msgspec.to_builtins(record, enc_hook=_encode)
     for entry, result in zip(plain["results"], record.results, strict=True):
@@ -350,15 +373,7 @@ def to_json(record: RunRecord) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION} | plain
 
 
-def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
-    """Read what `to_json` gives; `path` is for messages.
-
-    Raises
-    ------
-    InputError
-        If the value is no record, or that of another version.
-    """
-    version = value.get("schema_version")
+def _check_version(version: Any, path: Path) -> None:
     shown = cut(repr(version), 60)
     if type(version) is not int:
         raise InputError(
@@ -376,16 +391,21 @@ def from_json(value: Mapping[str, Any], path: Path) -> RunRecord:
             f"{SCHEMA_VERSION}); read it with keeprate at commit 6bac0f6, or run its command "
             "again in another folder."
         )
-    try:
-        record = msgspec.convert(value, RunRecord, dec_hook=_decode)
-        for place, result in enumerate(record.results):
-            _check_curves(result.curves, f"$.results[{place}].curves")
-        return record
-    except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"{path} must hold a run record ({cut(str(error), 400)}); the file is damaged: "
-            "delete it or choose another folder."
-        ) from error
+
+
+def _check_arrays(record: RunRecord) -> None:
+    for place, result in enumerate(record.results):
+        _check_curves(result.curves, f"$.results[{place}].curves")
+    if (noise := record.noise_estimate) is not None:
+        n_classes = len(record.data.class_names)
+        for name in ("transition_matrix", "transition_matrix_std"):
+            matrix = getattr(noise, name)
+            if matrix is not None and (
+                matrix.shape != (n_classes, n_classes) or not (np.abs(matrix) <= 1e6).all()
+            ):
+                raise ValueError(
+                    f"{name} must be shares [{n_classes}, {n_classes}] - at `$.noise_estimate`"
+                )
 
 
 def _check_curves(curves: Curves, place: str) -> None:
@@ -397,6 +417,9 @@ def _check_curves(curves: Curves, place: str) -> None:
     for name in ("test_accuracy", "label_precision"):
         if len(getattr(curves, name)) not in (0, n_epochs):
             raise ValueError(f"{name} must have 0 or {n_epochs} epochs - at `{place}`")
+    for name in ("train_accuracy", "validation_accuracy", "test_accuracy", "label_precision"):
+        if not all(0 <= share <= 1 for share in getattr(curves, name)):
+            raise ValueError(f"{name} must lie in [0, 1] - at `{place}`")
 
 
 def _encode(value: Any) -> Any:

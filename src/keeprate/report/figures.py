@@ -31,7 +31,7 @@ from keeprate.report.style import (
     write_in_place_of_curves,
     write_last_values,
 )
-from keeprate.text import cut
+from keeprate.text import shortened
 
 MOST_TRIALS_SHOWN = 200
 NO_RESULTS = "No final training has finished yet."
@@ -213,11 +213,15 @@ def _draw_panel(axes: Axes, record: RunRecord, panel: Panel) -> None:
             continue
         plot_curve(axes, values, colour, result.label)
         axes.plot(len(values), values[-1], "o", color=colour, markersize=6, clip_on=False)
-        ends.append((float(values[-1]), f"{values[-1]:.{panel.places}f}", colour))
+        ends.append((float(values[-1]), _last_in_words(values[-1], panel.places), colour))
     if panel is not _LOSS:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2.0), min(high, 101.5))
     write_last_values(axes, ends)
+
+
+def _last_in_words(value: float, places: int) -> str:
+    return f"{value:.{places}f}" if abs(value) < 1e5 else f"{value:.2g}"  # a loss may have no end
 
 
 def _mark_best(axes: Axes, record: RunRecord) -> None:
@@ -262,8 +266,8 @@ def draw_transition(matrix: Floats, class_names: Sequence[str]) -> Figure:
     figure, (axes,) = new_figure()
     figure.set_size_inches(8.0, 6.2)
     image = axes.imshow(100 * matrix, cmap=SHARES, vmin=0, vmax=100)
-    if len(matrix) <= _MOST_NAMED:
-        _name_classes(axes, [cut(name, 14) for name in class_names])
+    if 0 < len(matrix) <= _MOST_NAMED:
+        _name_classes(axes, [shortened(name, 14) for name in class_names])
     if len(matrix) <= _MOST_NUMBERED:
         for i, j in np.argwhere(matrix >= 0.005):
             colour = "white" if matrix[i, j] > 0.55 else "#1c1c1c"

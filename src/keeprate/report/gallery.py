@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
 from keeprate.records import NAME_COLUMN, QUALITY_COLUMNS, QUALITY_FILE, Suspect
+from keeprate.text import as_meant, neutral
 
 LARGEST_FIX_LIST = 2_000_000  # characters
+_LONGEST_LINE = 1_000_000  # characters
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _JPEG = base64.b64encode(b"\xff\xd8\xff").decode()
 
 
@@ -21,6 +25,7 @@ def gallery(suspects: Sequence[Suspect], class_names: Sequence[str], prefix: str
     Parameters
     ----------
     suspects : sequence of Suspect
+        What is no base64 in an `image` is left out.
     class_names : sequence of C str
         The order of the classes.
     prefix : str
@@ -58,9 +63,9 @@ def _chip(prefix: str, which: str, words: str, *, is_checked: bool = False) -> s
 def _card(suspect: Suspect, number: int) -> str:
     """A card; `number` is that of the given class."""
     name, shown = suspect.name, ""
-    if suspect.image:
+    if _BASE64.fullmatch(suspect.image):
         kind = "jpeg" if suspect.image.startswith(_JPEG) else "png"
-        source = f"data:image/{kind};base64,{escape(suspect.image)}"
+        source = f"data:image/{kind};base64,{suspect.image}"
         shown = f'<img alt="sample {suspect.index}" src="{source}">'
     elif name:  # a text is what there is to see; the file name of a picture is a detail
         name, shown = "", f"<p>{escape(name)}</p>"
@@ -100,10 +105,12 @@ def fix_list(folder: Path) -> str:
 
 def _rows_to_fix(path: Path) -> Iterator[list[str]]:
     """Read a label quality file: its column names, then its rows of labels that look wrong."""
+    if not path.is_file():  # a device or a pipe of another's folder would never end
+        raise FileNotFoundError(path)
     with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
+        lines = csv.DictReader(iter(lambda: file.readline(_LONGEST_LINE), ""))
         columns = [*QUALITY_COLUMNS, *({NAME_COLUMN} & set(lines.fieldnames or ()))]
         yield columns
         for line in lines:
             if line["is_label_issue"] == "True":
-                yield [line[column] for column in columns]
+                yield [neutral(as_meant(line[column])) for column in columns]

@@ -20,6 +20,7 @@ from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all
 from keeprate.report.gallery import fix_list, gallery
 from keeprate.report.style import inline_svg, styled
 from keeprate.report.tables import comparison, framed, results_table
+from keeprate.text import visible
 
 
 def write_plots(record: RunRecord, folder: Path) -> list[Path]:
@@ -76,7 +77,7 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
         If a folder holds no run, or the page cannot be written.
     """
     records = [load_record(folder) for folder in folders]
-    names = [str(folder) for folder in folders]
+    names = [visible(str(folder)) for folder in folders]
     sections = []
     with styled():
         if len(records) > 1:
@@ -92,7 +93,7 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
 
 
 def _page(name: str, body: str) -> str:
-    return _template("page.html").substitute(name=escape(name), body=body)
+    return visible(_template("page.html").substitute(name=escape(name), body=body))
 
 
 def _template(name: str) -> Template:

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from keeprate.records import Result
-from keeprate.text import cut
+from keeprate.text import shortened
 
 Floats = NDArray[np.float64]
 
@@ -81,6 +81,8 @@ def styled() -> Iterator[None]:
         matplotlib.rcParams.update(_STYLE)
         # The PNG shows letters that the font lacks as boxes. The page shows them right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Where many long texts leave no room, the picture is drawn without room for them.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         yield
 
 
@@ -131,7 +133,7 @@ def plot_curve(axes: Axes, values: Floats, colour: str, label: str, **style: Any
     epochs = np.arange(1, len(values) + 1)
     marker = "o" if len(values) == 1 else None
     axes.plot(
-        epochs, values, color=colour, label=cut(label, _LONGEST_LABEL), marker=marker, **style
+        epochs, values, color=colour, label=shortened(label, _LONGEST_LABEL), marker=marker, **style
     )
 
 
