@@ -35,7 +35,6 @@ ROWS = 60
 WARM_UP = 1 / 6  # of the time: imports, caches and the allocator's arenas fill
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
 SAMPLES = 300
-UNITS = {"rss_mb": "MB", "files": "", "threads": "", "objects": "", "tensors": ""}
 Row = dict[str, float]
 
 
@@ -45,7 +44,8 @@ def digits(seed: int) -> keeprate.Data:
 
 def search_and_open_again(folder: Path, seed: int) -> None:
     """A search; its finished folder opened again; its networks loaded, and two reports."""
-    data, options = digits(seed), {"budget": "4trials", "config": CONFIG, "restarts": 2}
+    data = digits(seed)
+    options: dict[str, Any] = {"budget": "4trials", "config": CONFIG, "restarts": 2}
     run = keeprate.search(data, seed=seed, out=folder / "search", **options)
     again = keeprate.search(data, seed=seed, out=folder / "search", **options)
     if [each.curves for each in again.results] != [each.curves for each in run.results]:
@@ -215,7 +215,7 @@ def soak(seconds: float, least_rounds: int = 1) -> Iterator[list[Row]]:
         while number < least_rounds or elapsed < seconds:
             left = go_round(folder / f"round{number}", seed=number)
             number, elapsed = number + 1, time.monotonic() - began
-            if len(rows) <= min(elapsed / seconds, 1) * ROWS or number <= least_rounds:
+            if len(rows) < min(elapsed / seconds, 1) * ROWS or number <= least_rounds:
                 row = {"minutes": round(elapsed / 60, 2), "rounds": number}
                 rows.append(row | measured(temporary) | {"half_written_files": len(left)})
                 yield rows
