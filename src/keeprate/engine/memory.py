@@ -26,7 +26,7 @@ def bytes_per_network(build: Callable[[], nn.Module], batch: Tensor) -> int:
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storage_bytes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     with forked_seed(0):
         module = build()
