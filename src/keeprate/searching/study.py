@@ -80,12 +80,15 @@ def one_transaction(study: optuna.Study) -> Iterator[None]:
     sessions = storage.scoped_session
     with storage.engine.begin() as connection:
         sessions.remove()  # the last one is bound to the engine
-        sessions.configure(bind=connection, join_transaction_mode="rollback_only")
+        # Without autoflush the rows of a trial are inserted together, not before each query.
+        joined = {"join_transaction_mode": "rollback_only", "autoflush": False}
+        sessions.configure(bind=connection, **joined)
         try:
             yield
         finally:
             sessions.remove()
-            sessions.configure(bind=storage.engine, join_transaction_mode="conditional_savepoint")
+            apart = {"join_transaction_mode": "conditional_savepoint", "autoflush": True}
+            sessions.configure(bind=storage.engine, **apart)
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
