@@ -89,7 +89,6 @@ class Surrogate:
         draw = mean + np.linalg.cholesky(covariance) @ rng.standard_normal(len(mean))
         return int(np.argmax(draw))
 
-
     def _posterior(self, points: Array) -> tuple[Array, Array]:
         """Mean [m] and covariance [m, m] of points [m, f], to the last bit as sklearn's `predict`.
 
