@@ -105,19 +105,17 @@ def test_what_others_tell_is_noticed(sampler, tmp_path: Path):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_proposals_serve_another_study(sampler):
     """The same parameters, but other values: what is remembered of the first study is wrong."""
-    used, last = make(sampler), []
-    for sign in (1.0, -1.0):
-        study = open_study(None)
-        for _ in range(2):
-            for trial in used.ask(study):
-                value = sign * float(sum(trial.params.values()))
-                curves = Curves(validation_score=[value] * EPOCHS)
-                tell(study, trial.number, curves, used, failed=False)
-        last.append((study.trials, used.ask(study)))
-    trials, asked = last[-1]
-    fresh = open_study(None)
-    fresh.add_trials(trials)
-    assert essence(asked) == essence(make(sampler).ask(fresh))
+    used, study = make(sampler), open_study(None)
+    for _ in range(2):
+        answer(study, used.ask(study), used)
+    used.ask(study)
+    others = [open_study(None), open_study(None)]
+    for trial in study.trials:
+        same = {name: getattr(trial, name) for name in ("params", "distributions", "system_attrs")}
+        told = create_trial(value=-float(sum(trial.params.values())), **same)
+        for other in others:
+            other.add_trial(told)
+    assert essence(used.ask(others[0])) == essence(make(sampler).ask(others[1]))
 
 
 def test_a_generation_is_written_whole_or_not_at_all(tmp_path: Path):
