@@ -105,7 +105,7 @@ def test_what_others_tell_is_noticed(sampler, tmp_path: Path):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_proposals_serve_another_study(sampler):
     """The same parameters, but other values: what is remembered of the first study is wrong."""
-    used, study = make(sampler), open_study(None)
+    used, study = make(sampler, trials=50), open_study(None)
     for _ in range(2):
         answer(study, used.ask(study), used)
     used.ask(study)
@@ -115,7 +115,7 @@ def test_the_same_proposals_serve_another_study(sampler):
         told = create_trial(value=-float(sum(trial.params.values())), **same)
         for other in others:
             other.add_trial(told)
-    assert essence(used.ask(others[0])) == essence(make(sampler).ask(others[1]))
+    assert essence(used.ask(others[0])) == essence(make(sampler, trials=50).ask(others[1]))
 
 
 def test_a_generation_is_written_whole_or_not_at_all(tmp_path: Path):
