@@ -27,7 +27,13 @@ from keeprate.schedules import (
 from keeprate.searching.config import check_fidelity
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
-from keeprate.searching.study import by_schedule, mean_value, standing_of
+from keeprate.searching.study import (
+    by_schedule,
+    mean_value,
+    one_transaction,
+    open_study,
+    standing_of,
+)
 from keeprate.seeding import derive_seed
 
 
@@ -140,30 +146,50 @@ class Proposals:
         """The running trials of a generation, asked for now or before an interruption."""
         existing = study.get_trials(deepcopy=False)
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
-        asked = len(existing)
-        # An interruption between two questions leaves a generation incomplete: fill it up.
-        target = self.generation_of(running[0].number if running else asked).stop
+        # An interruption may leave a generation incomplete: fill it up.
+        target = self.generation_of(running[0].number if running else len(existing)).stop
         distributions = self.space.distributions(self.epochs)
-
-        def complete(trial: optuna.Trial) -> None:
-            fixed = None
-            if trial.number < self.n_presets:
-                fixed = nearest_parameters(self.space, self._presets[trial.number])
-            again = self._to_confirm(trial.number, existing)
-            if again is not None:
-                trial.set_user_attr("confirms", again.number)
-                fixed = again.params
-            for name, distribution in distributions.items():
-                study.sampler = self._sampler(trial.number, name, fixed)
-                _suggest(trial, name, distribution)
-
-        for trial in running:  # perhaps interrupted within one question
+        for trial in running:  # earlier versions could be interrupted within one question
             if len(trial.params) < len(distributions):
-                complete(optuna.trial.Trial(study, trial._trial_id))
-        for number in range(asked, target):
-            study.sampler = self._sampler(number, "", None)
-            complete(study.ask())
+                self._complete(study, optuna.trial.Trial(study, trial._trial_id), existing)
+        if len(existing) < target:
+            # A question writes each parameter on its own, to a disk several milliseconds each: it
+            # is asked in memory, and the whole generation is written at once.
+            desk = self._desk(study.get_trials(deepcopy=False))
+            for number in range(len(existing), target):
+                desk.sampler = self._sampler(number, "", None)
+                self._complete(desk, desk.ask(), existing)
+            with one_transaction(study):
+                study.add_trials(desk.get_trials(deepcopy=False)[len(existing) :])
         return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+
+    def _complete(
+        self, study: optuna.Study, trial: optuna.Trial, existing: list[FrozenTrial]
+    ) -> None:
+        """Give a trial all its parameters."""
+        fixed: Mapping[str, Any] | None = None
+        if trial.number < self.n_presets:
+            fixed = nearest_parameters(self.space, self._presets[trial.number])
+        again = self._to_confirm(trial.number, existing)
+        if again is not None:
+            trial.set_user_attr("confirms", again.number)
+            fixed = again.params
+        for name, distribution in self.space.distributions(self.epochs).items():
+            study.sampler = self._sampler(trial.number, name, fixed)
+            _suggest(trial, name, distribution)
+
+    def _desk(self, trials: list[FrozenTrial]) -> optuna.Study:
+        """A study in memory with these trials, the last one's if it can be brought up to date."""
+        desk = self._last_desk.pop() if self._last_desk else None
+        if desk is None or not _follow(desk, trials):
+            desk = open_study(None)
+            desk.add_trials(trials)
+        self._last_desk.append(desk)
+        return desk
+
+    @cached_property
+    def _last_desk(self) -> list[optuna.Study]:
+        return []
 
     def generation_of(self, number: int) -> range:
         """The trials that are asked for, and trained, together with trial `number`.
@@ -275,6 +301,31 @@ def summarise_trial(trial: FrozenTrial, proposals: Proposals) -> TrialSummary:
         validation_score=tuple(curve),
         seconds=trial.user_attrs.get("seconds", 0.0),
     )
+
+
+def _follow(desk: optuna.Study, trials: list[FrozenTrial]) -> bool:
+    """Tell `desk` what became of its trials; False if it is no earlier state of these."""
+    ours = desk.get_trials(deepcopy=False)
+    if len(ours) > len(trials):
+        return False
+    for mine, trial in zip(ours, trials[: len(ours)], strict=True):
+        if mine.state != TrialState.RUNNING:
+            if not _say_the_same(mine, trial):
+                return False
+        elif (mine.params, mine.system_attrs) != (trial.params, trial.system_attrs):
+            return False
+        elif trial.state.is_finished():
+            for step, value in trial.intermediate_values.items():
+                desk._storage.set_trial_intermediate_value(mine._trial_id, step, value)
+            desk._storage.set_trial_state_values(mine._trial_id, trial.state, trial.values)
+    desk.add_trials(trials[len(ours) :])
+    return True
+
+
+def _say_the_same(one: FrozenTrial, other: FrozenTrial) -> bool:
+    """Whether a sampler learns the same from two finished trials."""
+    names = ("state", "values", "params", "intermediate_values", "system_attrs")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> None:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -135,9 +136,11 @@ class NaturalGradientSampler(BaseSampler):
         self._step_size = step_size
         self._features = features
         self._independent_sampler = independent_sampler
-        # Updates already made, each with what it was made from; speed only.
+        # What the next trials of a generation would compute again, each with what it was computed
+        # from; speed only. Optuna never changes a finished trial, so the same object says the same.
+        self._shared: tuple[list[FrozenTrial], dict[str, BaseDistribution]] | None = None
         self._replayed: tuple[tuple[Array, Array, NaturalGradient], ...] = ()
-        self._fitted: tuple[Array, Array, Surrogate] | None = None  # with what it was fitted to
+        self._learned: _Learned | None = None
 
     def reseed_rng(self) -> None:
         """Draw a new seed unless one was given (trial numbers keep parallel draws apart)."""
@@ -150,11 +153,13 @@ class NaturalGradientSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the numerical parameters that all finished trials share."""
-        # The function, not the class of the same purpose: that one is bound to one study.
-        shared = intersection_search_space(study.get_trials(deepcopy=False), include_pruned=True)
+        trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+        if self._shared is None or not _are_same(self._shared[0], trials):
+            # The function, not the class of the same purpose: that one is bound to one study.
+            self._shared = trials, intersection_search_space(trials, include_pruned=True)
         return {
             name: distribution
-            for name, distribution in shared.items()
+            for name, distribution in self._shared[1].items()
             if isinstance(distribution, Numerical) and not distribution.single()
         }
 
@@ -184,14 +189,11 @@ class NaturalGradientSampler(BaseSampler):
             return others
         trials = study.get_trials(deepcopy=False)
         generations = self._generations(study, trial, trials, numerical)
-        state = self._replay(study.direction, trials, generations, numerical)
-        if self._features is not None and state.generation:
-            claimed = {n for numbers in generations for n in numbers}
-            seen = [t for t in trials if t.number in claimed and _is_usable(t, numerical)]
+        learned = self._learn(study.direction, trials, generations, numerical)
+        state = learned.state
+        if learned.screen is not None:
             rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
-            sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-            best = self._screened(self._features, seen, sign, state.distribution, numerical, rng)
-            return best | others
+            return learned.screen.best(state.distribution, rng) | others
         x, y = state.distribution.x, state.distribution.y
         drawn = {
             name: from_unit(
@@ -266,45 +268,30 @@ class NaturalGradientSampler(BaseSampler):
         study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, record)
         return generations
 
-    def _screened(
+    def _learn(
         self,
-        features: Features,
-        seen: Sequence[FrozenTrial],
-        sign: float,
-        distribution: ProductBeta,
+        direction: StudyDirection,
+        trials: Sequence[FrozenTrial],
+        generations: Sequence[Sequence[int]],
         space: NumericalSpace,
-        rng: np.random.Generator,
-    ) -> dict[str, Any]:
-        """The most promising of many proposals, by what their parameters stand for."""
-        place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
-        order = place.reshape(-1).astype(np.float64)
-        points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
-        # Those with a single value are not searched, but may be needed to say what others mean.
-        fixed = {
-            name: seen[0].params[name]
-            for name, distribution in seen[0].distributions.items()
-            if isinstance(distribution, Numerical) and distribution.single()
-        }
-
-        def rows(columns: dict[str, npt.NDArray[Any]]) -> Array:
-            n = len(next(iter(columns.values())))
-            constant = {name: np.full(n, value) for name, value in fixed.items()}
-            return np.asarray(features(constant | columns), dtype=np.float64)
-
-        known = rows({name: np.array([t.params[name] for t in seen]) for name in space})
-        fitted = self._fitted
-        if fitted is None or not (
-            np.array_equal(fitted[0], known) and np.array_equal(fitted[1], order)
+    ) -> _Learned:
+        """What the trials say that the generations claim; the same for all of a generation."""
+        claimed = {n for numbers in generations for n in numbers}
+        seen = [t for t in trials if t.number in claimed]
+        known = self._learned
+        if (
+            known is not None
+            and (known.direction, known.generations, known.space) == (direction, generations, space)
+            and _are_same(known.seen, seen)
         ):
-            fitted = self._fitted = known, order, Surrogate.fit(known, order)
-        proposed = {
-            name: np.array([from_unit(u, space[name]) for u in column])
-            for name, column in zip(
-                space, propose(distribution, points, order, rng).T.tolist(), strict=True
-            )
-        }
-        best = fitted[2].most_promising(rows(proposed), rng)
-        return {name: values[best].item() for name, values in proposed.items()}
+            return known
+        state, screen = self._replay(direction, trials, generations, space), None
+        if self._features is not None and state.generation:
+            usable = [t for t in seen if _is_usable(t, space)]
+            sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+            screen = _Screen.fit(self._features, usable, sign, space)
+        self._learned = _Learned(direction, seen, generations, space, state, screen)
+        return self._learned
 
     def _replay(
         self,
@@ -351,6 +338,87 @@ class NaturalGradientSampler(BaseSampler):
             replayed.append((points, values, state))
         self._replayed = tuple(replayed)
         return state
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Where the search stands, and from what that was computed."""
+
+    direction: StudyDirection
+    seen: Sequence[FrozenTrial]
+    generations: Sequence[Sequence[int]]
+    space: NumericalSpace
+    state: NaturalGradient
+    screen: _Screen | None
+
+
+@dataclass(frozen=True)
+class _Screen:
+    """Chooses the most promising of many proposals, by what their parameters stand for.
+
+    Attributes
+    ----------
+    features : callable
+    fixed : dict
+        Parameters with a single value. They are not searched, but may be needed to say what others
+        mean.
+    space : mapping of str to distribution
+    points : ndarray [n, d]
+        Evaluated ones, in the unit cube.
+    order : ndarray [n]
+        Larger is better.
+    surrogate : Surrogate
+        Fitted to these.
+    """
+
+    features: Features
+    fixed: dict[str, Any]
+    space: NumericalSpace
+    points: Array
+    order: Array
+    surrogate: Surrogate
+
+    @classmethod
+    def fit(
+        cls, features: Features, seen: Sequence[FrozenTrial], sign: float, space: NumericalSpace
+    ) -> _Screen:
+        """Learn from evaluated trials."""
+        place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
+        order = place.reshape(-1).astype(np.float64)
+        points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
+        fixed = {
+            name: seen[0].params[name]
+            for name, distribution in seen[0].distributions.items()
+            if isinstance(distribution, Numerical) and distribution.single()
+        }
+        columns = {name: np.array([t.params[name] for t in seen]) for name in space}
+        surrogate = Surrogate.fit(_rows(features, fixed, columns), order)
+        return cls(features, fixed, space, points, order, surrogate)
+
+    def best(self, distribution: ProductBeta, rng: np.random.Generator) -> dict[str, Any]:
+        """The parameters of the proposal that is best in one draw from the posterior."""
+        proposed = propose(distribution, self.points, self.order, rng)
+        columns = {
+            name: _from_units(column, self.space[name])
+            for name, column in zip(self.space, proposed.T, strict=True)
+        }
+        rows = _rows(self.features, self.fixed, columns)
+        best = self.surrogate.most_promising(rows, rng)
+        return {name: values[best].item() for name, values in columns.items()}
+
+
+def _rows(
+    features: Features, fixed: Mapping[str, Any], columns: Mapping[str, npt.NDArray[Any]]
+) -> Array:
+    """What the parameters stand for, [n, f]."""
+    n = len(next(iter(columns.values())))
+    constant = {name: np.full(n, value) for name, value in fixed.items()}
+    return np.asarray(features(constant | dict(columns)), dtype=np.float64)
+
+
+def _are_same(some: Sequence[FrozenTrial], others: Sequence[FrozenTrial]) -> bool:
+    """Whether these are the same objects; what was told since makes another object."""
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _fresh_seed() -> int:
@@ -425,6 +493,14 @@ def from_unit(u: float, distribution: Numerical) -> float | int:
         return float(min(max(low + u * (high - low), low), high))
     value = low + _cell(u, _n_cells(distribution)) * distribution.step
     return min(value, high)
+
+
+def _from_units(u: Array, distribution: Numerical) -> npt.NDArray[Any]:
+    """`from_unit` of many numbers [n], to the last bit."""
+    if distribution.log or distribution.step is not None:
+        return np.array([from_unit(one, distribution) for one in u.tolist()])
+    low, high = distribution.low, distribution.high
+    return np.minimum(np.maximum(low + u * (high - low), low), high)
 
 
 def to_unit(value: float, distribution: Numerical) -> float:

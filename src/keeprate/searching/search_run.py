@@ -294,7 +294,7 @@ def _run_trials(
         _check_trials(study, proposals, folder)
         TrialLoop(study, setup, proposals, method, search_config.pruner).run()
         trials = study.get_trials(deepcopy=False)
-    study.sampler = optuna.samplers.RandomSampler()  # ours holds this search: let go of it
+    study.sampler = optuna.samplers.RandomSampler()  # ours, after a kill, holds this search
     ranking = ranked(trials)
     best = [proposals.space.schedule(same[0].params, proposals.epochs) for same in ranking]
     schedules = tuple(Schedule(one.keep_rate, "searched", one.parameters) for one in best)

@@ -85,12 +85,31 @@ class Surrogate:
 
     def most_promising(self, proposed: npt.ArrayLike, rng: np.random.Generator) -> int:
         """Return the index of the proposal [m, f] that is best in one draw from the posterior."""
-        mean, covariance = self.process.predict(np.asarray(proposed, np.float64), return_cov=True)
-        # The diagonal holds the noise of an evaluation too, which is no reason to try a point;
-        # a little of it stays, or proposals that are nearly alike have no Cholesky factor.
-        covariance[np.diag_indices(len(mean))] += JITTER - self.process.kernel_.k2.noise_level
+        mean, covariance = self._posterior(np.asarray(proposed, np.float64))
         draw = mean + np.linalg.cholesky(covariance) @ rng.standard_normal(len(mean))
         return int(np.argmax(draw))
+
+    def _posterior(self, points: Array) -> tuple[Array, Array]:
+        """Mean [m] and covariance [m, m] of points [m, f], to the last bit as sklearn's `predict`.
+
+        That one checks its arguments and copies matrices several times, which takes longer than
+        the numbers do.
+        """
+        from scipy.linalg import solve_triangular
+        from scipy.spatial.distance import cdist, pdist, squareform
+
+        process, kernel = self.process, self.process.kernel_
+        constant, noise = kernel.k1.k1.constant_value, kernel.k2.noise_level
+        scaled, seen = (x / kernel.k1.k2.length_scale for x in (points, process.X_train_))
+        between = constant * np.exp(-0.5 * cdist(scaled, seen, metric="sqeuclidean"))
+        explained = solve_triangular(process.L_, between.T, lower=True, check_finite=False)
+        covariance = squareform(constant * np.exp(-0.5 * pdist(scaled, metric="sqeuclidean")))
+        # The diagonal holds the noise of an evaluation too, which is no reason to try a point;
+        # a little of it stays, or proposals that are nearly alike have no Cholesky factor.
+        np.fill_diagonal(covariance, constant + noise)
+        covariance -= explained.T @ explained
+        covariance[np.diag_indices(len(points))] += JITTER - noise
+        return between @ process.alpha_, covariance
 
 
 def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:

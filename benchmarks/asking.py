@@ -1,0 +1,143 @@
+"""How long a search asks for its next trials: `python -m benchmarks.asking [--against SRC]`.
+
+Milliseconds of one question for every sampler, in memory and in a run folder, when so many trials
+are told; and the seconds that a search of 200 trials asks in all. Nothing is trained: values are
+made up. `--against` is the `src` folder of another version, measured in turn with this one, which
+must propose the same. Prints a table; `--out benchmarks/results/asking.json` writes the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from keeprate.engine import Curves
+from keeprate.files import write_json
+from keeprate.schedules import get_space
+from keeprate.searching import Proposals, confirming, open_study, tell
+
+SAMPLERS = ("natural-gradient", "tpe", "random", "paper:20")
+PLACES = ("memory", "run folder")
+TOLD = (20, 100, 200, 500)
+TRIALS, EPOCHS, SPACE = 200, 20, get_space("basis")
+
+
+def fill(study: optuna.Study, n: int) -> None:
+    """Tell a study `n` trials with random parameters and values."""
+    from keeprate.searching.study import one_transaction  # earlier versions have none
+
+    rng, distributions = np.random.default_rng(0), SPACE.distributions(EPOCHS)
+    with one_transaction(study):
+        for _ in range(n):
+            drawn = dict(zip(distributions, rng.random(len(distributions)).tolist(), strict=True))
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=drawn, distributions=distributions, value=float(rng.random())
+                )
+            )
+
+
+def search(sampler: str, trials: int, folder: Path | None) -> tuple[float, str]:
+    """Seconds of asking of a search, and a hash of what it proposed."""
+    rng, seconds, study = np.random.default_rng(1), 0.0, open_study(folder)
+    proposals = Proposals(SPACE, EPOCHS, sampler, trials, confirming(trials), 0)
+    while True:
+        began = time.perf_counter()
+        pending = proposals.ask(study)
+        seconds += time.perf_counter() - began
+        if not pending:
+            said = json.dumps([[t.params, t.system_attrs, t.user_attrs] for t in study.trials])
+            return seconds, hashlib.sha256(said.encode()).hexdigest()[:16]
+        for trial in pending:
+            curves = Curves(validation_score=rng.random(EPOCHS).tolist())
+            tell(study, trial.number, curves, proposals, failed=False)
+
+
+def measure(sampler: str, place: str, filled: Path, scratch: Path) -> dict[str, Any]:
+    """Milliseconds of a question after so many trials, and a hash of the answers."""
+    search(sampler, 30, None)  # all that is imported late
+    found: dict[str, Any] = {}
+    for n in TOLD:
+        folder = scratch / str(n)
+        shutil.copytree(filled / str(n), folder)
+        study = open_study(folder)
+        if place == "memory":
+            told, study = study.trials, open_study(None)
+            study.add_trials(told)
+        # The paper's generations are a fifth of all trials: here ten, as with the others.
+        trials = 50 if sampler.startswith("paper") and n < 50 else n + 10
+        proposals = Proposals(SPACE, EPOCHS, sampler, trials, 0, 0, warm_start=False)
+        began = time.perf_counter()
+        pending = proposals.ask(study)
+        seconds = time.perf_counter() - began
+        said = json.dumps([trial.params for trial in pending])
+        found[str(n)] = round(1000 * seconds / len(pending), 2)
+        found[f"proposed_{n}"] = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return found
+
+
+def child(sampler: str, place: str, filled: Path) -> dict[str, Any]:
+    """All numbers of one sampler in one place."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(sampler, place, filled, Path(scratch))
+        if sampler == SAMPLERS[0] and place == "run folder":
+            found["search_seconds"], found["proposed"] = search(sampler, TRIALS, Path(scratch))
+            found["search_seconds"] = round(found["search_seconds"], 2)
+    return found
+
+
+def run(source: str, sampler: str, place: str, filled: Path) -> dict[str, Any]:
+    """The same in a process of its own, with the version of this source."""
+    command = [sys.executable, "-m", "benchmarks.asking", "--child", sampler, place, str(filled)]
+    environment = os.environ | ({"PYTHONPATH": source} if source else {})
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found
+
+
+def main() -> None:
+    """Measure every sampler in both places, in turn with another version if there is one."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--against", help="the src folder of another version")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--child", nargs=3, help="measure one sampler, and print one line")
+    options = parser.parse_args()
+    if options.child is not None:
+        sampler, place, filled = options.child
+        print(json.dumps(child(sampler, place, Path(filled))))
+        return
+    versions = {"before": options.against} if options.against else {}
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        for n in TOLD:
+            (Path(scratch) / str(n)).mkdir()
+            fill(open_study(Path(scratch) / str(n)), n)
+        for sampler, place in [(s, p) for s in SAMPLERS for p in PLACES]:
+            found = {}
+            for version, source in (versions | {"now": ""}).items():
+                found[version] = run(source, sampler, place, Path(scratch))
+                named = {key: v for key, v in found[version].items() if "proposed" not in key}
+                print(f"{sampler:17} {place:11} {version:7} {json.dumps(named)}", flush=True)
+            answers = [{k: v for k, v in f.items() if "proposed" in k} for f in found.values()]
+            same = all(answer == answers[0] for answer in answers)
+            rows.append({"sampler": sampler, "place": place, "same_proposals": same} | found)
+            if options.out is not None:
+                write_json(options.out, {"told": TOLD, "trials": TRIALS, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
