@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import keeprate
 from keeprate.noise import inference
@@ -222,3 +226,33 @@ def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_label_issues(y, p)
     np.testing.assert_allclose(found.scores, whole.scores, atol=1e-12)
     np.testing.assert_array_equal(found.is_issue, whole.is_issue)
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor that an operation made."""
+
+    n_bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), names: Any = None
+    ) -> Any:
+        made = function(*arguments, **(names or {}))
+        if isinstance(made, torch.Tensor) and not function.is_view:
+            self.n_bytes = max(self.n_bytes, made.nbytes)
+        return made
+
+
+def test_memory_is_that_of_the_probabilities_and_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "SLICE", 50_000)
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(100), 20_000).astype(np.float32)
+    y = np.where(rng.random(20_000) < 0.9, 7, rng.integers(0, 100, 20_000))  # most are of one class
+    find_label_issues(y[:200], p[:200])  # what is imported late
+    tracemalloc.start()
+    find_label_issues(y, p)
+    _, peak = tracemalloc.get_traced_memory()  # of NumPy, not of PyTorch
+    tracemalloc.stop()
+    with Largest() as largest:
+        find_label_issues(y, p)
+    assert largest.n_bytes <= 8 * 50_000
+    assert peak <= 1.1 * 8 * p.size  # in float64

@@ -32,7 +32,7 @@ from torch import Tensor
 
 TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
-SLICE = 1 << 25  # numbers at a time: 256 MB in float64
+SLICE = 1 << 20  # numbers at a time: 8 MB in float64
 
 
 def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
@@ -207,21 +207,36 @@ def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000],
             [0.0000, 1.0000]])
     """
-    parts = list(slices(probabilities, labels))
-    matrix = probabilities  # until the first step has made one
+    n_classes, n = probabilities.shape[-1], _at_a_time(probabilities, labels)
+    of_labels = labels.argsort(stable=True).split(_counts(labels, n_classes))
+    groups = [(label, some) for label, rows in enumerate(of_labels) for some in rows.split(n)]
+    shape = (*probabilities.shape[:-2], n_classes, n_classes)
+    matrix = probabilities.new_ones(shape)
     for step in range(STEPS + 1):
-        total: Tensor | None = None
-        for p, y in parts:
-            one_hot = torch.nn.functional.one_hot(y, p.shape[-1]).to(p.dtype)
-            responsibility = class_posterior(p, y, matrix) if step else p  # [..., n, C]
-            product = responsibility.mT @ one_hot
-            total = product if total is None else total + product
-        if total is None:
-            raise ValueError("no samples")
+        total = torch.zeros_like(matrix)
+        for label, rows in groups:
+            p = probabilities.index_select(-2, rows)  # [..., n, C]
+            if not step:
+                total[..., label] += p.sum(-2)
+                continue
+            # The posterior of all n samples, p T[:, label] / (p @ T[:, label]), summed over n.
+            column = matrix[..., label, None]  # [..., C, 1]
+            total[..., label, None] += column * (p.mT @ (p @ column).clamp_min(TINY).reciprocal())
         # The constant gives a class that is never predicted a row of equal entries.
         matrix = total + 1e-3
         matrix = matrix / matrix.sum(-1, keepdim=True)
     return matrix
+
+
+def _at_a_time(probabilities: Tensor, labels: Tensor) -> int:
+    """How many samples have `SLICE` numbers."""
+    return max(1, SLICE * len(labels) // max(1, probabilities.numel()))
+
+
+def _counts(labels: Tensor, n_classes: int) -> list[int]:
+    """How often each label occurs."""
+    counts: list[int] = labels.bincount(minlength=n_classes).tolist()
+    return counts
 
 
 def slices(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -232,8 +247,7 @@ def slices(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tens
     probabilities : Tensor [..., N, C]
     labels : Tensor [N]
     """
-    of_sample = probabilities.numel() // max(1, len(labels))
-    n = max(1, SLICE // max(1, of_sample))
+    n = _at_a_time(probabilities, labels)
     yield from zip(probabilities.split(n, dim=-2), labels.split(n), strict=True)
 
 

@@ -276,8 +276,8 @@ def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
 
 def _check_distributions(name: str, table: FloatArray, tolerance: float, remedy: str) -> None:
     """Raise an InputError unless each row lies in [0, 1] and sums to 1, up to `tolerance`."""
-    outside = ~((table >= 0.0) & (table <= 1.0))  # also true for NaN
-    if outside.any():
+    if table.size and not (table.min() >= 0.0 and table.max() <= 1.0):  # or one is NaN
+        outside = ~((table >= 0.0) & (table <= 1.0))
         row, column = (int(i) for i in np.argwhere(outside)[0])
         received = Words(f"{table[row, column]:g} in row {row}, column {column}")
         raise invalid(name, "hold numbers in [0, 1]", received, remedy)
