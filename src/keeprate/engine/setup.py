@@ -120,6 +120,8 @@ def make_setup(
             config.batch_size,
             "give a smaller --batch-size",
         )
+    if isinstance(out, str) and not out.strip():  # which would be the current folder
+        raise invalid("out", "name a folder", out, "write runs/first, or None for no folder")
     seed = check_whole("seed", seed, 0)
     lockstep = None if lockstep is None else check_whole("lockstep", lockstep, 1)
     if isinstance(model, str):
