@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import shutil
@@ -15,18 +16,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.kinds import KINDS, data, draw_no_page, results
+from tests.chaos.kinds import KINDS, draw_no_page, results
 from tests.chaos.operations import Operations
 from tests.chaos.power import crash_states
 
 # Flushing to a disk would take most of the time, and the power stays on.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 MOST_KILLS = 4  # of a run, at random moments
+DURATION = "seconds"  # a file: how long the last run took that ended
+HUNG = 300  # seconds: a run that takes longer is ended and says where it stood
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = {-signal.SIGKILL, *(-s for s in SIGNALS), *(128 + s for s in SIGNALS)}
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.chaos.kinds", "torch._dynamo", "alembic.migration"])
+_CONTEXT.set_forkserver_preload(["tests.chaos.warm"])
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Blow:
     number: int = 0
     after: float = 0.0
 
+    def __str__(self) -> str:
+        if self.number:
+            return f"{signal.Signals(self.number).name} after {self.after:.3f} s"
+        return f"killed before operation {self.operation}{', torn' if self.is_torn else ''}"
+
 
 @dataclass
 class Outcome:
@@ -70,14 +78,23 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def __add__(self, other: Outcome) -> Outcome:
+        """Both together."""
+        return Outcome(
+            self.kills + other.kills,
+            self.equal + other.equal,
+            self.faults + other.faults,
+            self.seconds + other.seconds,
+        )
+
 
 @dataclass(frozen=True)
 class Counts:
     """How many runs of each kind are disturbed in which way; signals are for the command."""
 
     operations: int = 14
-    moments: int = 4
-    signals: int = 12
+    moments: int = 2
+    signals: int = 6
     power: int = 10
 
 
@@ -91,40 +108,42 @@ class Drill:
     seed : int
     place : Path
         Where the folders are made.
+    tell : callable
+        Hears a line about each disturbed run when it is over.
     """
 
-    def __init__(self, name: str, seed: int, place: Path) -> None:
-        self.outcome = Outcome()
+    def __init__(
+        self, name: str, seed: int, place: Path, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.outcome, self._tell = Outcome(), tell
         self._name, self._place, self._random = name, place, Random(f"{seed} {name}")
         self._number = 0
         self._blank = place / "blank" / "run"
         self._start(self._blank, _begin)
         whole, snapshots = self._fresh(), place / "snapshots"
-        started = time.perf_counter()
         # Twice: the duration is that of a run without snapshots.
         self._must_end(self._start(whole, _run, Blow()))
-        self._duration = time.perf_counter() - started
+        self._duration = float((place / DURATION).read_text())
         self._expected = results(whole)
         watched = self._fresh()
         self._must_end(self._start(watched, _run, Blow(), snapshots))
-        self._compare(watched, "watched")
+        if fault := self._compare(watched):
+            raise RuntimeError(f"{name} undisturbed a second time: {fault}")
         self.operations = Operations.load(snapshots)
         self._snapshots = snapshots
 
     def run(self, counts: Counts) -> Outcome:
         """Disturb runs, and count."""
-        started = time.perf_counter()
         for blows in self._plans(counts):
             folder = self._fresh()
-            self._disturb(folder, blows)
+            self._count(self._disturb(folder, blows), "; ".join(map(str, blows)))
             shutil.rmtree(folder.parent)
         for folder, words in crash_states(
             self._snapshots, self.operations, self._random, self._fresh, counts.power
         ):
             self.outcome.kills["power"] += 1
-            self._finish(folder, words)
+            self._count(self._finish(folder), words)
             shutil.rmtree(folder.parent)
-        self.outcome.seconds = time.perf_counter() - started
         return self.outcome
 
     def _plans(self, counts: Counts) -> Iterator[list[Blow]]:
@@ -143,32 +162,35 @@ class Drill:
             for i in range(counts.signals):
                 yield [Blow(number=SIGNALS[i % 2], after=random.uniform(0, self._duration))]
 
-    def _disturb(self, folder: Path, blows: Sequence[Blow]) -> None:
+    def _count(self, fault: str, words: str) -> None:
+        if fault:
+            self.outcome.faults.append(f"{words}: {fault}")
+        else:
+            self.outcome.equal += 1
+        self._tell(f"{self._name}: {words}: {fault or 'equal'}")
+
+    def _disturb(self, folder: Path, blows: Sequence[Blow]) -> str:
+        """Run until all blows have fallen or the run is over, then finish it; name the fault."""
         for blow in blows:
             code = self._start(folder, _run, blow)
             if code in STOPPED:
                 self.outcome.kills[_kind(blow)] += 1
             elif code:
-                self.outcome.faults.append(f"{blow}: exit code {code}: {self._last_words()}")
-                return
+                return f"{blow}: exit code {code}: {self._last_words()}"
             else:
                 break  # the run was over sooner
-        self._finish(folder, str(blows))
+        return self._finish(folder)
 
-    def _finish(self, folder: Path, words: str) -> None:
+    def _finish(self, folder: Path) -> str:
+        """Run to the end, and name what is not as in the undisturbed run."""
         code = self._start(folder, _run, Blow())
-        if code:
-            self.outcome.faults.append(f"{words}: exit code {code}: {self._last_words()}")
-        elif self._compare(folder, words):
-            self.outcome.equal += 1
+        return f"exit code {code}: {self._last_words()}" if code else self._compare(folder)
 
-    def _compare(self, folder: Path, words: str) -> bool:
+    def _compare(self, folder: Path) -> str:
         found, expected = results(folder), self._expected
         names = sorted(found.keys() ^ expected.keys())
         names += [n for n in expected if n in found and found[n] != expected[n]]
-        if names:
-            self.outcome.faults.append(f"{words}: other {', '.join(names)}")
-        return not names
+        return f"other {', '.join(names)}" if names else ""
 
     def _fresh(self) -> Path:
         """A folder of its own in which a run begins."""
@@ -193,13 +215,20 @@ class Drill:
 
     def _last_words(self) -> str:
         lines = (self._place / "log").read_text().splitlines()
+        if any(line.startswith("Timeout") for line in lines):  # of faulthandler
+            return " / ".join(line.strip() for line in lines)
         return lines[-1] if lines else "no word"
 
 
-def drill(name: str, seed: int, counts: Counts) -> Outcome:
+def drill(
+    name: str, seed: int, counts: Counts, tell: Callable[[str], None] = lambda line: None
+) -> Outcome:
     """Disturb runs of a kind."""
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=IN_MEMORY) as place:
-        return Drill(name, seed, Path(place)).run(counts)
+        outcome = Drill(name, seed, Path(place), tell).run(counts)
+    outcome.seconds = time.perf_counter() - started
+    return outcome
 
 
 def _kind(blow: Blow) -> str:
@@ -218,7 +247,7 @@ def _run(name: str, folder: Path, log: str, blow: Blow, snapshots: Path | None =
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
-    data()
+    faulthandler.dump_traceback_later(HUNG, exit=True, file=2)
     if name != "command":
         draw_no_page()
     operations = None
@@ -227,9 +256,11 @@ def _run(name: str, folder: Path, log: str, blow: Blow, snapshots: Path | None =
         operations.watch()
     elif blow.number:
         _send(blow.number, blow.after)
+    started = time.perf_counter()
     try:
         KINDS[name].run(folder)
     finally:
+        Path(log).with_name(DURATION).write_text(str(time.perf_counter() - started))
         if operations is not None and snapshots is not None:
             operations.save(snapshots)
 

@@ -76,10 +76,12 @@ def _build(
             n = commits[-1]
             lost.append(operations[n - 1])
             _restore(snapshots / str(n) / "study.db", folder / "study.db")
-    for what, path, _ in operations[:at]:
-        if what == "write" and (folder / path).is_file() and not _is_flushed(operations[:at], path):
-            content = (folder / path).read_bytes()
-            (folder / path).write_bytes(content[: random.randrange(len(content) + 1)])
+    for name in _unflushed(operations[: at - 1]):
+        path, before = folder / name, snapshots / str(at) / name
+        if path.is_file() and before.is_file() and path.read_bytes() == before.read_bytes():
+            content = path.read_bytes()
+            path.write_bytes(content[: random.randrange(len(content) + 1)])
+            lost += [("half", name, "")] if content else []
     for path in folder.glob("study.db-*"):
         path.unlink()
     return lost
@@ -100,9 +102,16 @@ def _restore(before: Path, now: Path) -> None:
         now.unlink(missing_ok=True)
 
 
-def _is_flushed(operations: Sequence[Operation], path: str) -> bool:
-    """Whether a file's content was flushed after it was last opened for writing."""
-    of_file = [
-        what for what, first, _ in operations if first == path and what in ("write", "fsync")
-    ]
-    return not of_file or of_file[-1] == "fsync"
+def _unflushed(operations: Sequence[Operation]) -> list[str]:
+    """Names of the files whose content was not flushed since they were opened for writing."""
+    names: dict[str, None] = {}
+    for what, path, other in operations:
+        is_unflushed = path in names
+        if what == "write":
+            names[path] = None
+        else:
+            names.pop(path, None)
+            names.pop(other, None)
+        if what == "rename" and is_unflushed:
+            names[other] = None
+    return list(names)
