@@ -23,10 +23,10 @@ pytestmark = pytest.mark.skipif(
 def test_killed_runs_end_as_undisturbed_ones() -> None:
     from tests.chaos.harness import Counts, drill
 
-    outcome = drill("train", 0, Counts(operations=8, moments=1, power=5))
+    outcome = drill("train", 0, Counts(operations=7, moments=1, power=8))
     assert not outcome.faults
-    assert outcome.equal == 14
-    assert outcome.kills["operation"] >= 8 and outcome.kills["power"] == 5
+    assert outcome.equal == 16
+    assert outcome.kills["operation"] >= 7 and outcome.kills["power"] == 8
 
 
 def test_an_owner_killed_after_its_record_leaves_nothing(

@@ -23,6 +23,7 @@ from tests.chaos.power import crash_states
 # Flushing to a disk would take most of the time, and the power stays on.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 MOST_KILLS = 4  # of a run, at random moments
+SPAN = 0.8  # of a run's duration: most runs are quicker than the first
 DURATION = "seconds"  # a file: how long the last run took that ended
 HUNG = 300  # seconds: a run that takes longer is ended and says where it stood
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -156,11 +157,11 @@ class Drill:
                 blows.append(Blow(operation=random.randint(1, max(2, last // 2))))
             yield blows
         for _ in range(counts.moments):
-            moments = [random.uniform(0, self._duration) for _ in range(MOST_KILLS)]
+            moments = [random.uniform(0, SPAN * self._duration) for _ in range(MOST_KILLS)]
             yield [Blow(number=signal.SIGKILL, after=moment) for moment in moments]
         if self._name == "command":
             for i in range(counts.signals):
-                yield [Blow(number=SIGNALS[i % 2], after=random.uniform(0, self._duration))]
+                yield [Blow(number=SIGNALS[i % 2], after=random.uniform(0, SPAN * self._duration))]
 
     def _count(self, fault: str, words: str) -> None:
         if fault:
