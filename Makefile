@@ -8,6 +8,7 @@ DEMO_OUT ?= runs/demo
 TEST_ARGS ?=
 LOCK ?=
 FUZZ_ARGS ?=
+CHAOS_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.stamp
@@ -15,7 +16,7 @@ EXTRA_SOURCES := $(wildcard benchmarks experiments examples tests)
 TYPED_EXTRAS := $(wildcard benchmarks/*.py experiments/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check parcel lowest lock audit bench docs clean
+.PHONY: help demo test fuzz chaos check parcel lowest lock audit bench docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ test: $(READY) ## Run tests and doctests (KEEPRATE_DATA=folder adds the real-dat
 
 fuzz: $(READY) ## Read 100,000 damaged files (3 minutes; FUZZ_ARGS='--reader npz --seed 1', say)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2 $(FUZZ_ARGS)
+
+chaos: $(READY) ## Kill runs and cut their power, start them again, compare (CHAOS_ARGS='--seed 1', say)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --jobs 2 $(CHAOS_ARGS)
 
 check: $(READY) ## Lint, formatting, types, import floors, and docs/results.md is current
 	$(BIN)/ruff check src $(EXTRA_SOURCES)

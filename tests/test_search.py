@@ -786,7 +786,7 @@ def test_a_warm_start_is_read_once(data):
 def test_a_record_is_finished_only_when_all_else_is_there(
     data, tmp_path, no_page, monkeypatch, missing
 ):
-    """The record comes last: a run that dies while it writes goes on at the next start."""
+    """The record comes last: a run that dies while it writes goes on there at the next start."""
     options = {"schedule": "constant", "config": CONFIG, "out": tmp_path}
 
     def stop(*arguments, **others):
@@ -799,8 +799,14 @@ def test_a_record_is_finished_only_when_all_else_is_there(
             patch.setattr(outputs.LabelQuality, "save", stop)
         train(data, **options)
     assert not load_record(tmp_path).finished and not (tmp_path / missing).exists()
-    train(data, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", None)  # nothing is trained again
+        resumed = train(data, **options)
     assert load_record(tmp_path).finished and (tmp_path / missing).exists()
+    whole = train(data, **options | {"out": None})
+    assert essence(resumed.record) == essence(whole.record)
+    ours, theirs = (one.classifier.probabilities(data.test.inputs) for one in (resumed, whole))
+    assert torch.equal(ours, theirs)
 
 
 def test_the_result_is_safe_before_the_page_is_drawn_and_a_lost_page_is_drawn_again(
@@ -811,10 +817,13 @@ def test_the_result_is_safe_before_the_page_is_drawn_and_a_lost_page_is_drawn_ag
     def fail(*arguments):
         raise RuntimeError("no font")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no font"):
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="no font.*are safe"):
         patch.setattr("keeprate.report.write_plots", fail, raising=False)
         patch.setattr("keeprate.report.page.write_plots", fail)
-        train(data, **options)
+        first = train(data, **options)
+        again = train(data, **options)
+    for run in (first, again):
+        assert len(run.classifier.predict(data.test.inputs[:5].numpy())) == 5
     assert load_record(tmp_path).finished and not (tmp_path / "report.html").exists()
     monkeypatch.setattr(outputs, "train_plans", None)  # nothing is trained again
     train(data, **options)

@@ -30,7 +30,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with open(beside, "wb") as file:
             file.write(data)
             file.flush()
@@ -46,6 +46,20 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             f"{path} could not be written ({error.strerror}); free some space or choose "
             "a folder that can be written. What was there before is unchanged."
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and flush each new name to disk.
+
+    Raises
+    ------
+    OSError
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def remove_leftovers(folder: Path) -> None:

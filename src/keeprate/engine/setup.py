@@ -120,8 +120,8 @@ def make_setup(
             config.batch_size,
             "give a smaller --batch-size",
         )
-    if out is not None and not os.fspath(out):  # `Path` takes it for the folder one is in
-        raise invalid("out", "name a folder", out, "write out='runs/first'")
+    if out is not None and not os.fspath(out).strip():  # `Path` takes it for the current folder
+        raise invalid("out", "name a folder", out, "write out='runs/first', or None for no folder")
     seed = check_whole("seed", seed, 0)
     lockstep = None if lockstep is None else check_whole("lockstep", lockstep, 1)
     if isinstance(model, str):

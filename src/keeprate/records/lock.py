@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from keeprate.checksums import RECORD_FILE
 from keeprate.errors import InputError, Words, invalid
-from keeprate.files import read_json, remove_leftovers, write_json
+from keeprate.files import make_folder, read_json, remove_leftovers, write_json
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 GRACE = 1.0  # seconds until the owner's name must be there
@@ -78,6 +78,8 @@ def owned(folder: Path | None) -> Iterator[None]:
         the run goes on), or if the folder cannot be written.
     """
     if folder is None or _is_finished(folder):
+        if folder is not None and (folder / OWNER_FILE).exists():
+            _tidy_up(folder)
         yield
         return
     lock = _acquire(folder)
@@ -93,6 +95,19 @@ def owned(folder: Path | None) -> Iterator[None]:
         lock.release()
 
 
+def _tidy_up(folder: Path) -> None:
+    """Remove what the owner of a finished run has left, who was killed right after its record."""
+    with suppress(InputError):  # it lives and draws the page, or the folder may only be read
+        lock = _acquire(folder)
+        try:
+            remove_leftovers(folder)
+            remove_leftovers(folder / "first")
+            with suppress(OSError):
+                (folder / OWNER_FILE).unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
 def _is_finished(folder: Path) -> bool:
     """Whether the folder holds a finished run, which many may read and nobody changes."""
     if not (folder / RECORD_FILE).exists():
@@ -106,7 +121,7 @@ def _is_finished(folder: Path) -> bool:
 def _acquire(folder: Path) -> FileLock:
     """Take the lock at once, or name the owner."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / LOCK_FILE)
         until = time.monotonic() + GRACE
         while True:

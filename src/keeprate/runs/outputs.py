@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from keeprate.checksums import check_unchanged, checksum
 from keeprate.data import Split
 from keeprate.engine import Setup, probabilities
+from keeprate.errors import first_line
 from keeprate.noise import NoiseEstimate, estimate_noise
 from keeprate.records import (
     QUALITY_FILE,
@@ -110,15 +112,26 @@ def conclude(
 
 
 def _write_report(folder: Path, record: RunRecord) -> None:
-    """Draw the pictures and the page."""
+    """Draw the pictures and the page; the run's results do not depend on it."""
     from keeprate.report import write_plots  # Matplotlib is loaded where something is drawn
 
-    write_plots(record, folder)
+    try:
+        write_plots(record, folder)
+    except Exception as error:  # a missing font, a full disk
+        warnings.warn(
+            f"the page of {folder} could not be drawn ({first_line(error)}); the results are safe, "
+            f"and `keeprate report {folder}` draws it again",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a run that is finished."""
-    for path in folder.glob("*checkpoint-*"):
+    """Remove the checkpoints of a run that is finished, and of its first training.
+
+    Those of the first training are gone already, unless the power was lost right after.
+    """
+    for path in (*folder.glob("*checkpoint-*"), *folder.glob("first/*checkpoint-*")):
         path.unlink(missing_ok=True)  # two processes may read the folder at once
 
 
