@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import keeprate
 from benchmarks import (
     criteria,
     criteria_elsewhere,
+    judging,
     label_issues,
     long_tail,
     noisy_validation,
     reading,
     replay,
     schedule_bench,
+    soak,
 )
 from benchmarks.replay import Interpolator, Replayed
 from keeprate.schedules.spaces import get_space
@@ -223,3 +226,37 @@ def test_reading_is_measured_on_real_files(monkeypatch, tmp_path):
     found = reading.measure(paths[1])
     assert found["rows"] == 2_000
     assert found["peak_over_float32"] >= found["left_over_float32"]
+
+
+def test_judging_is_measured_on_labels_that_can_be_found():
+    labels, probabilities = judging.make_inputs(500, 5)
+    assert probabilities.dtype == np.float32 and np.allclose(probabilities.sum(1), 1)
+    assert 0.1 < (labels != probabilities.argmax(1)).mean() < 0.25
+    found = judging.measure(500, 5)
+    assert (found["samples"], found["classes"]) == (500, 5) and found["extra_mb"] >= 0
+    assert 0.1 < found["share_flagged"] < 0.25
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_does_everything_gives_everything_back():
+    pytest.importorskip("pyarrow")
+    *_, rows = soak.soak(seconds=1e-9, least_rounds=3)
+    assert [row["rounds"] for row in rows] == [1, 2, 3]
+    _, before, after = rows  # the first round imports
+    for name in ("files", "threads", "tensors", "temporary_files"):
+        assert after[name] == before[name], name
+    assert all(row["half_written_files"] == 0 for row in rows)
+    assert after["rss_mb"] < before["rss_mb"] + 100
+
+
+def test_the_slope_of_memory_is_that_of_the_later_rows():
+    rows = [
+        {"minutes": minute, "rounds": 2 * minute, "rss_mb": 500.0 + 3 * minute}
+        for minute in range(1, 31)
+    ]
+    rows[0]["rss_mb"] = 9.0  # while the process warms up
+    found = soak.slope(rows, 30 * 60)
+    assert found is not None and found["rows"] == 26
+    assert found["mb_per_hour"] == pytest.approx(180) and found["mb_per_round"] == 1.5
+    assert found["mb_per_hour_error"] == pytest.approx(0, abs=1e-3)
+    assert soak.slope(rows[:2], 30 * 60) is None

@@ -6,7 +6,7 @@ import json
 import signal
 import sqlite3
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from keeprate.noise.spec import Noise
 from keeprate.records.record import load_record
 from keeprate.runs.train_run import train
 from keeprate.schedules import presets
+from keeprate.searching.study import find_study
 from tests.searches import ALONE, CONFIG, RESEARCH, SIXTEEN, essence, search
 
 KILLED = """
@@ -236,24 +237,61 @@ def test_a_schedule_by_the_noise_rate_goes_on_where_it_stopped(data, tmp_path, w
     assert np.array_equal(resumed.schedule.keep_rate, whole.schedule.keep_rate)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "newer"])
-def test_a_finished_search_needs_no_study(damage, data, tmp_path, no_page):
-    from keeprate.searching.study import find_study
-
-    options = {"budget": "2trials", "baselines": False, "restarts": 1, "out": tmp_path}
-    config = keeprate.TrainingConfig(epochs=1, batch_size=64)
-    first = keeprate.search(data, config=config, **options)
+@pytest.fixture
+def damaged(data, tmp_path, no_page, monkeypatch):
+    """Damage the study of a finished search in a way; how it is called again, and its record."""
+    call = partial(
+        keeprate.search,
+        data,
+        budget="2trials",
+        baselines=False,
+        restarts=1,
+        out=tmp_path,
+        config=keeprate.TrainingConfig(epochs=1, batch_size=64),
+    )
+    record = call().record
     path = tmp_path / "study.db"
-    content = path.read_bytes()
-    if damage == "newer":
-        with sqlite3.connect(path) as database:
-            database.execute("UPDATE version_info SET schema_version = 999")
-            database.execute("UPDATE alembic_version SET version_num = 'v99.0.a'")
-        database.close()
-    else:
-        path.write_bytes({"cut": content[:5000], "empty": b"", "text": b"no database" * 99}[damage])
+    connection = sqlite3.connect(path)
+    monkeypatch.setattr("sqlite3.dbapi2.connect", partial(sqlite3.connect, timeout=0.1))
+
+    def damage(kind):
+        content = path.read_bytes()
+        if kind == "locked":
+            connection.execute("BEGIN EXCLUSIVE")
+        elif kind == "newer":
+            with connection:
+                connection.execute("UPDATE version_info SET schema_version = 999")
+                connection.execute("UPDATE alembic_version SET version_num = 'v99.0.a'")
+        else:
+            path.write_bytes({"cut": content[:5000], "empty": b"", "text": b"none" * 99}[kind])
+        return call, record
+
+    yield damage
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "text", "newer", "locked"])
+def test_a_finished_search_needs_no_study(damaged, kind, tmp_path):
+    call, record = damaged(kind)
     with pytest.warns(UserWarning, match=r"study\.db could not be read"):
-        again = keeprate.search(data, config=config, **options)
-    assert again.record == first.record and again.study is None
+        again = call()
+    assert again.record == record and again.study is None
     with pytest.warns(UserWarning):
         assert find_study(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("cut", "delete the file if it is damaged"),
+        ("text", "delete the file if it is damaged"),
+        ("newer", "use the version of Optuna that wrote it"),
+        ("locked", "close the program that has it open"),
+    ],
+)
+def test_an_unfinished_search_says_what_its_study_needs(damaged, kind, remedy, tmp_path):
+    call, _ = damaged(kind)
+    path = tmp_path / "record.json"
+    path.write_text(path.read_text().replace('"finished": true', '"finished": false'))
+    with pytest.raises(keeprate.InputError, match=rf"study\.db could not be read.*{remedy}"):
+        call()

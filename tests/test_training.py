@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
 import math
+import weakref
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -528,6 +530,19 @@ def test_a_sweep_leaves_all_else_as_it_is():
     assert left == pytest.approx(
         [1.0, -1e-30, 0, 0, math.nan, math.inf], rel=1e-6, abs=0, nan_ok=True
     )
+
+
+def test_the_estimate_of_memory_keeps_no_network():
+    built = []
+
+    def build():
+        module = mlp((784,), 10)
+        built.extend(weakref.ref(parameter) for parameter in module.parameters())
+        return module
+
+    assert bytes_per_network(build, torch.zeros(16, 784)) > 0
+    gc.collect()
+    assert built and all(parameter() is None for parameter in built)
 
 
 def test_memory_grows_with_the_batch_and_fits_at_least_one():

@@ -25,8 +25,20 @@ MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
 
 def open_study(folder: Path | None) -> optuna.Study:
-    """The study of a run folder, or one in memory."""
-    storage = None if folder is None else _storage(folder)
+    """The study of a run folder, or one in memory.
+
+    Raises
+    ------
+    InputError
+        If another version of Optuna wrote the study.
+    """
+    try:
+        storage = None if folder is None else _storage(folder)
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder}/study.db could not be read ({first_line(error)}); use the version of Optuna "
+            "that wrote it, or delete the file: then the search begins anew."
+        ) from error
     with quiet():
         return optuna.create_study(
             storage=storage,
@@ -130,9 +142,13 @@ def storage_errors(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error).splitlines()[0]
+        remedy = "free some space, or delete the file if it is damaged"
+        if "database is locked" in f"{error} {error.__cause__}":
+            remedy = "close the program that has it open"
         raise InputError(
-            f"{folder}/study.db could not be read or written ({str(error).splitlines()[0]}); free "
-            "some space, or delete the file if it is damaged. Other files are unchanged."
+            f"{folder}/study.db could not be read or written ({reason}); {remedy}. Other files are "
+            "unchanged."
         ) from error
 
 
