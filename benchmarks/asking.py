@@ -36,7 +36,7 @@ TRIALS, EPOCHS, SPACE = 200, 20, get_space("basis")
 
 def fill(study: optuna.Study, n: int) -> None:
     """Tell a study `n` trials with random parameters and values."""
-    from keeprate.searching.study import one_transaction  # earlier versions have none
+    from keeprate.searching import one_transaction  # earlier versions have none
 
     rng, distributions = np.random.default_rng(0), SPACE.distributions(EPOCHS)
     with one_transaction(study):

@@ -323,7 +323,7 @@ def test_tables_hold_means_and_paired_differences():
     assert table[2] == "| logistic regression | **95.00\xa0±\xa00.00** | **95.00\xa0±\xa00.00** |"
     assert table[3] == "| MLP | 84.00\xa0±\xa05.66 | – |"
     errors = real_noise_page.metric_table(rows, "noisy", "noise_rate_error")
-    assert errors[4].startswith("| keeprate | **-1.00")  # next to zero
+    assert errors[4].startswith(f"| {DEFAULT} | **-1.00")  # next to zero
     assert "**" not in "".join(real_noise_page.metric_table(rows, "noisy", "seconds"))
     differences = real_noise_page.difference_table(rows, "noisy", "accuracy")
     assert differences[3] == "| MLP | +8.00\xa0±\xa02.00 | – | +8.00 |"  # 10 and 6

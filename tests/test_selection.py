@@ -381,7 +381,9 @@ def test_a_user_s_method():
 
 
 def test_unknown_method_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"method must be one of standard, .* got 'coteaching'"):
+    with pytest.raises(
+        ValueError, match=r"method must be one of auto, standard, .* got 'coteaching'"
+    ):
         get_method("coteaching")
 
 

@@ -15,5 +15,6 @@ from .sampler import NaturalGradientSampler as NaturalGradientSampler
 from .search_run import MOST_FINALISTS as MOST_FINALISTS
 from .search_run import get_searchable as get_searchable
 from .search_run import search as search
+from .study import one_transaction as one_transaction
 from .study import open_study as open_study
 from .study import ranked as ranked
