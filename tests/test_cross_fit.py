@@ -71,6 +71,13 @@ def with_other_labels(data: Data, *, fold: int, clean: bool) -> tuple[Data, int]
     return changed, int(moved.sum())
 
 
+def keep_folds(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deal as by these labels from now on: the fold of a sample depends on its label."""
+    pool, is_clean = pooled(data)
+    folds = make_folds(pool.train.labels, is_clean, 3, 3)
+    monkeypatch.setattr("keeprate.runs.cross_fit.make_folds", lambda *_: folds)
+
+
 def test_folds_hold_every_class_in_equal_parts() -> None:
     labels = torch.tensor([0] * 50 + [1] * 9 + [2] * 6)
     is_clean = torch.arange(65) % 5 == 0
@@ -85,10 +92,7 @@ def test_folds_hold_every_class_in_equal_parts() -> None:
 def test_no_network_learns_from_the_clean_labels_of_its_fold(
     half_clean: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The folds of a sample depend on its label: keep those of the first run.
-    pool, is_clean = pooled(half_clean)
-    folds = make_folds(pool.train.labels, is_clean, 3, 3)
-    monkeypatch.setattr("keeprate.runs.cross_fit.make_folds", lambda *_: folds)
+    keep_folds(half_clean, monkeypatch)
     before = networks_of(half_clean)
     changed, n_moved = with_other_labels(half_clean, fold=1, clean=True)
     assert n_moved >= 30
@@ -105,9 +109,7 @@ def test_no_network_learns_from_the_clean_labels_of_its_fold(
 def test_no_network_of_the_first_stage_learns_from_its_fold(
     noisy: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, is_clean = pooled(noisy)
-    folds = make_folds(pool.train.labels, is_clean, 3, 3)
-    monkeypatch.setattr("keeprate.runs.cross_fit.make_folds", lambda *_: folds)
+    keep_folds(noisy, monkeypatch)
     before = networks_of(noisy)
     after = networks_of(with_other_labels(noisy, fold=2, clean=False)[0])
     for name in ("keep-1", "keep-0.8", "keep-0.6", "keep-0.45"):

@@ -53,8 +53,9 @@ class EpochMeter:
             What `train_step` returns.
         """
         self._n_steps += 1
-        held_out = None if self._folds is None else self._folds.held_out(logits, index)
-        if held_out is not None and self._folds is not None:
+        held_out: Tensor | None = None
+        if self._folds is not None:
+            held_out = self._folds.held_out(logits, index)
             judged = self._folds.judged[index]
             pairs = count_pairs(held_out[:, judged].argmax(-1), labels[judged], logits.shape[-1])
             self._pairs = pairs if self._pairs is None else self._pairs + pairs

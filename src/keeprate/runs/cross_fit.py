@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from keeprate.data import Data, join, part
@@ -94,8 +94,6 @@ class Trained:
         What the choice goes by: of held-out predictions, the higher the better.
     opinions : Tensor [N, C]
         Held-out class probabilities of every sample.
-    by_network : list of R Tensor [N, C]
-        Those of each network, of samples that it has learnt from too; empty where nobody asks.
     """
 
     arm: Arm
@@ -104,7 +102,6 @@ class Trained:
     networks: TrainedNetworks
     value: float
     opinions: Tensor
-    by_network: list[Tensor]
 
 
 def pooled(data: Data) -> tuple[Data, Tensor]:
@@ -198,17 +195,17 @@ class _Stages:
         ]  # fmt: skip
         of_clean, *of_noisy = self._train([clean, *alone])
         best = max(of_noisy, key=lambda one: one.value)
-        matrix = self._gold_matrix(best.by_network)
+        matrix = self._gold_matrix(best)
         balance = noisy + is_clean * (float(noisy.sum()) / float(is_clean.sum()))
         gold, _ = self._train(
             [
                 self._arm("gold", "gold loss correction", self.given, balance, matrix=matrix),
                 self._arm("refined-clean", "labels refined by the clean samples",
-                          self._refined(of_clean.by_network)),
+                          self._refined(of_clean)),
             ]
         )  # fmt: skip
         label = "labels refined by gold loss correction"
-        self._train([self._arm("refined-gold", label, self._refined(gold.by_network))])
+        self._train([self._arm("refined-gold", label, self._refined(gold))])
 
     def _arm(
         self,
@@ -227,21 +224,26 @@ class _Stages:
             name, label, level, Supervision(self.fold, judged, targets, own, matrix, corrected)
         )
 
-    def _gold_matrix(self, by_network: Sequence[Tensor]) -> Tensor:
+    def _by_network(self, modules: Sequence[nn.Module]) -> list[Tensor]:
+        """What each of R networks says of every sample, also of those it learnt from, [N, C]."""
+        inputs, normaliser = self.setup.data.train.inputs, self.setup.normaliser
+        return [probabilities([module], inputs, normaliser) for module in modules]
+
+    def _gold_matrix(self, one: Trained) -> Tensor:
         """Mean prediction for clean samples of each class outside the fold, [R, C, C].
 
         One more sample of each class has its label: a class without clean samples is not corrupted.
         """
         matrices = []
-        for peer, predicted in enumerate(by_network):
+        for peer, predicted in enumerate(self._by_network(one.networks.modules)):
             seen = self.is_clean & (self.fold != peer)
             sums = self.given[seen].T @ predicted[seen] + torch.eye(self.given.shape[1])
             matrices.append(sums / sums.sum(1, keepdim=True))
         return torch.stack(matrices)
 
-    def _refined(self, by_network: Sequence[Tensor]) -> Tensor:
+    def _refined(self, one: Trained) -> Tensor:
         """Targets of each network by its own opinions alone, [R, N, C]; clean labels stay."""
-        noisy = ~self.is_clean
+        noisy, by_network = ~self.is_clean, self._by_network(one.networks.modules)
         targets = self.given.expand(len(by_network), -1, -1).clone()
         for peer, opinions in enumerate(by_network):
             p, y = opinions[noisy], self.labels[noisy]
@@ -293,19 +295,20 @@ class _Stages:
         networks = population.networks
         modules = [networks.module(row, peer) for peer in range(networks.n_peers)]
         trained = TrainedNetworks(schedule, modules, None, None)
-        setup, train = self.setup, self.setup.data.train
-        by_network = [probabilities([one], train.inputs, setup.normaliser) for one in modules]
-        opinions = torch.stack(by_network)[self.fold, torch.arange(len(train))]
         total, seen = population.log_probability, population.times_seen
-        if total is not None and seen is not None:
-            mean = total[row].cpu() / seen.cpu().clamp_min(1)[:, None]
-            opinions = torch.where(seen.cpu()[:, None] > 0, mean.softmax(-1), opinions)
+        if total is None or seen is None:
+            raise ValueError("a population whose held-out predictions were not kept")
+        seen = seen.cpu()[:, None]
+        opinions = (total[row].cpu() / seen.clamp_min(1)).softmax(-1)
+        if bool((seen == 0).any()):  # no batch of the later half held these samples
+            final = torch.stack(self._by_network(modules))[self.fold, torch.arange(len(self.fold))]
+            opinions = torch.where(seen > 0, opinions, final)
         curves = population.curves[number]
         if bool(self.is_clean.any()):
             value = sharpened_likelihood(opinions[self.is_clean], self.labels[self.is_clean])
         else:
-            value = trial_value(curves.validation_score, setup.config.epochs)
-        return Trained(arm, schedule, curves, trained, value, opinions, by_network)
+            value = trial_value(curves.validation_score, self.setup.config.epochs)
+        return Trained(arm, schedule, curves, trained, value, opinions)
 
 
 def n_folds(data: Data) -> int:
