@@ -7,7 +7,8 @@ and images that are read, scikit-learn's classifier, and errors that users make.
 after a round, sixty rows in all: memory (after a collection of garbage), open files, threads,
 Python objects, tensors, and what is left in the folder for temporary files. The results are in
 `results/soak.json`, which is written after every row; `slope` is that of a straight line through
-the rows after the first sixth of the time, with its standard error. Linux only.
+the rows after the first sixth of the time, with its standard error, by processor time (others may
+use the processor, too) and by rounds. Linux only.
 """
 
 from __future__ import annotations
@@ -209,33 +210,37 @@ def workplace() -> Iterator[tuple[Path, Path]]:
 def soak(seconds: float, least_rounds: int = 1) -> Iterator[list[Row]]:
     """Go round until the time is over; yield all rows after each new one."""
     rows: list[Row] = []
-    began = time.monotonic()
+    began, started = time.monotonic(), time.process_time()
     with workplace() as (folder, temporary):
         number, elapsed = 0, 0.0
         while number < least_rounds or elapsed < seconds:
             left = go_round(folder / f"round{number}", seed=number)
             number, elapsed = number + 1, time.monotonic() - began
+            processor = time.process_time() - started
             if len(rows) < min(elapsed / seconds, 1) * ROWS or number <= least_rounds:
                 row = {"minutes": round(elapsed / 60, 2), "rounds": number}
+                row["processor_minutes"] = round(processor / 60, 2)
                 rows.append(row | measured(temporary) | {"half_written_files": len(left)})
                 yield rows
 
 
 def slope(rows: list[Row], seconds: float) -> dict[str, float] | None:
-    """The straight line through the memory of the later rows: MB per hour, and per round."""
+    """The straight line through the memory of the later rows: MB per processor hour, per round."""
     later = [row for row in rows if row["minutes"] * 60 >= WARM_UP * seconds]
     if len(later) < 3:
         return None
     memory = np.array([row["rss_mb"] for row in later])
-    found: dict[str, float] = {"rows": len(later)}
-    for name, unit in (("minutes", 60), ("rounds", 1)):
-        x = np.array([row[name] for row in later]) / unit
+    found: dict[str, float] = {"rows": len(later), "first": memory[0], "last": memory[-1]}
+    for unit, x in (
+        ("processor_hour", np.array([row["processor_minutes"] for row in later]) / 60),
+        ("round", np.array([row["rounds"] for row in later])),
+    ):
         deviation = x - x.mean()
         value = deviation @ memory / (deviation @ deviation)
         residual = memory - memory.mean() - value * deviation
         error = np.sqrt(residual @ residual / (len(x) - 2) / (deviation @ deviation))
-        key = "mb_per_hour" if name == "minutes" else "mb_per_round"
-        found |= {key: round(float(value), 4), f"{key}_error": round(float(error), 4)}
+        found[f"mb_per_{unit}"] = round(float(value), 4)
+        found[f"mb_per_{unit}_error"] = round(float(error), 4)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,23 @@ def test_true_labels_of_some_rows_are_a_question() -> None:
     with pytest.raises(InputError, match=message):
         load_data(frame)
     assert len(load_data(frame, columns={"true_label": "ignore"}).splits["train"]) == len(Y)
+
+
+@pytest.mark.slow
+def test_the_time_of_a_table_is_linear_in_its_columns(tmp_path: Path) -> None:
+    def seconds(n_columns: int) -> float:
+        """Processor time, the least of two: four times the columns must not take sixteen times."""
+        path = tmp_path / "t.csv"
+        cells = np.random.default_rng(0).normal(size=(20, n_columns)).round(3)
+        rows = [f"{','.join(map(str, row))},{i % 2}" for i, row in enumerate(cells)]
+        names = ",".join(f"column{i}" for i in range(n_columns))
+        path.write_text("\n".join([f"{names},label", *rows, ""]))
+        taken = []
+        for _ in range(2):
+            began = time.process_time()
+            assert prepare(path).input_shape == (n_columns,)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    seconds(50)  # what is imported late
+    assert seconds(8000) < 9 * seconds(2000)

@@ -136,6 +136,7 @@ def test_unicode(tmp_path: Path, encoding: str, packed: bool) -> None:
     "text",
     [
         "name,label\nJosé,1\nMüller,2\n",
+        "größe,label\n1,2\n3,4\n",
         "a;label\n1,5;café\n2,5;thé\n",
         "text,label\n" + "".join(f"{WORDS.replace(',', '')},{i % 2}\n" for i in range(20)),
         "price,label\n5 €,“gut”\n6 €,schlecht\n",

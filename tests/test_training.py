@@ -534,6 +534,39 @@ def test_a_sweep_leaves_all_else_as_it_is():
     )
 
 
+@pytest.mark.parametrize(
+    ("cost", "every", "saved_after"),
+    [(0.01, 60, 1), (0.5, 60, 10), (10, 60, 60), (10, 5, 5), (0.01, 0, 0.25)],
+)
+def test_checkpoints_are_as_frequent_as_they_are_cheap(
+    data, tmp_path, monkeypatch, cost, every, saved_after
+):
+    """An epoch takes a quarter of a second; the first checkpoint tells what one costs."""
+    now, saved = [0.0], []
+
+    def save(path, population):
+        now[0] += cost
+        saved.append(now[0])
+
+    monkeypatch.setattr(lockstep, "save_population", save)
+    monkeypatch.setattr(lockstep.time, "perf_counter", lambda: now[0])
+    saver = lockstep._Saver(tmp_path / "c.safetensors", every)
+    for _ in range(600):
+        now[0] += 0.25
+        saver(None, at_once=False)
+    assert saved[0] == pytest.approx(min(every, lockstep.SOONEST) + cost, abs=0.26)
+    pauses = np.diff(saved) - cost
+    assert len(saved) > 2 and np.allclose(pauses, saved_after, atol=0.26)
+    before = len(saved)
+    saver(None, at_once=True)
+    assert len(saved) == before + 1
+
+
+def test_the_empty_name_is_no_folder(data):
+    with pytest.raises(keeprate.InputError, match="out must name a folder, got ''"):
+        setup(data, out="")
+
+
 def test_the_estimate_of_memory_keeps_no_network():
     built = []
 

@@ -56,6 +56,8 @@ def test_a_folder_names_no_code(
     with_model(folder, "evil_models:net")
     with pytest.raises(InputError, match=r"asks for the model 'evil_models:net', which is code"):
         keeprate.load(folder)
+    with pytest.raises(InputError, match=r"asks for the model 'evil_models:net', which is code"):
+        predict_files(folder, [str(folder / "label_quality.csv")], tmp_path / "predictions.csv")
     assert "evil_models" not in sys.modules
     for options in ({"trust_model": True}, {"model": "evil_models:net"}):
         np.testing.assert_array_equal(keeprate.load(folder, **options).predict_proba(X), expected)
@@ -70,6 +72,9 @@ def test_a_saved_classifier_names_no_code(tmp_path: Path) -> None:
     (saved / "estimator.json").write_text(json.dumps(described))
     again = keeprate.NoisyLabelClassifier.load(saved)
     assert (again.model, again.method) == ("auto", "co-teaching")
+    with_model(saved, "evil:net")
+    with pytest.raises(InputError, match="asks for the model 'evil:net', which is code"):
+        keeprate.NoisyLabelClassifier.load(saved)
 
 
 def test_the_current_folder_replaces_no_package(
