@@ -205,19 +205,9 @@ def save_record_in(folder: Path, record: RunRecord) -> None:
     save_record(folder, record)
 
 
-def shown_texts() -> list[Path_]:
-    """The places of one text of each sort in the record with pictures."""
-    file = plain(records()["images"])
-    sorts = {}
-    for path in leaves(file):
-        if isinstance(at(file, path), str) and {"config", "checksums"}.isdisjoint(path):
-            sorts.setdefault(tuple("[]" if isinstance(p, int) else p for p in path), path)
-    return list(sorts.values())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("path", shown_texts(), ids=lambda path: ".".join(map(str, path)))
-def test_no_single_text_becomes_markup(path: Path_, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [("kind",), ("data", "criterion")], ids=".".join)
+def test_a_text_that_decides_what_is_said_becomes_no_markup(path: Path_, tmp_path: Path) -> None:
     record = records()["images"]
     file = plain(replace(record, trials=record.trials[3:6]))
     write(tmp_path / "usual", file)
