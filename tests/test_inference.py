@@ -94,8 +94,8 @@ def test_the_noise_rate_is_found_with_its_error(name):
 @pytest.mark.parametrize("name", ["pairflip:0.3", "symmetric:0.4", "symmetric:0.1"])
 def test_the_interval_holds_the_share_of_wrong_labels(name):
     """Of networks that are wrong where they are less sure; with some clean labels, and without."""
-    widths = []
-    for seed in range(30):
+    inside, widths = [], []
+    for seed in range(60):
         true = np.random.default_rng(seed).permutation(TRUE)[:1000]
         labels, _ = noisy(true, name, seed)
         p, clean = doubtful_predictions(true, 100 + seed), doubtful_predictions(TRUE[:200], seed)
@@ -103,10 +103,11 @@ def test_the_interval_holds_the_share_of_wrong_labels(name):
         share = (labels != true).mean()
         for known in (None, is_right):
             found = estimate_noise(p, torch.from_numpy(labels), is_right=known)
-            assert found.low <= share <= found.high and found.low <= found.noise_rate <= found.high
+            inside.append(found.low <= share <= found.high)
+            assert found.low <= found.noise_rate <= found.high
             assert found.by_clean_labels == (known is not None)
             widths.append(found.high - found.low)
-    assert max(widths) < 0.55  # and it says something
+    assert np.mean(inside) > 0.9 and np.mean(widths) < 0.4  # and it says something
 
 
 def doubtful_predictions(true: np.ndarray, seed: int) -> torch.Tensor:
