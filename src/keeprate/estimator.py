@@ -68,7 +68,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     Networks learn right labels before they memorise wrong ones. In each epoch training keeps a
     share R(t) of the samples, those with the smallest losses, and leaves out the others, whose
-    labels are mostly wrong. By default `fit` searches the R(t) that validates best.
+    labels are mostly wrong. By default `fit` chooses among a few R(t) by cross-fitting, and then
+    refines the labels (`keeprate.runs.cross_fit`). With a `budget` it searches R(t).
 
     Parameters
     ----------
@@ -76,16 +77,18 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         "auto" takes a small CNN for images of at least 16 x 16 pixels, else an MLP. Other values: a
         name of `keeprate.engine.MODELS`, "package.module:factory", or a function
         ``(input_shape, n_classes) -> nn.Module``.
-    budget : float or str
-        Cost of the search. "20trials" is 20 trainings, 6 the cost of six full trainings, "30m" half
-        an hour for everything.
+    budget : float or str, optional
+        Search R(t), at this cost: "20trials" is 20 trainings, 6 the cost of six full trainings,
+        "30m" half an hour for everything. Left out, there is no search.
     schedule : str, array_like [T], Schedule or callable
-        "search" searches R(t). All other values train without a search: "auto" estimates the noise
-        rate and costs about two trainings, "constant" keeps every sample, "co-teaching" needs
-        `noise_rate`; a file, keep rates, or a function of the epoch (from 1) give R(t) itself.
+        R(t), where none is searched. "auto" with the method "auto" cross-fits; with another method
+        it estimates the noise rate and costs about two trainings. "constant" keeps every sample,
+        "co-teaching" needs `noise_rate`; a file, keep rates, or a function of the epoch (from 1)
+        give R(t) itself.
     method : str or Method
-        How samples are selected; a name of `keeprate.engine.METHODS`, "package.module:method", or
-        a method. A method that selects no samples needs ``schedule="constant"``.
+        How samples are selected; "auto", a name of `keeprate.engine.METHODS`,
+        "package.module:method", or a method. A method that selects no samples needs
+        ``schedule="constant"``. "auto" is Co-teaching in a search and with a given R(t).
     noise_rate : float, optional
         Share of wrong labels in [0, 1), for ``schedule="co-teaching"`` or ``"auto"``.
     epochs, batch_size : int
@@ -116,11 +119,12 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     label_quality_ : ndarray [N]
         For each label given to `fit`, in the same order, the probability that the label is right.
     suggested_labels_ : ndarray [N]
-        For each sample given to `fit` the most probable class. For training samples this is the
-        mean opinion of the networks over the later half of the epochs, for held-out samples the
-        opinion at the end.
+        For each sample given to `fit` its label, or another class with a probability of at least
+        2/3 in place of a label that is more probably wrong than right.
     noise_rate_, noise_rate_std_ : float
         Estimated share of wrong labels, and its standard error of sampling.
+    noise_interval_ : tuple of two float
+        Between which the share of wrong labels lies, see `keeprate.noise.estimate_noise`.
     classes_ : ndarray [C]
     transition_matrix_, transition_matrix_std_ : ndarray [C, C]
         Estimate and standard error: [i, j] is the share of class i that is labelled j, in the order
@@ -156,9 +160,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self,
         model: str | ModelFactory = "auto",
         *,
-        budget: float | str = "20trials",
-        schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "search",
-        method: str | Method = "co-teaching",
+        budget: float | str | None = None,
+        schedule: str | Schedule | npt.ArrayLike | Callable[[int], float] = "auto",
+        method: str | Method = "auto",
         noise_rate: float | None = None,
         epochs: int = 40,
         batch_size: int = 128,
@@ -280,6 +284,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "feature_names_in": list(getattr(self, "feature_names_in_", [])),
                 "history": self.history_,
                 "noise_rate": [self.noise_rate_, self.noise_rate_std_],
+                "noise_interval": self.noise_interval_,
                 "cost": self.cost_,
                 "parameters": {
                     name: value
@@ -329,6 +334,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             classifier.history_ = description["history"]
             classifier.cost_ = description["cost"]
             classifier.noise_rate_, classifier.noise_rate_std_ = description["noise_rate"]
+            low, high = description.get("noise_interval", (0.0, 1.0))  # older ones lack it
+            classifier.noise_interval_ = float(low), float(high)
             classifier.keep_rate_ = tensors["keep_rate"].numpy()
             classifier.transition_matrix_ = tensors["transition_matrix"].numpy()
             classifier.transition_matrix_std_ = tensors["transition_matrix_std"].numpy()
@@ -439,9 +446,15 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         }
         if self.restarts is not None:
             options["restarts"] = self.restarts
-        if isinstance(self.schedule, str) and self.schedule == "search":
-            return search(data, budget=self.budget, search_config=self.search_config, **options)
         schedule: Any = self.schedule
+        is_auto = isinstance(schedule, str) and schedule == "auto"
+        if self.budget is not None:
+            if not is_auto:
+                remedy = "leave one of the two out"
+                raise invalid(
+                    "budget", "be left out where a schedule is given", self.budget, remedy
+                )
+            return search(data, budget=self.budget, search_config=self.search_config, **options)
         return train(data, schedule=schedule, **options)
 
     def _keep(self, run: Run, numbers: NDArray[np.int64]) -> None:
@@ -456,11 +469,13 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.study_ = run.study
         if (noise := record.noise_estimate) is not None:  # a finished run has one
             self.noise_rate_, self.noise_rate_std_ = noise.noise_rate, noise.noise_rate_std
+            self.noise_interval_ = noise.low, noise.high
             self.transition_matrix_ = np.array(noise.transition_matrix)
             self.transition_matrix_std_ = np.array(noise.transition_matrix_std)
         judged = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
-        suggested[judged.rows], quality[judged.rows] = judged.predicted, judged.scores
+        suggested[judged.rows] = np.where(judged.suggested >= 0, judged.suggested, judged.given)
+        quality[judged.rows] = judged.scores
         self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:

@@ -177,7 +177,7 @@ class RunOptions:
     out: Out
     method: Annotated[
         str, _everyday("--method", "auto, co-teaching, jocor ...: docs/methods.md.")
-    ] = "co-teaching"
+    ] = "auto"
     model: Annotated[str, _everyday("--model", "mlp, model1 to model3, or module:factory.")] = (
         "auto"
     )

@@ -55,7 +55,7 @@ def train(
     data: Data,
     *,
     schedule: str | Schedule | Sequence[float] | Callable[[int], float] = "auto",
-    method: str | Method = "co-teaching",
+    method: str | Method = "auto",
     model: str | Callable[..., nn.Module] = "auto",
     config: TrainingConfig | None = None,
     noise_rate: float | None = None,
@@ -78,10 +78,11 @@ def train(
     schedule : str, Schedule, sequence of T floats, or callable epoch (from 1) -> keep rate
         A string is "auto", "constant", "co-teaching", the file of a schedule, or a run folder.
 
-        "auto" is a plain decay to (1 - noise rate)^1.5. Without `noise_rate` a first, careful
-        training estimates the noise rate: it takes a quarter of the epochs, or 500 steps if that
-        is more. Every other final training (there are at least two) keeps every sample instead,
-        because not every network memorises. The best training by validation becomes the run's.
+        "auto" with a method is a plain decay to (1 - noise rate)^1.5. Without `noise_rate` a
+        first, careful training estimates the noise rate: it takes a quarter of the epochs, or 500
+        steps if that is more. Every other final training (there are at least two) keeps every
+        sample instead, because not every network memorises. The best training by validation
+        becomes the run's.
     method : str or Method
         "auto", a name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's
         own. "auto" with schedule "auto" chooses by cross-fitting among keep rates and refined

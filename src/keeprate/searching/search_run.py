@@ -60,7 +60,7 @@ def search(
     data: Data,
     *,
     budget: float | str = "20trials",
-    method: str | Method = "co-teaching",
+    method: str | Method = "auto",
     model: str | Callable[..., nn.Module] = "auto",
     config: TrainingConfig | None = None,
     search_config: SearchConfig | None = None,
