@@ -20,7 +20,8 @@ class Run:
     Attributes
     ----------
     record : RunRecord
-        Configuration, trials, results, cost: the contents of `record.json`.
+        Configuration, trials, results, cost: the contents of `record.json`. `record.cautions` says
+        what to be careful with.
     schedule : Schedule
     classifier : Classifier
     label_quality : LabelQuality
@@ -56,5 +57,6 @@ class Run:
             deviation = percent(record.noise_estimate.noise_rate_std)
             lines.append(f"  estimated noise rate {rate} +- {deviation}")
         lines.append(f"  {n_issues:,} of {record.labels_judged:,} labels look wrong")
+        lines += [f"  caution: {text}" for text in record.cautions]
         lines.append(f"  folder: {self.folder or 'none'}")
         return "\n".join(lines)
