@@ -10,7 +10,8 @@ from keeprate.report.words import unclear_difference_in_words
 from keeprate.text import listed, percent
 
 LEAST_STEPS = 200
-"""Of the optimiser. With fewer, networks of keeprate's own models still gain with every epoch."""
+"""Of the optimiser. On digits and other small data sets, 80 steps of the default batch size end two
+to five points below the best accuracy, and 160 about one. Harder data need more."""
 LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
 FEW_OF_A_CLASS = 10  # training samples
 
