@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import keeprate
 from benchmarks import rivals
 from benchmarks.noisy_sets import Task
@@ -49,12 +51,13 @@ def with_keeprate(
         run.classifier.probabilities(task.raw_test_inputs).numpy(),
         1 - quality.scores,
         quality.is_issue,
-        quality.predicted,
+        np.where(quality.suggested >= 0, quality.suggested, quality.given),
         None if noise is None else noise.noise_rate,
+        None if noise is None else (noise.low, noise.high),
     )
 
 
-DEFAULT = "keeprate auto"
+DEFAULT = "keeprate"
 """The line that the others are compared with."""
 LINES: dict[str, Line] = {
     "logistic regression": Line(rivals.logistic_regression),
@@ -71,7 +74,6 @@ LINES: dict[str, Line] = {
         partial(rivals.datalab, by="logistic regression")
     ),
     DEFAULT: Line(partial(with_keeprate, begin=keeprate.train, method="auto", model="perceptron")),
-    "keeprate": Line(partial(with_keeprate, begin=keeprate.train)),
     **{
         f"keeprate {method}": Line(
             partial(with_keeprate, begin=keeprate.train, method=method, schedule="auto")

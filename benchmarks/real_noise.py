@@ -73,6 +73,7 @@ def measured(task: Task, truth: Truth, outcome: Outcome) -> Row:
         row["average_precision"] = float(average_precision_score(wrong, outcome.wrong_score))
         if outcome.score_is_probability:
             row["calibration_error"] = calibration_error(outcome.wrong_score, wrong)
+            row["reliability"] = reliability(outcome.wrong_score, wrong)
     if outcome.listed is not None:
         row["listed"] = int(outcome.listed.sum())
         if row["listed"]:
@@ -82,6 +83,9 @@ def measured(task: Task, truth: Truth, outcome: Outcome) -> Row:
             row["noise_after"] = float((corrected != truth.train).mean())
     if outcome.noise_rate is not None:
         row["noise_rate_error"] = outcome.noise_rate - row["noise"]
+    if outcome.noise_interval is not None:
+        low, high = outcome.noise_interval
+        row |= {"noise_low": low, "noise_high": high, "covered": int(low <= row["noise"] <= high)}
     return {name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()}
 
 
@@ -106,6 +110,21 @@ def calibration_error(scores: NDArray[Any], wrong: NDArray[np.bool_]) -> float:
     said = np.bincount(bins, scores, BINS)
     happened = np.bincount(bins, wrong, BINS)
     return float(np.abs(said - happened).sum() / len(scores))
+
+
+def reliability(scores: NDArray[Any], wrong: NDArray[np.bool_]) -> list[list[float]]:
+    """Number, mean score and share of events of each tenth of [0, 1] that holds scores.
+
+    >>> reliability(np.array([0.1, 0.1, 0.95]), np.array([False, True, True]))
+    [[2, 0.1, 0.5], [1, 0.95, 1.0]]
+    """
+    bins = np.clip((scores * 10).astype(int), 0, 9)
+    found = [(scores[bins == b], wrong[bins == b]) for b in range(10)]
+    return [
+        [len(said), round(float(said.mean()), 4), round(float(happened.mean()), 4)]
+        for said, happened in found
+        if len(said)
+    ]
 
 
 # Runs ------------------------------------------------------------------------------------------

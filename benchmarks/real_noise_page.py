@@ -52,10 +52,11 @@ METRICS = {
     "listed": Metric("listed labels", 0, 1.0),
     "noise_after": Metric("wrong labels after all suggestions of the list are taken, %", -1),
     "noise_rate_error": Metric("estimated noise rate minus the true one, points", 0),
+    "covered": Metric("seeds whose share of wrong labels lies in the interval, %", 1),
     "calibration_error": Metric("calibration error of the probability of a wrong label, %", -1),
     "seconds": Metric("processor seconds", -1, 1.0),
 }
-COUNTED = ("listed", "seconds")  # nothing is best
+COUNTED = ("listed", "seconds", "covered")  # nothing is best
 Values = dict[int, float]
 """Seed -> value."""
 

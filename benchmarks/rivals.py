@@ -61,6 +61,8 @@ class Outcome:
         The label that it would put in place of each.
     noise_rate : float, optional
         The estimated share of wrong labels.
+    noise_interval : tuple of two float, optional
+        Between which the line says that the share lies.
     score_is_probability : bool
         Whether `wrong_score` is meant as the probability that the label is wrong.
     """
@@ -70,6 +72,7 @@ class Outcome:
     listed: Array | None = None
     suggested: Array | None = None
     noise_rate: float | None = None
+    noise_interval: tuple[float, float] | None = None
     score_is_probability: bool = True
 
 

@@ -123,14 +123,17 @@ def make_estimate(n_classes: int) -> NoiseEstimate:
     """A noise rate of 40 %, spread evenly over the other classes."""
     matrix = np.full((n_classes, n_classes), 0.4 / max(1, n_classes - 1))
     np.fill_diagonal(matrix, 0.6)
-    return NoiseEstimate(0.4, 0.01, matrix, np.full((n_classes, n_classes), 0.023))
+    deviations = np.full((n_classes, n_classes), 0.023)
+    return NoiseEstimate(0.4, 0.01, matrix, deviations, 0.35, 0.5)
 
 
 def make_quality(n_classes: int) -> LabelQuality:
     """Judge 90 labels at random."""
     rng = np.random.default_rng(0)
     given, predicted = rng.integers(0, n_classes, (2, 90))
-    return LabelQuality(rng.permutation(1000)[:90], given, predicted, rng.random(90))
+    scores = np.where(given == predicted, 1.0, 0.5) * rng.random(90)
+    suggested = np.where((given != predicted) & (scores < 1 / 3), predicted, -1)
+    return LabelQuality(rng.permutation(1000)[:90], given, predicted, scores, suggested)
 
 
 def make_finished_record(names: Sequence[str] = tuple("0123456789")) -> RunRecord:
@@ -147,5 +150,5 @@ def make_finished_record(names: Sequence[str] = tuple("0123456789")) -> RunRecor
         labels_judged=record.data.n_train,
         label_issues=int(quality.is_issue.sum()),
         suspects=most_suspect([split], quality, names),
-        cautions=("The networks took only 40 optimisation steps.",),
+        cautions=("Training took only 40 optimisation steps.",),
     )

@@ -93,7 +93,7 @@ def test_an_undertrained_run_says_so_everywhere(
 ) -> None:
     line = ["train", "digits", "--schedule", "constant", "--epochs", "5", "--out", str(tmp_path)]
     words = (
-        "The networks took only 40 optimisation steps (5 epochs of 8 batches) and may be "
+        "Training took only 40 optimisation steps (5 epochs of 8 batches), and the networks may be "
         "undertrained. Give at least 25 epochs or a smaller batch size."
     )
     for is_quiet in (False, True):  # the second reads the finished run

@@ -25,6 +25,7 @@ from keeprate.data import Split
 from keeprate.engine import METHODS, Curves
 from keeprate.errors import InputError
 from keeprate.records import (
+    NOT_SURE,
     Cost,
     LabelQuality,
     RestartSummary,
@@ -341,8 +342,9 @@ def test_suspects_are_shown_and_listed(tmp_path: Path) -> None:
     page = write(record, tmp_path / "run")
     assert "<script" not in page and page.count("<svg") == 4
     assert page.count('<div class="card ') == len(record.suspects) == quality.is_issue.sum()
-    assert f"disagree with {quality.is_issue.sum()} of the 1,077 labels" in page
-    assert "About 40.0 % of the labels are wrong (standard error 1.0 %)" in page
+    words = f"{quality.is_issue.sum()} of the 1,077 labels are more probably wrong than right"
+    assert words in page
+    assert "Between 35.0 % and 50.0 % of the labels are wrong, about 40.0 %" in page
     assert "In truth 45.0 %" in page
     assert "The standard errors of sampling are at most 2.3 %." in page
     rows = listed_in(page)
@@ -378,26 +380,29 @@ def test_a_long_fix_list_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_pictures_and_rows_of_suspects() -> None:
     quality = LabelQuality(
-        np.array([7, 5, 6]), np.zeros(3, int), np.ones(3, int), np.array([3, 1, 2.0])
+        *(np.array([7, 5, 6]), np.zeros(3, int), np.ones(3, int), np.array([0.3, 0.1, 0.2])),
+        np.array([1, 1, -1]),
     )
     pixels = torch.arange(3 * 3 * 4 * 4, dtype=torch.uint8).view(3, 3, 4, 4)
     names = ("a", "b")
     labels, numbers = torch.zeros(3, dtype=torch.long), torch.arange(5, 8)
     suspects = most_suspect([Split(pixels, labels, rows=numbers)], quality, names)
-    assert [suspect.index for suspect in suspects] == [5, 6, 7]
+    assert [(one.index, one.predicted) for one in suspects] == [(5, "b"), (6, NOT_SURE), (7, "b")]
     with Image.open(io.BytesIO(base64.b64decode(suspects[0].image))) as image:
         assert np.array_equal(np.asarray(image), pixels[0].permute(1, 2, 0).numpy())
     rows = Split(torch.tensor([[0.5, 2.0]] * 3), labels, rows=numbers)
     suspects = most_suspect([rows], quality, names, ("width", "height"))
     assert suspects[0].values == {"width": 0.5, "height": 2.0}
-    right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3))
+    unsuggested = np.full(3, -1)
+    right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3), unsuggested)
     assert most_suspect([rows], right, names) == ()
 
 
 def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
     record, named = undrawn(make_record()), (MALICIOUS, "two\nlines")
     quality = LabelQuality(
-        np.arange(2), np.zeros(2, int), np.ones(2, int), np.array([0.1, 0.2]), named
+        *(np.arange(2), np.zeros(2, int), np.ones(2, int), np.array([0.1, 0.2])),
+        *(np.ones(2, int), named),
     )
     rows = Split(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
     record = replace(record, suspects=most_suspect([rows], quality, ("a", "b")))
@@ -423,7 +428,8 @@ def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
 
 
 def test_photographs_are_small_in_a_record() -> None:
-    quality = LabelQuality(np.arange(1), np.zeros(1, int), np.ones(1, int), np.ones(1))
+    one = np.ones(1, int)
+    quality = LabelQuality(np.arange(1), np.zeros(1, int), one, np.zeros(1), one)
     noise = torch.randint(0, 256, (1, 3, 300, 200), generator=torch.Generator().manual_seed(0))
     photo = Split(noise.to(torch.uint8), torch.zeros(1, dtype=torch.long))
     (suspect,) = most_suspect([photo], quality, ("a", "b"))
@@ -560,11 +566,16 @@ def test_a_determinant_score_is_no_percentage(criterion: str, words: str, label:
 
 def test_the_noise_says_whose_labels_it_was_estimated_from() -> None:
     record = make_finished_record()
-    assert "from the training labels, which the networks may have memorised." in noise_in_words(
-        record
+    blind = noise_in_words(record)
+    assert (
+        "Between 35.0 % and 50.0 % of the labels are wrong, about 40.0 %, by predictions" in blind
     )
-    data = replace(record.data, criterion="determinant", noise_rate=None)
-    assert noise_in_words(replace(record, data=data)).endswith("estimated from held-out labels.")
+    assert "Wrong labels that follow from the inputs are not counted" in blind
+    known = replace(record, noise_estimate=replace(record.noise_estimate, by_clean_labels=True))
+    assert "if the networks have not memorised the wrong ones" in noise_in_words(known)
+    own = replace(record.results[0], method="auto")
+    words = noise_in_words(replace(known, results=(own, *record.results[1:])))
+    assert "for held-out labels, wrong and clean ones" in words and "memorised" not in words
     assert "not been estimated" in noise_in_words(replace(record, noise_estimate=None))
 
 

@@ -177,9 +177,10 @@ def test_text_of_data_reaches_the_terminal_as_it_is_written(
         monkeypatch.setenv("FORCE_COLOR", "1")
     names = (UNSEEN, "dog")
     quality = LabelQuality(
-        np.arange(2), np.array([0, 1]), np.array([1, 0]), np.array([0.1, 0.2]), (UNSEEN, "b")
+        *(np.arange(2), np.array([0, 1]), np.array([1, 0]), np.array([0.1, 0.2])),
+        *(np.array([1, 0]), (UNSEEN, "b")),
     )
-    console.list_issues(quality, names, 2)
+    console.list_issues(quality, 2, names, 2)
     shown = capsys.readouterr().out
     assert shown.count(_SHOWN) == 3  # given, predicted, name
     own = re.compile(r"\x1b\[[0-9;]*m")  # rich's, which frame no text of the data

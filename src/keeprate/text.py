@@ -92,6 +92,15 @@ def percent(share: float | None, places: int = 1) -> str:
     return UNKNOWN if share is None else f"{100 * share:.{places}f} %"
 
 
+def probability_in_words(probability: float) -> str:
+    """Write a probability in percent; none is certain.
+
+    >>> probability_in_words(0.97), probability_in_words(0.9999)
+    ('97.0 %', '> 99.9 %')
+    """
+    return "> 99.9 %" if probability > 0.999 else percent(probability)
+
+
 def duration(seconds: float | None) -> str:
     """Write seconds as people say them; None is a dash.
 

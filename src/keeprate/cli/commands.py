@@ -27,8 +27,10 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         Label,
         Model,
         OnnxFile,
+        Precision,
         PredictionsFile,
         ReportFile,
+        Rows,
         RunFolder,
         RunFolders,
         RunOptions,
@@ -205,7 +207,13 @@ def export_command(run: RunFolder, out: OnnxFile, model: Model = None) -> None:
     say(f"classifier written to {out}; {checked}")
 
 
-def issues_command(source: JudgedLabels, out: IssuesFile = None, top: Top = 20) -> None:
+def issues_command(
+    source: JudgedLabels,
+    out: IssuesFile = None,
+    top: Top = 20,
+    precision: Precision = None,
+    rows: Rows = None,
+) -> None:
     """List the labels that look wrong, the most suspect first."""
     from keeprate.cli.options import check_judged_labels
 
@@ -216,10 +224,13 @@ def issues_command(source: JudgedLabels, out: IssuesFile = None, top: Top = 20) 
     from keeprate.records import load_label_quality
 
     quality, class_names = load_label_quality(source)
-    list_issues(quality, class_names, top)
+    listed = quality.listed(precision=precision, rows=rows)
+    list_issues(listed, len(quality.rows), class_names, top)
     if out is not None:
-        quality.save(out, class_names)
-        say(f"all {len(quality.rows):,}, ranked, written to {out}")
+        is_chosen = precision is not None or rows is not None
+        written = listed if is_chosen else quality
+        written.save(out, class_names)
+        say(f"{'' if is_chosen else 'all '}{len(written.rows):,}, ranked, written to {out}")
 
 
 def report_command(runs: RunFolders, out: ReportFile = Path("report.html")) -> None:

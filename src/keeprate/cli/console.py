@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keeprate.engine import TextProgress
-from keeprate.text import grouped, listed, percent, shortened, visible
+from keeprate.text import grouped, listed, percent, probability_in_words, shortened, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,25 +181,29 @@ def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
         )
         if schedule_name == "constant":
             yield "but every sample kept did better on the validation samples"
-    if (noise := record.noise_estimate) is not None:
-        yield (
-            f"estimated noise rate: {noise.noise_rate:.1%} +- {noise.noise_rate_std:.1%} "
-            "(standard error of sampling)"
-        )
+    from keeprate.report import issue_count_in_words, noise_in_words
+
+    if record.noise_estimate is not None:
+        yield noise_in_words(record)
     if record.labels_judged:
-        yield f"{record.label_issues:,} of {record.labels_judged:,} labels look wrong"
+        yield issue_count_in_words(record)
 
 
-def list_issues(quality: LabelQuality, class_names: Sequence[str], top: int) -> None:
-    """Print how many labels look wrong, and the most suspect ones."""
-    n_issues, n = int(quality.is_issue.sum()), len(quality.rows)
-    say(f"{n:,} labels, of which {n_issues:,} ({n_issues / n:.1%}) look wrong")
-    columns = quality.table(class_names)
-    named = ("name",) if quality.names else ()
-    table = Table("row", "given label", "predicted label", "score", *named, title=None)
-    for i in range(min(top, n)):
-        index, _, score, given, predicted, *name = (column[i] for column in columns.values())
-        cells = (str(index), given, predicted, f"{score:.4f}")
+def list_issues(chosen: LabelQuality, n: int, class_names: Sequence[str], top: int) -> None:
+    """Print how many of n labels are listed, and the most suspect ones."""
+    from keeprate.records import NOT_SURE
+
+    shown = f"{len(chosen.rows):,} of {n:,} labels listed"
+    wrong = 1 - chosen.scores
+    if len(wrong):
+        shown += f"; by their probabilities {percent(float(wrong.mean()))} of these are wrong"
+    say(shown)
+    columns = chosen.table(class_names)
+    named = ("name",) if chosen.names else ()
+    table = Table("row", "given label", "suggestion", "wrong with", *named, title=None)
+    for i in range(min(top, len(wrong))):
+        index, _, score, given, _, suggested, *name = (column[i] for column in columns.values())
+        cells = (str(index), given, suggested or NOT_SURE, probability_in_words(1 - score))
         table.add_row(*map(_cell, cells), *(_cell(shortened(part, 60)) for part in name))
-    if top:
+    if top and len(wrong):
         Console().print(table)

@@ -118,6 +118,11 @@ Baselines: TypeAlias = Annotated[
     str, _research("--baselines", "To compare with: auto, none, all or names.")
 ]
 Top: TypeAlias = Annotated[int, _everyday("--top", "How many labels to print.", min=0)]
+Precision: TypeAlias = Annotated[
+    float | None,
+    _everyday("--precision", "List as many labels as if this share of them is to be wrong."),
+]
+Rows: TypeAlias = Annotated[int | None, _everyday("--rows", "List so many labels.", min=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

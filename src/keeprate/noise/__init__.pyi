@@ -7,6 +7,7 @@ from .inference import count_pairs as count_pairs
 from .inference import determinant_score as determinant_score
 from .inference import estimate_noise as estimate_noise
 from .inference import fit_transition_matrix as fit_transition_matrix
+from .inference import sharpened as sharpened
 from .inference import slices as slices
 from .kinds import NOISES as NOISES
 from .kinds import asymmetric as asymmetric

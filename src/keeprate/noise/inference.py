@@ -17,11 +17,13 @@ References
 ----------
 Xu et al. 2019, L_DMI: an information-theoretic noise-robust loss function (the determinant).
 Dempster, Laird & Rubin 1977 (expectation maximisation).
+Guo et al. 2017, On calibration of modern neural networks (the temperature).
 Patrini et al. 2017, Making Deep Neural Networks Robust to Label Noise, Eq. (7) (the forward model).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,8 +32,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keeprate.text import percent
+
 TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
+LARGEST_POWER = 2  # of two: probabilities to the fourth power, or their fourth root
 SLICE = 1 << 20  # numbers at a time: 8 MB in float64
 
 
@@ -114,7 +119,7 @@ class NoiseEstimate:
     """The noise in some labels, estimated from predictions.
 
     The standard errors are those of sampling. They do not cover the errors of networks that predict
-    wrong classes or have memorised the labels.
+    wrong classes or have memorised the labels; the interval does, as far as that is possible.
 
     Attributes
     ----------
@@ -124,16 +129,38 @@ class NoiseEstimate:
         Entry [i, j]: the share of class i that is labelled j, and its standard error. For the
         standard error one more sample is counted with label j and one without, because a share of
         0 is not certain. None only if the estimate was read from a file that left the matrix out.
+    low, high : float
+        The share of wrong labels lies between these two, see `estimate_noise`.
+    by_clean_labels : bool
+        Whether labels known to be right say how often the networks are wrong. If not, the interval
+        leaves out wrong labels that follow from the inputs (all samples of a sort have the same
+        wrong label): no network can tell such labels from right ones.
     """
 
     noise_rate: float
     noise_rate_std: float
     transition_matrix: NDArray[np.float64] | None
     transition_matrix_std: NDArray[np.float64] | None
+    low: float = 0.0
+    high: float = 1.0
+    by_clean_labels: bool = False
+
+    def in_words(self) -> str:
+        """Between which two the share of wrong labels lies, and the best guess.
+
+        >>> NoiseEstimate(0.21, 0.01, None, None, low=0.19, high=0.26).in_words()
+        'Between 19.0 % and 26.0 % of the labels are wrong, about 21.0 %'
+        """
+        low, high, rate = (percent(share) for share in (self.low, self.high, self.noise_rate))
+        return f"Between {low} and {high} of the labels are wrong, about {rate}"
 
 
 def estimate_noise(
-    probabilities: Tensor, labels: Tensor, *, held_out: bool = True
+    probabilities: Tensor,
+    labels: Tensor,
+    *,
+    held_out: bool = True,
+    is_right: Tensor | None = None,
 ) -> NoiseEstimate:
     """Estimate the transition matrix, and from it the share of wrong labels.
 
@@ -144,6 +171,13 @@ def estimate_noise(
     Training samples: all predictions count. Networks are most confident where the label agrees with
     them, because the selection kept these samples.
 
+    The interval rests on d, the share of all predictions that differ from their labels. With clean
+    samples the networks' share of errors e is known, and the share of wrong labels lies in
+    [d - e, d + e]: a label can be wrong without a difference only where the prediction is wrong,
+    too. Without them d is the upper end (every difference is a wrong label), and the estimate by
+    confident predictions the lower one (hard samples have more wrong labels than easy ones, not
+    fewer). Both ends are moved outwards by two standard errors of sampling.
+
     Parameters
     ----------
     probabilities : Tensor [N, C]
@@ -152,6 +186,9 @@ def estimate_noise(
         The noisy labels.
     held_out : bool
         Whether no network was trained with these samples.
+    is_right : bool Tensor [M], optional
+        Of M samples with clean labels that no network was trained with: whether the prediction is
+        the label.
 
     Returns
     -------
@@ -180,7 +217,38 @@ def estimate_noise(
     smooth = (counts + 1) / (n_predicted + 2)
     deviations = (smooth * (1 - smooth) / (n_predicted + 2)).sqrt()
     rate, rate_deviation = float((prior * wrong).sum()), float(variance.sqrt())
-    return NoiseEstimate(rate, rate_deviation, matrix.cpu().numpy(), deviations.cpu().numpy())
+    low, high = _interval(predicted != labels, is_right, (rate, rate_deviation))
+    return NoiseEstimate(
+        rate,
+        rate_deviation,
+        matrix.cpu().numpy(),
+        deviations.cpu().numpy(),
+        min(low, rate),
+        max(high, rate),
+        is_right is not None,
+    )
+
+
+def _interval(
+    differs: Tensor, is_right: Tensor | None, by_confident: tuple[float, float]
+) -> tuple[float, float]:
+    """Between which two the share of wrong labels lies, see `estimate_noise`."""
+    d, d_variance = _share(differs)
+    if is_right is None:
+        rate, deviation = by_confident
+        low, high = rate - 2 * deviation, d + 2 * math.sqrt(d_variance)
+    else:
+        e, e_variance = _share(~is_right)
+        more = 2 * math.sqrt(d_variance + e_variance)
+        low, high = d - e - more, d + e + more
+    return max(0.0, low), min(1.0, high)
+
+
+def _share(happened: Tensor) -> tuple[float, float]:
+    """The share of an event, and the variance of the share; one more of each kind is counted."""
+    n = len(happened)
+    smooth = (float(happened.sum()) + 1) / (n + 2)
+    return float(happened.float().mean()), smooth * (1 - smooth) / (n + 2)
 
 
 def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -269,3 +337,32 @@ def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Te
     """
     joint = probabilities * transition_matrix[..., labels].mT
     return joint / joint.sum(-1, keepdim=True).clamp_min(TINY)
+
+
+def sharpened(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:
+    """Bring probabilities to the temperature at which the labels are most likely, [N, C].
+
+    Networks that learn wrong labels too are right more often than they say: under 20 % of wrong
+    labels they say 0.8 and are nearly always right. Of p_i(x)^t / sum_j p_j(x)^t this takes the t
+    under which sum_i p_i(x) T[i, label] is largest (Guo et al. 2017, with the forward model between
+    the probabilities and the labels).
+
+    Parameters
+    ----------
+    probabilities : Tensor [N, C]
+        Of samples that the networks have not learnt.
+    labels : Tensor [N] of int64
+        The noisy labels.
+    transition_matrix : Tensor [C, C]
+        T.
+    """
+    powers = torch.logspace(-LARGEST_POWER, LARGEST_POWER, 25, base=2).tolist()
+    total = [0.0] * len(powers)
+    for some, of_some in slices(probabilities, labels):
+        logs, columns = some.clamp_min(1e-7).log(), transition_matrix[:, of_some].mT
+        for i, t in enumerate(powers):
+            likelihood = ((t * logs).softmax(-1) * columns).sum(-1)
+            total[i] += float(likelihood.clamp_min(TINY).log().double().sum())
+    best = powers[max(range(len(powers)), key=total.__getitem__)]
+    brought: Tensor = (best * probabilities.clamp_min(1e-7).log()).softmax(-1)
+    return brought

@@ -5,8 +5,10 @@ from .label_quality import NAME_COLUMN as NAME_COLUMN
 from .label_quality import OTHERWISE as OTHERWISE
 from .label_quality import QUALITY_COLUMNS as QUALITY_COLUMNS
 from .label_quality import QUALITY_FILE as QUALITY_FILE
+from .label_quality import SUGGESTED_COLUMN as SUGGESTED_COLUMN
 from .label_quality import LabelQuality as LabelQuality
 from .label_quality import find_label_issues as find_label_issues
+from .label_quality import judge as judge
 from .label_quality import load_label_quality as load_label_quality
 from .lock import owned as owned
 from .record import Cost as Cost
@@ -21,4 +23,5 @@ from .record import TrialSummary as TrialSummary
 from .record import load_record as load_record
 from .record import save_record as save_record
 from .record import versions as versions
+from .suspects import NOT_SURE as NOT_SURE
 from .suspects import most_suspect as most_suspect

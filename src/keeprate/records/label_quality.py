@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from keeprate.checksums import check_unchanged
-from keeprate.errors import InputError, Words, invalid, needs
+from keeprate.errors import InputError, Words, check_whole, invalid, needs
 from keeprate.files import write_atomically
 from keeprate.noise import (
     check_classes,
@@ -30,9 +31,19 @@ from keeprate.reading import NpzArrays
 from keeprate.records.record import load_record
 from keeprate.text import as_meant, cut, listed, neutral
 
+DIGITS = 6  # of a score in a file
+SURE = 2 / 3  # a suggested class is twice as probable as all others together
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
-QUALITY_COLUMNS = ("index", "is_label_issue", "label_score", "given_label", "predicted_label")
+SUGGESTED_COLUMN = "suggested_label"
+QUALITY_COLUMNS = (
+    "index",
+    "is_label_issue",
+    "label_score",
+    "given_label",
+    "predicted_label",
+    SUGGESTED_COLUMN,
+)
 NAME_COLUMN = "name"  # of one more column, where samples have names
 
 
@@ -45,9 +56,12 @@ class LabelQuality:
     rows : int array [N]
         Row of each sample in the data as the user gave it.
     given, predicted : int array [N]
-        Class numbers: as labelled, and the most probable one by the networks.
+        Class numbers: as labelled, and the most probable one by networks and label together.
     scores : float array [N]
         Probability in [0, 1] that the given label is right.
+    suggested : int array [N]
+        Another class in place of a label that looks wrong, with a probability of at least 2/3; -1
+        where no class is that probable, or the label looks right.
     names : tuple of N str
         What people know each sample by, its file say; empty if nothing.
     """
@@ -56,12 +70,13 @@ class LabelQuality:
     given: NDArray[np.int64]
     predicted: NDArray[np.int64]
     scores: NDArray[np.floating]
+    suggested: NDArray[np.int64]
     names: tuple[str, ...] = ()
 
     @property
     def is_issue(self) -> NDArray[np.bool_]:
-        """Where the networks say otherwise, [N]."""
-        return np.not_equal(self.given, self.predicted)
+        """Where the label is more probably wrong than right, [N]."""
+        return np.round(self.scores.astype(np.float64), DIGITS) < 0.5  # as `load` reads it again
 
     @property
     def ranking(self) -> NDArray[np.int64]:
@@ -70,24 +85,65 @@ class LabelQuality:
 
     def sorted(self) -> LabelQuality:
         """The same in the order of `rows`."""
-        order = np.argsort(self.rows, kind="stable")
+        return self._part(np.argsort(self.rows, kind="stable"))
+
+    def listed(self, *, precision: float | None = None, rows: int | None = None) -> LabelQuality:
+        """The labels to look at, the most suspect first.
+
+        Parameters
+        ----------
+        precision : float, optional
+            In (0, 1]. As many labels as there can be if this share of them is to be wrong, by
+            their probabilities.
+        rows : int, optional
+            So many labels.
+
+        Returns
+        -------
+        LabelQuality
+            Without either: the labels that are more probably wrong than right.
+
+        Raises
+        ------
+        InputError
+            If both are given, or one cannot be used.
+        """
+        order = self.ranking
+        if precision is not None and rows is not None:
+            raise invalid("precision and rows", "not be given together", "both", "leave one out")
+        if rows is not None:
+            return self._part(order[: check_whole("rows", rows, 1)])
+        if precision is None:
+            return self._part(order[self.is_issue[order]])
+        if not 0 < precision <= 1:
+            raise invalid("precision", "lie in (0, 1]", precision, "0.9 is nine wrong of ten")
+        wrong = 1 - self.scores[order].astype(np.float64)
+        shares = np.round(np.cumsum(wrong) / np.arange(1, len(order) + 1), DIGITS)
+        return self._part(order[: int((shares >= precision).sum())])  # the shares only fall
+
+    def _part(self, places: NDArray[np.int64]) -> LabelQuality:
         return LabelQuality(
-            self.rows[order],
-            self.given[order],
-            self.predicted[order],
-            self.scores[order],
-            tuple(self.names[i] for i in order) if self.names else (),
+            self.rows[places],
+            self.given[places],
+            self.predicted[places],
+            self.scores[places],
+            self.suggested[places],
+            tuple(self.names[i] for i in places) if self.names else (),
         )
 
     def table(self, class_names: Sequence[str]) -> dict[str, list[Any]]:
-        """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`."""
+        """Columns in the order of `ranking`, named as in cleanlab's `Datalab.get_issues`.
+
+        `suggested_label` is empty where nothing is suggested.
+        """
         order, names = self.ranking, np.asarray(class_names)
         columns: tuple[npt.NDArray[Any], ...] = (
             self.rows[order],
             self.is_issue[order],
-            np.round(self.scores[order].astype(np.float64), 6),
+            np.round(self.scores[order].astype(np.float64), DIGITS),
             names[self.given[order]],
             names[self.predicted[order]],
+            np.append(names, "")[self.suggested[order]],  # the last one for -1
         )
         table = {
             name: column.tolist() for name, column in zip(QUALITY_COLUMNS, columns, strict=True)
@@ -137,11 +193,19 @@ class LabelQuality:
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
                 lines = list(csv.DictReader(file))
+            given = [numbers[line["given_label"]] for line in lines]
+            predicted = [numbers[line["predicted_label"]] for line in lines]
+            if lines and SUGGESTED_COLUMN not in lines[0]:  # an older file
+                suggested = [p if p != g else -1 for g, p in zip(given, predicted, strict=True)]
+            else:
+                texts = [line[SUGGESTED_COLUMN] for line in lines]
+                suggested = [numbers[text] if text else -1 for text in texts]
             return cls(
                 np.array([int(line["index"]) for line in lines], dtype=np.int64),
-                np.array([numbers[line["given_label"]] for line in lines], dtype=np.int64),
-                np.array([numbers[line["predicted_label"]] for line in lines], dtype=np.int64),
+                np.array(given, dtype=np.int64),
+                np.array(predicted, dtype=np.int64),
                 np.array([float(line["label_score"]) for line in lines]),
+                np.array(suggested, dtype=np.int64),
                 tuple(as_meant(line[NAME_COLUMN] or "") for line in lines)
                 if lines and NAME_COLUMN in lines[0]
                 else (),
@@ -238,10 +302,33 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     fitted = fit_transition_matrix(p, y)
     # If the networks have memorised the labels, the fit is near the identity, and what the fit has
     # beside the diagonal is chance.
-    matrix = (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1]
-    scores = [
-        class_posterior(some, of_some, matrix).gather(1, of_some[:, None])[:, 0]
-        for some, of_some in slices(p, y)
-    ]
-    rows, predicted = np.arange(len(given)), probabilities.argmax(1)
-    return LabelQuality(rows, given, predicted, torch.cat(scores).numpy())
+    return judge(p, y, (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1])
+
+
+def judge(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> LabelQuality:
+    """Judge labels by Bayes' rule, `keeprate.noise.class_posterior`.
+
+    Parameters
+    ----------
+    probabilities : Tensor [N, C]
+        Of the true classes.
+    labels : Tensor [N] of int64
+    transition_matrix : Tensor [C, C]
+    """
+    scores, predicted, highest = [], [], []
+    for some, of_some in slices(probabilities, labels):
+        posterior = class_posterior(some, of_some, transition_matrix)
+        scores.append(posterior.gather(1, of_some[:, None])[:, 0])
+        top = posterior.max(1)
+        predicted.append(top.indices)
+        highest.append(top.values)
+    best, given = torch.cat(predicted), labels.cpu().numpy()
+    is_sure = (torch.cat(highest) >= SURE) & (best != labels)
+    suggested = torch.where(is_sure, best, -1)
+    return LabelQuality(
+        np.arange(len(given)),
+        given,
+        best.cpu().numpy(),
+        torch.cat(scores).cpu().numpy(),
+        suggested.cpu().numpy(),
+    )

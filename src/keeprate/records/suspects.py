@@ -14,6 +14,7 @@ from keeprate.data import Split
 from keeprate.records.label_quality import LabelQuality
 from keeprate.records.record import Suspect
 
+NOT_SURE = "not sure"  # in place of a suggestion
 MOST, LEAST_PER_CLASS = 240, 4
 LARGEST = 96  # pixels a side of a picture in the record
 MOST_COLUMNS = 12  # of a row of numbers
@@ -50,6 +51,7 @@ def most_suspect(
     suspects = []
     for position in positions:
         sample = _sample(samples, int(quality.rows[position]))
+        suggested = int(quality.suggested[position])
         image = _picture(sample) if _is_image(sample) else ""
         # Nobody wants to see the numbers that a text was made to.
         is_text = bool(quality.names) and len(columns) != sample.size
@@ -57,7 +59,7 @@ def most_suspect(
             Suspect(
                 index=int(quality.rows[position]),
                 given=class_names[quality.given[position]],
-                predicted=class_names[quality.predicted[position]],
+                predicted=class_names[suggested] if suggested >= 0 else NOT_SURE,
                 score=round(float(quality.scores[position]), 6),
                 name=quality.names[position] if quality.names else "",
                 image=image,

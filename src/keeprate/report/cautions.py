@@ -10,8 +10,9 @@ from keeprate.report.words import unclear_difference_in_words
 from keeprate.text import listed, percent
 
 LEAST_STEPS = 200
-"""Of the optimiser. On digits and other small data sets, 80 steps of the default batch size end two
-to five points below the best accuracy, and 160 about one. Harder data need more."""
+"""Of the optimiser. On scikit-learn's digits and breast cancer, 80 steps of the default configuration
+end two to five points below the best accuracy, and 160 at most one and a half. Harder data need
+more."""
 LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
 FEW_OF_A_CLASS = 10  # training samples
 
@@ -54,14 +55,15 @@ def few_steps(record: RunRecord) -> str:
     """Warn of networks that took too few steps of the optimiser to have learnt much."""
     training = record.config["training"]
     n_train = record.data.n_train + record.data.n_validation * _is_cross_fitted(record)
+    # Earlier stages of cross-fitting have fewer epochs, in a ratio that is meant.
     n_batches, epochs = n_train // training["batch_size"], training["epochs"]
     if n_batches * epochs >= LEAST_STEPS:
         return ""
     return (
-        f"The networks took only {_number(n_batches * epochs, 'optimisation step')} "
-        f"({_number(epochs, 'epoch')} of {_number(n_batches, 'batch', 'es')}) and may be "
-        f"undertrained. Give at least {math.ceil(LEAST_STEPS / n_batches):,} epochs or a smaller "
-        "batch size."
+        f"Training took only {_number(n_batches * epochs, 'optimisation step')} "
+        f"({_number(epochs, 'epoch')} of {_number(n_batches, 'batch', 'es')}), and the networks "
+        f"may be undertrained. Give at least {math.ceil(LEAST_STEPS / n_batches):,} epochs or a "
+        "smaller batch size."
     )
 
 

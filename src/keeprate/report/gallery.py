@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from keeprate.records import NAME_COLUMN, QUALITY_COLUMNS, QUALITY_FILE, Suspect
-from keeprate.text import as_meant, neutral
+from keeprate.text import as_meant, neutral, probability_in_words
 
 LARGEST_FIX_LIST = 2_000_000  # characters
 _LONGEST_LINE = 1_000_000  # characters
@@ -70,7 +70,8 @@ def _card(suspect: Suspect, number: int) -> str:
     elif name:  # a text is what there is to see; the file name of a picture is a detail
         name, shown = "", f"<p>{escape(name)}</p>"
     values = ", ".join(f"{column} {value}" for column, value in suspect.values.items())
-    details = (f"sample {suspect.index}, score {suspect.score:.4f}", name, values)
+    wrong = probability_in_words(1 - suspect.score)
+    details = (f"sample {suspect.index}, wrong with {wrong}", name, values)
     return (
         f'<div class="card given-{number}">{shown}{escape(suspect.given)} '
         f"\N{RIGHTWARDS ARROW} <b>{escape(suspect.predicted)}</b>"

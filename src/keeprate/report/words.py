@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keeprate.engine import score_in_words
+from keeprate.noise import NoiseEstimate
 from keeprate.records import Cost, Result, RunRecord
 from keeprate.report.facts import (
     MOST_TRIALS_SHOWN,
@@ -220,16 +221,22 @@ def noise_in_words(record: RunRecord) -> str:
     estimate, data = record.noise_estimate, record.data
     if estimate is None:
         return "The noise has not been estimated yet."
-    labels = "the training labels, which the networks may have memorised"
-    if data.criterion == "determinant":
-        labels = "held-out labels"
-    text = (
-        f"About {percent(estimate.noise_rate)} of the labels are wrong (standard error "
-        f"{percent(estimate.noise_rate_std)}), estimated from {labels}."
-    )
+    text = f"{estimate.in_words()}, {_how_estimated(record, estimate)}."
     if data.noise_rate is not None:
         text += f" In truth {percent(data.noise_rate)} of the training labels are wrong."
     return text
+
+
+def _how_estimated(record: RunRecord, estimate: NoiseEstimate) -> str:
+    """What the interval rests on, and what it cannot show."""
+    if not estimate.by_clean_labels:
+        return (
+            "by predictions for held-out labels. Wrong labels that follow from the inputs are not "
+            "counted: only some clean labels could show them"
+        )
+    if record.results and record.results[0].method == "auto":
+        return "by predictions for held-out labels, wrong and clean ones"
+    return "by the clean labels, and if the networks have not memorised the wrong ones"
 
 
 def transition_errors_in_words(record: RunRecord) -> str:
@@ -241,16 +248,21 @@ def transition_errors_in_words(record: RunRecord) -> str:
     return f"The standard errors of sampling are at most {percent(largest)}."
 
 
-def issues_in_words(record: RunRecord) -> str:
-    """How many labels look wrong, and how many of them the page shows."""
+def issue_count_in_words(record: RunRecord) -> str:
+    """How many labels look wrong."""
     if not record.labels_judged:
         return "The labels have not been judged yet."
     counts = f"{record.label_issues:,} of the {record.labels_judged:,} labels"
-    text = f"The networks disagree with {counts}."
+    return f"{counts} are more probably wrong than right."
+
+
+def issues_in_words(record: RunRecord) -> str:
+    """How many labels look wrong, and how many of them the page shows."""
+    text = issue_count_in_words(record)
     if record.suspects:
         text += (
-            f" The {len(record.suspects):,} most suspect are shown, some of each class. A suspect "
-            "label is not always wrong."
+            f" The {len(record.suspects):,} most suspect are shown, some of each class. A class is "
+            "suggested where its probability is 2/3 or more."
         )
     return text
 

@@ -23,6 +23,7 @@ Hendrycks et al. 2018, Using trusted data to train deep networks on labels corru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -44,8 +45,14 @@ from keeprate.engine import (
     trial_value,
 )
 from keeprate.errors import InputError
-from keeprate.noise import NoiseEstimate, class_posterior, estimate_noise, fit_transition_matrix
-from keeprate.records import LabelQuality, RestartSummary, Result
+from keeprate.noise import (
+    NoiseEstimate,
+    class_posterior,
+    estimate_noise,
+    fit_transition_matrix,
+    sharpened,
+)
+from keeprate.records import LabelQuality, RestartSummary, Result, judge
 from keeprate.runs.finals import TrainedNetworks
 from keeprate.runs.outputs import with_votes
 from keeprate.schedules import Schedule, plain_decay
@@ -56,6 +63,8 @@ FEW_FOLDS, MANY = 3, 20_000  # so many samples leave enough of them with fewer f
 LEVELS = (1.0, 0.8, 0.6, 0.45)  # R(T) of the schedules to choose from
 ROUNDS = 2  # of refined labels
 N_STAGES = 1 + ROUNDS  # with clean samples, too
+EARLIER = 0.5  # of the epochs, in the stages before the last one
+LEAST_STEPS = 150  # in these stages, if the last one has as many; fewer were never tried
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
 
 
@@ -148,7 +157,8 @@ def train_cross_fitted(
     chosen = stages.chosen
     others = [one for one in stages.trained if one is not chosen]
     results = tuple(_result(one, is_own=one is chosen) for one in (chosen, *others))
-    return results, chosen.networks, _judge(setup, chosen, is_clean)
+    judges = [chosen] if stages.basis is None else [chosen, stages.basis]
+    return results, chosen.networks, _judge(setup, judges, is_clean)
 
 
 class _Stages:
@@ -162,6 +172,7 @@ class _Stages:
         self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
         self.fold = make_folds(train.labels, is_clean, n_folds, setup.seed)
         self.trained: list[Trained] = []
+        self.basis: Trained | None = None  # whose opinions the labels were refined by at first
         self.n_stages_done = 0
 
     @property
@@ -177,7 +188,7 @@ class _Stages:
         ]  # fmt: skip
         self._train(arms)
         best = max(self.trained, key=lambda one: one.value)  # of equals the first: it keeps more
-        opinions = best.opinions
+        self.basis, opinions = best, best.opinions
         for number in range(ROUNDS):
             refined = refine(opinions, self.labels)
             label = f"refined labels, round {number + 1} after {best.arm.label}"
@@ -252,8 +263,9 @@ class _Stages:
 
     def _train(self, arms: Sequence[Arm]) -> list[Trained]:
         """Train arms in lockstep; their trainings in the same order."""
-        setup, start = self.setup, len(self.trained)
-        epochs = setup.config.epochs
+        start, n_before, total = len(self.trained), *self._epochs_done()
+        epochs = self._epochs_of(self.n_stages_done)
+        setup = replace(self.setup, config=replace(self.setup.config, epochs=epochs))
         schedules = [Schedule(plain_decay(epochs, arm.level), "auto") for arm in arms]
         method = cross_fitted(arms[0].supervision.n_folds)
         candidates = [
@@ -273,8 +285,7 @@ class _Stages:
 
         def show(population: Population) -> None:
             if setup.progress is not None:
-                done = epochs * self.n_stages_done + population.epoch
-                setup.progress("cross-fitting", done, epochs * N_STAGES, None)
+                setup.progress("cross-fitting", n_before + population.epoch, total, None)
 
         train_candidates(
             candidates,
@@ -287,6 +298,20 @@ class _Stages:
         )
         self.n_stages_done += 1
         return self.trained[start:]
+
+    def _epochs_of(self, stage: int) -> int:
+        """How long a stage trains: the last one as long as the user said, the others less."""
+        config, n = self.setup.config, len(self.labels)
+        if stage == N_STAGES - 1:
+            return config.epochs
+        steps_an_epoch = max(1, n // config.batch_size)
+        least = math.ceil(LEAST_STEPS / steps_an_epoch)
+        return min(config.epochs, max(math.ceil(EARLIER * config.epochs), least))
+
+    def _epochs_done(self) -> tuple[int, int]:
+        """How many epochs the stages before have had, and how many all stages have."""
+        epochs = [self._epochs_of(stage) for stage in range(N_STAGES)]
+        return sum(epochs[: self.n_stages_done]), sum(epochs)
 
     def _collected(
         self, arm: Arm, schedule: Schedule, population: Population, number: int
@@ -307,7 +332,7 @@ class _Stages:
         if bool(self.is_clean.any()):
             value = sharpened_likelihood(opinions[self.is_clean], self.labels[self.is_clean])
         else:
-            value = trial_value(curves.validation_score, self.setup.config.epochs)
+            value = trial_value(curves.validation_score, len(schedule))
         return Trained(arm, schedule, curves, trained, value, opinions)
 
 
@@ -328,17 +353,22 @@ def make_folds(labels: Tensor, is_clean: Tensor, n: int, seed: int) -> Tensor:
 
 
 def refine(opinions: Tensor, labels: Tensor) -> Tensor:
-    """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C].
+    """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C]."""
+    return class_posterior(opinions, labels, confident_matrix(opinions, labels))
 
-    Expectation maximisation from the opinions would take the noise that networks have learnt for
-    truth. `estimate_noise` counts labels by predicted class, and only the confident half.
+
+def confident_matrix(opinions: Tensor, labels: Tensor) -> Tensor:
+    """The transition matrix by the confident half of the opinions of each class, [C, C].
+
+    Expectation maximisation from all opinions would take the noise that networks have learnt for
+    truth.
     """
     counted = estimate_noise(opinions, labels).transition_matrix
     if counted is None:
         raise ValueError("an estimate without a matrix")
     n_predicted = opinions.argmax(1).bincount(minlength=opinions.shape[1])[:, None] / 2
     matrix = torch.from_numpy(counted).float() * n_predicted + PSEUDO
-    return class_posterior(opinions, labels, matrix / matrix.sum(1, keepdim=True))
+    return matrix / matrix.sum(1, keepdim=True)
 
 
 def sharpened_likelihood(opinions: Tensor, labels: Tensor) -> float:
@@ -352,27 +382,44 @@ def sharpened_likelihood(opinions: Tensor, labels: Tensor) -> float:
     return max(float((p * logs).log_softmax(-1).gather(1, index).mean()) for p in powers)
 
 
-def _judge(setup: Setup, chosen: Trained, is_clean: Tensor) -> tuple[NoiseEstimate, LabelQuality]:
-    """Judge every label that may be wrong by networks that have not learnt from it."""
-    train, noisy = setup.data.train, (~is_clean).numpy().nonzero()[0]
-    pool = part(train, noisy)
-    opinions = [with_votes(chosen.opinions[torch.from_numpy(noisy)], pool.votes)]
+def _judge(
+    setup: Setup, opinions_of: Sequence[Trained], is_clean: Tensor
+) -> tuple[NoiseEstimate, LabelQuality]:
+    """Judge every label that may be wrong by networks that have not learnt from it.
+
+    The opinions of several trainings are averaged (geometric mean): those that learnt refined
+    labels rank better, those before them say better how many labels are wrong.
+    """
+    noisy = ~is_clean
+    held_out = _mean([one.opinions for one in opinions_of])
+    pool = part(setup.data.train, noisy.numpy().nonzero()[0])
     # The validation samples are in the pool already.
     others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
+    splits, opinions = [pool, *others], [held_out[noisy]]
     for split in others:
-        predicted = probabilities(chosen.networks.modules, split.inputs, setup.normaliser)
-        opinions.append(with_votes(predicted, split.votes))
-    splits = [pool, *others]
-    labels, all_opinions = torch.cat([one.labels for one in splits]), torch.cat(opinions)
-    posterior = refine(all_opinions, labels)
-    quality = LabelQuality(
-        torch.cat([one.rows for one in splits]).numpy(),
-        labels.numpy(),
-        posterior.argmax(1).numpy(),
-        posterior.gather(1, labels[:, None])[:, 0].numpy(),
-        tuple(name for one in splits for name in one.names),
+        predicted = [
+            probabilities(one.networks.modules, split.inputs, setup.normaliser)
+            for one in opinions_of
+        ]
+        opinions.append(_mean(predicted))
+    labels, together = torch.cat([one.labels for one in splits]), torch.cat(opinions)
+    matrix = confident_matrix(together, labels)
+    calibrated = sharpened(together, labels, matrix).split([len(one) for one in splits])
+    voted = [with_votes(p, one.votes) for p, one in zip(calibrated, splits, strict=True)]
+    quality = replace(
+        judge(torch.cat(voted), labels, matrix),
+        rows=torch.cat([one.rows for one in splits]).numpy(),
+        names=tuple(name for one in splits for name in one.names),
     )
-    return estimate_noise(chosen.opinions[torch.from_numpy(noisy)], pool.labels), quality.sorted()
+    clean = setup.data.train.labels[is_clean]
+    is_right = held_out[is_clean].argmax(1) == clean if len(clean) else None
+    noise = estimate_noise(held_out[noisy], pool.labels, is_right=is_right)
+    return noise, quality.sorted()
+
+
+def _mean(opinions: Sequence[Tensor]) -> Tensor:
+    """The geometric mean of class probabilities [N, C]."""
+    return torch.stack(list(opinions)).clamp_min(1e-7).log().mean(0).softmax(-1)
 
 
 def _result(one: Trained, *, is_own: bool) -> Result:

@@ -53,10 +53,10 @@ class Run:
             accuracy = result.last.validation_accuracy if accuracy is None else accuracy
             lines.append(f"  {result.label}: {words} accuracy {percent(accuracy, 2)} at the end")
         if record.noise_estimate is not None:
-            rate = percent(record.noise_estimate.noise_rate)
-            deviation = percent(record.noise_estimate.noise_rate_std)
-            lines.append(f"  estimated noise rate {rate} +- {deviation}")
-        lines.append(f"  {n_issues:,} of {record.labels_judged:,} labels look wrong")
+            lines.append(f"  {record.noise_estimate.in_words()}")
+        lines.append(
+            f"  {n_issues:,} of {record.labels_judged:,} labels are more probably wrong than right"
+        )
         lines += [f"  caution: {text}" for text in record.cautions]
         lines.append(f"  folder: {self.folder or 'none'}")
         return "\n".join(lines)
