@@ -10,8 +10,8 @@ from keeprate.report.words import unclear_difference_in_words
 from keeprate.text import listed, percent
 
 LEAST_STEPS = 200
-"""Of the optimiser. On scikit-learn's digits and breast cancer, 80 steps of the default configuration
-end two to five points below the best accuracy, and 160 at most one and a half. Harder data need
+"""Of the optimiser. On scikit-learn's digits and breast cancer, 80 steps of the default batch size
+end two to five points below the best accuracy, 160 at most one and a half. Harder data need
 more."""
 LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
 FEW_OF_A_CLASS = 10  # training samples
