@@ -150,4 +150,5 @@ def make_finished_record(names: Sequence[str] = tuple("0123456789")) -> RunRecor
         labels_judged=record.data.n_train,
         label_issues=int(quality.is_issue.sum()),
         suspects=most_suspect([split], quality, names),
+        cautions=("Training took only 40 optimisation steps.",),
     )

@@ -599,11 +599,13 @@ def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
 # What is shown ------------------------------------------------------------------------------------
 
 
-def test_quiet_prints_the_closing_table_only(tmp_path, no_page, capsys):
+def test_quiet_prints_the_closing_table_and_cautions_only(tmp_path, no_page, capsys):
     line = ["search", "digits", "--noise", "symmetric:0.2", "--out", tmp_path, "--quiet"]
     code, output = keeprate(*line, "--budget", "2trials", *QUICK, capsys=capsys)
     assert code == 0 and output.err == ""
-    lines = output.out.splitlines()
+    table, *cautions = re.split("^Caution: ", output.out, flags=re.MULTILINE)
+    assert cautions and all(text.endswith(".\n") for text in cautions)
+    lines = table.splitlines()
     assert "test accuracy" in lines[1]
     assert all(line[0] in "┏┃┡│└" and len(line) <= 80 for line in lines)
 

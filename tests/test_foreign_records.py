@@ -62,6 +62,7 @@ def records() -> dict[str, RunRecord]:
     data: DataSummary = replace(
         images.data,
         class_counts=(3, 4, 5),
+        validation_counts=(1, 2, 3),
         inputs={"age": "number", "size": "number"},
         left_out={"row": "an index"},
         notes=("a note",),
@@ -279,6 +280,7 @@ def test_numbers_at_the_ends_of_what_is_read_are_drawn(tmp_path: Path) -> None:
         ({"noise_estimate": {"transition_matrix": [[1e308] * 3] * 3}}, "must be shares [3, 3]"),
         ({"suspects": [{}] * 1001}, "length <= 1000"),
         ({"results": [{}] * 101}, "length <= 100"),
+        ({"cautions": [""] * 101}, "length <= 100"),
     ],
 )
 def test_numbers_that_no_run_writes_are_refused(damage: Any, words: str, tmp_path: Path) -> None:

@@ -124,31 +124,30 @@ class _BarProgress:
 
 
 def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
-    """Print the closing table, and unless quiet what else there is to know.
+    """Print the closing table and the cautions, and unless quiet what else there is to know.
 
     Parameters
     ----------
     run : Run
     is_quiet : bool
-        Print the table, and what its numbers are worth, only.
+        Print the table, and what its numbers are not worth, only.
     baselines : str
         As typed: "auto" leaves Co-teaching out where the noise rate is not known.
     """
-    from keeprate.report import noisy_test_in_words, unclear_difference_in_words
+    from keeprate.report import noisy_test_in_words
 
     Console().print(closing_table(run.results))
     if warning := noisy_test_in_words(run.record):
         say(warning)
-    if is_quiet:
-        return
-    names = {result.name for result in run.results}
-    if baselines == "auto" and "co-teaching" not in names:
-        say("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
-    for sentence in _findings(run.record, schedule_name=run.schedule.name):
-        say(sentence)
-    if words := unclear_difference_in_words(run.record):
-        say(words)
-    if run.folder is not None:
+    if not is_quiet:
+        names = {result.name for result in run.results}
+        if baselines == "auto" and "co-teaching" not in names:
+            say("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
+        for sentence in _findings(run.record, schedule_name=run.schedule.name):
+            say(sentence)
+    for caution in run.record.cautions:
+        say(f"Caution: {caution}")
+    if run.folder is not None and not is_quiet:
         say(f"written to {run.folder}: {FILES}")
 
 

@@ -199,7 +199,7 @@ class RunOptions:
         str | None, _everyday("--columns", "What columns hold: age=number,note=text,id=ignore.")
     ] = None
     seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
-    quiet: Annotated[bool, _everyday("--quiet", "Print the closing table only.")] = False
+    quiet: Annotated[bool, _everyday("--quiet", "Print the table and cautions only.")] = False
     help_all: AllHelp = False
     restarts: Annotated[
         int | None,

@@ -1,3 +1,4 @@
+from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record
 from .label_quality import NAME_COLUMN as NAME_COLUMN

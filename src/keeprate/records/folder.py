@@ -52,6 +52,7 @@ def summarise(data: Data) -> DataSummary:
         validation_from=data.validation_from,
         criterion=data.criterion,
         class_counts=data.class_counts,
+        validation_counts=tuple(data.validation.labels.bincount(minlength=data.n_classes).tolist()),
         inputs=data.input_kinds,
         left_out=dict(data.left_out),
         notes=data.notes,
@@ -167,7 +168,7 @@ def _changed_data(old: DataSummary, new: DataSummary, parts: Iterable[str]) -> s
 
 def _given(record: RunRecord) -> dict[str, Any]:
     """What a record says of its data, but for words about them: the fingerprint sees the data."""
-    told = ("class_counts", "inputs", "left_out", "notes")
+    told = ("class_counts", "validation_counts", "inputs", "left_out", "notes")
     return {name: value for name, value in asdict(record.data).items() if name not in told}
 
 

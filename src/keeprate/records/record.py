@@ -28,7 +28,7 @@ from keeprate.text import cut
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 LARGEST = 2**28  # bytes of a file that is read
-MOST_RESULTS, MOST_SUSPECTS = 100, 1000  # which are read; a run writes far fewer
+MOST_RESULTS, MOST_SUSPECTS, MOST_CAUTIONS = 100, 1000, 100  # read; a run writes far fewer
 
 # What a run can write, and all that is read: pages calculate with these numbers.
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -61,6 +61,8 @@ class DataSummary:
         What validation scores are.
     class_counts : tuple of C int
         Training samples of each label.
+    validation_counts : tuple of C int
+        Validation samples of each label.
     inputs : dict of str to str
         The columns that are inputs, and what each of them holds.
     left_out : dict of str to str
@@ -82,6 +84,7 @@ class DataSummary:
     validation_from: str
     criterion: str
     class_counts: tuple[Count, ...] = ()
+    validation_counts: tuple[Count, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -288,6 +291,8 @@ class RunRecord:
         How many labels were judged, how many of them look wrong.
     suspects : tuple of Suspect
     cost : Cost
+    cautions : tuple of str
+        What the reader of the results should be careful with, and what to do.
     finished : bool
     checksums : dict of str to str
         SHA-256 of files of a finished run, by name.
@@ -308,6 +313,7 @@ class RunRecord:
     label_issues: Count = 0
     suspects: Annotated[tuple[Suspect, ...], msgspec.Meta(max_length=MOST_SUSPECTS)] = ()
     cost: Cost = Cost()
+    cautions: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_CAUTIONS)] = ()
     finished: bool = False
     checksums: dict[str, str] = field(default_factory=dict)
 

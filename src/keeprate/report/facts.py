@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from keeprate.records import Result, RunRecord, TrialSummary
 
+MOST_TRIALS_SHOWN = 200  # of a search, in a picture
 SEARCHED = "searched"  # the name of the run's own result after a search
 
 

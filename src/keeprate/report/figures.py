@@ -15,7 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from keeprate.records import Result, RunRecord, TrialSummary
-from keeprate.report.facts import SEARCHED, best_trial, has_label_precision, has_test_accuracy
+from keeprate.report.facts import (
+    MOST_TRIALS_SHOWN,
+    SEARCHED,
+    best_trial,
+    has_label_precision,
+    has_test_accuracy,
+)
 from keeprate.report.style import (
     GRID,
     MUTED,
@@ -33,7 +39,6 @@ from keeprate.report.style import (
 )
 from keeprate.text import shortened
 
-MOST_TRIALS_SHOWN = 200
 NO_RESULTS = "No final training has finished yet."
 NO_SCHEDULES = "No schedule has been tried yet."
 _MOST_NAMED, _MOST_NUMBERED = 30, 12  # classes of a transition matrix

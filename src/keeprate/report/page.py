@@ -119,6 +119,7 @@ def _section(
     return _template("run.html").substitute(
         {name: escape(text) for name, text in texts.items()},
         heading=heading,
+        cautions=_cautions(record),
         reading=_reading(record),
         results=results_table(record),
         keep_rate=_keep_rate(record, drawings["keep_rate"]),
@@ -127,6 +128,14 @@ def _section(
         transition=_transition(record, drawings.get("transition", "")),
         gallery=gallery(record.suspects, record.data.class_names, prefix) + fix_list(folder),
         repeat=_repeat(record),
+    )
+
+
+def _cautions(record: RunRecord) -> str:
+    """What to be careful with, a paragraph each; empty where nothing is."""
+    return "".join(
+        f'<p class="caution"><b>Caution.</b> {escape(text)}</p>'
+        for text in words.cautions_in_words(record)
     )
 
 

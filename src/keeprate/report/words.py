@@ -8,13 +8,13 @@ from keeprate.engine import score_in_words
 from keeprate.noise import NoiseEstimate
 from keeprate.records import Cost, Result, RunRecord
 from keeprate.report.facts import (
+    MOST_TRIALS_SHOWN,
     SEARCHED,
     best_trial,
     differ_clearly,
     has_test_accuracy,
     last_accuracy,
 )
-from keeprate.report.figures import MOST_TRIALS_SHOWN
 from keeprate.text import duration, grouped, listed, percent
 
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
@@ -147,6 +147,12 @@ def noisy_test_in_words(record: RunRecord) -> str:
         f"the estimated noise rate, right predictions would reach about {percent(1 - noise_rate)} "
         "against the test labels."
     )
+
+
+def cautions_in_words(record: RunRecord) -> list[str]:
+    """The cautions of the record, but for what the finding says."""
+    said = finding(record)
+    return [caution for caution in record.cautions if caution not in said]
 
 
 def _join(parts: Sequence[str], last_word: str = "and") -> str:

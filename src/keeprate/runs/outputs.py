@@ -25,6 +25,7 @@ from keeprate.records import (
     most_suspect,
     save_record,
 )
+from keeprate.report import find_cautions
 from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import Plan
@@ -86,6 +87,7 @@ def conclude(
         suspects=most_suspect(data.doubted_splits, quality, names, columns, data.centres),
         finished=True,
     )
+    record = replace(record, cautions=find_cautions(record))
     classifier = Classifier(
         networks.modules,
         setup.normaliser,

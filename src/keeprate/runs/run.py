@@ -20,7 +20,8 @@ class Run:
     Attributes
     ----------
     record : RunRecord
-        Configuration, trials, results, cost: the contents of `record.json`.
+        Configuration, trials, results, cost: the contents of `record.json`. `record.cautions` says
+        what to be careful with.
     schedule : Schedule
     classifier : Classifier
     label_quality : LabelQuality
@@ -56,5 +57,6 @@ class Run:
         lines.append(
             f"  {n_issues:,} of {record.labels_judged:,} labels are more probably wrong than right"
         )
+        lines += [f"  caution: {text}" for text in record.cautions]
         lines.append(f"  folder: {self.folder or 'none'}")
         return "\n".join(lines)

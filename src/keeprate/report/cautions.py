@@ -1,0 +1,166 @@
+"""What a run's numbers are not worth: sentences that follow from its finished record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from keeprate.records import FINGERPRINT, RunRecord
+from keeprate.report.words import unclear_difference_in_words
+from keeprate.text import listed, percent
+
+LEAST_STEPS = 200
+"""Of the optimiser. On scikit-learn's digits and breast cancer, 80 steps of the default batch size
+end two to five points below the best accuracy, 160 at most one and a half. Harder data need
+more."""
+LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
+FEW_OF_A_CLASS = 10  # training samples
+
+
+def find_cautions(record: RunRecord) -> tuple[str, ...]:
+    """Say what a reader of a finished run should be careful with, and what to do about it.
+
+    Parameters
+    ----------
+    record : RunRecord
+        With results.
+
+    Returns
+    -------
+    tuple of str
+        A caution each, the gravest first; empty where nothing is wrong.
+    """
+    return tuple(filter(None, (rule(record) for rule in RULES)))
+
+
+def learnt_nothing(record: RunRecord) -> str:
+    """Warn of networks that are no better than always naming the most frequent class."""
+    counts = _validation_counts(record)
+    # Weights may trade the most frequent class for others: a lower accuracy is meant.
+    if not sum(counts) or _is_weighted(record):
+        return ""
+    accuracy, share = record.results[0].last.validation_accuracy, max(counts) / sum(counts)
+    if accuracy > share + standard_error(accuracy, sum(counts)):
+        return ""
+    name = listed([record.data.class_names[counts.index(max(counts))]])
+    noisy = "noisy " if record.data.criterion == "determinant" else ""
+    return (
+        f"Always naming {name} is right for {percent(share)} of the {noisy}validation labels, and "
+        f"the networks for {percent(accuracy)}: they may have learnt nothing. Check that inputs "
+        "and labels belong together, or train longer."
+    )
+
+
+def few_steps(record: RunRecord) -> str:
+    """Warn of networks that took too few steps of the optimiser to have learnt much."""
+    training = record.config["training"]
+    n_train = record.data.n_train + record.data.n_validation * _is_cross_fitted(record)
+    # Earlier stages of cross-fitting have fewer epochs, in a ratio that is meant.
+    n_batches, epochs = n_train // training["batch_size"], training["epochs"]
+    if n_batches * epochs >= LEAST_STEPS:
+        return ""
+    return (
+        f"Training took only {_number(n_batches * epochs, 'optimisation step')} "
+        f"({_number(epochs, 'epoch')} of {_number(n_batches, 'batch', 'es')}), and the networks "
+        f"may be undertrained. Give at least {math.ceil(LEAST_STEPS / n_batches):,} epochs or a "
+        "smaller batch size."
+    )
+
+
+def few_validation_samples(record: RunRecord) -> str:
+    """Warn of a choice by so few samples that chance has much say in it."""
+    own, counts = record.results[0], _validation_counts(record)
+    if record.kind == "search":
+        chosen = "schedule"
+    elif _is_cross_fitted(record) or len(own.restarts) > 1:
+        chosen = "training"
+    else:
+        return ""  # nothing was chosen
+    accuracy, n = own.last.validation_accuracy, sum(counts)
+    if not n or (error := standard_error(accuracy, n)) <= LARGEST_ERROR:
+        return ""
+    noisy = " with noisy labels" if record.data.criterion == "determinant" else ""
+    return (
+        f"The {chosen} was chosen by {_number(n, 'validation sample')}{noisy}, and chance moves an "
+        f"accuracy of {percent(accuracy)} there by {100 * error:.1f} points (standard error). Hold "
+        "out more samples for validation."
+    )
+
+
+def small_classes(record: RunRecord) -> str:
+    """Name the classes that have few training samples."""
+    data = record.data
+    counts = _sums(data.class_counts, data.validation_counts if _is_cross_fitted(record) else ())
+    few = sorted(
+        (n, name) for name, n in zip(data.class_names, counts, strict=False) if n < FEW_OF_A_CLASS
+    )
+    if not few:
+        return ""
+    return (
+        f"Classes with fewer than {FEW_OF_A_CLASS} training samples: "
+        f"{listed([f'{name} ({n})' for n, name in few])}. Networks learn little of them. Add "
+        "samples, merge these classes or leave them out."
+    )
+
+
+RULES: tuple[Callable[[RunRecord], str], ...] = (
+    learnt_nothing,
+    few_steps,
+    few_validation_samples,
+    small_classes,
+    unclear_difference_in_words,
+)
+"""The gravest first. Each gives a sentence or two, or nothing where all is well."""
+
+
+def standard_error(accuracy: float, n: int) -> float:
+    """The standard error of an accuracy of n samples, sqrt(p (1 - p) / n).
+
+    Two samples more are counted as right and two as wrong (Agresti & Coull 1998): three right
+    answers of three are not certainty.
+
+    Parameters
+    ----------
+    accuracy : float
+        In [0, 1].
+    n : int
+
+    Returns
+    -------
+    float
+        In [0, 0.25].
+
+    Examples
+    --------
+    >>> round(standard_error(0.9, 1_000), 4), round(standard_error(1.0, 3), 2)
+    (0.0095, 0.17)
+    """
+    p = (accuracy * n + 2) / (n + 4)
+    return math.sqrt(p * (1 - p) / (n + 4))
+
+
+def _is_cross_fitted(record: RunRecord) -> bool:
+    """Whether the validation samples train, too."""
+    return bool(record.results[0].method == "auto")
+
+
+def _is_weighted(record: RunRecord) -> bool:
+    """Whether some training samples counted more than others in the loss."""
+    of_classes = record.config["training"]["class_weight"] is not None
+    return of_classes or "training weights" in record.config[FINGERPRINT]
+
+
+def _validation_counts(record: RunRecord) -> tuple[int, ...]:
+    """How many of the samples that validate have each label; empty for earlier records."""
+    data = record.data
+    if _is_cross_fitted(record) and data.criterion == "determinant":
+        return _sums(data.class_counts, data.validation_counts)
+    return data.validation_counts
+
+
+def _sums(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(first, second, strict=True))) if second else first
+
+
+def _number(n: int, noun: str, plural: str = "s") -> str:
+    return f"{n:,} {noun}{plural if n != 1 else ''}"
