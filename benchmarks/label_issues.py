@@ -76,7 +76,7 @@ def with_keeprate(data: Data, wrong: NDArray[np.bool_], seed: int, model: str) -
     started = time.perf_counter()
     run = keeprate.train(
         data,
-        schedule="auto",
+        method="co-teaching",
         model=model,
         config=TrainingConfig(epochs=EPOCHS),
         seed=seed,

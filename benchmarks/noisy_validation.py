@@ -68,6 +68,7 @@ def run_one(noise: str, validation: str, seed: int, folder: str, samples: int, e
     """One search and its final trainings; without a search only these."""
     data = prepared(folder, noise, seed, samples, clean=validation == "clean")
     options: dict[str, Any] = {
+        "method": "co-teaching",
         "model": "mlp",
         "config": TrainingConfig(epochs=epochs),
         "restarts": RESTARTS,

@@ -174,6 +174,7 @@ def all_tables(rows: Sequence[Row]) -> Iterator[str]:
 # Picture ---------------------------------------------------------------------------------------
 
 BASE = "MLP"
+LEAST_IN_TENTH = 20  # labels, for a point of the reliability diagram
 _SHOWN = {
     "logistic regression": ("#999999", "s"),
     "MLP, GCE": ("#56B4E9", "v"),
@@ -189,10 +190,12 @@ def picture(rows: Sequence[Row]) -> bytes:
     """Test accuracy as SVG: a panel for each scenario, sets along x, a mark for each line."""
     with matplotlib.rc_context(STYLE):
         scenarios = [one for one in SCENARIOS if sets_in(rows, one)]
-        figure = Figure(figsize=(9.0, 0.9 + 2.9 * len(scenarios)), layout="constrained")
-        panels = figure.subplots(len(scenarios), 1, squeeze=False)[:, 0]
-        for axes, scenario in zip(panels, scenarios, strict=True):
+        figure = Figure(figsize=(11.5, 0.9 + 2.9 * len(scenarios)), layout="constrained")
+        both = figure.subplots(len(scenarios), 2, squeeze=False, width_ratios=[3, 1])
+        panels = both[:, 0]
+        for (axes, beside), scenario in zip(both, scenarios, strict=True):
             _panel(axes, rows, scenario)
+            _reliability_panel(beside, rows, scenario)
         handles: dict[Any, Any] = {}
         for axes in panels:
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
@@ -222,6 +225,31 @@ def _panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
     axes.set_title(SCENARIOS[scenario], loc="left")
 
 
+def _reliability_panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
+    """What share of labels is wrong where keeprate gives each tenth of probabilities, by set."""
+    own = [r for r in rows if r["line"] == DEFAULT and r["scenario"] == scenario]
+    for name in sets_in(own, scenario):
+        tenths: dict[int, list[list[float]]] = {}
+        for row in own:
+            if row["set"] == name:
+                for n, said, happened in row.get("reliability", []):
+                    tenths.setdefault(min(int(said * 10), 9), []).append([n, said, happened])
+        points = [
+            [
+                sum(n * one[i] for n, one in zip(sizes, group, strict=True)) / sum(sizes)
+                for i in (1, 2)
+            ]
+            for _, group in sorted(tenths.items())
+            if sum(sizes := [one[0] for one in group]) >= LEAST_IN_TENTH
+        ]
+        axes.plot(*zip(*points, strict=True), ".-", lw=1, ms=4, label=SETS[name].title)
+    axes.plot([0, 1], [0, 1], color="#333333", lw=1)
+    axes.set_xlabel("said probability of a wrong label", fontsize=8)
+    axes.set_ylabel("share that is wrong", fontsize=8)
+    axes.legend(fontsize=6)
+    axes.set_title("reliability", loc="left")
+
+
 # Page ------------------------------------------------------------------------------------------
 
 
@@ -240,7 +268,10 @@ def _filling(what: str, rows: Sequence[Row]) -> list[str]:
         case ["sets"]:
             return set_table(rows)
         case ["picture"]:
-            words = f"Test accuracy of all lines, in points above or below that of {BASE}"
+            words = (
+                f"Left: test accuracy of all lines, in points above or below {BASE}. Right: "
+                "the share of labels that are wrong, by the probability that keeprate gives"
+            )
             return [f"![{words}](images/{PICTURE.name})"]
         case ["table", scenario, metric]:
             return metric_table(rows, scenario, metric)
