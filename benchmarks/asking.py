@@ -100,8 +100,9 @@ def child(sampler: str, place: str, filled: Path) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(sampler, place, filled, Path(scratch))
-        if sampler == SAMPLERS[0] and place == "run folder":
-            seconds, found["proposed"] = search(sampler, TRIALS, Path(scratch))
+        if sampler == SAMPLERS[0]:
+            folder = Path(scratch) if place == "run folder" else None
+            seconds, found["proposed"] = search(sampler, TRIALS, folder)
             clock, processor = seconds.round(2).tolist()
             found["search_seconds"] = {"clock": clock, "processor": processor}
     return found
