@@ -14,6 +14,7 @@ import pytest
 
 import keeprate
 from benchmarks import (
+    asking,
     criteria,
     criteria_elsewhere,
     judging,
@@ -235,6 +236,16 @@ def test_judging_is_measured_on_labels_that_can_be_found():
     found = judging.measure(500, 5)
     assert (found["samples"], found["classes"]) == (500, 5) and found["extra_mb"] >= 0
     assert 0.1 < found["share_flagged"] < 0.25
+
+
+def test_asking_is_measured_by_two_clocks_and_hashed():
+    seconds, said = asking.search("random", 20, None)
+    assert seconds.shape == (2,) and (seconds > 0).all()
+    assert asking.search("random", 20, None)[1] == said != asking.search("random", 21, None)[1]
+    now = {str(n): {"clock": 9.0, "processor": 1.4} for n in asking.TOLD}
+    before = {n: {"clock": 9.0, "processor": 12.0} for n in now}
+    row = {"sampler": "tpe", "place": "memory", "before": before, "now": now}
+    assert asking.table([row])[2] == "| `tpe` | memory |" + " 12 → 1 |" * 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

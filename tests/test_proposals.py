@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -16,7 +20,7 @@ from keeprate.engine import Curves
 from keeprate.schedules import get_space
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.sampler import _from_units, from_unit
-from keeprate.searching.study import one_transaction, open_study
+from keeprate.searching.study import STUDY_FILE, add_running, one_transaction, open_study
 from keeprate.searching.surrogate import JITTER, Surrogate
 
 SAMPLERS = ["natural-gradient", "tpe", "random", "paper:20"]
@@ -129,6 +133,43 @@ def test_a_generation_is_written_whole_or_not_at_all(tmp_path: Path):
     assert len(open_study(tmp_path).trials) == 2
     study.add_trial(trial)  # and after it each is written at once, as before
     assert len(open_study(tmp_path).trials) == 3
+
+
+def rows(folder: Path) -> dict[str, list[Any]]:
+    """All that a study's file holds, but for times."""
+    with closing(sqlite3.connect(folder / STUDY_FILE)) as file:
+        tables = file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        found = {name: file.execute(f"SELECT * FROM {name}").fetchall() for (name,) in tables}
+    found["trials"] = [row[:4] for row in found["trials"]]
+    return found
+
+
+@pytest.mark.parametrize("space", ["basis", "full"])
+def test_a_generation_is_written_as_optuna_does(space: str, tmp_path: Path):
+    ours, theirs, memory = tmp_path / "ours", tmp_path / "theirs", open_study(None)
+    proposals = make(space=space)
+    answer(memory, proposals.ask(memory), proposals)
+    told, trials = memory.trials, proposals.ask(memory)
+    studies, statements = [], []
+    for folder in (ours, theirs):
+        folder.mkdir()
+        studies.append(open_study(folder))
+        studies[-1].add_trials(told)
+
+    @sqlalchemy.event.listens_for(studies[0]._storage._backend.engine, "before_cursor_execute")
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        statements.append(statement)
+
+    add_running(studies[0], trials)
+    studies[1].add_trials(trials)
+    assert sum("trial_params" in statement for statement in statements) == 1  # as wide as it is
+    assert rows(ours) == rows(theirs) and len(rows(ours)["trials"]) == len(told) + len(trials)
+    assert essence(studies[0].trials) == essence(studies[1].trials) == essence(memory.trials)
+    before, broken = rows(ours), copy.deepcopy(trials)
+    broken[-1].distributions.clear()
+    with pytest.raises(KeyError):
+        add_running(studies[0], broken)
+    assert rows(ours) == before
 
 
 def test_the_posterior_is_sklearns():

@@ -28,9 +28,9 @@ from keeprate.searching.config import check_fidelity
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import (
+    add_running,
     by_schedule,
     mean_value,
-    one_transaction,
     open_study,
     standing_of,
 )
@@ -159,8 +159,7 @@ class Proposals:
             for number in range(len(existing), target):
                 desk.sampler = self._sampler(number, "", None)
                 self._complete(desk, desk.ask(), existing)
-            with one_transaction(study):
-                study.add_trials(desk.get_trials(deepcopy=False)[len(existing) :])
+            add_running(study, desk.get_trials(deepcopy=False)[len(existing) :])
         return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
 
     def _complete(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 import sqlalchemy
+from optuna.distributions import distribution_to_json
 from optuna.exceptions import OptunaError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from keeprate.errors import InputError, first_line
@@ -21,6 +22,11 @@ from keeprate.searching.sampler import (
 )
 
 STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
+PARAMETERS = sqlalchemy.table(
+    "trial_params",
+    *map(sqlalchemy.column, ("trial_id", "param_name", "param_value", "distribution_json")),
+)
+"""Where Optuna keeps the parameters of trials."""
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
 
@@ -79,15 +85,15 @@ def _storage(folder: Path) -> optuna.storages.RDBStorage:
 
 
 @contextmanager
-def one_transaction(study: optuna.Study) -> Iterator[None]:
+def one_transaction(study: optuna.Study) -> Iterator[sqlalchemy.Connection | None]:
     """All that is written to the study within is there after, or none of it.
 
     A disk takes several milliseconds for each transaction. Optuna makes one of each trial added;
-    SQLAlchemy joins them.
+    SQLAlchemy joins them. A study in memory has no connection.
     """
     storage = getattr(study._storage, "_backend", study._storage)  # there is a cache before it
     if not isinstance(storage, optuna.storages.RDBStorage):
-        yield
+        yield None
         return
     sessions = storage.scoped_session
     with storage.engine.begin() as connection:
@@ -96,11 +102,43 @@ def one_transaction(study: optuna.Study) -> Iterator[None]:
         joined = {"join_transaction_mode": "rollback_only", "autoflush": False}
         sessions.configure(bind=connection, **joined)
         try:
-            yield
+            yield connection
         finally:
             sessions.remove()
             apart = {"join_transaction_mode": "conditional_savepoint", "autoflush": True}
             sessions.configure(bind=storage.engine, **apart)
+
+
+def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
+    """Add running trials to the study, all of them or none.
+
+    Optuna makes two queries for each parameter of a trial, which take longer than all else in a
+    question. The rows of all parameters are written here at once; the rest is left to Optuna.
+    """
+    with one_transaction(study) as connection:
+        if connection is None:
+            study.add_trials(trials)
+            return
+        rows = []
+        for trial in trials:
+            # Optuna reads running trials again, and so finds the parameters.
+            bare = create_trial(
+                state=TrialState.RUNNING,
+                user_attrs=trial.user_attrs,
+                system_attrs=trial.system_attrs,
+            )
+            trial_id = study._storage.create_new_trial(study._study_id, bare)
+            for name, value in trial.params.items():
+                distribution = trial.distributions[name]
+                number, words = (
+                    distribution.to_internal_repr(value),
+                    distribution_to_json(distribution),
+                )
+                rows.append((trial_id, name, number, words))
+        columns = [column.name for column in PARAMETERS.c]
+        connection.execute(
+            PARAMETERS.insert(), [dict(zip(columns, row, strict=True)) for row in rows]
+        )
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
