@@ -343,12 +343,13 @@ def test_the_list_to_download_holds_no_formulas_whatever_the_file_says(tmp_path:
     with (tmp_path / "label_quality.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*QUALITY_COLUMNS, NAME_COLUMN])
-        rows.writerows([i, True, text, text, text, text] for i, text in enumerate(texts))
+        rows.writerows([i, True, text, text, text, text, text] for i, text in enumerate(texts))
+        rows.writerow(["short", True])
     (packed,) = re.findall(r'data:text/csv;base64,([^"]*)', page_of(tmp_path))
     content = io.StringIO(base64.b64decode(packed).decode(), newline="")
     listed = [row[NAME_COLUMN] for row in csv.DictReader(content)]
-    assert listed == [neutral(as_meant(text)) for text in texts]
-    assert [as_meant(text) for text in listed] == [as_meant(text) for text in texts]
+    assert listed == [neutral(as_meant(text)) for text in [*texts, ""]]
+    assert [as_meant(text) for text in listed] == [as_meant(text) for text in [*texts, ""]]
     assert listed[:7] == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "'=x", "-1.5"]
 
 

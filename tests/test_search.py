@@ -122,7 +122,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path, no_page)
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, no_page, monkeypatch):
     monkeypatch.setattr(train_run, "FIRST_STEPS", 7 * (1079 // 64))
-    options = {"schedule": "auto", "config": replace(CONFIG, epochs=16), "baselines": False}
+    options = {"method": "co-teaching", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
     first = load_record(tmp_path / "first")
     rate = run.record.first.noise_rate

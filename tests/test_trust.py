@@ -33,7 +33,7 @@ Y = np.array(["=cat", "dog"])[(X[:, 0] > 0).astype(int)]
 
 @pytest.fixture
 def folder(tmp_path: Path, no_page: None) -> Path:
-    keeprate.train(keeprate.prepare((X, Y)), config=CONFIG, out=tmp_path / "run")
+    keeprate.train(keeprate.prepare((X, Y)), model="mlp", config=CONFIG, out=tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -71,7 +71,7 @@ def test_a_saved_classifier_names_no_code(tmp_path: Path) -> None:
     described["parameters"] |= {"model": "evil:net", "method": "evil:method"}
     (saved / "estimator.json").write_text(json.dumps(described))
     again = keeprate.NoisyLabelClassifier.load(saved)
-    assert (again.model, again.method) == ("auto", "co-teaching")
+    assert (again.model, again.method) == ("auto", "auto")
     with_model(saved, "evil:net")
     with pytest.raises(InputError, match="asks for the model 'evil:net', which is code"):
         keeprate.NoisyLabelClassifier.load(saved)

@@ -407,7 +407,7 @@ def test_what_the_classifier_refuses():
 
 def test_a_search_takes_weights_too():
     X, y = imbalanced()
-    options = QUICK | {"schedule": "search", "budget": "2trials", "restarts": 1, "epochs": 8}
+    options = QUICK | {"schedule": "auto", "budget": "2trials", "restarts": 1, "epochs": 8}
     found = NoisyLabelClassifier(class_weight="balanced", **options).fit(X, y)
     plain = NoisyLabelClassifier(**options).fit(X, y)
     rare = found.classes_.tolist().index("rare")

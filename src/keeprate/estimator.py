@@ -447,15 +447,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if self.restarts is not None:
             options["restarts"] = self.restarts
         schedule: Any = self.schedule
-        is_auto = isinstance(schedule, str) and schedule == "auto"
+        if self.budget is None and self.search_config is None:
+            return train(data, schedule=schedule, **options)
+        if not (isinstance(schedule, str) and schedule == "auto"):
+            remedy = "leave the schedule out, or budget and search_config"
+            raise invalid("schedule", "be auto in a search", schedule, remedy)
         if self.budget is not None:
-            if not is_auto:
-                remedy = "leave one of the two out"
-                raise invalid(
-                    "budget", "be left out where a schedule is given", self.budget, remedy
-                )
-            return search(data, budget=self.budget, search_config=self.search_config, **options)
-        return train(data, schedule=schedule, **options)
+            options["budget"] = self.budget
+        return search(data, search_config=self.search_config, **options)
 
     def _keep(self, run: Run, numbers: NDArray[np.int64]) -> None:
         """Set the fitted attributes; `numbers` [N] are the labels given to `fit`."""

@@ -10,7 +10,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from keeprate.records import NAME_COLUMN, QUALITY_COLUMNS, QUALITY_FILE, Suspect
+from keeprate.records import (
+    NAME_COLUMN,
+    QUALITY_COLUMNS,
+    QUALITY_FILE,
+    SUGGESTED_COLUMN,
+    Suspect,
+)
 from keeprate.text import as_meant, neutral, probability_in_words
 
 LARGEST_FIX_LIST = 2_000_000  # characters
@@ -110,8 +116,10 @@ def _rows_to_fix(path: Path) -> Iterator[list[str]]:
         raise FileNotFoundError(path)
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.DictReader(iter(lambda: file.readline(_LONGEST_LINE), ""))
-        columns = [*QUALITY_COLUMNS, *({NAME_COLUMN} & set(lines.fieldnames or ()))]
+        there = set(lines.fieldnames or ())
+        needed = [name for name in QUALITY_COLUMNS if name != SUGGESTED_COLUMN or name in there]
+        columns = [*needed, *({NAME_COLUMN} & there)]
         yield columns
         for line in lines:
             if line["is_label_issue"] == "True":
-                yield [neutral(as_meant(line[column])) for column in columns]
+                yield [neutral(as_meant(line[column] or "")) for column in columns]
