@@ -9,6 +9,10 @@ Python objects, tensors, and what is left in the folder for temporary files. The
 `results/soak.json`, which is written after every row; `slope` is that of a straight line through
 the rows after the first sixth of the time, with its standard error, by processor time (others may
 use the processor, too) and by rounds. Linux only.
+
+SQLAlchemy keeps a number of the statements that it has compiled, and a study of its own file adds
+some: memory grows until these caches are full. `--studies 240` opens so many small studies one
+after the other and shows where that ends (`results/soak-studies.json`).
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from benchmarks.common import RESULTS
 from keeprate import InputError, NoisyLabelClassifier, TrainingConfig
 from keeprate.files import write_json
 from keeprate.report import write_report
+from keeprate.schedules import get_space
+from keeprate.searching import Proposals, open_study
 
 ROWS = 60
 WARM_UP = 1 / 6  # of the time: imports, caches and the allocator's arenas fill
@@ -244,11 +250,39 @@ def slope(rows: list[Row], seconds: float) -> dict[str, float] | None:
     return found
 
 
+def open_studies(n: int) -> Iterator[list[Row]]:
+    """Open n studies in folders of their own, six trials each; a row after every twentieth."""
+    rows: list[Row] = []
+    with workplace() as (folder, temporary):
+        for number in range(n + 1):
+            place = folder / f"study{number}"
+            place.mkdir()
+            study, proposals = (
+                open_study(place),
+                Proposals(get_space("basis"), 8, "random", 6, 5, 0),
+            )
+            for trial in proposals.ask(study):
+                study.tell(trial.number, 0.5)
+            del study, proposals
+            if number % 20 == 0:
+                rows.append({"studies": number} | measured(temporary))
+                yield rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--out", type=Path, help="results/soak.json, or soak-studies.json")
+    parser.add_argument("--studies", type=int, help="open so many studies, and nothing else")
     options = parser.parse_args()
+    if options.studies is not None:
+        for rows in open_studies(options.studies):
+            command = f"python -m benchmarks.soak --studies {options.studies}"
+            write_json(
+                options.out or RESULTS / "soak-studies.json", {"command": command, "rows": rows}
+            )
+            print(rows[-1], flush=True)
+        return
     seconds = 60 * options.minutes
     for rows in soak(seconds):
         found = {
@@ -256,7 +290,7 @@ def main() -> None:
             "slope": slope(rows, seconds),
             "rows": rows,
         }
-        write_json(options.out, found)
+        write_json(options.out or RESULTS / "soak.json", found)
         print(rows[-1], flush=True)
 
 
