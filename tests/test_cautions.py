@@ -17,10 +17,11 @@ from keeprate.records import FINGERPRINT, RunRecord, load_record, save_record
 from keeprate.report import find_cautions, write_report
 from keeprate.report.cautions import RULES, standard_error
 from keeprate.runs import Run
-from tests.report_records import make_record
+from tests.report_records import make_finished_record, make_record
 
 STEPS, VALIDATION, CLASSES = "optimisation step", "was chosen by", "Classes with fewer"
 NOTHING, ALIKE = "may have learnt nothing", "no clear difference"
+RATE = "How many labels are wrong is uncertain"
 
 
 def clouds(counts: tuple[int, ...], **options: Any) -> Data:
@@ -173,11 +174,27 @@ def test_every_rule_has_a_sentence() -> None:
     record = with_validation(with_training(sound_record(), epochs=1), 0.1)
     data = replace(record.data, class_counts=(3,) * 10, validation_counts=(2,) * 10)
     rival = replace(record.results[0], name="standard", label="Standard")
-    record = replace(record, data=data, results=(record.results[0], rival))
+    estimate = replace(make_finished_record().noise_estimate, low=0.3, high=0.51)
+    results = (record.results[0], rival)
+    record = replace(record, data=data, results=results, noise_estimate=estimate)
     cautions = find_cautions(record)
     assert len(cautions) == len(RULES)
-    for words, caution in zip((NOTHING, STEPS, VALIDATION, CLASSES, ALIKE), cautions, strict=True):
+    all_words = (NOTHING, STEPS, VALIDATION, CLASSES, RATE, ALIKE)
+    for words, caution in zip(all_words, cautions, strict=True):
         assert words in caution
+
+
+def test_what_narrows_the_interval_depends_on_what_is_there() -> None:
+    record = sound_record()
+    estimate = replace(make_finished_record().noise_estimate, low=0.3, high=0.51)
+    for by_clean, words in ((False, "Some clean labels"), (True, "Networks that are right")):
+        known = replace(estimate, by_clean_labels=by_clean)
+        assert (
+            f"between 30.0 % and 51.0 %, as model errors and wrong labels look alike. {words}"
+            in (sole(replace(record, noise_estimate=known)))
+        )
+    narrow = replace(record, noise_estimate=replace(estimate, high=0.5))
+    assert find_cautions(narrow) == ()
 
 
 def test_two_hundred_steps_are_enough() -> None:

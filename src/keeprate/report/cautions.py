@@ -15,6 +15,7 @@ end two to five points below the best accuracy, 160 at most one and a half. Hard
 more."""
 LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
 FEW_OF_A_CLASS = 10  # training samples
+WIDEST_INTERVAL = 0.2  # of the share of wrong labels
 
 
 def find_cautions(record: RunRecord) -> tuple[str, ...]:
@@ -103,11 +104,28 @@ def small_classes(record: RunRecord) -> str:
     )
 
 
+def uncertain_noise_rate(record: RunRecord) -> str:
+    """Warn of a share of wrong labels that could as well be another one."""
+    estimate = record.noise_estimate
+    if estimate is None or estimate.high - estimate.low <= WIDEST_INTERVAL:
+        return ""
+    helps = (
+        "Networks that are right more often would say it more closely"
+        if estimate.by_clean_labels
+        else "Some clean labels, as a validation set, would say more"
+    )
+    return (
+        f"How many labels are wrong is uncertain: between {percent(estimate.low)} and "
+        f"{percent(estimate.high)}, as model errors and wrong labels look alike. {helps}."
+    )
+
+
 RULES: tuple[Callable[[RunRecord], str], ...] = (
     learnt_nothing,
     few_steps,
     few_validation_samples,
     small_classes,
+    uncertain_noise_rate,
     unclear_difference_in_words,
 )
 """The gravest first. Each gives a sentence or two, or nothing where all is well."""
