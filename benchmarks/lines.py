@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from benchmarks.noisy_sets import Task
 from benchmarks.rivals import Outcome
 from keeprate import Run
 from keeprate.engine import METHODS
+from keeprate.runs import cross_fit
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def with_keeprate(
     )
 
 
+def without(task: Task, seed: int, **constants: Any) -> Outcome:
+    """keeprate's default with other constants of `keeprate.runs.cross_fit`."""
+    with patch.multiple(cross_fit, **constants):
+        return with_keeprate(task, seed, begin=keeprate.train, model="perceptron")
+
+
 DEFAULT = "keeprate"
 """The line that the others are compared with."""
 LINES: dict[str, Line] = {
@@ -83,3 +91,12 @@ LINES: dict[str, Line] = {
     "keeprate search, budget 6": Line(partial(with_keeprate, begin=keeprate.search, budget=6)),
     "keeprate search": Line(partial(with_keeprate, begin=keeprate.search)),
 }
+ABLATIONS: dict[str, Line] = {
+    DEFAULT: LINES[DEFAULT],
+    "every sample kept": Line(partial(without, LEVELS=(1.0,)), ("noisy",)),
+    "labels refined once": Line(partial(without, ROUNDS=1, N_STAGES=2), ("noisy",)),
+    "labels not refined": Line(partial(without, ROUNDS=0, N_STAGES=1), ("noisy",)),
+    "all epochs in every stage": Line(partial(without, EARLIER=1.0), ("noisy",)),
+    "no dropout": Line(partial(with_keeprate, begin=keeprate.train, model="mlp"), ("noisy",)),
+}
+"""The default, and the default without one of its parts."""

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import frozen_features, real_noise_page, rivals
 from benchmarks.common import RESULTS
-from benchmarks.lines import LINES
+from benchmarks.lines import ABLATIONS, LINES
 from benchmarks.noisy_sets import (
     MOST_CLEAN,
     NEEDS_FEATURES,
@@ -47,6 +47,7 @@ from keeprate import InputError
 NAME = "real_noise"
 FIRST_DEVELOPMENT_SEED = 1000
 BINS = 15
+ALL_LINES = ABLATIONS | LINES
 PROTOCOL = {
     "sets": {
         name: {"most_train": one.most_train, "most_test": one.most_test, "noise": one.noise}
@@ -136,7 +137,7 @@ def run_line(name: str, scenario: str, line: str, seed: int, folder: str, cache:
     task, truth = prepared(name, scenario, seed, folder, cache)
     with threadpool_limits(1):
         started = time.process_time()  # whatever else runs on the machine
-        outcome = LINES[line].run(task, seed)
+        outcome = ALL_LINES[line].run(task, seed)
         seconds = time.process_time() - started
     return measured(task, truth, outcome) | {"seconds": round(seconds, 2)}
 
@@ -159,8 +160,8 @@ def jobs_of(
         for name in sets
         for scenario in scenarios
         for line in lines
-        if scenario in LINES[line].scenarios
-        and (SETS[name].is_table or not LINES[line].tables_only)
+        if scenario in ALL_LINES[line].scenarios
+        and (SETS[name].is_table or not ALL_LINES[line].tables_only)
     ]
 
 
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, default=frozen_features.CACHE, help="of the CIFAR-10 features")
     add("--out", type=Path, default=RESULTS, help="the folder of the results file")
     add("--sets", help=", ".join(SETS))
-    add("--lines", help="; ".join(LINES))
+    add("--lines", help="; ".join(ALL_LINES))
     add("--scenarios", help=", ".join(SCENARIOS))
     add("--seeds", type=int, default=5)
     add("--first-seed", type=int, default=0)
@@ -224,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     sets = _names(options.sets, list(SETS), "--sets")
-    lines = _names(options.lines, list(LINES), "--lines")
+    lines = (
+        list(LINES) if options.lines is None else _names(options.lines, list(ALL_LINES), "--lines")
+    )
     scenarios = _names(options.scenarios, list(SCENARIOS), "--scenarios")
     suffix = protocol_name(seeds)
     if set(sets) & set(NEEDS_FEATURES):

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import RESULTS
-from benchmarks.lines import DEFAULT, LINES
+from benchmarks.lines import ABLATIONS, DEFAULT, LINES, Line
 from benchmarks.noisy_sets import SCENARIOS, SETS
 from experiments.common import Row, read_results
 from experiments.drawing import STYLE
@@ -30,7 +30,8 @@ PAGE, PICTURE = DOCS / "real-noise.md", DOCS / "images" / "real-noise.svg"
 MARKED = re.compile(r"(<!-- fill: ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """What the page gets from the rows stands between such a comment and `<!-- end -->`.
 
-`fill: sets`, `fill: picture`, `fill: table SCENARIO METRIC` or `fill: differences SCENARIO METRIC`.
+`fill: sets`, `fill: picture`, `fill: table SCENARIO METRIC`, `fill: differences SCENARIO METRIC` or
+`fill: ablations METRIC`.
 """
 
 
@@ -78,12 +79,14 @@ def sets_in(rows: Sequence[Row], scenario: str) -> list[str]:
     return [name for name in SETS if name in there]
 
 
-def metric_table(rows: Sequence[Row], scenario: str, metric: str) -> list[str]:
+def metric_table(
+    rows: Sequence[Row], scenario: str, metric: str, lines: Mapping[str, Line] = LINES
+) -> list[str]:
     """Lines of Markdown: mean and deviation over seeds, the best mean of a set in bold."""
-    names = sets_in(rows, scenario)
+    names = sets_in([row for row in rows if row["line"] in lines], scenario)
     cells: dict[str, list[str]] = {}
     means: dict[str, list[float | None]] = {}
-    for line in LINES:
+    for line in lines:
         by_set = [values_of(rows, scenario, name, line, metric) for name in names]
         if any(by_set):
             known = [mean_std(list(values.values())) if values else None for values in by_set]
@@ -144,6 +147,14 @@ def _with_error(values: Sequence[float]) -> str:
     if len(values) == 1:
         return mean
     return f"{mean}\xa0±\xa0{statistics.stdev(values) / math.sqrt(len(values)):.2f}"
+
+
+def ablation_table(rows: Sequence[Row], metric: str) -> list[str]:
+    """Lines of Markdown: the default and what it is without a part, on the sets that have both."""
+    there = {row["set"] for row in rows if row["line"] in ABLATIONS and row["line"] != DEFAULT}
+    seeds = {row["seed"] for row in rows if row["line"] in ABLATIONS and row["line"] != DEFAULT}
+    both = [row for row in rows if row["set"] in there and row["seed"] in seeds]
+    return metric_table(both, "noisy", metric, ABLATIONS)
 
 
 def set_table(rows: Sequence[Row]) -> list[str]:
@@ -275,6 +286,8 @@ def _filling(what: str, rows: Sequence[Row]) -> list[str]:
             return [f"![{words}](images/{PICTURE.name})"]
         case ["table", scenario, metric]:
             return metric_table(rows, scenario, metric)
+        case ["ablations", metric]:
+            return ablation_table(rows, metric)
         case ["differences", scenario, metric]:
             return difference_table(rows, scenario, metric)
     raise InputError(f"{PAGE.name} asks to fill {what!r}, which is nothing of the rows; mend it.")

@@ -280,14 +280,10 @@ def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     groups = [(label, some) for label, rows in enumerate(of_labels) for some in rows.split(n)]
     shape = (*probabilities.shape[:-2], n_classes, n_classes)
     matrix = probabilities.new_ones(shape)
-    # One buffer: blocks of some megabytes that are freed and asked for again split up the heap.
-    most = max((len(rows) for _, rows in groups), default=0)
-    buffer = probabilities.new_empty((*probabilities.shape[:-2], most, n_classes))
     for step in range(STEPS + 1):
         total = torch.zeros_like(matrix)
         for label, rows in groups:
-            p = buffer.narrow(-2, 0, len(rows))  # [..., n, C]
-            torch.index_select(probabilities, -2, rows, out=p)
+            p = probabilities.index_select(-2, rows)  # [..., n, C]
             if not step:
                 total[..., label] += p.sum(-2)
                 continue
