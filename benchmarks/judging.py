@@ -37,7 +37,7 @@ def make_inputs(n: int, n_classes: int) -> tuple[NDArray[np.int64], NDArray[np.f
     for start in range(0, n, 10_000):
         rows = slice(start, start + 10_000)
         some = rng.random(probabilities[rows].shape, np.float32)
-        some[np.arange(len(some)), labels[rows]] += n_classes / 2
+        some[np.arange(len(some)), labels[rows]] += 4 * n_classes
         probabilities[rows] = some / some.sum(1, keepdims=True)
     wrong = rng.random(n) < 0.2
     labels[wrong] = rng.integers(0, n_classes, wrong.sum())

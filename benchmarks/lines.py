@@ -19,7 +19,6 @@ from benchmarks.noisy_sets import Task
 from benchmarks.rivals import Outcome
 from keeprate import Run
 from keeprate.engine import METHODS
-from keeprate.runs import cross_fit
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,15 @@ def with_keeprate(
         quality.is_issue,
         np.where(quality.suggested >= 0, quality.suggested, quality.given),
         None if noise is None else noise.noise_rate,
-        None if noise is None else (noise.low, noise.high),
+        None
+        if noise is None or noise.low is None or noise.high is None
+        else (noise.low, noise.high),
     )
 
 
 def without(task: Task, seed: int, **constants: Any) -> Outcome:
     """keeprate's default with other constants of `keeprate.runs.cross_fit`."""
-    with patch.multiple(cross_fit, **constants):
+    with patch.multiple("keeprate.runs.cross_fit", **constants):
         return with_keeprate(task, seed, begin=keeprate.train, model="perceptron")
 
 

@@ -11,7 +11,7 @@ X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split(X, y, random_state=0)
 noisy = np.where(np.random.default_rng(0).random(len(y)) < 0.3, (y + 1) % 10, y)
 
-classifier = NoisyLabelClassifier(budget=6, batch_size=32, random_state=0).fit(X, noisy)
+classifier = NoisyLabelClassifier(batch_size=32, random_state=0).fit(X, noisy)
 print(f"test accuracy: {classifier.score(X_test, y_test):.1%}")
 print(f"estimated noise rate: {classifier.noise_rate_:.1%}")
 print("labels to look at first:", np.argsort(classifier.label_quality_)[:5])

@@ -17,7 +17,7 @@ def test_the_snippets_run_in_order_in_one_folder(python, tmp_path):
     command = tmp_path / "keeprate"
     command.write_text(COMMAND)
     said = {}
-    assert sum(len(BUDGET.findall(text)) for _, text in BLOCKS) == 3
+    assert sum(len(BUDGET.findall(text)) for _, text in BLOCKS) == 2
     for number, (language, whole) in enumerate(BLOCKS):
         text = BUDGET.sub(r"\g<1>2", whole)
         if language == "python":

@@ -227,7 +227,7 @@ def test_a_schedule_by_the_noise_rate_goes_on_where_it_stopped(data, tmp_path, w
         if (stage, done) == (where, at):
             raise KeyboardInterrupt
 
-    options = {"schedule": "auto", "config": CONFIG, "checkpoint_seconds": 0}
+    options = {"method": "co-teaching", "config": CONFIG, "checkpoint_seconds": 0}
     with pytest.raises(KeyboardInterrupt):
         train(data, out=tmp_path, progress=stop, **options)
     resumed, whole = (train(data, out=out, **options) for out in (tmp_path, None))

@@ -102,7 +102,7 @@ def test_one_flipped_bit_of_the_weights_is_noticed(folder: Path, share: float) -
 
 
 def test_a_changed_schedule_or_label_quality_is_noticed(folder: Path) -> None:
-    again = {"config": CONFIG, "out": folder}
+    again = {"model": "mlp", "config": CONFIG, "out": folder}
     for name in ("schedule.csv", "label_quality.csv"):
         before = (folder / name).read_bytes()
         flip(folder / name, len(before) - 3)

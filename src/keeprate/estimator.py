@@ -123,8 +123,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         2/3 in place of a label that is more probably wrong than right.
     noise_rate_, noise_rate_std_ : float
         Estimated share of wrong labels, and its standard error of sampling.
-    noise_interval_ : tuple of two float
-        Between which the share of wrong labels lies, see `keeprate.noise.estimate_noise`.
+    noise_interval_ : tuple of two float or None
+        Between which the share of wrong labels lies, see `keeprate.noise.estimate_noise`: from 0
+        on without clean labels, and None where nothing bounds it.
     classes_ : ndarray [C]
     transition_matrix_, transition_matrix_std_ : ndarray [C, C]
         Estimate and standard error: [i, j] is the share of class i that is labelled j, in the order
@@ -323,6 +324,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             given = {
                 name: v for name, v in dict(description["parameters"]).items() if _is_plain(name, v)
             }
+            if given.get("schedule") == "search":  # an older version's word for a budget
+                del given["schedule"]
             parameters = given | ({} if model is None else {"model": model})
             classifier = cls(**parameters)
             classifier._model_name = description.get("model", "custom")
@@ -334,8 +337,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             classifier.history_ = description["history"]
             classifier.cost_ = description["cost"]
             classifier.noise_rate_, classifier.noise_rate_std_ = description["noise_rate"]
-            low, high = description.get("noise_interval", (0.0, 1.0))  # older ones lack it
-            classifier.noise_interval_ = float(low), float(high)
+            low, high = description.get("noise_interval", (None, None))  # older ones lack it
+            classifier.noise_interval_ = (low, high)
             classifier.keep_rate_ = tensors["keep_rate"].numpy()
             classifier.transition_matrix_ = tensors["transition_matrix"].numpy()
             classifier.transition_matrix_std_ = tensors["transition_matrix_std"].numpy()
@@ -447,6 +450,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if self.restarts is not None:
             options["restarts"] = self.restarts
         schedule: Any = self.schedule
+        if isinstance(schedule, str) and schedule == "search":
+            raise invalid("schedule", "be R(t) itself", schedule, "budget=6, say, searches R(t)")
         if self.budget is None and self.search_config is None:
             return train(data, schedule=schedule, **options)
         if not (isinstance(schedule, str) and schedule == "auto"):
@@ -468,7 +473,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.study_ = run.study
         if (noise := record.noise_estimate) is not None:  # a finished run has one
             self.noise_rate_, self.noise_rate_std_ = noise.noise_rate, noise.noise_rate_std
-            self.noise_interval_ = noise.low, noise.high
+            self.noise_interval_ = (noise.low, noise.high)
             self.transition_matrix_ = np.array(noise.transition_matrix)
             self.transition_matrix_std_ = np.array(noise.transition_matrix_std)
         judged = run.label_quality

@@ -62,7 +62,7 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
 def train_command(
     options: RunOptions, schedule: ScheduleOption = "auto", baselines: Baselines = "none"
 ) -> None:
-    """Train without a search: by the noise rate, or with a known schedule."""
+    """Train without a search: chosen by cross-fitting, or with a known schedule."""
     from keeprate.schedules import named_schedule
 
     if schedule not in ("auto", "co-teaching"):  # both need the noise rate of the data

@@ -109,7 +109,7 @@ PredictionsFile: TypeAlias = Annotated[
     Path | None, _everyday("--out", "CSV file; if left out, predictions.csv in RUN.")
 ]
 IssuesFile: TypeAlias = Annotated[
-    Path | None, _everyday("--out", "Write all labels to a .csv, .parquet or .json file.")
+    Path | None, _everyday("--out", "Write the labels to a .csv, .parquet or .json file.")
 ]
 ReportFile: TypeAlias = Annotated[
     Path, typer.Option("--out", "-o", metavar="", help="The page; it needs no network.")
@@ -120,7 +120,7 @@ Baselines: TypeAlias = Annotated[
 Top: TypeAlias = Annotated[int, _everyday("--top", "How many labels to print.", min=0)]
 Precision: TypeAlias = Annotated[
     float | None,
-    _everyday("--precision", "List as many labels as if this share of them is to be wrong."),
+    _everyday("--precision", "List so many that this share of them is wrong: 0.9, say."),
 ]
 Rows: TypeAlias = Annotated[int | None, _everyday("--rows", "List so many labels.", min=1)]
 

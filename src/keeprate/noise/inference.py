@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from keeprate.text import percent
 
 TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
+ENOUGH = 50_000  # samples, to fit one number
 LARGEST_POWER = 2  # of two: probabilities to the fourth power, or their fourth root
 SLICE = 1 << 20  # numbers at a time: 8 MB in float64
 
@@ -129,30 +130,39 @@ class NoiseEstimate:
         Entry [i, j]: the share of class i that is labelled j, and its standard error. For the
         standard error one more sample is counted with label j and one without, because a share of
         0 is not certain. None only if the estimate was read from a file that left the matrix out.
-    low, high : float
-        The share of wrong labels lies between these two, see `estimate_noise`.
+    low, high : float or None
+        The share of wrong labels lies between these two, see `estimate_noise`. None if nothing
+        bounds it: networks may have memorised the labels.
     by_clean_labels : bool
-        Whether labels known to be right say how often the networks are wrong. If not, the interval
-        leaves out wrong labels that follow from the inputs (all samples of a sort have the same
-        wrong label): no network can tell such labels from right ones.
+        Whether labels known to be right say how often the networks are wrong. If not, `low` is 0,
+        and `high` leaves out wrong labels that follow from the inputs (all samples of a sort have
+        the same wrong label): no network can tell such labels from right ones.
     """
 
     noise_rate: float
     noise_rate_std: float
     transition_matrix: NDArray[np.float64] | None
     transition_matrix_std: NDArray[np.float64] | None
-    low: float = 0.0
-    high: float = 1.0
+    low: float | None = None
+    high: float | None = None
     by_clean_labels: bool = False
 
     def in_words(self) -> str:
-        """Between which two the share of wrong labels lies, and the best guess.
+        """The share of wrong labels: the best guess, and what bounds it.
 
-        >>> NoiseEstimate(0.21, 0.01, None, None, low=0.19, high=0.26).in_words()
-        'Between 19.0 % and 26.0 % of the labels are wrong, about 21.0 %'
+        >>> NoiseEstimate(0.21, 0.01, None, None, 0.19, 0.26, by_clean_labels=True).in_words()
+        'About 21.0 % of the labels are wrong, between 19.0 % and 26.0 %'
+        >>> NoiseEstimate(0.21, 0.01, None, None, 0.0, 0.26).in_words()
+        'About 21.0 % of the labels are wrong, at most 26.0 %'
+        >>> NoiseEstimate(0.21, 0.01, None, None).in_words()
+        'About 21.0 % of the labels are wrong (standard error 1.0 %)'
         """
-        low, high, rate = (percent(share) for share in (self.low, self.high, self.noise_rate))
-        return f"Between {low} and {high} of the labels are wrong, about {rate}"
+        text = f"About {percent(self.noise_rate)} of the labels are wrong"
+        if self.low is None or self.high is None:
+            return f"{text} (standard error {percent(self.noise_rate_std)})"
+        if not self.by_clean_labels:
+            return f"{text}, at most {percent(self.high)}"
+        return f"{text}, between {percent(self.low)} and {percent(self.high)}"
 
 
 def estimate_noise(
@@ -171,12 +181,12 @@ def estimate_noise(
     Training samples: all predictions count. Networks are most confident where the label agrees with
     them, because the selection kept these samples.
 
-    The interval rests on d, the share of all predictions that differ from their labels. With clean
-    samples the networks' share of errors e is known, and the share of wrong labels lies in
-    [d - e, d + e]: a label can be wrong without a difference only where the prediction is wrong,
-    too. Without them d is the upper end (every difference is a wrong label), and the estimate by
-    confident predictions the lower one (hard samples have more wrong labels than easy ones, not
-    fewer). Both ends are moved outwards by two standard errors of sampling.
+    The interval, of held-out samples only, rests on d, the share of all predictions that differ
+    from their labels. With clean samples the networks' share of errors e is known, and the share of
+    wrong labels lies in [|d - e|, d + e]: prediction, label and true class form a triangle. Without
+    them d is the upper end (every difference is a wrong label), and nothing is the lower one:
+    classes that overlap look like wrong labels. Both ends are moved outwards by two standard errors
+    of sampling.
 
     Parameters
     ----------
@@ -217,31 +227,23 @@ def estimate_noise(
     smooth = (counts + 1) / (n_predicted + 2)
     deviations = (smooth * (1 - smooth) / (n_predicted + 2)).sqrt()
     rate, rate_deviation = float((prior * wrong).sum()), float(variance.sqrt())
-    low, high = _interval(predicted != labels, is_right, (rate, rate_deviation))
-    return NoiseEstimate(
-        rate,
-        rate_deviation,
-        matrix.cpu().numpy(),
-        deviations.cpu().numpy(),
-        min(low, rate),
-        max(high, rate),
-        is_right is not None,
-    )
+    estimate = NoiseEstimate(rate, rate_deviation, matrix.cpu().numpy(), deviations.cpu().numpy())
+    if not held_out:
+        return estimate
+    low, high = _interval(predicted != labels, is_right)
+    is_known = is_right is not None
+    rate = min(max(rate, low), high)
+    return replace(estimate, noise_rate=rate, low=low, high=high, by_clean_labels=is_known)
 
 
-def _interval(
-    differs: Tensor, is_right: Tensor | None, by_confident: tuple[float, float]
-) -> tuple[float, float]:
+def _interval(differs: Tensor, is_right: Tensor | None) -> tuple[float, float]:
     """Between which two the share of wrong labels lies, see `estimate_noise`."""
     d, d_variance = _share(differs)
     if is_right is None:
-        rate, deviation = by_confident
-        low, high = rate - 2 * deviation, d + 2 * math.sqrt(d_variance)
-    else:
-        e, e_variance = _share(~is_right)
-        more = 2 * math.sqrt(d_variance + e_variance)
-        low, high = d - e - more, d + e + more
-    return max(0.0, low), min(1.0, high)
+        return 0.0, min(1.0, d + 2 * math.sqrt(d_variance))
+    e, e_variance = _share(~is_right)
+    more = 2 * math.sqrt(d_variance + e_variance)
+    return max(0.0, abs(d - e) - more), min(1.0, d + e + more)
 
 
 def _share(happened: Tensor) -> tuple[float, float]:
@@ -358,7 +360,8 @@ def sharpened(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) 
     """
     powers = torch.logspace(-LARGEST_POWER, LARGEST_POWER, 25, base=2).tolist()
     total = [0.0] * len(powers)
-    for some, of_some in slices(probabilities, labels):
+    step = max(1, len(labels) // ENOUGH)
+    for some, of_some in slices(probabilities[::step], labels[::step]):
         logs, columns = some.clamp_min(1e-7).log(), transition_matrix[:, of_some].mT
         for i, t in enumerate(powers):
             likelihood = ((t * logs).softmax(-1) * columns).sum(-1)

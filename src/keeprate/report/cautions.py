@@ -73,6 +73,8 @@ def few_validation_samples(record: RunRecord) -> str:
     own, counts = record.results[0], _validation_counts(record)
     if record.kind == "search":
         chosen = "schedule"
+    elif _is_cross_fitted(record) and record.data.criterion == "determinant":
+        return ""  # all samples chose a keep rate
     elif _is_cross_fitted(record) or len(own.restarts) > 1:
         chosen = "training"
     else:
@@ -107,16 +109,23 @@ def small_classes(record: RunRecord) -> str:
 def uncertain_noise_rate(record: RunRecord) -> str:
     """Warn of a share of wrong labels that could as well be another one."""
     estimate = record.noise_estimate
-    if estimate is None or estimate.high - estimate.low <= WIDEST_INTERVAL:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    known = estimate.by_clean_labels
+    surely = estimate.low if known else estimate.noise_rate  # nothing bounds it from below
+    if estimate.high - surely <= (WIDEST_INTERVAL if known else WIDEST_INTERVAL / 2):
         return ""
     helps = (
         "Networks that are right more often would say it more closely"
-        if estimate.by_clean_labels
+        if known
         else "Some clean labels, as a validation set, would say more"
     )
+    bounds = f"at most {percent(estimate.high)}"
+    if known:
+        bounds = f"between {percent(estimate.low)} and {percent(estimate.high)}"
     return (
-        f"How many labels are wrong is uncertain: between {percent(estimate.low)} and "
-        f"{percent(estimate.high)}, as model errors and wrong labels look alike. {helps}."
+        f"How many labels are wrong is uncertain: {bounds}, as model errors and wrong labels look "
+        f"alike. {helps}."
     )
 
 

@@ -228,15 +228,15 @@ def noise_in_words(record: RunRecord) -> str:
 
 
 def _how_estimated(record: RunRecord, estimate: NoiseEstimate) -> str:
-    """What the interval rests on, and what it cannot show."""
-    if not estimate.by_clean_labels:
+    """What the estimate rests on, and what it cannot show."""
+    if estimate.by_clean_labels:
+        return "by predictions for held-out labels, noisy and clean ones"
+    if record.data.criterion == "determinant":
         return (
             "by predictions for held-out labels. Wrong labels that follow from the inputs are not "
             "counted: only some clean labels could show them"
         )
-    if record.results and record.results[0].method == "auto":
-        return "by predictions for held-out labels, wrong and clean ones"
-    return "by the clean labels, and if the networks have not memorised the wrong ones"
+    return "by the training labels, which the networks may have memorised"
 
 
 def transition_errors_in_words(record: RunRecord) -> str:

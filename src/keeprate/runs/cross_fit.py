@@ -7,7 +7,8 @@ from the sample. Without clean labels:
 1. *Select.* A few schedules R(t) train in lockstep. The determinant of held-out predictions and
    labels chooses one (`keeprate.noise.determinant_score`).
 2. *Refine, twice.* Bayes' rule turns held-out predictions and labels into P(true class | x, label).
-   Fresh networks learn these probabilities from all samples, the doubtful ones included.
+   Fresh networks learn these probabilities from all samples, the doubtful ones included. A label
+   reaches its judge only through what other samples' labels were refined to.
 
 With clean labels, the clean samples train too, and they alone validate. The candidates are networks
 of the clean samples alone; networks of the noisy ones, by several schedules; gold loss correction,
@@ -63,7 +64,7 @@ FEW_FOLDS, MANY = 3, 20_000  # so many samples leave enough of them with fewer f
 LEVELS = (1.0, 0.8, 0.6, 0.45)  # R(T) of the schedules to choose from
 ROUNDS = 2  # of refined labels
 N_STAGES = 1 + ROUNDS  # with clean samples, too
-EARLIER = 0.5  # of the epochs, in the stages before the last one
+EARLIER = 0.5  # of the epochs, in stages that are not to be chosen
 LEAST_STEPS = 150  # in these stages, if the last one has as many; fewer were never tried
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
 
@@ -177,7 +178,13 @@ class _Stages:
 
     @property
     def chosen(self) -> Trained:
-        """The best by held-out predictions; of equals the one trained last."""
+        """With clean labels the best by held-out predictions, else the last.
+
+        Refined targets come from networks that learnt other folds' labels, so that a held-out label
+        has a little say in what its judge learns. Held-out values would favour refined labels.
+        """
+        if self.basis is not None:
+            return self.trained[-1] if ROUNDS else self.basis
         return max(reversed(self.trained), key=lambda one: one.value)
 
     def run_without_clean(self) -> None:
@@ -300,9 +307,12 @@ class _Stages:
         return self.trained[start:]
 
     def _epochs_of(self, stage: int) -> int:
-        """How long a stage trains: the last one as long as the user said, the others less."""
+        """How long a stage trains: less than the user said if it is not the last one.
+
+        With clean labels each stage may be chosen, and has all epochs.
+        """
         config, n = self.setup.config, len(self.labels)
-        if stage == N_STAGES - 1:
+        if stage == N_STAGES - 1 or bool(self.is_clean.any()):
             return config.epochs
         steps_an_epoch = max(1, n // config.batch_size)
         least = math.ceil(LEAST_STEPS / steps_an_epoch)
@@ -388,10 +398,11 @@ def _judge(
     """Judge every label that may be wrong by networks that have not learnt from it.
 
     The opinions of several trainings are averaged (geometric mean): those that learnt refined
-    labels rank better, those before them say better how many labels are wrong.
+    labels rank better, those before them say better how many labels are wrong. The last of them,
+    which learnt no refined labels, tell the noise: see `_Stages.chosen`.
     """
     noisy = ~is_clean
-    held_out = _mean([one.opinions for one in opinions_of])
+    held_out, unrefined = _mean([one.opinions for one in opinions_of]), opinions_of[-1].opinions
     pool = part(setup.data.train, noisy.numpy().nonzero()[0])
     # The validation samples are in the pool already.
     others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
@@ -412,8 +423,8 @@ def _judge(
         names=tuple(name for one in splits for name in one.names),
     )
     clean = setup.data.train.labels[is_clean]
-    is_right = held_out[is_clean].argmax(1) == clean if len(clean) else None
-    noise = estimate_noise(held_out[noisy], pool.labels, is_right=is_right)
+    is_right = unrefined[is_clean].argmax(1) == clean if len(clean) else None
+    noise = estimate_noise(unrefined[noisy], pool.labels, is_right=is_right)
     return noise, quality.sorted()
 
 

@@ -163,18 +163,12 @@ def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate
     is_held_out = data.criterion == "determinant"
     noisy = data.validation if is_held_out else train
     opinions = {id(train): mean_probabilities(networks, predicted(train))}
-    for split in (data.validation, *data.doubted_splits):
+    for split in (noisy, *data.doubted_splits):
         if id(split) not in opinions:
             opinions[id(split)] = predicted(split)
     for module in modules:
         module.to("cpu")
-    by_validation = opinions[id(data.validation)].argmax(1) == data.validation.labels
-    noise = estimate_noise(
-        opinions[id(noisy)],
-        noisy.labels,
-        held_out=is_held_out,
-        is_right=None if is_held_out else by_validation,
-    )
+    noise = estimate_noise(opinions[id(noisy)], noisy.labels, held_out=is_held_out)
     doubted = data.doubted_splits
     quality = find_label_issues(
         torch.cat([split.labels for split in doubted]).numpy(),
