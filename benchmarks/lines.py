@@ -11,8 +11,6 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-
 import keeprate
 from benchmarks import rivals
 from benchmarks.noisy_sets import Task
@@ -52,7 +50,7 @@ def with_keeprate(
         run.classifier.probabilities(task.raw_test_inputs).numpy(),
         1 - quality.scores,
         quality.is_issue,
-        np.where(quality.suggested >= 0, quality.suggested, quality.given),
+        quality.corrected,
         None if noise is None else noise.noise_rate,
         None
         if noise is None or noise.low is None or noise.high is None
@@ -82,7 +80,7 @@ LINES: dict[str, Line] = {
     "cleanlab Datalab, logistic regression": Line(
         partial(rivals.datalab, by="logistic regression")
     ),
-    DEFAULT: Line(partial(with_keeprate, begin=keeprate.train, method="auto", model="perceptron")),
+    DEFAULT: Line(partial(with_keeprate, begin=keeprate.train, model="perceptron")),
     **{
         f"keeprate {method}": Line(
             partial(with_keeprate, begin=keeprate.train, method=method, schedule="auto")

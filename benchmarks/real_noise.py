@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, default=frozen_features.CACHE, help="of the CIFAR-10 features")
     add("--out", type=Path, default=RESULTS, help="the folder of the results file")
     add("--sets", help=", ".join(SETS))
-    add("--lines", help="; ".join(ALL_LINES))
+    add("--lines", default="; ".join(LINES), help="; ".join(ALL_LINES))
     add("--scenarios", help=", ".join(SCENARIOS))
     add("--seeds", type=int, default=5)
     add("--first-seed", type=int, default=0)
@@ -225,9 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     sets = _names(options.sets, list(SETS), "--sets")
-    lines = (
-        list(LINES) if options.lines is None else _names(options.lines, list(ALL_LINES), "--lines")
-    )
+    lines = _names(options.lines, list(ALL_LINES), "--lines")
     scenarios = _names(options.scenarios, list(SCENARIOS), "--scenarios")
     suffix = protocol_name(seeds)
     if set(sets) & set(NEEDS_FEATURES):

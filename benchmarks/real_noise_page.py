@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -151,9 +152,9 @@ def _with_error(values: Sequence[float]) -> str:
 
 def ablation_table(rows: Sequence[Row], metric: str) -> list[str]:
     """Lines of Markdown: the default and what it is without a part, on the sets that have both."""
-    there = {row["set"] for row in rows if row["line"] in ABLATIONS and row["line"] != DEFAULT}
-    seeds = {row["seed"] for row in rows if row["line"] in ABLATIONS and row["line"] != DEFAULT}
-    both = [row for row in rows if row["set"] in there and row["seed"] in seeds]
+    lacking = [row for row in rows if row["line"] in ABLATIONS.keys() - {DEFAULT}]
+    names, seeds = ({row[key] for row in lacking} for key in ("set", "seed"))
+    both = [row for row in rows if row["set"] in names and row["seed"] in seeds]
     return metric_table(both, "noisy", metric, ABLATIONS)
 
 
@@ -240,20 +241,14 @@ def _reliability_panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
     """What share of labels is wrong where keeprate gives each tenth of probabilities, by set."""
     own = [r for r in rows if r["line"] == DEFAULT and r["scenario"] == scenario]
     for name in sets_in(own, scenario):
-        tenths: dict[int, list[list[float]]] = {}
-        for row in own:
-            if row["set"] == name:
-                for n, said, happened in row.get("reliability", []):
-                    tenths.setdefault(min(int(said * 10), 9), []).append([n, said, happened])
-        points = [
-            [
-                sum(n * one[i] for n, one in zip(sizes, group, strict=True)) / sum(sizes)
-                for i in (1, 2)
-            ]
-            for _, group in sorted(tenths.items())
-            if sum(sizes := [one[0] for one in group]) >= LEAST_IN_TENTH
-        ]
-        axes.plot(*zip(*points, strict=True), ".-", lw=1, ms=4, label=SETS[name].title)
+        of_set = [row.get("reliability", []) for row in own if row["set"] == name]
+        found = np.array([group for groups in of_set for group in groups]).reshape(-1, 3)
+        tenth = np.minimum((found[:, 1] * 10).astype(int), 9)
+        groups = [found[tenth == number] for number in range(10)]
+        large = [group for group in groups if group[:, 0].sum() >= LEAST_IN_TENTH]
+        points = [np.average(group[:, 1:], axis=0, weights=group[:, 0]) for group in large]
+        said, happened = np.array(points).reshape(-1, 2).T
+        axes.plot(said, happened, ".-", lw=1, ms=4, label=SETS[name].title)
     axes.plot([0, 1], [0, 1], color="#333333", lw=1)
     axes.set_xlabel("said probability of a wrong label", fontsize=8)
     axes.set_ylabel("share that is wrong", fontsize=8)

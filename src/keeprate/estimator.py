@@ -478,8 +478,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             self.transition_matrix_std_ = np.array(noise.transition_matrix_std)
         judged = run.label_quality
         suggested, quality = np.empty_like(numbers), np.empty(len(numbers))
-        suggested[judged.rows] = np.where(judged.suggested >= 0, judged.suggested, judged.given)
-        quality[judged.rows] = judged.scores
+        suggested[judged.rows], quality[judged.rows] = judged.corrected, judged.scores
         self.suggested_labels_, self.label_quality_ = self.classes_[suggested], quality
 
     def __sklearn_tags__(self) -> Any:

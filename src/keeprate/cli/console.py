@@ -171,6 +171,8 @@ def closing_table(results: Sequence[Result]) -> Table:
 
 def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
     """What a run has cost and found, a sentence each."""
+    from keeprate.report import issue_count_in_words, noise_in_words
+
     if record.trials:
         cost = record.cost
         yield f"search: {cost.full_trainings:.4g} full trainings, {cost.search_seconds:.1f} s"
@@ -181,8 +183,6 @@ def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
         )
         if schedule_name == "constant":
             yield "but every sample kept did better on the validation samples"
-    from keeprate.report import issue_count_in_words, noise_in_words
-
     if record.noise_estimate is not None:
         yield noise_in_words(record)
     if record.labels_judged:

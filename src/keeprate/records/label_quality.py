@@ -79,6 +79,11 @@ class LabelQuality:
         return np.round(self.scores.astype(np.float64), DIGITS) < 0.5  # as `load` reads it again
 
     @property
+    def corrected(self) -> NDArray[np.int64]:
+        """The labels after every suggestion is taken, [N]."""
+        return np.where(self.suggested >= 0, self.suggested, self.given)
+
+    @property
     def ranking(self) -> NDArray[np.int64]:
         """Positions of the samples, the most suspect first; ties in order, [N]."""
         return np.argsort(self.scores, kind="stable").astype(np.int64)

@@ -70,7 +70,7 @@ def few_steps(record: RunRecord) -> str:
 
 def few_validation_samples(record: RunRecord) -> str:
     """Warn of a choice by so few samples that chance has much say in it."""
-    own, counts = record.results[0], _validation_counts(record)
+    own, n = record.results[0], sum(record.data.validation_counts)
     if record.kind == "search":
         chosen = "schedule"
     elif _is_cross_fitted(record) and record.data.criterion == "determinant":
@@ -79,7 +79,7 @@ def few_validation_samples(record: RunRecord) -> str:
         chosen = "training"
     else:
         return ""  # nothing was chosen
-    accuracy, n = own.last.validation_accuracy, sum(counts)
+    accuracy = own.last.validation_accuracy
     if not n or (error := standard_error(accuracy, n)) <= LARGEST_ERROR:
         return ""
     noisy = " with noisy labels" if record.data.criterion == "determinant" else ""

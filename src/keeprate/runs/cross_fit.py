@@ -55,7 +55,7 @@ from keeprate.noise import (
 )
 from keeprate.records import LabelQuality, RestartSummary, Result, judge
 from keeprate.runs.finals import TrainedNetworks
-from keeprate.runs.outputs import with_votes
+from keeprate.runs.outputs import in_order, with_votes
 from keeprate.schedules import Schedule, plain_decay
 from keeprate.seeding import derive_seed
 
@@ -154,11 +154,10 @@ def train_cross_fitted(
         Of all labels that may be wrong.
     """
     stages = _Stages(setup, is_clean, n_folds)
-    stages.run_with_clean() if bool(is_clean.any()) else stages.run_without_clean()
-    chosen = stages.chosen
+    judges = stages.run_with_clean() if bool(is_clean.any()) else stages.run_without_clean()
+    chosen = judges[0]
     others = [one for one in stages.trained if one is not chosen]
     results = tuple(_result(one, is_own=one is chosen) for one in (chosen, *others))
-    judges = [chosen] if stages.basis is None else [chosen, stages.basis]
     return results, chosen.networks, _judge(setup, judges, is_clean)
 
 
@@ -173,21 +172,15 @@ class _Stages:
         self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
         self.fold = make_folds(train.labels, is_clean, n_folds, setup.seed)
         self.trained: list[Trained] = []
-        self.basis: Trained | None = None  # whose opinions the labels were refined by at first
         self.n_stages_done = 0
 
-    @property
-    def chosen(self) -> Trained:
-        """With clean labels the best by held-out predictions, else the last.
+    def run_without_clean(self) -> list[Trained]:
+        """Train the stages; return the last training, and the one that labels were refined by.
 
         Refined targets come from networks that learnt other folds' labels, so that a held-out label
-        has a little say in what its judge learns. Held-out values would favour refined labels.
+        has a little say in what its judge learns. Held-out values would favour refined labels: the
+        last training is chosen whatever its value.
         """
-        if self.basis is not None:
-            return self.trained[-1] if ROUNDS else self.basis
-        return max(reversed(self.trained), key=lambda one: one.value)
-
-    def run_without_clean(self) -> None:
         arms = [
             self._arm(f"keep-{level:g}", "every sample kept" if level == 1 else f"R(T) = {level:g}",
                       self.given, level=level)
@@ -195,14 +188,15 @@ class _Stages:
         ]  # fmt: skip
         self._train(arms)
         best = max(self.trained, key=lambda one: one.value)  # of equals the first: it keeps more
-        self.basis, opinions = best, best.opinions
+        last = best
         for number in range(ROUNDS):
-            refined = refine(opinions, self.labels)
+            refined = refine(last.opinions, self.labels)
             label = f"refined labels, round {number + 1} after {best.arm.label}"
-            self._train([self._arm(f"refined-{number + 1}", label, refined)])
-            opinions = self.trained[-1].opinions
+            (last,) = self._train([self._arm(f"refined-{number + 1}", label, refined)])
+        return [last, best]
 
-    def run_with_clean(self) -> None:
+    def run_with_clean(self) -> list[Trained]:
+        """Train the stages; return the best by held-out predictions, of equals the last."""
         is_clean, noisy = self.is_clean, (~self.is_clean).float()
         levels = (LEVELS[0], LEVELS[2])
         clean = self._arm("clean", "clean samples alone", self.given, is_clean.float())
@@ -224,6 +218,7 @@ class _Stages:
         )  # fmt: skip
         label = "labels refined by gold loss correction"
         self._train([self._arm("refined-gold", label, self._refined(gold))])
+        return [max(reversed(self.trained), key=lambda one: one.value)]
 
     def _arm(
         self,
@@ -399,7 +394,7 @@ def _judge(
 
     The opinions of several trainings are averaged (geometric mean): those that learnt refined
     labels rank better, those before them say better how many labels are wrong. The last of them,
-    which learnt no refined labels, tell the noise: see `_Stages.chosen`.
+    which learnt no refined labels without clean ones, tell the noise.
     """
     noisy = ~is_clean
     held_out, unrefined = _mean([one.opinions for one in opinions_of]), opinions_of[-1].opinions
@@ -417,15 +412,11 @@ def _judge(
     matrix = confident_matrix(together, labels)
     calibrated = sharpened(together, labels, matrix).split([len(one) for one in splits])
     voted = [with_votes(p, one.votes) for p, one in zip(calibrated, splits, strict=True)]
-    quality = replace(
-        judge(torch.cat(voted), labels, matrix),
-        rows=torch.cat([one.rows for one in splits]).numpy(),
-        names=tuple(name for one in splits for name in one.names),
-    )
+    quality = in_order(judge(torch.cat(voted), labels, matrix), splits)
     clean = setup.data.train.labels[is_clean]
     is_right = unrefined[is_clean].argmax(1) == clean if len(clean) else None
     noise = estimate_noise(unrefined[noisy], pool.labels, is_right=is_right)
-    return noise, quality.sorted()
+    return noise, quality
 
 
 def _mean(opinions: Sequence[Tensor]) -> Tensor:

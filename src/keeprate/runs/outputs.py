@@ -174,9 +174,17 @@ def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate
         torch.cat([split.labels for split in doubted]).numpy(),
         torch.cat([with_votes(opinions[id(split)], split.votes) for split in doubted]).numpy(),
     )
-    rows = torch.cat([split.rows for split in doubted]).numpy()
-    names = tuple(name for split in doubted for name in split.names)
-    return noise, replace(quality, rows=rows, names=names).sorted()
+    return noise, in_order(quality, doubted)
+
+
+def in_order(quality: LabelQuality, splits: Sequence[Split]) -> LabelQuality:
+    """The quality of the labels of these splits, one after the other, in the order of the source.
+
+    Each label gets the row and the name of its sample.
+    """
+    rows = torch.cat([split.rows for split in splits]).numpy()
+    names = tuple(name for split in splits for name in split.names)
+    return replace(quality, rows=rows, names=names).sorted()
 
 
 def with_votes(opinions: Tensor, votes: Tensor | None) -> Tensor:

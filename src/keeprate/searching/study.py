@@ -119,7 +119,7 @@ def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
         if connection is None:
             study.add_trials(trials)
             return
-        rows = []
+        rows: list[dict[str, object]] = []
         for trial in trials:
             # Optuna reads running trials again, and so finds the parameters.
             bare = create_trial(
@@ -130,15 +130,11 @@ def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
             trial_id = study._storage.create_new_trial(study._study_id, bare)
             for name, value in trial.params.items():
                 distribution = trial.distributions[name]
-                number, words = (
-                    distribution.to_internal_repr(value),
-                    distribution_to_json(distribution),
-                )
-                rows.append((trial_id, name, number, words))
-        columns = [column.name for column in PARAMETERS.c]
-        connection.execute(
-            PARAMETERS.insert(), [dict(zip(columns, row, strict=True)) for row in rows]
-        )
+                row: dict[str, object] = {"trial_id": trial_id, "param_name": name}
+                row["param_value"] = distribution.to_internal_repr(value)
+                row["distribution_json"] = distribution_to_json(distribution)
+                rows.append(row)
+        connection.execute(PARAMETERS.insert(), rows)
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
