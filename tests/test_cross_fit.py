@@ -15,15 +15,16 @@ from keeprate.data import join, part
 from keeprate.engine import Supervision, make_setup
 from keeprate.engine.folds import Folds
 from keeprate.engine.selection import held_in_small_loss
+from keeprate.noise import best_power, estimate_noise, to_power
+from keeprate.records import judge
 from keeprate.runs import cross_fit
 from keeprate.runs.cross_fit import (
     make_folds,
     n_folds,
     pooled,
-    refine,
-    sharpened_likelihood,
     train_cross_fitted,
 )
+from keeprate.runs.judgement import by_all, by_clean_labels, by_confident_half, refine
 
 CONFIG = TrainingConfig(epochs=4, batch_size=50)
 
@@ -168,9 +169,49 @@ def test_a_temperature_does_not_change_the_choice() -> None:
     logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * 3
     labels = logits.argmax(1)
     labels[:20] = 0
-    sharp, flat = (sharpened_likelihood((logits / t).softmax(1), labels) for t in (1, 2))
+    sharp, flat = (best_power((logits / t).softmax(1), labels)[1] for t in (1, 2))
     assert flat == pytest.approx(sharp, abs=2e-3)
-    assert sharp > sharpened_likelihood(logits.flip(0).softmax(1), labels)
+    assert sharp > best_power(logits.flip(0).softmax(1), labels)[1]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_suggestions_of_weak_networks_do_no_harm(rate: float) -> None:
+    """Half of the predictions are wrong, as the probabilities say: few labels can be judged."""
+    rng = np.random.default_rng(0)
+    opinions = torch.from_numpy(rng.dirichlet([0.5] * 6, size=6_000)).float()
+    true = torch.multinomial(opinions, 1, generator=torch.Generator().manual_seed(0))[:, 0]
+    other = torch.from_numpy(rng.integers(6, size=6_000))
+    labels = torch.where(torch.from_numpy(rng.random(6_000)) < rate * 6 / 5, other, true)
+    before = (labels != true).float().mean()
+    left = {}
+    readings = {"half": by_confident_half(opinions, labels), "all": by_all(opinions, labels)}
+    for name, pairs in {**{k: [v] for k, v in readings.items()}, "": [*readings.values()]}.items():
+        corrected = torch.from_numpy(judge(labels, pairs).corrected)
+        left[name] = float((corrected != true).float().mean() - before)
+    assert left["half"] > 0.005 and left["half"] > left["all"]  # the harm that was done
+    assert left[""] <= left["all"] + 0.001 and left[""] < 0.002
+
+
+def test_clean_labels_tell_wrong_labels_from_unsure_networks() -> None:
+    """The networks are less sure than they could be; the clean samples show it."""
+    rng = np.random.default_rng(1)
+    sure = torch.from_numpy(rng.dirichlet([0.15] * 6, size=9_000)).float()
+    true = torch.multinomial(sure, 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    unsure = to_power(sure, 0.5)
+    other = torch.from_numpy(rng.integers(6, size=9_000))
+    labels = torch.where(torch.from_numpy(rng.random(9_000)) < 0.2 * 6 / 5, other, true)
+    power, _ = best_power(unsure[:1_000], true[:1_000])
+    assert power == pytest.approx(2, rel=0.15)
+    brought, matrix = by_clean_labels(unsure[1_000:], labels[1_000:], power)
+    wrong = (labels != true)[1_000:].numpy()
+    quality = judge(labels[1_000:], [(brought, matrix)])
+    said = 1 - quality.scores
+    assert said.mean() == pytest.approx(wrong.mean(), abs=0.03)
+    assert wrong[said > 0.8].mean() > 0.8 and wrong[said < 0.1].mean() < 0.1
+    is_right = unsure[:1_000].argmax(1) == true[:1_000]
+    found = estimate_noise(brought, labels[1_000:], is_right=is_right)
+    blind = estimate_noise(unsure[1_000:], labels[1_000:])
+    assert abs(found.noise_rate - wrong.mean()) < 0.02 < abs(blind.noise_rate - wrong.mean())
 
 
 def test_joined_splits_keep_what_both_have(half_clean: Data) -> None:

@@ -23,7 +23,7 @@ from keeprate.noise.inference import (
     sharpened,
 )
 from keeprate.noise.spec import Noise
-from keeprate.records.label_quality import LabelQuality, find_label_issues
+from keeprate.records.label_quality import SURE, LabelQuality, find_label_issues
 
 C = 5
 
@@ -282,7 +282,7 @@ def test_issues_are_ranked_better_than_by_the_probability_of_the_label():
     assert np.array_equal(quality.predicted, posterior.argmax(1))
     np.testing.assert_allclose(quality.scores, posterior[np.arange(len(labels)), labels])
     assert np.array_equal(quality.is_issue, quality.scores < 0.5)
-    sure = (posterior.max(1) >= 2 / 3) & (quality.predicted != labels)
+    sure = (posterior.max(1) >= SURE) & (quality.predicted != labels)
     assert np.array_equal(quality.suggested, np.where(sure, quality.predicted, -1))
     assert 0 < sure.sum() < quality.is_issue.sum()
     assert (np.diff(quality.scores[quality.ranking]) >= 0).all()

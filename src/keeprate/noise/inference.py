@@ -37,7 +37,8 @@ from keeprate.text import percent
 TINY = 1e-12  # keeps denominators positive
 STEPS = 20  # of expectation maximisation
 ENOUGH = 50_000  # samples, to fit one number
-LARGEST_POWER = 2  # of two: probabilities to the fourth power, or their fourth root
+LEAST = 1e-7  # probability that has a logarithm
+N_POWERS = 41  # from a tenth to ten
 SLICE = 1 << 20  # numbers at a time: 8 MB in float64
 
 
@@ -178,6 +179,9 @@ def estimate_noise(
     predictions are mostly right, and noise that depends on the class alone is the same for
     confident and for other samples (the anchor points of Patrini et al. 2017, but many of them).
 
+    With clean samples, which say how sure a prediction may be: all predictions count as much as
+    their probabilities say, by expectation maximisation (`fit_transition_matrix`).
+
     Training samples: all predictions count. Networks are most confident where the label agrees with
     them, because the selection kept these samples.
 
@@ -192,6 +196,7 @@ def estimate_noise(
     ----------
     probabilities : Tensor [N, C]
         Predictions for samples whose labels the networks have not memorised, best held-out ones.
+        With `is_right` they are to be calibrated (`best_power` of the clean samples).
     labels : Tensor [N] of int64
         The noisy labels.
     held_out : bool
@@ -213,15 +218,19 @@ def estimate_noise(
     """
     n_classes = probabilities.shape[1]
     confidence, predicted = probabilities.max(1)
-    counted = torch.ones_like(predicted, dtype=torch.bool)
-    for c in predicted.unique() if held_out else ():
-        of_class = predicted == c
-        counted[of_class] = confidence[of_class] >= confidence[of_class].median()
-    counts = count_pairs(predicted[counted], labels[counted], n_classes)
+    if is_right is not None:
+        counts = _expected_pairs(probabilities, labels)
+    else:
+        counted = torch.ones_like(predicted, dtype=torch.bool)
+        for c in predicted.unique() if held_out else ():
+            of_class = predicted == c
+            counted[of_class] = confidence[of_class] >= confidence[of_class].median()
+        counts = count_pairs(predicted[counted], labels[counted], n_classes)
     n_predicted = counts.sum(1, keepdim=True)
     identity = torch.eye(n_classes).to(counts)  # for a class that is never predicted
     matrix = torch.where(n_predicted > 0, counts / n_predicted.clamp_min(1), identity)
-    prior = predicted.bincount(minlength=n_classes).double() / len(predicted)
+    prior = predicted.bincount(minlength=n_classes).double()
+    prior = (prior if is_right is None else n_predicted[:, 0]) / len(predicted)
     wrong = 1 - matrix.diagonal()
     variance = (prior.square() * wrong * (1 - wrong) / n_predicted[:, 0].clamp_min(1)).sum()
     smooth = (counts + 1) / (n_predicted + 2)
@@ -234,6 +243,16 @@ def estimate_noise(
     is_known = is_right is not None
     rate = min(max(rate, low), high)
     return replace(estimate, noise_rate=rate, low=low, high=high, by_clean_labels=is_known)
+
+
+def _expected_pairs(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How often each class is expected for each label, [C, C] of float64."""
+    matrix, n_classes = fit_transition_matrix(probabilities, labels), probabilities.shape[1]
+    counts = torch.zeros(n_classes, n_classes, dtype=torch.float64, device=labels.device)
+    for some, of_some in slices(probabilities, labels):
+        posterior = class_posterior(some, of_some, matrix).double()
+        counts.index_add_(1, of_some, posterior.mT)
+    return counts
 
 
 def _interval(differs: Tensor, is_right: Tensor | None) -> tuple[float, float]:
@@ -341,31 +360,50 @@ def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Te
     return joint / joint.sum(-1, keepdim=True).clamp_min(TINY)
 
 
-def sharpened(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:
-    """Bring probabilities to the temperature at which the labels are most likely, [N, C].
+def best_power(
+    probabilities: Tensor, labels: Tensor, transition_matrix: Tensor | None = None
+) -> tuple[float, float]:
+    """Find the power of the probabilities at which the labels are most likely.
 
-    Networks that learn wrong labels too are right more often than they say: under 20 % of wrong
-    labels they say 0.8 and are nearly always right. Of p_i(x)^t / sum_j p_j(x)^t this takes the t
-    under which sum_i p_i(x) T[i, label] is largest (Guo et al. 2017, with the forward model between
-    the probabilities and the labels).
+    The power is one over the temperature of Guo et al. 2017. Of p_i(x)^t / sum_j p_j(x)^t this
+    takes the t under which the labels are most likely.
 
     Parameters
     ----------
     probabilities : Tensor [N, C]
         Of samples that the networks have not learnt.
     labels : Tensor [N] of int64
-        The noisy labels.
-    transition_matrix : Tensor [C, C]
-        T.
+    transition_matrix : Tensor [C, C], optional
+        T, if the labels are noisy: P(label) is then sum_i p_i(x) T[i, label].
+
+    Returns
+    -------
+    power, log_likelihood : float
+        t, and the mean of log P(label) at t.
     """
-    powers = torch.logspace(-LARGEST_POWER, LARGEST_POWER, 25, base=2).tolist()
+    powers = torch.logspace(-1, 1, N_POWERS).tolist()
     total = [0.0] * len(powers)
     step = max(1, len(labels) // ENOUGH)
     for some, of_some in slices(probabilities[::step], labels[::step]):
-        logs, columns = some.clamp_min(1e-7).log(), transition_matrix[:, of_some].mT
+        logs = some.clamp_min(LEAST).log()
+        columns = None if transition_matrix is None else transition_matrix[:, of_some].mT
         for i, t in enumerate(powers):
-            likelihood = ((t * logs).softmax(-1) * columns).sum(-1)
-            total[i] += float(likelihood.clamp_min(TINY).log().double().sum())
-    best = powers[max(range(len(powers)), key=total.__getitem__)]
-    brought: Tensor = (best * probabilities.clamp_min(1e-7).log()).softmax(-1)
-    return brought
+            p = (t * logs).softmax(-1)
+            of_label = p.gather(1, of_some[:, None]) if columns is None else (p * columns).sum(-1)
+            total[i] += float(of_label.clamp_min(TINY).log().double().sum())
+    best = max(range(len(powers)), key=total.__getitem__)
+    return powers[best], total[best] / len(labels[::step])
+
+
+def to_power(probabilities: Tensor, power: float) -> Tensor:
+    """p_i^power / sum_j p_j^power, [N, C]."""
+    return (power * probabilities.clamp_min(LEAST).log()).softmax(-1)
+
+
+def sharpened(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:
+    """Bring probabilities to the power at which noisy labels are most likely, [N, C].
+
+    Networks that learn wrong labels too are right more often than they say: under 20 % of wrong
+    labels they say 0.8 and are nearly always right. Parameters as of `best_power`.
+    """
+    return to_power(probabilities, best_power(probabilities, labels, transition_matrix)[0])

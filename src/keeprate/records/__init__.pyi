@@ -10,6 +10,7 @@ from .label_quality import LabelQuality as LabelQuality
 from .label_quality import find_label_issues as find_label_issues
 from .label_quality import judge as judge
 from .label_quality import load_label_quality as load_label_quality
+from .label_quality import softened as softened
 from .lock import owned as owned
 from .record import Cost as Cost
 from .record import DataSummary as DataSummary

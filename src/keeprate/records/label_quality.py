@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from keeprate.records.record import load_record
 from keeprate.text import as_meant, cut, listed, neutral
 
 DIGITS = 6  # of a score in a file
-SURE = 2 / 3  # a suggested class is twice as probable as all others together
+SURE = 0.8  # a suggested class is four times as probable as all others together
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
 SUGGESTED_COLUMN = "suggested_label"
@@ -60,7 +61,7 @@ class LabelQuality:
     scores : float array [N]
         Probability in [0, 1] that the given label is right.
     suggested : int array [N]
-        Another class in place of a label that looks wrong, with a probability of at least 2/3; -1
+        Another class in place of a label that looks wrong, with a probability of at least 0.8; -1
         where no class is that probable, or the label looks right.
     names : tuple of N str
         What people know each sample by, its file say; empty if nothing.
@@ -304,36 +305,45 @@ def find_label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Label
     if not len(given):
         raise invalid("labels", "hold at least one label", "none", "check the data")
     p, y = torch.from_numpy(probabilities), torch.from_numpy(given)
-    fitted = fit_transition_matrix(p, y)
-    # If the networks have memorised the labels, the fit is near the identity, and what the fit has
-    # beside the diagonal is chance.
-    return judge(p, y, (1 - OTHERWISE) * fitted + OTHERWISE / p.shape[1])
+    return judge(y, [(p, softened(fit_transition_matrix(p, y)))])
 
 
-def judge(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> LabelQuality:
+def softened(transition_matrix: Tensor) -> Tensor:
+    """T' = 0.9 T + 0.1 / C: one label in ten may be any.
+
+    If networks have memorised the labels, a fitted matrix is near the identity, and what it has
+    beside the diagonal is chance.
+    """
+    return (1 - OTHERWISE) * transition_matrix + OTHERWISE / transition_matrix.shape[-1]
+
+
+def judge(labels: Tensor, readings: Sequence[tuple[Tensor, Tensor]]) -> LabelQuality:
     """Judge labels by Bayes' rule, `keeprate.noise.class_posterior`.
 
     Parameters
     ----------
-    probabilities : Tensor [N, C]
-        Of the true classes.
     labels : Tensor [N] of int64
-    transition_matrix : Tensor [C, C]
+    readings : sequence of pairs of Tensor [N, C] and Tensor [C, C]
+        Probabilities of the true classes, and a transition matrix. The first pair scores the
+        labels. A class is suggested only if it is probable by all pairs.
     """
-    scores, predicted, highest = [], [], []
-    for some, of_some in slices(probabilities, labels):
-        posterior = class_posterior(some, of_some, transition_matrix)
-        scores.append(posterior.gather(1, of_some[:, None])[:, 0])
-        top = posterior.max(1)
-        predicted.append(top.indices)
-        highest.append(top.values)
-    best, given = torch.cat(predicted), labels.cpu().numpy()
-    is_sure = (torch.cat(highest) >= SURE) & (best != labels)
-    suggested = torch.where(is_sure, best, -1)
+    scores, predicted, suggested = [], [], []
+    for parts in zip(*(slices(p, labels) for p, _ in readings), strict=True):
+        of_some = parts[0][1]
+        posteriors = [
+            class_posterior(some, of_some, matrix)
+            for (some, _), (_, matrix) in zip(parts, readings, strict=True)
+        ]
+        scores.append(posteriors[0].gather(1, of_some[:, None])[:, 0])
+        predicted.append(posteriors[0].argmax(1))
+        least = reduce(torch.minimum, posteriors).max(1)
+        is_sure = (least.values >= SURE) & (least.indices != of_some)
+        suggested.append(torch.where(is_sure, least.indices, -1))
+    given = labels.cpu().numpy()
     return LabelQuality(
         np.arange(len(given)),
         given,
-        best.cpu().numpy(),
+        torch.cat(predicted).cpu().numpy(),
         torch.cat(scores).cpu().numpy(),
-        suggested.cpu().numpy(),
+        torch.cat(suggested).cpu().numpy(),
     )

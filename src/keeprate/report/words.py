@@ -262,7 +262,7 @@ def issues_in_words(record: RunRecord) -> str:
     if record.suspects:
         text += (
             f" The {len(record.suspects):,} most suspect are shown, some of each class. A class is "
-            "suggested where its probability is 2/3 or more."
+            "suggested where its probability is 0.8 or more."
         )
     return text
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from keeprate.data import Data, join, part
+from keeprate.data import Data, join
 from keeprate.engine import (
     Candidate,
     Curves,
@@ -46,27 +46,20 @@ from keeprate.engine import (
     trial_value,
 )
 from keeprate.errors import InputError
-from keeprate.noise import (
-    NoiseEstimate,
-    class_posterior,
-    estimate_noise,
-    fit_transition_matrix,
-    sharpened,
-)
-from keeprate.records import LabelQuality, RestartSummary, Result, judge
+from keeprate.noise import NoiseEstimate, best_power, class_posterior, fit_transition_matrix
+from keeprate.records import LabelQuality, RestartSummary, Result
 from keeprate.runs.finals import TrainedNetworks
-from keeprate.runs.outputs import in_order, with_votes
+from keeprate.runs.judgement import judge_held_out, refine
 from keeprate.schedules import Schedule, plain_decay
 from keeprate.seeding import derive_seed
 
 FOLDS = 5
-FEW_FOLDS, MANY = 3, 20_000  # so many samples leave enough of them with fewer folds
+FEW_FOLDS, MANY = 3, 4_000  # so many samples leave enough of them with fewer folds
 LEVELS = (1.0, 0.8, 0.6, 0.45)  # R(T) of the schedules to choose from
 ROUNDS = 2  # of refined labels
 N_STAGES = 1 + ROUNDS  # with clean samples, too
 EARLIER = 0.5  # of the epochs, in stages that are not to be chosen
 LEAST_STEPS = 150  # in these stages, if the last one has as many; fewer were never tried
-PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +151,10 @@ def train_cross_fitted(
     chosen = judges[0]
     others = [one for one in stages.trained if one is not chosen]
     results = tuple(_result(one, is_own=one is chosen) for one in (chosen, *others))
-    return results, chosen.networks, _judge(setup, judges, is_clean)
+    judgement = judge_held_out(
+        setup, [one.opinions for one in judges], [one.networks.modules for one in judges], is_clean
+    )
+    return results, chosen.networks, judgement
 
 
 class _Stages:
@@ -335,7 +331,8 @@ class _Stages:
             opinions = torch.where(seen > 0, opinions, final)
         curves = population.curves[number]
         if bool(self.is_clean.any()):
-            value = sharpened_likelihood(opinions[self.is_clean], self.labels[self.is_clean])
+            # Networks of noisy samples are right less confidently than networks of clean ones.
+            value = best_power(opinions[self.is_clean], self.labels[self.is_clean])[1]
         else:
             value = trial_value(curves.validation_score, len(schedule))
         return Trained(arm, schedule, curves, trained, value, opinions)
@@ -355,73 +352,6 @@ def make_folds(labels: Tensor, is_clean: Tensor, n: int, seed: int) -> Tensor:
     fold = np.empty(len(kind), dtype=np.int64)
     fold[order] = np.arange(len(kind)) % n  # neighbours of a class go to different folds
     return torch.from_numpy(fold)
-
-
-def refine(opinions: Tensor, labels: Tensor) -> Tensor:
-    """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C]."""
-    return class_posterior(opinions, labels, confident_matrix(opinions, labels))
-
-
-def confident_matrix(opinions: Tensor, labels: Tensor) -> Tensor:
-    """The transition matrix by the confident half of the opinions of each class, [C, C].
-
-    Expectation maximisation from all opinions would take the noise that networks have learnt for
-    truth.
-    """
-    counted = estimate_noise(opinions, labels).transition_matrix
-    if counted is None:
-        raise ValueError("an estimate without a matrix")
-    n_predicted = opinions.argmax(1).bincount(minlength=opinions.shape[1])[:, None] / 2
-    matrix = torch.from_numpy(counted).float() * n_predicted + PSEUDO
-    return matrix / matrix.sum(1, keepdim=True)
-
-
-def sharpened_likelihood(opinions: Tensor, labels: Tensor) -> float:
-    """Mean log-likelihood of labels at the best temperature of the opinions.
-
-    Networks of noisy samples are right less confidently than networks of clean ones: the
-    temperature takes that away.
-    """
-    logs, index = opinions.clamp_min(1e-7).log(), labels[:, None]
-    powers = torch.logspace(-1, 1, 41)
-    return max(float((p * logs).log_softmax(-1).gather(1, index).mean()) for p in powers)
-
-
-def _judge(
-    setup: Setup, opinions_of: Sequence[Trained], is_clean: Tensor
-) -> tuple[NoiseEstimate, LabelQuality]:
-    """Judge every label that may be wrong by networks that have not learnt from it.
-
-    The opinions of several trainings are averaged (geometric mean): those that learnt refined
-    labels rank better, those before them say better how many labels are wrong. The last of them,
-    which learnt no refined labels without clean ones, tell the noise.
-    """
-    noisy = ~is_clean
-    held_out, unrefined = _mean([one.opinions for one in opinions_of]), opinions_of[-1].opinions
-    pool = part(setup.data.train, noisy.numpy().nonzero()[0])
-    # The validation samples are in the pool already.
-    others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
-    splits, opinions = [pool, *others], [held_out[noisy]]
-    for split in others:
-        predicted = [
-            probabilities(one.networks.modules, split.inputs, setup.normaliser)
-            for one in opinions_of
-        ]
-        opinions.append(_mean(predicted))
-    labels, together = torch.cat([one.labels for one in splits]), torch.cat(opinions)
-    matrix = confident_matrix(together, labels)
-    calibrated = sharpened(together, labels, matrix).split([len(one) for one in splits])
-    voted = [with_votes(p, one.votes) for p, one in zip(calibrated, splits, strict=True)]
-    quality = in_order(judge(torch.cat(voted), labels, matrix), splits)
-    clean = setup.data.train.labels[is_clean]
-    is_right = unrefined[is_clean].argmax(1) == clean if len(clean) else None
-    noise = estimate_noise(unrefined[noisy], pool.labels, is_right=is_right)
-    return noise, quality
-
-
-def _mean(opinions: Sequence[Tensor]) -> Tensor:
-    """The geometric mean of class probabilities [N, C]."""
-    return torch.stack(list(opinions)).clamp_min(1e-7).log().mean(0).softmax(-1)
 
 
 def _result(one: Trained, *, is_own: bool) -> Result:

@@ -1,0 +1,130 @@
+"""What held-out opinions say of the labels, after a cross-fitted training.
+
+Opinions and labels together tell the true classes only if it is known how sure an opinion may be,
+or how many labels are wrong: an unsure network and right labels look like a sure network and wrong
+labels. Clean samples tell how sure. Without them there are two readings, one that calls many labels
+wrong and one that calls few wrong. The first ranks; a suggestion must hold in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from keeprate.data import part
+from keeprate.engine import Setup, probabilities
+from keeprate.noise import (
+    NoiseEstimate,
+    best_power,
+    class_posterior,
+    estimate_noise,
+    fit_transition_matrix,
+    sharpened,
+    to_power,
+)
+from keeprate.records import LabelQuality, judge, softened
+from keeprate.runs.outputs import in_order, with_votes
+
+PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
+
+
+def judge_held_out(
+    setup: Setup,
+    opinions_of: Sequence[Tensor],
+    modules_of: Sequence[Sequence[nn.Module]],
+    is_clean: Tensor,
+) -> tuple[NoiseEstimate, LabelQuality]:
+    """Judge every label that may be wrong by networks that have not learnt from it.
+
+    The opinions of several trainings are averaged (geometric mean): those that learnt refined
+    labels rank better, those before them say better how many labels are wrong. The last of them,
+    which learnt no refined labels without clean ones, tell the noise.
+
+    Parameters
+    ----------
+    setup : Setup
+        Its training split holds all samples.
+    opinions_of : sequence of Tensor [N, C]
+        Of each training, held-out class probabilities of every sample.
+    modules_of : sequence of sequences of modules
+        The networks of each training.
+    is_clean : bool Tensor [N]
+        The samples whose labels are right.
+    """
+    noisy = ~is_clean
+    held_out, unrefined = _mean(opinions_of), opinions_of[-1]
+    pool = part(setup.data.train, noisy.numpy().nonzero()[0])
+    # The validation samples are in the pool already.
+    others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
+    splits, opinions = [pool, *others], [held_out[noisy]]
+    for split in others:
+        opinions.append(
+            _mean([probabilities(some, split.inputs, setup.normaliser) for some in modules_of])
+        )
+    labels, together = torch.cat([one.labels for one in splits]), torch.cat(opinions)
+    is_right = None
+    if bool(is_clean.any()):
+        clean, their_labels = held_out[is_clean], setup.data.train.labels[is_clean]
+        power = best_power(clean, their_labels)[0]
+        is_right, unrefined = clean.argmax(1) == their_labels, to_power(unrefined, power)
+        readings = [by_clean_labels(together, labels, power)]
+    else:
+        readings = [by_confident_half(together, labels), by_all(together, labels)]
+    sizes = [len(one) for one in splits]
+    voted = []
+    for brought, matrix in readings:
+        parts = zip(brought.split(sizes), splits, strict=True)
+        voted.append((torch.cat([with_votes(p, one.votes) for p, one in parts]), matrix))
+    noise = estimate_noise(unrefined[noisy], pool.labels, is_right=is_right)
+    return noise, in_order(judge(labels, voted), splits)
+
+
+def refine(opinions: Tensor, labels: Tensor) -> Tensor:
+    """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C]."""
+    return class_posterior(opinions, labels, confident_matrix(opinions, labels))
+
+
+def confident_matrix(opinions: Tensor, labels: Tensor) -> Tensor:
+    """The transition matrix by the confident half of the opinions of each class, [C, C].
+
+    Expectation maximisation from all opinions would take the noise that networks have learnt for
+    truth.
+    """
+    counted = estimate_noise(opinions, labels).transition_matrix
+    if counted is None:
+        raise ValueError("an estimate without a matrix")
+    n_predicted = opinions.argmax(1).bincount(minlength=opinions.shape[1])[:, None] / 2
+    matrix = torch.from_numpy(counted).float() * n_predicted + PSEUDO
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+# Readings --------------------------------------------------------------------------------------
+# What opinions and labels together say: probabilities of the true classes, and a transition matrix.
+
+
+def by_confident_half(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the noise for what confident opinions say: much, where the networks are weak."""
+    matrix = confident_matrix(opinions, labels)
+    return sharpened(opinions, labels, matrix), matrix
+
+
+def by_all(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the noise and the temperature that are likeliest together: little, where all are weak.
+
+    The two are found by turns; one turn after the first changes nothing that matters.
+    """
+    brought = sharpened(opinions, labels, fit_transition_matrix(opinions, labels))
+    return brought, fit_transition_matrix(brought, labels)
+
+
+def by_clean_labels(opinions: Tensor, labels: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """Take the temperature that clean samples told, and the noise that is likeliest with it."""
+    brought = to_power(opinions, power)
+    return brought, softened(fit_transition_matrix(brought, labels))
+
+
+def _mean(opinions: Sequence[Tensor]) -> Tensor:
+    """The geometric mean of class probabilities [N, C]."""
+    return torch.stack(list(opinions)).clamp_min(1e-7).log().mean(0).softmax(-1)
