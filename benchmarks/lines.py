@@ -42,6 +42,8 @@ def with_keeprate(
     task: Task, seed: int, *, begin: Callable[..., Run], model: str = "mlp", **options: Any
 ) -> Outcome:
     """A run of keeprate; `mlp` is D-256-C without dropout, `perceptron` the same with it."""
+    if task.image_shape is not None:
+        model = "model1"
     run = begin(task.data, model=model, baselines=False, seed=seed, **options)
     quality, noise = run.label_quality, run.record.noise_estimate
     if quality.rows.tolist() != list(range(len(task.labels))):
@@ -93,8 +95,8 @@ LINES: dict[str, Line] = {
 ABLATIONS: dict[str, Line] = {
     DEFAULT: LINES[DEFAULT],
     "every sample kept": Line(partial(without, LEVELS=(1.0,)), ("noisy",)),
-    "labels refined once": Line(partial(without, ROUNDS=1, N_STAGES=2), ("noisy",)),
-    "labels not refined": Line(partial(without, ROUNDS=0, N_STAGES=1), ("noisy",)),
+    "labels refined once": Line(partial(without, ROUNDS=1), ("noisy",)),
+    "labels not refined": Line(partial(without, ROUNDS=0), ("noisy",)),
     "all epochs in every stage": Line(partial(without, EARLIER=1.0), ("noisy",)),
     "no dropout": Line(partial(with_keeprate, begin=keeprate.train, model="mlp"), ("noisy",)),
 }

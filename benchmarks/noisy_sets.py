@@ -45,6 +45,8 @@ class Task:
         The test inputs before they are scaled, as a classifier of keeprate takes them.
     is_table : bool
         Whether the inputs are columns of numbers with meanings of their own.
+    image_shape : tuple of int, optional
+        (channels, height, width), if the inputs are pictures for a CNN.
     """
 
     inputs: NDArray[np.float32]
@@ -56,6 +58,7 @@ class Task:
     data: Data
     raw_test_inputs: Tensor
     is_table: bool = False
+    image_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class NoisySet:
     fixed_draw : bool
         The same samples whatever the seed.
     is_table : bool
+    is_pictures : bool
+        Whether the networks are CNNs.
     """
 
     title: str
@@ -90,6 +95,7 @@ class NoisySet:
     most_test: int | None = None
     fixed_draw: bool = False
     is_table: bool = False
+    is_pictures: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -122,6 +128,15 @@ def _cifar_10h(folder: str, cache: Path) -> Loaded:
 @lru_cache(maxsize=1)
 def _cifar_features(folder: str, cache: Path) -> dict[str, Tensor]:
     return cached(folder, cache)
+
+
+@lru_cache(maxsize=1)
+def _cifar_pictures(folder: str, cache: Path, *, label: str) -> Loaded:
+    loaded = keeprate.load_data(Path(folder) / "cifar-10", label="label")
+    labels = torch.from_numpy(_cifar_labels(folder)["train"][label])
+    train = loaded.splits["train"]
+    noisy = replace(train, labels=labels, true_labels=train.labels)
+    return replace(loaded, splits=loaded.splits | {"train": noisy})
 
 
 @lru_cache(maxsize=1)
@@ -160,6 +175,13 @@ SETS: dict[str, NoisySet] = {
     "cifar-10n-aggregate": _of_cifar("aggregate", "aggre_label"),
     "cifar-10n-random": _of_cifar("random 1", "random_label1"),
     "cifar-10n-worst": _of_cifar("worst", "worse_label"),
+    "cifar-10n-pictures": NoisySet(
+        "CIFAR-10N random 1, pictures",
+        partial(_cifar_pictures, label="random_label1"),
+        most_train=4_000,
+        most_test=5_000,
+        is_pictures=True,
+    ),
     "cifar-10h": NoisySet("CIFAR-10H", _cifar_10h, most_train=5_000, most_test=4_500),
 }
 for _name, _title, _most in (("digits", "Digits", None), ("mnist", "MNIST", 5_000)):
@@ -171,7 +193,9 @@ for _name, _title, _most in (("digits", "Digits", None), ("mnist", "MNIST", 5_00
             most_train=_most,
             most_test=_most,
         )
-NEEDS_FEATURES = tuple(name for name in SETS if name.startswith("cifar"))
+NEEDS_FEATURES = tuple(
+    name for name, one in SETS.items() if name.startswith("cifar") and not one.is_pictures
+)
 
 
 @lru_cache(maxsize=2)  # of both scenarios, for all lines
@@ -207,6 +231,7 @@ def prepared(
         given,
         data.test.inputs,
         chosen.is_table,
+        data.input_shape if chosen.is_pictures else None,
     )
     return task, truth
 

@@ -1,7 +1,8 @@
 """Rivals of keeprate, as a fair user would tune them, for `benchmarks.real_noise`.
 
 All perceptrons are one: D-256-C, ReLU, dropout, Adam, and the epoch with the best validation
-accuracy. Validation is the task's clean samples, or a fifth of the noisy ones.
+accuracy. On pictures they are the paper's Model 1 instead, as keeprate's networks are. Validation
+is the task's clean samples, or a fifth of the noisy ones.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from benchmarks.noisy_sets import Task
+from keeprate.engine import MODELS
 
 HIDDEN, DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH = 256, 0.3, 1e-3, 1e-4, 128
 MOST_EPOCHS, PATIENCE, HELD_OUT, FOLDS = 200, 20, 0.2, 5
@@ -128,6 +130,7 @@ def train_perceptron(
     *,
     loss: str = "cross entropy",
     seed: int = 0,
+    image_shape: tuple[int, ...] | None = None,
 ) -> nn.Module:
     """The network of the best epoch by validation accuracy; of equals, by cross entropy."""
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
@@ -135,12 +138,7 @@ def train_perceptron(
     criterion = LOSSES[loss](len(y), n_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Linear(x.shape[1], HIDDEN),
-            nn.ReLU(),
-            nn.Dropout(DROPOUT),
-            nn.Linear(HIDDEN, n_classes),
-        )
+        network = _network(x.shape[1], n_classes, image_shape)
         optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         best, best_state, best_epoch = (-1.0, 0.0), copy.deepcopy(network.state_dict()), 0
         for epoch in range(MOST_EPOCHS):
@@ -156,6 +154,14 @@ def train_perceptron(
                 break
     network.load_state_dict(best_state)
     return network.eval()
+
+
+def _network(n_inputs: int, n_classes: int, image_shape: tuple[int, ...] | None) -> nn.Module:
+    if image_shape is not None:
+        return nn.Sequential(nn.Unflatten(1, image_shape), MODELS["model1"](image_shape, n_classes))
+    return nn.Sequential(
+        nn.Linear(n_inputs, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, n_classes)
+    )
 
 
 @torch.no_grad()
@@ -176,6 +182,8 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     seed : int
     clean : tuple of arrays (inputs, labels), optional
         To stop early; left out, a fifth of the samples it is fitted to.
+    image_shape : tuple of int, optional
+        Of pictures, which come as rows of numbers.
     """
 
     def __init__(
@@ -184,8 +192,10 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         loss: str = "cross entropy",
         seed: int = 0,
         clean: tuple[Array, Array] | None = None,
+        image_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.n_classes, self.loss, self.seed, self.clean = n_classes, loss, seed, clean
+        self.image_shape = image_shape
 
     def fit(self, X: Array, y: Array) -> Perceptron:
         y, clean = np.asarray(y).astype(np.int64), self.clean
@@ -196,9 +206,12 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 np.arange(len(y)), test_size=HELD_OUT, random_state=self.seed, stratify=stratify
             )
             X, y, clean = X[kept], y[kept], (X[held_out], y[held_out])
-        self.network_ = train_perceptron(
-            X, y, *clean, self.n_classes, loss=self.loss, seed=self.seed
-        )
+        how: dict[str, Any] = {
+            "loss": self.loss,
+            "seed": self.seed,
+            "image_shape": self.image_shape,
+        }
+        self.network_ = train_perceptron(X, y, *clean, self.n_classes, **how)
         return self
 
     def predict_proba(self, X: Array) -> Array:
@@ -217,7 +230,7 @@ def perceptron_of(task: Task, seed: int, loss: str = "cross entropy") -> Percept
     clean = None
     if task.clean_inputs is not None and task.clean_labels is not None:
         clean = (task.clean_inputs, task.clean_labels)
-    return Perceptron(task.n_classes, loss, seed, clean)
+    return Perceptron(task.n_classes, loss, seed, clean, task.image_shape)
 
 
 # Lines -----------------------------------------------------------------------------------------
@@ -257,7 +270,8 @@ def clean_alone_logistic(task: Task, seed: int) -> Outcome:
 
 def clean_alone_perceptron(task: Task, seed: int) -> Outcome:
     """A perceptron of the clean samples, a fifth of which stop it."""
-    fitted = Perceptron(task.n_classes, seed=seed).fit(*_clean_samples(task))
+    untrained = Perceptron(task.n_classes, seed=seed, image_shape=task.image_shape)
+    fitted = untrained.fit(*_clean_samples(task))
     return Outcome(fitted.predict_proba(task.test_inputs))
 
 

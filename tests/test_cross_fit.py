@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor
 
-from keeprate import Data, TrainingConfig, prepare, train
+from keeprate import Data, SearchConfig, TrainingConfig, prepare, search, train
 from keeprate.data import join, part
-from keeprate.engine import Supervision, make_setup
+from keeprate.engine import Setup, Supervision, make_setup
 from keeprate.engine.folds import Folds
 from keeprate.engine.selection import held_in_small_loss
 from keeprate.noise import best_power, estimate_noise, to_power
@@ -39,6 +39,11 @@ def half_clean() -> Data:
     return prepare("digits", noise="pairflip:0.45", n_validation=120, limit=500, seed=1000)
 
 
+def pool_of(data: Data) -> tuple[Setup, Tensor]:
+    """The training and the validation samples together, and which of them are clean."""
+    return pooled(make_setup(data, model="mlp", config=CONFIG, seed=3, out=None))
+
+
 def networks_of(data: Data) -> dict[str, list[Tensor]]:
     """The first weights of the networks of every arm."""
     found: dict[str, list[Tensor]] = {}
@@ -48,8 +53,7 @@ def networks_of(data: Data) -> dict[str, list[Tensor]]:
         found[one.arm.name] = [next(m.parameters()).detach() for m in one.networks.modules]
         return original(one, is_own=is_own)
 
-    pool, is_clean = pooled(data)
-    setup = make_setup(pool, model="mlp", config=CONFIG, seed=3, out=None)
+    setup, is_clean = pool_of(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cross_fit, "_result", spy)
         train_cross_fitted(setup, is_clean, 3)
@@ -58,7 +62,8 @@ def networks_of(data: Data) -> dict[str, list[Tensor]]:
 
 def with_other_labels(data: Data, *, fold: int, clean: bool) -> tuple[Data, int]:
     """The same data, the labels of one fold moved to the next class; how many were moved."""
-    pool, is_clean = pooled(data)
+    setup, is_clean = pool_of(data)
+    pool = setup.data
     folds = make_folds(pool.train.labels, is_clean, 3, 3)
     moved = (folds == fold) & (is_clean == clean)
     labels = torch.where(moved, (pool.train.labels + 1) % 10, pool.train.labels)
@@ -73,7 +78,8 @@ def with_other_labels(data: Data, *, fold: int, clean: bool) -> tuple[Data, int]
 
 def keep_folds(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deal as by these labels from now on: the fold of a sample depends on its label."""
-    pool, is_clean = pooled(data)
+    setup, is_clean = pool_of(data)
+    pool = setup.data
     folds = make_folds(pool.train.labels, is_clean, 3, 3)
     monkeypatch.setattr("keeprate.runs.cross_fit.make_folds", lambda *_: folds)
 
@@ -262,6 +268,23 @@ def test_labels_without_a_cause_are_not_found_out_of_sample() -> None:
     estimate = run.record.noise_estimate
     assert estimate.low == 0 and estimate.high > 0.72
     assert run.results[0].label.startswith("Chosen: refined labels, round 2")
+
+
+def test_a_search_is_judged_by_networks_that_left_the_labels_out() -> None:
+    """Networks that learn every label call labels without a cause right."""
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(600, 20)).astype(np.float32), rng.integers(0, 4, 600)
+    data = prepare((inputs, labels), validation="noisy", n_test=0)
+    config = TrainingConfig(epochs=60, batch_size=50, learning_rate=3e-3)
+    options = {"config": config, "baselines": False, "restarts": 1}
+    only = SearchConfig(sampler="random", warm_start=False, space="co-teaching")
+    learnt = train(data, schedule="constant", **options)
+    searched = search(data, budget=2, search_config=only, **options)
+    assert learnt.label_quality.scores.mean() > 0.8
+    assert searched.label_quality.scores.mean() < 0.4
+    assert searched.label_quality.rows.tolist() == list(range(600))
+    assert searched.record.noise_estimate.high > 0.72
+    assert searched.record.cost.final_seconds > searched.results[0].seconds
 
 
 @pytest.mark.parametrize(

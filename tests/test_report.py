@@ -585,7 +585,8 @@ def test_the_cost_names_its_stages() -> None:
     record = make_record()
     search = "Search: 100.0 s, 1,600 candidate epochs, as many as 40 full trainings have."
     made = "Made with keeprate 0.1.0, torch 2.13.0."
-    assert cost_in_words(record) == f"{search} Final trainings: 9.6 s. {made}"
+    finals = "Final trainings and judges of the labels: 9.6 s."
+    assert cost_in_words(record) == f"{search} {finals} {made}"
     record = replace(record, kind="train")
     assert cost_in_words(record).startswith("First training, which estimated the noise rate: 100.0")
     record = replace(record, cost=Cost(final_seconds=9.6), versions={})

@@ -102,7 +102,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path, no_page)
     assert record.config == search(data, trials=2, restarts=2, config=CONFIG).record.config
     folder = tmp_path / "run" / "tensorboard"
     finals = [f"final-{r.name}-{n}" for r in record.results for n in (1, 2)]
-    assert {one.name for one in folder.iterdir()} == {"trial-000", "trial-001", *finals}
+    assert {one.name for one in folder.iterdir()} == {"trial-000", "trial-001", "judges", *finals}
 
     def curve(name, measured):
         accumulator = EventAccumulator(str(folder / name)).Reload()

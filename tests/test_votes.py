@@ -11,7 +11,7 @@ import torch
 from keeprate.data.sources import load_data
 from keeprate.data.splitting import prepare
 from keeprate.errors import InputError
-from keeprate.runs.outputs import with_votes
+from keeprate.runs.judgement import with_votes
 from tests.sources import write_csv
 
 HEADER = ["a", "ann", "bob", "eve"]

@@ -287,7 +287,8 @@ def cost_in_words(record: RunRecord) -> str:
             f"epochs, as many as {full_trainings(cost)} full trainings have."
         )
     if cost.final_seconds:
-        sentences.append(f"Final trainings: {duration(cost.final_seconds)}.")
+        what = " and judges of the labels" if record.kind == "search" else ""
+        sentences.append(f"Final trainings{what}: {duration(cost.final_seconds)}.")
     if not sentences:
         sentences.append("No training has finished yet.")
     names = ", ".join(f"{name} {version}" for name, version in record.versions.items())

@@ -43,6 +43,7 @@ from keeprate.engine import (
     cross_fitted,
     probabilities,
     train_candidates,
+    training_weights,
     trial_value,
 )
 from keeprate.errors import InputError
@@ -57,7 +58,6 @@ FOLDS = 5
 FEW_FOLDS, MANY = 3, 4_000  # so many samples leave enough of them with fewer folds
 LEVELS = (1.0, 0.8, 0.6, 0.45)  # R(T) of the schedules to choose from
 ROUNDS = 2  # of refined labels
-N_STAGES = 1 + ROUNDS  # with clean samples, too
 EARLIER = 0.5  # of the epochs, in stages that are not to be chosen
 LEAST_STEPS = 150  # in these stages, if the last one has as many; fewer were never tried
 
@@ -72,14 +72,13 @@ class Arm:
         For files and seeds.
     label : str
         For people.
-    level : float
-        R(T).
+    schedule : Schedule
     supervision : Supervision
     """
 
     name: str
     label: str
-    level: float
+    schedule: Schedule
     supervision: Supervision
 
 
@@ -90,7 +89,6 @@ class Trained:
     Attributes
     ----------
     arm : Arm
-    schedule : Schedule
     curves : Curves
     networks : TrainedNetworks
     value : float
@@ -100,28 +98,30 @@ class Trained:
     """
 
     arm: Arm
-    schedule: Schedule
     curves: Curves
     networks: TrainedNetworks
     value: float
     opinions: Tensor
 
 
-def pooled(data: Data) -> tuple[Data, Tensor]:
+def pooled(setup: Setup) -> tuple[Setup, Tensor]:
     """Let the validation samples train too.
 
     Returns
     -------
-    data : Data
-        Its training split holds the validation samples at the end.
+    setup : Setup
+        The training split of its data holds the validation samples at the end.
     is_clean : bool Tensor [N]
         The samples whose labels are taken for right: the validation samples, unless their labels
         are noisy.
     """
+    data = setup.data
     n, held_out = len(data.train), len(data.validation)
     has_clean = data.validation.label_status != "noisy"
     is_clean = torch.cat([torch.zeros(n), torch.full((held_out,), float(has_clean))]).bool()
-    return replace(data, train=join(data.train, data.validation)), is_clean
+    pool = join(data.train, data.validation)
+    weights = training_weights(pool, setup.config.class_weight)
+    return replace(setup, data=replace(data, train=pool), weights=weights), is_clean
 
 
 def train_cross_fitted(
@@ -146,8 +146,12 @@ def train_cross_fitted(
     judgement : NoiseEstimate, LabelQuality
         Of all labels that may be wrong.
     """
-    stages = _Stages(setup, is_clean, n_folds)
-    judges = stages.run_with_clean() if bool(is_clean.any()) else stages.run_without_clean()
+    has_clean = bool(is_clean.any())
+    whole = setup.config.epochs
+    # With clean labels each stage may be chosen, and has all epochs.
+    epochs = [whole] * 3 if has_clean else [_short(setup)] * ROUNDS + [whole]
+    stages = _Stages(setup, is_clean, n_folds, epochs)
+    judges = stages.run_with_clean() if has_clean else stages.run_without_clean()
     chosen = judges[0]
     others = [one for one in stages.trained if one is not chosen]
     results = tuple(_result(one, is_own=one is chosen) for one in (chosen, *others))
@@ -157,12 +161,49 @@ def train_cross_fitted(
     return results, chosen.networks, judgement
 
 
+def judge_by_folds(
+    setup: Setup, schedule: Schedule
+) -> tuple[tuple[NoiseEstimate, LabelQuality], float]:
+    """Judge the labels by networks that leave out a fold each, and learn by a given R(t).
+
+    They train as long as the early stages of a choice by cross-fitting.
+
+    Parameters
+    ----------
+    setup : Setup
+        Whose validation samples train, too.
+    schedule : Schedule
+        Is stretched to these epochs.
+
+    Returns
+    -------
+    judgement : NoiseEstimate, LabelQuality
+        Of all labels that may be wrong.
+    seconds : float
+        Of the training.
+    """
+    of_pool, is_clean = pooled(setup)
+    epochs = _short(of_pool)
+    stages = _Stages(of_pool, is_clean, n_folds(setup.data), [epochs])
+    judges = stages.train_by(schedule.stretched(epochs))
+    judgement = judge_held_out(of_pool, [judges.opinions], [judges.networks.modules], is_clean)
+    return judgement, judges.curves.seconds
+
+
+def _short(setup: Setup) -> int:
+    """The epochs of a training that is not to be kept."""
+    config = setup.config
+    steps_an_epoch = max(1, len(setup.data.train) // config.batch_size)
+    least = math.ceil(LEAST_STEPS / steps_an_epoch)
+    return min(config.epochs, max(math.ceil(EARLIER * config.epochs), least))
+
+
 class _Stages:
     """The trainings of a run, one stage after the other."""
 
-    def __init__(self, setup: Setup, is_clean: Tensor, n_folds: int) -> None:
+    def __init__(self, setup: Setup, is_clean: Tensor, n_folds: int, epochs: Sequence[int]) -> None:
         train = setup.data.train
-        self.setup, self.is_clean = setup, is_clean
+        self.setup, self.is_clean, self.epochs = setup, is_clean, epochs
         self.labels = train.labels
         self.given = one_hot(train.labels, setup.data.n_classes).float()
         self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
@@ -216,6 +257,13 @@ class _Stages:
         self._train([self._arm("refined-gold", label, self._refined(gold))])
         return [max(reversed(self.trained), key=lambda one: one.value)]
 
+    def train_by(self, schedule: Schedule) -> Trained:
+        """Train with a given schedule, of all labels as they are."""
+        (trained,) = self._train(
+            [self._arm("judges", "judges of the labels", self.given, schedule=schedule)]
+        )
+        return trained
+
     def _arm(
         self,
         name: str,
@@ -224,14 +272,16 @@ class _Stages:
         weights: Tensor | None = None,
         *,
         level: float = 1.0,
+        schedule: Schedule | None = None,
         matrix: Tensor | None = None,
     ) -> Arm:
         judged = self.is_clean if bool(self.is_clean.any()) else ~self.is_clean
         own = self.weights if weights is None else self.weights * weights
         corrected = None if matrix is None else ~self.is_clean
-        return Arm(
-            name, label, level, Supervision(self.fold, judged, targets, own, matrix, corrected)
-        )
+        if schedule is None:
+            schedule = Schedule(plain_decay(self.epochs[self.n_stages_done], level), "auto")
+        supervision = Supervision(self.fold, judged, targets, own, matrix, corrected)
+        return Arm(name, label, schedule, supervision)
 
     def _by_network(self, modules: Sequence[nn.Module]) -> list[Tensor]:
         """What each of R networks says of every sample, also of those it learnt from, [N, C]."""
@@ -261,15 +311,17 @@ class _Stages:
 
     def _train(self, arms: Sequence[Arm]) -> list[Trained]:
         """Train arms in lockstep; their trainings in the same order."""
-        start, n_before, total = len(self.trained), *self._epochs_done()
-        epochs = self._epochs_of(self.n_stages_done)
+        start, epochs = len(self.trained), self.epochs[self.n_stages_done]
+        n_before, total = sum(self.epochs[: self.n_stages_done]), sum(self.epochs)
         setup = replace(self.setup, config=replace(self.setup.config, epochs=epochs))
-        schedules = [Schedule(plain_decay(epochs, arm.level), "auto") for arm in arms]
         method = cross_fitted(arms[0].supervision.n_folds)
         candidates = [
-            Candidate(start + i, schedule, method, arm.supervision)
-            for i, (arm, schedule) in enumerate(zip(arms, schedules, strict=True))
+            Candidate(start + i, arm.schedule, method, arm.supervision)
+            for i, arm in enumerate(arms)
         ]
+
+        if setup.curves_writer is not None:
+            setup.curves_writer.name({start + i: arm.name for i, arm in enumerate(arms)})
 
         def collect(population: Population) -> None:
             for number in population.curves:
@@ -278,8 +330,8 @@ class _Stages:
                         f"the loss of {arms[number - start].label} was not finite; try a smaller "
                         "learning rate or check the inputs for extreme values."
                     )
-                arm, schedule = arms[number - start], schedules[number - start]
-                self.trained.append(self._collected(arm, schedule, population, number))
+                arm = arms[number - start]
+                self.trained.append(self._collected(arm, population, number))
 
         def show(population: Population) -> None:
             if setup.progress is not None:
@@ -297,30 +349,11 @@ class _Stages:
         self.n_stages_done += 1
         return self.trained[start:]
 
-    def _epochs_of(self, stage: int) -> int:
-        """How long a stage trains: less than the user said if it is not the last one.
-
-        With clean labels each stage may be chosen, and has all epochs.
-        """
-        config, n = self.setup.config, len(self.labels)
-        if stage == N_STAGES - 1 or bool(self.is_clean.any()):
-            return config.epochs
-        steps_an_epoch = max(1, n // config.batch_size)
-        least = math.ceil(LEAST_STEPS / steps_an_epoch)
-        return min(config.epochs, max(math.ceil(EARLIER * config.epochs), least))
-
-    def _epochs_done(self) -> tuple[int, int]:
-        """How many epochs the stages before have had, and how many all stages have."""
-        epochs = [self._epochs_of(stage) for stage in range(N_STAGES)]
-        return sum(epochs[: self.n_stages_done]), sum(epochs)
-
-    def _collected(
-        self, arm: Arm, schedule: Schedule, population: Population, number: int
-    ) -> Trained:
+    def _collected(self, arm: Arm, population: Population, number: int) -> Trained:
         row = population.numbers.index(number)
         networks = population.networks
         modules = [networks.module(row, peer) for peer in range(networks.n_peers)]
-        trained = TrainedNetworks(schedule, modules, None, None)
+        trained = TrainedNetworks(arm.schedule, modules, None, None)
         total, seen = population.log_probability, population.times_seen
         if total is None or seen is None:
             raise ValueError("a population whose held-out predictions were not kept")
@@ -334,8 +367,8 @@ class _Stages:
             # Networks of noisy samples are right less confidently than networks of clean ones.
             value = best_power(opinions[self.is_clean], self.labels[self.is_clean])[1]
         else:
-            value = trial_value(curves.validation_score, len(schedule))
-        return Trained(arm, schedule, curves, trained, value, opinions)
+            value = trial_value(curves.validation_score, len(arm.schedule))
+        return Trained(arm, curves, trained, value, opinions)
 
 
 def n_folds(data: Data) -> int:
@@ -360,7 +393,7 @@ def _result(one: Trained, *, is_own: bool) -> Result:
         "auto" if is_own else one.arm.name,
         f"{'Chosen: ' if is_own else ''}{one.arm.label}",
         "auto",
-        one.schedule,
+        one.arm.schedule,
         None,
         one.curves,
         restarts,

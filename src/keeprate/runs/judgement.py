@@ -1,19 +1,20 @@
-"""What held-out opinions say of the labels, after a cross-fitted training.
+"""What the networks' opinions say of the labels, once the trainings are done.
 
-Opinions and labels together tell the true classes only if it is known how sure an opinion may be,
-or how many labels are wrong: an unsure network and right labels look like a sure network and wrong
-labels. Clean samples tell how sure. Without them there are two readings, one that calls many labels
-wrong and one that calls few wrong. The first ranks; a suggestion must hold in both.
+Held-out opinions and labels together tell the true classes only if it is known how sure an opinion
+may be, or how many labels are wrong: an unsure network and right labels look like a sure network
+and wrong labels. Clean samples tell how sure. Without them there are two readings, one that calls
+many labels wrong and one that calls few wrong. The first ranks; a suggestion must hold in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from keeprate.data import part
+from keeprate.data import Split, part
 from keeprate.engine import Setup, probabilities
 from keeprate.noise import (
     NoiseEstimate,
@@ -24,8 +25,8 @@ from keeprate.noise import (
     sharpened,
     to_power,
 )
-from keeprate.records import LabelQuality, judge, softened
-from keeprate.runs.outputs import in_order, with_votes
+from keeprate.records import LabelQuality, find_label_issues, judge, softened
+from keeprate.runs.finals import TrainedNetworks
 
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
 
@@ -98,6 +99,72 @@ def confident_matrix(opinions: Tensor, labels: Tensor) -> Tensor:
     n_predicted = opinions.argmax(1).bincount(minlength=opinions.shape[1])[:, None] / 2
     matrix = torch.from_numpy(counted).float() * n_predicted + PSEUDO
     return matrix / matrix.sum(1, keepdim=True)
+
+
+def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate, LabelQuality]:
+    """Estimate the noise, and judge every label that may be wrong."""
+    data, train = setup.data, setup.data.train
+    device = setup.config.resolve_device()
+    modules = [module.to(device) for module in networks.modules]
+
+    def predicted(split: Split) -> Tensor:
+        return probabilities(modules, split.inputs, setup.normaliser)
+
+    # Labels that no network has learnt say more of the noise.
+    is_held_out = data.criterion == "determinant"
+    noisy = data.validation if is_held_out else train
+    opinions = {id(train): mean_probabilities(networks, predicted(train))}
+    for split in (noisy, *data.doubted_splits):
+        if id(split) not in opinions:
+            opinions[id(split)] = predicted(split)
+    for module in modules:
+        module.to("cpu")
+    noise = estimate_noise(opinions[id(noisy)], noisy.labels, held_out=is_held_out)
+    doubted = data.doubted_splits
+    quality = find_label_issues(
+        torch.cat([split.labels for split in doubted]).numpy(),
+        torch.cat([with_votes(opinions[id(split)], split.votes) for split in doubted]).numpy(),
+    )
+    return noise, in_order(quality, doubted)
+
+
+def in_order(quality: LabelQuality, splits: Sequence[Split]) -> LabelQuality:
+    """The quality of the labels of these splits, one after the other, in the order of the source.
+
+    Each label gets the row and the name of its sample.
+    """
+    rows = torch.cat([split.rows for split in splits]).numpy()
+    names = tuple(name for split in splits for name in split.names)
+    return replace(quality, rows=rows, names=names).sorted()
+
+
+def with_votes(opinions: Tensor, votes: Tensor | None) -> Tensor:
+    """Take the votes of several annotators for a prior of the class probabilities `[N, C]`.
+
+    By Bayes' rule p'_i is proportional to p_i (v_i + 1), where v_i of the annotators chose class i
+    and one is added so that no class is impossible. A single vote is the label itself and says
+    nothing more.
+    """
+    if votes is None:
+        return opinions
+    several = votes.sum(1, keepdim=True) > 1
+    prior = torch.where(several, votes + 1, torch.ones_like(votes))
+    weighted = opinions * prior.to(opinions)
+    return weighted / weighted.sum(1, keepdim=True)
+
+
+def mean_probabilities(networks: TrainedNetworks, final: Tensor) -> Tensor:
+    """Geometric mean of the class probabilities over the later half of training, `[n_train, C]`.
+
+    Small-loss selection learns wrong labels late or never. An epoch in which a network had no doubt
+    of another class weighs more in a geometric mean than in an arithmetic one. A sample that no
+    batch of that half held has the `final` probabilities `[n_train, C]`.
+    """
+    total, seen = networks.log_probability, networks.times_seen
+    if total is None or seen is None:
+        return final
+    seen = seen.unsqueeze(1)
+    return torch.where(seen > 0, (total / seen.clamp_min(1)).softmax(-1), final)
 
 
 # Readings --------------------------------------------------------------------------------------

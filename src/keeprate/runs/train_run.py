@@ -20,7 +20,6 @@ from keeprate.engine import (
     get_method,
     make_setup,
     resolve_model,
-    training_weights,
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.noise import NoiseEstimate
@@ -189,10 +188,7 @@ def train(
 
 def _cross_fit(setup: Setup, record: RunRecord, compared: Sequence[Plan], restarts: int) -> Run:
     """Choose by cross-fitting; then train what the choice is compared with."""
-    pool, is_clean = pooled(setup.data)
-    of_pool = replace(
-        setup, data=pool, weights=training_weights(pool.train, setup.config.class_weight)
-    )
+    of_pool, is_clean = pooled(setup)
     results, networks, judgement = train_cross_fitted(of_pool, is_clean, n_folds(setup.data))
     if compared:
         results += train_plans(compared, setup, restarts=restarts)[0]

@@ -169,7 +169,8 @@ checkpoint_seconds
         searched = replace(searched, schedules=schedules[:n_finalists])
         record = replace(record, finalists=record.finalists[:n_finalists])
         cost = _cost(record, config.epochs)
-        run = finish(setup, record, [searched, *compared], cost, restarts=restarts)
+        plans = [searched, *compared]
+        run = finish(setup, record, plans, cost, restarts=restarts, by_folds=True)
         return replace(run, study=study)
 
 
