@@ -23,6 +23,9 @@ PACKAGE_DATA = ("py.typed", "**/*.pyi", "report/*.html", "schedules/prior.json")
 UNPACKED_TESTS = ("tests/test_sources.py",)  # what `make check` runs need not run again
 TEST_PACKAGES = ("pytest", "hypothesis", "polars")  # the part of `dev` that these tests need
 
+# pip compiles nothing here: what one command compiles has to be kept for the next.
+NOT_A_USERS = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+
 CSV = "size,colour,kind\n" + "".join(
     f"{i % 7 + 10 * (i % 2)},{('red', 'blue')[i % 2]},{('a', 'b')[i % 2]}\n" for i in range(120)
 )
@@ -83,7 +86,7 @@ def run(arguments: Sequence[str | Path], cwd: Path, *, packages: Path | None = N
     SystemExit
         If the command fails; with what it printed.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    environment = {k: v for k, v in os.environ.items() if k not in NOT_A_USERS}
     environment.setdefault("OMP_NUM_THREADS", "1")
     if packages is not None:
         environment["PYTHONPATH"] = str(packages)

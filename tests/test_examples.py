@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DEMO = ROOT / "examples" / "demo.py"  # `make demo` runs it
 
 
 def number(text: str, pattern: str) -> float:
@@ -120,7 +124,6 @@ def check_text(text: str, folder: Path) -> None:
     assert number(text, "wrong among the 100 most suspect:") > 0.8
 
 
-ARGUMENTS = {"demo": ("--cuts", "2")}  # .ci/run makes the whole demo
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())
@@ -128,11 +131,22 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p != DEMO], ids=lambda path: path.stem)
 def test_example_shows_what_it_is_for(python, path: Path, tmp_path: Path) -> None:
-    done = python(path, *ARGUMENTS.get(path.stem, ()), cwd=tmp_path)
+    done = python(path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     CHECKS[path.stem](done.stdout, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_demo_shows_what_it_is_for(tmp_path: Path) -> None:
+    """With the Python of the tests, which has what the demo needs: nothing is installed."""
+    is_ready = ("--old-file=.venv/.stamp", f"BIN={Path(sys.executable).parent}")
+    out = tmp_path / "runs" / "demo"
+    command = ["make", "demo", *is_ready, "DEMO_CUTS=2", f"DEMO_OUT={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check_demo(done.stdout, tmp_path)
 
 
 # Where they are shown --------------------------------------------------------------------------

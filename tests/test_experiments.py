@@ -6,7 +6,6 @@ import ast
 import doctest
 import json
 import math
-import os
 import statistics
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -819,23 +818,3 @@ def test_experiments_use_the_public_api_only() -> None:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for name in imports_of(tree, file.stem):
             assert "." not in name, f"{file.name} imports keeprate.{name}"
-
-
-# Real data -------------------------------------------------------------------------------------
-
-
-@pytest.mark.realdata
-def test_protocols_find_their_data() -> None:
-    folder = os.environ.get("KEEPRATE_DATA")
-    if not folder:
-        pytest.skip("KEEPRATE_DATA is not set: it names the folder with mnist and cifar-10")
-    for table, n_train in ((TABLES[0], 60_000), (TABLES[1], 5_000)):
-        protocol = table.protocol("desk")
-        if not (Path(folder) / protocol.data).is_dir():
-            pytest.skip(f"KEEPRATE_DATA={folder} has no folder {protocol.data}")
-        data = keeprate.prepare(
-            load_data(folder, protocol.data), noise="symmetric:0.2", limit=protocol.limit
-        )
-        assert data.test is not None
-        assert (len(data.train), len(data.validation), len(data.test)) == (n_train, 5_000, 5_000)
-        assert data.noise_rate == pytest.approx(0.2, abs=0.015)

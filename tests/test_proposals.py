@@ -15,13 +15,17 @@ import pytest
 import sqlalchemy
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import norm, rankdata
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from keeprate.engine import Curves
 from keeprate.schedules import get_space
+from keeprate.searching.natural_gradient import ProductBeta
 from keeprate.searching.proposals import Proposals, tell
-from keeprate.searching.sampler import _from_units, from_unit
+from keeprate.searching.sampler import from_unit, from_units
 from keeprate.searching.study import STUDY_FILE, add_running, one_transaction, open_study
-from keeprate.searching.surrogate import JITTER, Surrogate
+from keeprate.searching.surrogate import DEVIATIONS, FINALISTS, JITTER, Surrogate, propose
 
 SAMPLERS = ["natural-gradient", "tpe", "random", "paper:20"]
 EPOCHS = 8
@@ -172,15 +176,60 @@ def test_a_generation_is_written_as_optuna_does(space: str, tmp_path: Path):
     assert rows(ours) == before
 
 
-def test_the_posterior_is_sklearns():
+def sklearns(surrogate: Surrogate, scores: np.ndarray) -> GaussianProcessRegressor:
+    """The same process of scikit-learn."""
+    prior = surrogate.prior
+    kernel = ConstantKernel(prior.constant) * RBF(prior.length) + WhiteKernel(prior.noise)
+    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None)
+    return process.fit(surrogate.points, scores)
+
+
+def test_the_prior_is_the_most_likely_one():
     rng = np.random.default_rng(0)
-    surrogate = Surrogate.fit(rng.random((50, 6)), rng.random(50))
-    points = rng.random((80, 6))
-    mean, covariance = surrogate._posterior(points)
-    process = surrogate.process
-    expected, joint = process.predict(points, return_cov=True)
-    joint[np.diag_indices(80)] += JITTER - process.kernel_.k2.noise_level
-    assert np.array_equal(mean, expected) and np.array_equal(covariance, joint)
+    points = rng.random((60, 2))
+    order = np.sin(9 * points[:, 0]) + rng.normal(0, 0.3, 60)
+    scores = norm.ppf((rankdata(order) - 0.5) / 60)
+    process = sklearns(Surrogate.fit(points, order), scores)
+    theta = process.kernel_.theta
+    best, gradient = process.log_marginal_likelihood(theta, eval_gradient=True)
+    assert np.abs(gradient).max() < 0.02
+    others = theta + rng.normal(0, 0.5, (50, 3))
+    assert max(process.log_marginal_likelihood(other) for other in others) < best
+
+
+def test_the_draws_are_of_sklearns_posterior():
+    rng = np.random.default_rng(0)
+    points, order = rng.random((50, 6)), np.arange(50.0)
+    surrogate = Surrogate.fit(points, order)
+    process = sklearns(surrogate, norm.ppf((order + 0.5) / 50))
+    proposed = rng.random((FINALISTS, 6))  # all of them are drawn
+    mean, covariance = process.predict(proposed, return_cov=True)
+    covariance[np.diag_indices(FINALISTS)] += JITTER - surrogate.prior.noise
+    factor = np.linalg.cholesky(covariance)
+    for seed in range(20):
+        draw = mean + factor @ np.random.default_rng(seed).standard_normal(FINALISTS)
+        found = surrogate.most_promising(proposed, np.random.default_rng(seed))
+        assert draw[found] > draw.max() - 1e-6
+
+
+def test_what_is_not_drawn_is_next_to_never_the_best():
+    """Of schedules, of which forty were trained."""
+    proposals, rng = make(), np.random.default_rng(0)
+    names = proposals.space.distributions(EPOCHS)
+    points = rng.random((40, len(names)))
+    seen = proposals.keep_rates(dict(zip(names, points.T, strict=True)))
+    order = -np.abs(seen - 0.6).mean(1)
+    proposed = propose(ProductBeta.uniform(len(names)), points, order, rng)
+    surrogate = Surrogate.fit(seen, order)
+    process = sklearns(surrogate, norm.ppf((rankdata(order) - 0.5) / 40))
+    rows = proposals.keep_rates(dict(zip(names, proposed.T, strict=True)))
+    mean, covariance = process.predict(rows, return_cov=True)
+    covariance[np.diag_indices(len(mean))] += JITTER - surrogate.prior.noise
+    noise = rng.standard_normal((len(mean), 500))
+    best = (mean[:, None] + np.linalg.cholesky(covariance) @ noise).argmax(0)
+    reach = mean + DEVIATIONS * np.sqrt(covariance.diagonal())
+    assert len(mean) >= 2 * FINALISTS
+    assert np.isin(best, np.argsort(-reach)[:FINALISTS]).mean() > 0.99
 
 
 @pytest.mark.parametrize(
@@ -195,4 +244,4 @@ def test_the_posterior_is_sklearns():
 )
 def test_many_numbers_become_parameters_as_one_does(distribution):
     u = np.concatenate([[0.0, 1.0], np.random.default_rng(0).random(500)])
-    assert _from_units(u, distribution).tolist() == [from_unit(one, distribution) for one in u]
+    assert from_units(u, distribution).tolist() == [from_unit(one, distribution) for one in u]

@@ -1,4 +1,4 @@
-"""The README's snippets run in order, in one folder: as they stand, but for smaller budgets."""
+"""The README's snippets run in order, in one folder: as they stand, but for shorter trainings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-INSTALLS = ("pip install", "make ")  # not run here: .ci/run makes both targets
-BUDGET = re.compile(r"(budget[= ])6\b")  # test_examples.py runs the first snippet with all of it
+INSTALLS = ("pip install", "make ")  # not run here: test_examples.py and .ci/run make the targets
+# test_examples.py runs the first snippets with all of it.
+BUDGET = re.compile(r"(budget[= ])6\b")
+CLASSIFIER = re.compile(r"(?<== NoisyLabelClassifier\()")
 COMMAND = "from keeprate.cli.commands import main\nmain()\n"
 
 
@@ -18,8 +20,9 @@ def test_the_snippets_run_in_order_in_one_folder(python, tmp_path):
     command.write_text(COMMAND)
     said = {}
     assert sum(len(BUDGET.findall(text)) for _, text in BLOCKS) == 2
+    assert sum(len(CLASSIFIER.findall(text)) for _, text in BLOCKS) == 1
     for number, (language, whole) in enumerate(BLOCKS):
-        text = BUDGET.sub(r"\g<1>2", whole)
+        text = CLASSIFIER.sub("epochs=10, ", BUDGET.sub(r"\g<1>2", whole))
         if language == "python":
             script = tmp_path / f"snippet{number}.py"
             script.write_text(text)

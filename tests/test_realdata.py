@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.common import load_data
+from experiments.drawing import TABLES
 from keeprate.data.samples import Loaded
-from keeprate.data.sources import load_data
 from keeprate.data.splitting import prepare
 from keeprate.noise.spec import Noise
 from keeprate.noise.transition import empirical_transition_matrix, transition_error
@@ -32,8 +33,8 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def mnist(folder: Path) -> Loaded:
-    """Decoded once."""
-    return load_data(folder / "mnist")
+    """Decoded once, as the experiments read it."""
+    return load_data(str(folder), "mnist")
 
 
 def test_mnist(mnist: Loaded) -> None:
@@ -63,6 +64,18 @@ def test_cifar_10n(folder: Path) -> None:
     assert data.train.inputs[0, 0, 0, :3].tolist() == [59, 43, 50]
     means = data.train.inputs.numpy().mean((0, 2, 3)) / 255  # a float64 tensor would take 1.2 GB
     np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("table", "n_train"), [(TABLES[0], 60_000), (TABLES[1], 5_000)])
+def test_protocols_find_their_data(folder: Path, mnist: Loaded, table, n_train: int) -> None:
+    protocol = table.protocol("desk")
+    if not (folder / protocol.data).is_dir():
+        pytest.skip(f"KEEPRATE_DATA={folder} has no folder {protocol.data}")
+    loaded = mnist if protocol.data == "mnist" else load_data(str(folder), protocol.data)
+    data = prepare(loaded, noise="symmetric:0.2", limit=protocol.limit)
+    assert data.test is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (n_train, 5_000, 5_000)
+    assert data.noise_rate == pytest.approx(0.2, abs=0.015)
 
 
 # The rates in the README of the data, in percent. The paper gives 9.03 for the aggregate. The

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,7 +17,7 @@ from keeprate.report import words
 from keeprate.report.facts import has_label_precision
 from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all
 from keeprate.report.gallery import fix_list, gallery
-from keeprate.report.style import inline_svg, styled
+from keeprate.report.style import inline_svg, png, styled
 from keeprate.report.tables import comparison, framed, results_table
 from keeprate.text import visible
 
@@ -50,10 +49,8 @@ def write_plots(record: RunRecord, folder: Path) -> list[Path]:
     with styled():
         figures = draw_all(record)
         for name in PICTURES:
-            content = io.BytesIO()
-            figures[name].savefig(content, format="png", facecolor="white")
             paths.append(folder / f"{name}.png")
-            write_atomically(paths[-1], content.getvalue())
+            write_atomically(paths[-1], png(figures[name]))
         heading = f"<h1>{escape(words.title(record))}</h1>"
         section = _section(record, figures, folder, heading, "run")
     paths.append(folder / "report.html")

@@ -18,8 +18,11 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -60,7 +63,6 @@ _STYLE: dict[Any, Any] = {
     "legend.labelcolor": INK,
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
-    "savefig.dpi": 200,
     "svg.fonttype": "none",
     "text.color": INK,
     "text.parse_math": False,  # a data set may be called "$x"
@@ -69,6 +71,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "ytick.major.size": 0.0,
 }
+DPI = 200  # of a PNG, and of what an SVG holds as pixels
 _LONGEST_LABEL = 48  # characters
 _WIDEST_LEGEND = 90  # characters of all labels of a legend in one row
 
@@ -99,7 +102,7 @@ def colours_of(results: Sequence[Result]) -> list[str]:
 
 def new_figure(n_panels: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with panels side by side."""
-    figure = Figure(figsize=(8.0, 3.8), layout="constrained")
+    figure = Figure(figsize=(8.0, 3.8), dpi=DPI, layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, n_panels, sharey=False)))
 
 
@@ -163,6 +166,15 @@ def write_last_values(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> Non
         )
 
 
+def png(figure: Figure) -> bytes:
+    """The figure on white."""
+    _lay_out(figure)
+    content = io.BytesIO()
+    figure.set_facecolor("white")
+    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    return content.getvalue()
+
+
 def inline_svg(figure: Figure, ident: str, description: str) -> str:
     """The figure as SVG for a page that may hold others.
 
@@ -174,9 +186,13 @@ def inline_svg(figure: Figure, ident: str, description: str) -> str:
     description : str
         For readers who do not see the picture.
     """
+    _lay_out(figure)
     text = io.StringIO()
+    figure.set_facecolor("none")
     with matplotlib.rc_context({"svg.hashsalt": ident}):  # the same ids at every run
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    figure.set_dpi(DPI)  # `print_svg` has made it 72
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -185,3 +201,13 @@ def inline_svg(figure: Figure, ident: str, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find room for all texts, once: `Figure.savefig` would do so, and draw twice, each time."""
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            axes.set_facecolor("none")  # the paper's

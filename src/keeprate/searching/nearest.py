@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from keeprate.schedules import Array, Space
-from keeprate.searching.sampler import from_unit
+from keeprate.searching.sampler import from_unit, from_units
 
 
 def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
@@ -26,9 +28,15 @@ def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
     >>> bool(np.allclose(nearest, drop, atol=0.02))
     True
     """
+    return dict(_nearest(space, tuple(target.tolist())))
+
+
+# Searches begin with the same few schedules.
+@lru_cache(maxsize=256)
+def _nearest(space: Space, given: tuple[float, ...]) -> dict[str, float]:
     from scipy.optimize import least_squares
 
-    epochs = len(target)
+    target, epochs = np.array(given), len(given)
     numerical = {
         name: distribution
         for name, distribution in space.distributions(epochs).items()
@@ -45,9 +53,9 @@ def nearest_parameters(space: Space, target: Array) -> dict[str, float]:
 
     def errors(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Of many points [n, d] of the unit cube at once: [n, T]."""
-        values = [parameters(u) for u in points]
-        together = {name: [one[name] for one in values] for name in numerical}
-        return space.keep_rates(together, epochs) - target
+        pairs = zip(numerical.items(), points.T, strict=True)
+        together = {name: from_units(u, distribution) for (name, distribution), u in pairs}
+        return np.asarray(space.keep_rates(together, epochs) - target)
 
     def jacobian(u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """By differences: [T, d]."""

@@ -399,7 +399,7 @@ class _Screen:
         """The parameters of the proposal that is best in one draw from the posterior."""
         proposed = propose(distribution, self.points, self.order, rng)
         columns = {
-            name: _from_units(column, self.space[name])
+            name: from_units(column, self.space[name])
             for name, column in zip(self.space, proposed.T, strict=True)
         }
         rows = _rows(self.features, self.fixed, columns)
@@ -495,7 +495,7 @@ def from_unit(u: float, distribution: Numerical) -> float | int:
     return min(value, high)
 
 
-def _from_units(u: Array, distribution: Numerical) -> npt.NDArray[Any]:
+def from_units(u: Array, distribution: Numerical) -> npt.NDArray[Any]:
     """`from_unit` of many numbers [n], to the last bit."""
     if distribution.log or distribution.step is not None:
         return np.array([from_unit(one, distribution) for one in u.tolist()])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import optuna
 import sqlalchemy
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import OptunaError
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from keeprate.errors import InputError, first_line
 from keeprate.searching.pruners import quiet
@@ -22,11 +25,16 @@ from keeprate.searching.sampler import (
 )
 
 STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
-PARAMETERS = sqlalchemy.table(
-    "trial_params",
-    *map(sqlalchemy.column, ("trial_id", "param_name", "param_value", "distribution_json")),
-)
-"""Where Optuna keeps the parameters of trials."""
+
+
+def _table(name: str, *columns: str) -> sqlalchemy.TableClause:
+    return sqlalchemy.table(name, *map(sqlalchemy.column, columns))
+
+
+PARAMETERS = _table("trial_params", "trial_id", "param_name", "param_value", "distribution_json")
+USERS = _table("trial_user_attributes", "trial_id", "key", "value_json")
+SYSTEMS = _table("trial_system_attributes", "trial_id", "key", "value_json")
+"""Where Optuna keeps the parameters and the attributes of trials."""
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
 
@@ -112,29 +120,38 @@ def one_transaction(study: optuna.Study) -> Iterator[sqlalchemy.Connection | Non
 def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
     """Add running trials to the study, all of them or none.
 
-    Optuna makes two queries for each parameter of a trial, which take longer than all else in a
-    question. The rows of all parameters are written here at once; the rest is left to Optuna.
+    Optuna makes queries for each trial, each parameter and each attribute, which take longer than
+    all else in a question. Here the rows of a table are written at once.
     """
+    from optuna.storages._rdb.models import TrialModel
+
     with one_transaction(study) as connection:
         if connection is None:
             study.add_trials(trials)
             return
-        rows: list[dict[str, object]] = []
-        for trial in trials:
-            # Optuna reads running trials again, and so finds the parameters.
-            bare = create_trial(
-                state=TrialState.RUNNING,
-                user_attrs=trial.user_attrs,
-                system_attrs=trial.system_attrs,
-            )
-            trial_id = study._storage.create_new_trial(study._study_id, bare)
+        of_study = {"study_id": study._study_id}
+        running = {"state": TrialState.RUNNING, "datetime_start": datetime.now()}
+        with Session(connection) as session:
+            first = session.query(TrialModel).filter_by(**of_study).count()
+            numbers = range(first, first + len(trials))
+            models = [TrialModel(number=number, **of_study, **running) for number in numbers]
+            session.add_all(models)
+            session.flush()
+            trial_ids = [model.trial_id for model in models]
+        rows: dict[sqlalchemy.TableClause, list[dict[str, object]]] = {}
+        for trial, trial_id in zip(trials, trial_ids, strict=True):
             for name, value in trial.params.items():
                 distribution = trial.distributions[name]
                 row: dict[str, object] = {"trial_id": trial_id, "param_name": name}
                 row["param_value"] = distribution.to_internal_repr(value)
                 row["distribution_json"] = distribution_to_json(distribution)
-                rows.append(row)
-        connection.execute(PARAMETERS.insert(), rows)
+                rows.setdefault(PARAMETERS, []).append(row)
+            for table, attributes in ((USERS, trial.user_attrs), (SYSTEMS, trial.system_attrs)):
+                for key, attribute in attributes.items():
+                    row = {"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)}
+                    rows.setdefault(table, []).append(row)
+        for table, of_table in rows.items():
+            connection.execute(table.insert(), of_table)
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:

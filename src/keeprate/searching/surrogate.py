@@ -7,13 +7,13 @@ an evaluation.
 
 References
 ----------
-Thompson 1933, Biometrika 25. Russo et al. 2018, A tutorial on Thompson sampling.
+Thompson 1933, Biometrika 25. Russo et al. 2018, A tutorial on Thompson sampling. Rasmussen and
+Williams 2006, Gaussian processes for machine learning.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,9 @@ from scipy.special import ndtri
 
 from keeprate.searching.natural_gradient import EDGE, Array, ProductBeta
 
-if TYPE_CHECKING:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-
-
 MOST = 300  # evaluations, the newest, that the process is fitted to: it costs their cube
 FROM_DISTRIBUTION, FROM_ANYWHERE, NEAR_THE_BEST = 300, 100, 200  # proposals of each kind
+FINALISTS, DEVIATIONS = 300, 3.0  # a draw is of the proposals whose mean + 3 deviations is highest
 JITTER = 1e-6  # of a posterior variance; scores have a variance of about 1
 BEST, MOVED, DEVIATION = 5, 0.3, 0.15  # near the best 5: in 30 % of the coordinates, by so much
 
@@ -58,6 +55,15 @@ def propose(
 class Surrogate:
     """A Gaussian process over what evaluated points stand for.
 
+    Attributes
+    ----------
+    prior : Prior
+    points : ndarray [n, f]
+    factor : ndarray [n, n]
+        The lower Cholesky factor of the covariance of their scores.
+    weights : ndarray [n]
+        The inverse of that covariance times the scores.
+
     Examples
     --------
     >>> seen = np.linspace(0, 1, 20)[:, None]
@@ -66,7 +72,10 @@ class Surrogate:
     1
     """
 
-    process: GaussianProcessRegressor
+    prior: Prior
+    points: Array
+    factor: Array
+    weights: Array
 
     @classmethod
     def fit(cls, features: npt.ArrayLike, order: npt.ArrayLike) -> Surrogate:
@@ -80,59 +89,103 @@ class Surrogate:
             Larger is better; only the ranks count, so that one failed training does not drown the
             differences between good ones.
         """
-        seen, values = np.asarray(features, np.float64), np.asarray(order, np.float64)
-        return cls(_fitted(seen[-MOST:], _normal_scores(values[-MOST:])))
+        points = np.asarray(features, np.float64)[-MOST:]
+        scores = _normal_scores(np.asarray(order, np.float64)[-MOST:])
+        prior = _most_likely(points, scores)
+        factor = _factor(prior.covariance(_squared_distances(points)))
+        return cls(prior, points, factor, _solve(factor, scores))
 
     def most_promising(self, proposed: npt.ArrayLike, rng: np.random.Generator) -> int:
-        """Return the index of the proposal [m, f] that is best in one draw from the posterior."""
-        mean, covariance = self._posterior(np.asarray(proposed, np.float64))
-        draw = mean + np.linalg.cholesky(covariance) @ rng.standard_normal(len(mean))
-        return int(np.argmax(draw))
+        """Return the index of the proposal [m, f] that is best in one draw from the posterior.
 
-    def _posterior(self, points: Array) -> tuple[Array, Array]:
-        """Mean [m] and covariance [m, m] of points [m, f], to the last bit as sklearn's `predict`.
-
-        That one checks its arguments and copies matrices several times, which takes longer than
-        the numbers do.
+        The draw is of `FINALISTS` only: the others are next to never the best, and the covariance
+        of all costs the cube of their number.
         """
         from scipy.linalg import solve_triangular
-        from scipy.spatial.distance import cdist, pdist, squareform
 
-        process, kernel = self.process, self.process.kernel_
-        constant, noise = kernel.k1.k1.constant_value, kernel.k2.noise_level
-        scaled, seen = (x / kernel.k1.k2.length_scale for x in (points, process.X_train_))
-        between = constant * np.exp(-0.5 * cdist(scaled, seen, metric="sqeuclidean"))
-        explained = solve_triangular(process.L_, between.T, lower=True, check_finite=False)
-        covariance = squareform(constant * np.exp(-0.5 * pdist(scaled, metric="sqeuclidean")))
-        # The diagonal holds the noise of an evaluation too, which is no reason to try a point;
-        # a little of it stays, or proposals that are nearly alike have no Cholesky factor.
-        np.fill_diagonal(covariance, constant + noise)
-        covariance -= explained.T @ explained
-        covariance[np.diag_indices(len(points))] += JITTER - noise
-        return between @ process.alpha_, covariance
+        points = np.asarray(proposed, np.float64)
+        between = self.prior.signal(_squared_distances(points, self.points))
+        mean = between @ self.weights
+        explained = solve_triangular(self.factor, between.T, lower=True, check_finite=False)
+        variance = self.prior.constant - np.square(explained).sum(0)
+        reach = mean + DEVIATIONS * np.sqrt(np.maximum(variance, 0.0))
+        chosen = np.sort(np.argsort(-reach, kind="stable")[:FINALISTS])
+        # The noise of an evaluation is no reason to try a point; a little on the diagonal stays, or
+        # proposals that are nearly alike have no Cholesky factor.
+        covariance = self.prior.signal(_squared_distances(points[chosen]))
+        covariance -= explained[:, chosen].T @ explained[:, chosen]
+        covariance[np.diag_indices(len(chosen))] += JITTER
+        draw = mean[chosen] + _factor(covariance) @ rng.standard_normal(len(chosen))
+        return int(chosen[np.argmax(draw)])
 
 
-def _fitted(features: Array, scores: Array) -> GaussianProcessRegressor:
+@dataclass(frozen=True)
+class Prior:
+    """What a Gaussian process takes for granted: variances of signal and noise, and a length.
+
+    The covariance of the values at x and y is constant * exp(-|x - y|^2 / (2 * length^2)).
+    """
+
+    constant: float
+    length: float
+    noise: float
+
+    def signal(self, squared: Array) -> Array:
+        """Covariance of values without noise, from squared distances."""
+        return np.asarray(self.constant * np.exp(squared / (-2 * self.length**2)))
+
+    def covariance(self, squared: Array) -> Array:
+        """Covariance [n, n] of evaluations, from squared distances [n, n]."""
+        covariance = self.signal(squared)
+        covariance[np.diag_indices(len(squared))] += self.noise + 1e-8
+        return covariance
+
+
+def _most_likely(points: Array, scores: Array) -> Prior:
+    """The prior of the largest marginal likelihood: Rasmussen and Williams 2006, Sec. 5.4.1."""
     from scipy.optimize import minimize
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    spread = float(np.sqrt(2 * features.var(0).sum())) or 1.0  # of a typical distance
-    kernel = ConstantKernel(1.0, (0.1, 10.0)) * RBF(
-        spread, (0.1 * spread, 10.0 * spread)
-    ) + WhiteKernel(0.1, (1e-4, 1.0))
-    # Its own optimiser warns of parameters at their bounds, which are fine here, and warnings
-    # cannot be silenced in one thread alone.
-    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None).fit(features, scores)
+    squared = _squared_distances(points)
+    spread = float(np.sqrt(2 * points.var(0).sum())) or 1.0  # of a typical distance
+    start = np.array([1.0, spread, 0.1])
+    bounds = np.array([(0.1, 10.0), (0.1 * spread, 10.0 * spread), (1e-4, 1.0)])
 
-    def loss(theta: Array) -> tuple[float, Array]:
-        likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True)
-        return -likelihood, -gradient
+    def loss(logarithms: Array) -> tuple[float, Array]:
+        """The negative logarithm of the likelihood, and its gradient: Eqs. 5.8 and 5.9."""
+        prior = Prior(*np.exp(logarithms).tolist())
+        factor = _factor(prior.covariance(squared))
+        weights = _solve(factor, scores)
+        inner = _solve(factor, np.eye(len(scores))) - np.outer(weights, weights)
+        signal = inner * prior.signal(squared)
+        gradient = [
+            signal.sum(),
+            (signal * squared).sum() / prior.length**2,
+            prior.noise * inner.trace(),
+        ]
+        return (
+            0.5 * float(scores @ weights) + float(np.log(factor.diagonal()).sum()),
+            0.5 * np.array(gradient),
+        )
 
-    found = minimize(loss, kernel.theta, jac=True, bounds=kernel.bounds, method="L-BFGS-B")
-    return GaussianProcessRegressor(
-        kernel.clone_with_theta(found.x), alpha=1e-8, optimizer=None
-    ).fit(features, scores)
+    found = minimize(loss, np.log(start), jac=True, bounds=np.log(bounds), method="L-BFGS-B")
+    return Prior(*np.exp(found.x).tolist())
+
+
+def _squared_distances(points: Array, others: Array | None = None) -> Array:
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(points, points if others is None else others, "sqeuclidean"))
+
+
+def _factor(covariance: Array) -> Array:
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+
+
+def _solve(factor: Array, right: Array) -> Array:
+    """The product of a matrix's inverse, of which this is the Cholesky factor, with another."""
+    from scipy.linalg import cho_solve
+
+    return np.asarray(cho_solve((factor, True), right, check_finite=False))
 
 
 def _normal_scores(order: Array) -> Array:
