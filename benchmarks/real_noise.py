@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks import frozen_features, real_noise_page, rivals
+from benchmarks import frozen_features, real_noise_page, real_noise_tables, rivals
 from benchmarks.common import RESULTS
 from benchmarks.lines import ABLATIONS, LINES
 from benchmarks.noisy_sets import (
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words=lambda row: f"{row['seconds']:.0f} s",  # scores are for the table
         command=f"python -m benchmarks.{NAME}" + (" --first-seed 1000" if suffix else ""),
     )
-    print("\n".join(real_noise_page.all_tables(rows)))
+    print("\n".join(real_noise_tables.all_tables(rows)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Tables, picture and page of `benchmarks.real_noise`, from its rows alone."""
+"""Picture and page of `benchmarks.real_noise`, from its rows alone."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import RESULTS
-from benchmarks.lines import ABLATIONS, DEFAULT, LINES, Line
+from benchmarks.lines import DEFAULT, LINES
 from benchmarks.noisy_sets import SCENARIOS, SETS
+from benchmarks.real_noise_tables import (
+    BASE,
+    ablation_table,
+    difference_table,
+    differences,
+    goal_table,
+    metric_table,
+    set_table,
+    sets_in,
+)
 from experiments.common import Row, read_results
 from experiments.drawing import STYLE
-from experiments.markdown import NOTHING, table
-from experiments.rows import in_words, mean_std
 from keeprate import InputError
 from keeprate.files import write_atomically
 
@@ -31,161 +37,13 @@ PAGE, PICTURE = DOCS / "real-noise.md", DOCS / "images" / "real-noise.svg"
 MARKED = re.compile(r"(<!-- fill: ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """What the page gets from the rows stands between such a comment and `<!-- end -->`.
 
-`fill: sets`, `fill: picture`, `fill: table SCENARIO METRIC`, `fill: differences SCENARIO METRIC` or
-`fill: ablations METRIC`.
+`fill: sets`, `fill: picture`, `fill: goals SCENARIO`, `fill: table SCENARIO METRIC`,
+`fill: differences SCENARIO METRIC` or `fill: ablations METRIC`.
 """
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a number of the rows is printed, and what the best of it is."""
-
-    title: str
-    best: int = 1  # the sign of what is to be high; 0: what is next to zero
-    scale: float = 100.0
-
-
-METRICS = {
-    "accuracy": Metric("test accuracy, %"),
-    "balanced_accuracy": Metric("balanced test accuracy, %"),
-    "log_loss": Metric("log loss of the test samples", -1, 1.0),
-    "average_precision": Metric("average precision of the wrong labels, %"),
-    "list_precision": Metric("share of the listed labels that are wrong, %"),
-    "listed": Metric("listed labels", 0, 1.0),
-    "noise_after": Metric("wrong labels after all suggestions of the list are taken, %", -1),
-    "noise_rate_error": Metric("estimated noise rate minus the true one, points", 0),
-    "covered": Metric("seeds whose share of wrong labels lies in the interval, %", 1),
-    "calibration_error": Metric("calibration error of the probability of a wrong label, %", -1),
-    "seconds": Metric("processor seconds", -1, 1.0),
-}
-COUNTED = ("listed", "seconds", "covered")  # nothing is best
-Values = dict[int, float]
-"""Seed -> value."""
-
-
-def values_of(rows: Sequence[Row], scenario: str, name: str, line: str, metric: str) -> Values:
-    """A metric of a line on a set, by seed, as it is printed."""
-    scale = METRICS[metric].scale
-    key = {"scenario": scenario, "set": name, "line": line}
-    return {
-        row["seed"]: scale * row[metric]
-        for row in rows
-        if metric in row and all(row[k] == v for k, v in key.items())
-    }
-
-
-def sets_in(rows: Sequence[Row], scenario: str) -> list[str]:
-    """The sets that have rows, in their order."""
-    there = {row["set"] for row in rows if row["scenario"] == scenario}
-    return [name for name in SETS if name in there]
-
-
-def metric_table(
-    rows: Sequence[Row], scenario: str, metric: str, lines: Mapping[str, Line] = LINES
-) -> list[str]:
-    """Lines of Markdown: mean and deviation over seeds, the best mean of a set in bold."""
-    names = sets_in([row for row in rows if row["line"] in lines], scenario)
-    cells: dict[str, list[str]] = {}
-    means: dict[str, list[float | None]] = {}
-    for line in lines:
-        by_set = [values_of(rows, scenario, name, line, metric) for name in names]
-        if any(by_set):
-            known = [mean_std(list(values.values())) if values else None for values in by_set]
-            cells[line] = [NOTHING if pair is None else in_words(*pair) for pair in known]
-            means[line] = [None if pair is None else pair[0] for pair in known]
-    if not cells:
-        return []
-    for column in range(len(names)):
-        if best := _best(metric, {line: means[line][column] for line in means}):
-            cells[best][column] = f"**{cells[best][column]}**"
-    header = ["", *(SETS[name].title for name in names)]
-    return table(header, [[line, *of_line] for line, of_line in cells.items()])
-
-
-def _best(metric: str, means: dict[str, float | None]) -> str | None:
-    known = {line: mean for line, mean in means.items() if mean is not None}
-    if len(known) < 2 or metric in COUNTED:
-        return None
-    sign = METRICS[metric].best
-    return max(known, key=lambda line: sign * known[line] if sign else -abs(known[line]))
-
-
-def difference_table(rows: Sequence[Row], scenario: str, metric: str) -> list[str]:
-    """Lines of Markdown: keeprate's default minus each other line, paired by seed.
-
-    Mean and standard error over seeds; the last column is the mean over the sets that both have,
-    with the standard error over these sets.
-    """
-    names, lines = sets_in(rows, scenario), []
-    for line in LINES:
-        paired = [
-            _differences(rows, scenario, name, line, metric) if line != DEFAULT else []
-            for name in names
-        ]
-        if not any(paired):
-            continue
-        of_sets = [statistics.fmean(values) for values in paired if values]
-        cells = [_with_error(values) for values in (*paired, of_sets)]
-        lines.append([line, *cells])
-    header = [f"{DEFAULT} minus", *(SETS[name].title for name in names), "mean of the sets"]
-    return table(header, lines) if lines else []
-
-
-def _differences(
-    rows: Sequence[Row], scenario: str, name: str, line: str, metric: str, minuend: str = DEFAULT
-) -> list[float]:
-    """The minuend's values minus the line's, of the seeds that both have."""
-    own = values_of(rows, scenario, name, minuend, metric)
-    other = values_of(rows, scenario, name, line, metric)
-    return [own[seed] - other[seed] for seed in own if seed in other]
-
-
-def _with_error(values: Sequence[float]) -> str:
-    """A signed mean with its standard error."""
-    if not values:
-        return NOTHING
-    mean = f"{statistics.fmean(values):+.2f}".replace("-", "−")
-    if len(values) == 1:
-        return mean
-    return f"{mean}\xa0±\xa0{statistics.stdev(values) / math.sqrt(len(values)):.2f}"
-
-
-def ablation_table(rows: Sequence[Row], metric: str) -> list[str]:
-    """Lines of Markdown: the default and what it is without a part, on the sets that have both."""
-    lacking = [row for row in rows if row["line"] in ABLATIONS.keys() - {DEFAULT}]
-    names, seeds = ({row[key] for row in lacking} for key in ("set", "seed"))
-    both = [row for row in rows if row["set"] in names and row["seed"] in seeds]
-    return metric_table(both, "noisy", metric, ABLATIONS)
-
-
-def set_table(rows: Sequence[Row]) -> list[str]:
-    """Lines of Markdown: the sets, their seeds and the true share of wrong labels."""
-    lines = []
-    for name in SETS:
-        own = [row for row in rows if row["set"] == name]
-        if own:
-            noise = mean_std(
-                [100 * value for value in {r["seed"]: r["noise"] for r in own}.values()]
-            )
-            seeds = len({row["seed"] for row in own})
-            lines.append([SETS[name].title, in_words(*noise), str(seeds)])
-    return table(["set", "wrong training labels, %", "seeds"], lines) if lines else []
-
-
-def all_tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Every table of the rows, line by line."""
-    yield from set_table(rows)
-    for scenario, words in SCENARIOS.items():
-        for metric, how in METRICS.items():
-            if lines := metric_table(rows, scenario, metric):
-                yield from ("", f"**{words}: {how.title}**", "", *lines)
-            if metric not in COUNTED and (lines := difference_table(rows, scenario, metric)):
-                yield from ("", *lines)
 
 
 # Picture ---------------------------------------------------------------------------------------
 
-BASE = "MLP"
 LEAST_IN_TENTH = 20  # labels, for a point of the reliability diagram
 _SHOWN = {
     "logistic regression": ("#999999", "s"),
@@ -221,7 +79,7 @@ def _panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
     """Points above or below `BASE`, whose own accuracy would hide them: sets differ far more."""
     names = sets_in(rows, scenario)
     for number, line in enumerate(LINES):
-        paired = [_differences(rows, scenario, name, line, "accuracy", BASE) for name in names]
+        paired = [differences(rows, scenario, name, line, "accuracy", BASE) for name in names]
         aside = 0.6 * (number / (len(LINES) - 1) - 0.5)  # so that equal marks stay apart
         places = [place + aside for place, values in enumerate(paired) if values]
         if not places or line == BASE:
@@ -279,6 +137,8 @@ def _filling(what: str, rows: Sequence[Row]) -> list[str]:
                 "the share of labels that are wrong, by the probability that keeprate gives"
             )
             return [f"![{words}](images/{PICTURE.name})"]
+        case ["goals", scenario]:
+            return goal_table(rows, scenario)
         case ["table", scenario, metric]:
             return metric_table(rows, scenario, metric)
         case ["ablations", metric]:

@@ -21,6 +21,7 @@ from torch import nn
 from benchmarks import frozen_features, noisy_sets, real_noise, real_noise_page, rivals
 from benchmarks.lines import DEFAULT, LINES
 from benchmarks.noisy_sets import SCENARIOS, SETS, prepared
+from benchmarks.real_noise_tables import difference_table, goal_table, metric_table
 from benchmarks.rivals import Outcome
 from keeprate import InputError, TrainingConfig
 
@@ -319,17 +320,37 @@ def made_rows() -> list[dict]:
 
 def test_tables_hold_means_and_paired_differences():
     rows = made_rows()
-    table = real_noise_page.metric_table(rows, "noisy", "accuracy")
+    table = metric_table(rows, "noisy", "accuracy")
     assert table[0] == "|  | LabelMe | MNIST, 20 % symmetric |"
     assert table[2] == "| logistic regression | **95.00\xa0±\xa00.00** | **95.00\xa0±\xa00.00** |"
     assert table[3] == "| MLP | 84.00\xa0±\xa05.66 | – |"
-    errors = real_noise_page.metric_table(rows, "noisy", "noise_rate_error")
+    errors = metric_table(rows, "noisy", "noise_rate_error")
     assert errors[4].startswith(f"| {DEFAULT} | **-1.00")  # next to zero
-    assert "**" not in "".join(real_noise_page.metric_table(rows, "noisy", "seconds"))
-    differences = real_noise_page.difference_table(rows, "noisy", "accuracy")
+    assert "**" not in "".join(metric_table(rows, "noisy", "seconds"))
+    differences = difference_table(rows, "noisy", "accuracy")
     assert differences[3] == "| MLP | +8.00\xa0±\xa02.00 | – | +8.00 |"  # 10 and 6
     assert differences[2].endswith("| −3.00\xa0±\xa02.00 | −3.00\xa0±\xa00.00 |")
-    assert real_noise_page.metric_table(rows, "clean", "accuracy") == []
+    assert metric_table(rows, "clean", "accuracy") == []
+
+
+def test_goals_are_judged_by_paired_differences():
+    rows = made_rows()
+    for row in rows:
+        if row["line"] == DEFAULT:
+            row |= {"noise_after": 0.3 if row["set"] == "labelme" else 0.1, "covered": row["seed"]}
+        folded = row | {"line": "cleanlab CleanLearning", "seconds": 0.9}
+        if row["line"] == "MLP":
+            rows.append(folded | {"accuracy": row["accuracy"] + 0.07})
+    goals = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in goal_table(rows, "noisy")}
+    beaten = "**no**, −3.00\xa0±\xa02.00 (logistic regression)"
+    assert goals["accuracy: no rival is better"][0] == beaten
+    assert goals["accuracy above MLP"] == ["yes, +8.00\xa0±\xa02.00", "– |"]
+    assert goals["accuracy above CleanLearning"][0] == "yes, +1.00\xa0±\xa02.00"
+    assert goals["at most 3 times CleanLearning's seconds"][0] == "**no**, 3.3 times"
+    harm = goals["taking all suggestions does no harm"]
+    assert harm == ["**no**, 20.00 to 30.00 %", "yes, 20.00 to 10.00 % |"]
+    assert goals["the interval holds the noise rate"][0] == "**no**, 1 of 2"
+    assert "accuracy above clean alone" not in goals
 
 
 def test_the_page_is_filled_and_checked(tmp_path):
@@ -358,4 +379,4 @@ def test_the_committed_page_asks_for_what_there_is():
     if (real_noise_page.RESULTS / "real_noise.json").exists():
         real_noise_page.check()
         assert real_noise_page.PICTURE.exists()
-    assert set(real_noise_page._SHOWN) <= set(LINES) and len(SETS) == 16
+    assert set(real_noise_page._SHOWN) <= set(LINES) and len(SETS) == 17
