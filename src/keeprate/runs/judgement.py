@@ -29,6 +29,8 @@ from keeprate.records import LabelQuality, find_label_issues, judge, softened
 from keeprate.runs.finals import TrainedNetworks
 
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
+POWERS = tuple(2 ** (i / 2) for i in range(-2, 6))
+ENOUGH, TINY = 50_000, 1e-12  # samples, to choose a power; probability that has a logarithm
 
 
 def judge_held_out(
@@ -178,11 +180,21 @@ def by_confident_half(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
 
 def by_all(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the noise and the temperature that are likeliest together: little, where all are weak.
+    """Take the noise and the power that are likeliest together: little, where all are weak.
 
-    The two are found by turns; one turn after the first changes nothing that matters.
+    Powers are tried in turn, because from a power of one improvements by turns end at unsure
+    networks and no noise.
     """
-    brought = sharpened(opinions, labels, fit_transition_matrix(opinions, labels))
+    step = max(1, len(labels) // ENOUGH)
+    some, of_some = opinions[::step], labels[::step]
+
+    def likelihood(power: float) -> float:
+        brought = to_power(some, power)
+        matrix = fit_transition_matrix(brought, of_some)
+        of_label = (brought * matrix[:, of_some].mT).sum(-1)
+        return float(of_label.clamp_min(TINY).log().double().mean())
+
+    brought = to_power(opinions, max(POWERS, key=likelihood))
     return brought, fit_transition_matrix(brought, labels)
 
 
