@@ -150,7 +150,7 @@ def _sources_of_table(comparison: Comparison, protocol: str, results: Path) -> I
         kinds = {"spaces": of_paper}
     for kind, judged in kinds.items():
         complete = not list(missing(judged, comparison.protocol(protocol), rows))
-        names = [arm.name for arm in judged.arms]
+        names = [arm.name for arm in judged.arms_of(protocol)]
         yield Source(title, kind, rows, comparison.noises, names, complete)
 
 
@@ -259,7 +259,7 @@ def _protocol_of_table(comparison: Comparison, name: str, results: Path) -> Iter
             yield ""
             yield f"{NOISES[noise].capitalize()}:"
             yield ""
-            lines = arms_lines(comparison.arms, rows, noise, paper)
+            lines = arms_lines(comparison.arms_of(name), rows, noise, paper)
             yield from table(arms_header(with_paper=True), lines)
             yield from _transition_errors(rows, noise)
 

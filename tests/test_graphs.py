@@ -121,7 +121,7 @@ def tapes(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Graph, "captured", 0)
-    begin, made = loop._Steps.__init__, []
+    begin, made = loop.Steps.__init__, []
 
     def with_graph(steps, population, *arguments):
         begin(steps, population, *arguments)
@@ -131,7 +131,7 @@ def tapes(monkeypatch):
         )
         made.append(steps._graph)
 
-    monkeypatch.setattr(loop._Steps, "__init__", with_graph)
+    monkeypatch.setattr(loop.Steps, "__init__", with_graph)
     graphs._side_stream.cache_clear()
     yield made
     graphs._side_stream.cache_clear()

@@ -119,10 +119,10 @@ class _Epochs:
         self.next = population.epoch
         self._population, self._setup = population, setup
         self._seed_parts = (setup.seed, stream, "order", order)
-        self._data, self._autocast = _moved(setup.data, device), setup.config.autocast(device)
+        self._data, self._autocast = moved(setup.data, device), setup.config.autocast(device)
         weights = setup.weights
         self._weights = None if weights is None else weights.to(device)  # of the samples
-        self._steps: _Steps | None = None
+        self._steps: Steps | None = None
 
     def begin_next(self) -> Measured:
         """Train an epoch and evaluate; on a GPU, ask for both and return."""
@@ -147,7 +147,7 @@ class _Epochs:
         self.next += 1
         return steps.meter.measured(self.next, len(batches), validation, test)
 
-    def _steps_of(self, epoch: int) -> _Steps:
+    def _steps_of(self, epoch: int) -> Steps:
         """The steps of an epoch; the last ones, if candidates and rules are the same."""
         population, epochs = self._population, self._setup.config.epochs
         methods = [method.at(epoch, epochs) for method in population.methods]
@@ -155,13 +155,13 @@ class _Epochs:
         key = (population.numbers, methods, tracks)
         if self._steps is None or self._steps.key != key:
             self._steps = None  # before its memory is needed
-            self._steps = _Steps(
+            self._steps = Steps(
                 population, self._setup, self._data, self._weights, self._autocast, key
             )
         return self._steps
 
 
-class _Steps:
+class Steps:
     """The steps of the same candidates by the same rules.
 
     On a GPU the steps are a CUDA graph. What changes from epoch to epoch therefore changes in
@@ -194,6 +194,11 @@ class _Steps:
         networks, device = population.networks, population.keep_rates.device
         if device.type == "cuda":
             self._graph = StepGraph(population.optimizer, networks.generators, device)
+
+    @property
+    def reason_without_graph(self) -> str | None:
+        """Why the steps are no CUDA graph; None where they are one, or are about to be."""
+        return "not on a GPU" if self._graph is None else self._graph.reason
 
     def run(self, epoch: int, batches: Tensor) -> None:
         """A step for each row of `batches` [S, B], which is on the CPU."""
@@ -352,7 +357,7 @@ def sweep_tiny(optimizer: Optimizer) -> None:
                     value.copy_(F.hardshrink(value, TINY))
 
 
-def _moved(data: Data, device: torch.device) -> Data:
+def moved(data: Data, device: torch.device) -> Data:
     """The data on a device."""
 
     def moved(split: Split) -> Split:

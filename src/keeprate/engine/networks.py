@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from keeprate.engine.operations import LockstepOperations, dropout_masks, stacked_linear
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
-LARGE_CONVOLUTIONS = 2**24
+LARGE_CONVOLUTIONS: float = 2**24
 """Operations of a network's convolutions for a sample, forward, from which a GPU runs the networks
 one after the other. Model 1 has 1.2 million, Model 2 224 million. Not measured yet:
 `python -m benchmarks.gpu` measures both ways."""
