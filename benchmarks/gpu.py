@@ -7,9 +7,9 @@ The command runs, as far as the minutes reach:
 3. the paper's full protocol for Tables 4, 5 and 6, with the paper's search budget and with six
    trials.
 
-Every row is saved when it is there, and not run again. A row that would take longer than what is
-left is skipped and named at the end. What time is left then goes into the first of the tables' rows
-that were skipped; a later start goes on from its run folder. The command ends by itself.
+Every row is saved when it is there, and not run again. What would take longer than what is left is
+skipped and named at the end. The time that is left then goes into the first of the tables that lack
+rows; a later start goes on from its run folder. The command ends by itself.
 
 Data can come in parts, for machines that are reached by small transfers:
 `python -m benchmarks.gpu --split DATA --into PARTS` makes them; `--data PARTS` takes them, from
@@ -19,6 +19,7 @@ several folders if need be.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,7 +50,7 @@ from keeprate.records import versions
 NAME = "gpu.json"
 PROTOCOL = "paper"
 MARGIN = 10.0  # seconds at the end, to save and say what was left out
-SHARE_OF_TESTS = 0.4  # of the minutes, at most
+SHARE = 0.4  # of the minutes, at most, for the tests and for the engine's rows: each start gets on
 WORTH_A_BEGINNING = 30.0  # seconds: with less no row of a table is begun
 
 Row = dict[str, Any]
@@ -63,19 +65,19 @@ class Clock:
 
     Parameters
     ----------
-    minutes : float
-    now : callable
-        Seconds.
+    seconds : float
     """
 
-    def __init__(self, minutes: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self.total = 60 * minutes - MARGIN
-        self._end = now() + self.total
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._end = seconds, time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds until the end, without what the end itself takes."""
-        return self._end - self._now()
+        """Seconds until the end."""
+        return self._end - time.monotonic()
+
+    def share(self, part: float) -> Clock:
+        """A clock for a part of the time, if so much is left."""
+        return Clock(min(self.left(), part * self.seconds))
 
     @contextmanager
     def stops(self) -> Iterator[None]:
@@ -85,7 +87,8 @@ class Clock:
             raise OutOfTime
 
         before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, max(0.01, self.left()))
+        # Again and again: an error in a destructor is lost.
+        signal.setitimer(signal.ITIMER_REAL, max(0.01, self.left()), 2.0)
         try:
             yield
         finally:
@@ -145,15 +148,6 @@ class Skipped:
         self.words.append(f"{what}: {reason}")
         print(f"skipped {self.words[-1]}", flush=True)
 
-    def enough(self, what: str, seconds: float | None, clock: Clock) -> bool:
-        """Whether what is left is enough, by a guess; where there is none, try."""
-        left = clock.left()
-        if left > (seconds or 0.0):
-            return True
-        needed = "some time" if seconds is None else f"about {seconds:.0f} s"
-        self.add(what, f"takes {needed}, and {max(0.0, left):.0f} s are left")
-        return False
-
 
 # Stages ----------------------------------------------------------------------------------------
 
@@ -163,7 +157,7 @@ def run_tests(device: torch.device, store: Store, clock: Clock, skipped: Skipped
     before = store.content.get("tests", {})
     if before.get("finished") and not before["failed"]:
         return
-    seconds = min(clock.left(), SHARE_OF_TESTS * clock.total)
+    seconds = clock.left()
     mark = "gpu" if device.type == "cuda" else "not gpu"
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
     command += ["-m", mark, "tests/test_gpu.py"]
@@ -220,11 +214,16 @@ def run_engine(device: torch.device, store: Store, clock: Clock, skipped: Skippe
         what = ", ".join(str(value) for value in row.key.values())
         if store.engine_row(row.key) is not None:
             continue
-        if not skipped.enough(f"engine, {what}", gpu_engine.guess(row, rates), clock):
+        needed, left = gpu_engine.guess(row, rates), clock.left()
+        if needed > left:
+            skipped.add(f"engine, {what}", needs(needed, left))
             continue
         try:
             with clock.stops():
                 measured = gpu_engine.measure(row, device)
+        except OutOfTime:
+            skipped.add(f"engine, {what}", "took longer than was left")
+            return
         except Exception as error:  # the other rows do not depend on this one
             skipped.add(f"engine, {what}", _in_a_line(error))
             continue
@@ -246,20 +245,22 @@ def run_tables(
     results: Path,
 ) -> None:
     """Run the rows that fit into what is left; then begin the first that does not."""
-    beginnings: list[Comparison] = []
+    unfinished: list[Comparison] = []
     for table in tables:
-        protocol = table.protocol(PROTOCOL)
-        is_there = (Path(data) / protocol.data).is_dir() or protocol.data == "digits"
-        if not is_there:
+        protocol, refused = table.protocol(PROTOCOL), list[float]()
+        if not ((Path(data) / protocol.data).is_dir() or protocol.data == "digits"):
             skipped.add(table.title, f"--data holds no {protocol.data}/")
             continue
+        guess = partial(guess_of_job, table=table, protocol=protocol, store=store)
 
-        def begins(job: Job, table: Comparison = table, protocol: Protocol = protocol) -> bool:
-            what = f"{table.title}, {', '.join(str(value) for value in job.key.values())}"
-            if skipped.enough(what, guess_of_job(job, table, protocol, store), clock):
+        def begins(
+            job: Job,
+            guess: Callable[[Job], float] = guess,
+            refused: list[float] = refused,
+        ) -> bool:
+            if (needed := guess(job)) < clock.left():
                 return True
-            if table not in beginnings:
-                beginnings.append(table)
+            refused.append(needed)
             return False
 
         try:
@@ -267,15 +268,29 @@ def run_tables(
                 table.run(protocol, data=data, runs=runs, results=results, begins=begins)
         except Exception as error:  # the other tables do not depend on this one
             skipped.add(table.title, _in_a_line(error))
-    for table in beginnings[:1]:
+        if refused:
+            unfinished.append(table)
+            words = f"{len(refused)} jobs, of which the shortest "
+            skipped.add(table.title, words + needs(min(refused), clock.left()))
+    for table in unfinished[:1]:
         if clock.left() > WORTH_A_BEGINNING:
             print(f"{table.title}: beginning what another start can go on with", flush=True)
             with clock.stops():
                 table.run(table.protocol(PROTOCOL), data=data, runs=runs, results=results)
 
 
-def guess_of_job(job: Job, table: Comparison, protocol: Protocol, store: Store) -> float | None:
-    """Seconds that a job may take by the engine's rows; None where nothing is measured.
+def needs(seconds: float, left: float) -> str:
+    """Why something is not begun.
+
+    >>> needs(90.2, 46.0), needs(math.inf, 46.0)
+    ('takes about 90 s, and 46 s are left', 'takes nobody knows how long, and 46 s are left')
+    """
+    how_long = "nobody knows how long" if seconds == math.inf else f"about {seconds:.0f} s"
+    return f"takes {how_long}, and {max(0.0, left):.0f} s are left"
+
+
+def guess_of_job(job: Job, *, table: Comparison, protocol: Protocol, store: Store) -> float:
+    """Seconds that a job may take by the engine's rows; without end where none is measured.
 
     A search trains its trials, generation by generation, and the best of them once more; the
     methods train together.
@@ -293,7 +308,7 @@ def guess_of_job(job: Job, table: Comparison, protocol: Protocol, store: Store) 
         and row["seconds_per_step"] is not None
     }
     if not known:
-        return None
+        return math.inf
     nearest = min(known, key=lambda candidates: abs(candidates - at_once))
     return 5.0 + 1.2 * n_trainings * protocol.epochs * float(known[nearest])
 
@@ -306,7 +321,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         if options.split is not None:
-            parts.split(options.split, list(DATA_SETS), options.into)
+            parts.split(options.split, list(DATA_SETS), options.into, parts.LARGEST)
             print(f"{options.into}: {len(list(Path(options.into).glob('part-*')))} parts")
             return 0
         return _run(options)
@@ -316,14 +331,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    clock, skipped = Clock(options.minutes), Skipped()
+    clock, skipped = Clock(60 * options.minutes - MARGIN), Skipped()
     device = TrainingConfig(device=options.device).resolve_device()
     folder, tables = _folders(options.out, device)
     command = f"python -m benchmarks.gpu --device {device.type} --minutes {options.minutes:g}"
     store = Store(folder / NAME, device, command)
     try:
-        run_tests(device, store, clock, skipped)
-        run_engine(device, store, clock, skipped)
+        run_tests(device, store, clock.share(SHARE), skipped)
+        run_engine(device, store, clock.share(SHARE), skipped)
         data = _data(options.data, Path(options.runs) / "data", skipped)
         run_tables(TABLES, store, clock, skipped, data=data, runs=options.runs, results=tables)
     except OutOfTime:

@@ -35,6 +35,7 @@ SHAPES = {"mlp": (28, 28), "model1": (3, 32, 32), "model2": (3, 32, 32), "model3
 CLASSES = {"mlp": 10, "model1": 10, "model2": 100, "model3": 10}
 STEPS_PER_EPOCH = {"mlp": 468, "model1": 390, "model2": 390, "model3": 390}  # MNIST, CIFAR
 AT_ONCE = {"mlp": 100, "model1": 40, "model2": 6, "model3": 6}  # steps between two looks at a clock
+RIVAL_STEPS = 40
 LEAST_SECONDS, LEAST_ROUNDS = 1.0, 3
 
 
@@ -143,18 +144,19 @@ def measure(row: EngineRow | RivalRow, device: torch.device) -> dict[str, Any]:
 
 
 def guess(row: EngineRow | RivalRow, rates: dict[str, float]) -> float:
-    """Seconds that a row may take, at a tenth of the matrix-product rate; with set-up."""
+    """Seconds that a row may take: set-up, and a third of the matrix-product rate."""
     if isinstance(row, RivalRow):
-        steps, k, rate = 43, 1, min(rates.values())
+        steps, k, rate = RIVAL_STEPS + 3, 1, rates["float32"]
     else:
         steps = (LEAST_ROUNDS + 1) * AT_ONCE[row.network]
         k, rate = row.candidates, rates[row.precision]
-    return 3.0 + 1.5 * steps * k * flops_per_step(row.network) / (0.1 * rate)
+    seconds_per_step = 1e-3 + k * flops_per_step(row.network) / (0.3 * rate)
+    return 4.0 + 0.05 * k + steps * seconds_per_step
 
 
 def random_data(network: str) -> Data:
-    """A hundred batches of random pixels."""
-    rng, n = np.random.default_rng(0), (AT_ONCE[network] + 1) * BATCH
+    """Some batches of random pixels: an epoch of a rival holds all its steps."""
+    rng, n = np.random.default_rng(0), max(AT_ONCE[network], RIVAL_STEPS + 3) * BATCH
     inputs = rng.integers(0, 256, (n, *SHAPES[network]), dtype=np.uint8)
     labels = np.arange(n) % CLASSES[network]
     train, rest = (inputs, labels), (inputs[:200], labels[:200])
@@ -180,14 +182,14 @@ def matmul_rates(device: torch.device) -> dict[str, float]:
     """FLOP/s of a large square matrix product, the median of some, by precision.
 
     "tf32" is float32 with the tensor cores' rounding, which keeprate does not ask for in linear
-    layers. A CPU has none.
+    layers. A CPU has float32 alone here: many multiply bfloat16 a hundred times more slowly.
     """
-    size, repeats = (8192, 10) if device.type == "cuda" else (1024, 3)
-    rates = {"float32": _matmul_rate(device, torch.float32, size, repeats)}
-    if device.type == "cuda":
-        with _tf32():
-            rates["tf32"] = _matmul_rate(device, torch.float32, size, repeats)
-    rates["bfloat16"] = _matmul_rate(device, torch.bfloat16, size, repeats)
+    if device.type == "cpu":
+        return {"float32": _matmul_rate(device, torch.float32, size=1024, repeats=3)}
+    rates = {"float32": _matmul_rate(device, torch.float32, size=8192, repeats=5)}
+    with _tf32():
+        rates["tf32"] = _matmul_rate(device, torch.float32, size=8192, repeats=10)
+    rates["bfloat16"] = _matmul_rate(device, torch.bfloat16, size=8192, repeats=10)
     return rates
 
 
@@ -261,8 +263,8 @@ def _rival(row: RivalRow, data: Data, device: torch.device) -> float:
     """Seconds per step of a rival."""
     model = get_model(row.network)
     if row.loop == "plain":
-        return plain(data, device, 40, model)
-    return reference(data, device, 40, row.workers, model)
+        return plain(data, device, RIVAL_STEPS, model)
+    return reference(data, device, RIVAL_STEPS, row.workers, model)
 
 
 def _seconds(run: Callable[[], None], device: torch.device) -> float:

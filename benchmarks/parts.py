@@ -19,7 +19,7 @@ LIST = "parts.json"
 LARGEST = 60 * 2**20  # bytes of a part: the list and the code have to fit in 64 MiB, too
 
 
-def split(data: str | Path, names: Sequence[str], into: str | Path, largest: int = LARGEST) -> None:
+def split(data: str | Path, names: Sequence[str], into: str | Path, largest: int) -> None:
     """Write the data sets `names` of a folder in parts of at most `largest` bytes.
 
     Raises
