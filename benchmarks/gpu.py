@@ -19,6 +19,7 @@ several folders if need be.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import os
 import re
@@ -49,6 +50,8 @@ from keeprate.records import versions
 
 NAME = "gpu.json"
 PROTOCOL = "paper"
+TESTS = "tests/test_gpu.py"
+PYTEST_HAS_ENDED = (0, 1, 5)  # all passed, some failed, or none was left to run
 MARGIN = 10.0  # seconds at the end, to save and say what was left out
 SHARE = 0.4  # of the minutes, at most, for the tests and for the engine's rows: each start gets on
 WORTH_A_BEGINNING = 30.0  # seconds: with less no row of a table is begun
@@ -153,35 +156,46 @@ class Skipped:
 
 
 def run_tests(device: torch.device, store: Store, clock: Clock, skipped: Skipped) -> None:
-    """Run the tests of GPUs in a process of their own, unless all of them have passed."""
-    before = store.content.get("tests", {})
-    if before.get("finished") and not before["failed"]:
+    """Run the tests of GPUs that have not passed yet, in a process of their own.
+
+    With other code all of them are run again.
+    """
+    before, code = store.content.get("tests", {}), code_of_engine()
+    if before.get("code") != code:
+        before = {"passed": [], "failed": [], "finished": False}
+    if before["finished"] and not before["failed"]:
         return
     seconds = clock.left()
     mark = "gpu" if device.type == "cuda" else "not gpu"
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
-    command += ["-m", mark, "tests/test_gpu.py"]
+    command += ["-m", mark, TESTS]
     print(f"tests: at most {seconds:.0f} s", flush=True)
     started, finished = time.monotonic(), True
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False
+            [*command, *(f"--deselect={name}" for name in before["passed"])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
         )
-        finished, output = done.returncode in (0, 1), done.stdout
+        finished, output = done.returncode in PYTEST_HAS_ENDED, done.stdout
     except subprocess.TimeoutExpired as error:
         finished, output = False, error.stdout or b""
         skipped.add("some tests", f"not done after {seconds:.0f} s")
-    outcome = read_outcome(output.decode(errors="replace"))
-    finished = finished and outcome["passed"] > 0
+    text = output.decode(errors="replace")
+    outcome = read_outcome(text)
+    outcome["passed"] = sorted({*before["passed"], *outcome["passed"]})
     if not outcome["passed"]:
-        print(output.decode(errors="replace")[-2000:], flush=True)
+        finished = False
+        print(text[-2000:], flush=True)
         skipped.add("the tests", "none has passed; pytest's last words are above")
     taken = round(time.monotonic() - started, 1)
     words = " ".join(["python", *command[1:]])
-    store.keep(tests=outcome | {"command": words, "finished": finished, "seconds": taken})
+    values = {"command": words, "code": code, "finished": finished, "seconds": taken}
+    store.keep(tests=outcome | values)
     print(
-        f"tests: {outcome['passed']} passed, {len(outcome['failed'])} failed, "
-        f"{outcome['skipped']} skipped in {taken} s",
+        f"tests: {len(outcome['passed'])} passed, {len(outcome['failed'])} failed in {taken} s",
         *outcome["failed"],
         sep="\n  ",
         flush=True,
@@ -192,18 +206,24 @@ def read_outcome(output: str) -> Row:
     """What pytest has said, line by line, of a run that may have been stopped.
 
     >>> read_outcome("tests/a.py::one PASSED [ 50%]\\ntests/a.py::two[x-1] FAILED [100%]")
-    {'passed': 1, 'failed': ['tests/a.py::two[x-1]'], 'skipped': 0, 'said': []}
+    {'passed': ['tests/a.py::one'], 'failed': ['tests/a.py::two[x-1]'], 'said': []}
     """
-    found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)", output, re.MULTILINE)
-    failed = [name for name, outcome in found if outcome in ("FAILED", "ERROR")]
+    found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR)", output, re.MULTILINE)
     said = [line for line in output.splitlines() if line.startswith(("E  ", "ERROR"))]
-    counts = {word: sum(outcome == word for _, outcome in found) for word in ("PASSED", "SKIPPED")}
     return {
-        "passed": counts["PASSED"],
-        "failed": sorted(set(failed)),
-        "skipped": counts["SKIPPED"],
+        "passed": [name for name, outcome in found if outcome == "PASSED"],
+        "failed": sorted({name for name, outcome in found if outcome != "PASSED"}),
         "said": said[:40],
     }
+
+
+def code_of_engine() -> str:
+    """Hash of the engine's source and of the tests."""
+    folder, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted((folder / "src" / "keeprate" / "engine").glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update((folder / TESTS).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def run_engine(device: torch.device, store: Store, clock: Clock, skipped: Skipped) -> None:

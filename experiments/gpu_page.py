@@ -54,7 +54,7 @@ def _device(content: dict[str, Any]) -> str:
 def _tests(tests: dict[str, Any] | None) -> str:
     if tests is None:
         return NOT_RUN
-    words = f"{tests['passed']} passed, {len(tests['failed'])} failed"
+    words = f"{len(tests['passed'])} passed, {len(tests['failed'])} failed"
     if tests["failed"]:
         words += f" ({', '.join(tests['failed'])})"
     return words + ("" if tests["finished"] else "; stopped before the end")

@@ -151,7 +151,7 @@ class _Epochs:
         """The steps of an epoch; the last ones, if candidates and rules are the same."""
         population, epochs = self._population, self._setup.config.epochs
         methods = [method.at(epoch, epochs) for method in population.methods]
-        tracks = epoch >= epochs // 2
+        tracks = population.log_probability is not None and epoch >= epochs // 2
         key = (population.numbers, methods, tracks)
         if self._steps is None or self._steps.key != key:
             self._steps = None  # before its memory is needed

@@ -351,7 +351,7 @@ def convolution_flops(build: Callable[[], nn.Module], probe: Tensor) -> float:
         return 0.0
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(probe.cpu())
-    counts = counter.get_flop_counts()["Global"]
+    counts = counter.get_flop_counts().get("Global", {})
     return float(counts.get(torch.ops.aten.convolution, 0)) / len(probe)
 
 
@@ -369,9 +369,11 @@ def _try_to_stack(
     alone = ModuleNetworks(build, [seed], 1, device)
     alone(probe)
     expected = dict(alone.module(0, 0).named_buffers())
+    # A GPU may convolve N networks with other rounding than one (TF32).
+    rtol, atol = (1e-2, 1e-4) if device.type == "cuda" else (1e-3, 1e-5)
     for name, buffer in stacked.module(0, 0).named_buffers():
         # functional_call drops a buffer that is assigned anew instead of changed in place.
-        if not torch.allclose(buffer.double(), expected[name].double(), rtol=1e-3, atol=1e-5):
+        if not torch.allclose(buffer.double(), expected[name].double(), rtol=rtol, atol=atol):
             raise RuntimeError(f"buffer {name} is replaced, not updated in place")
     if autocast is not nullcontext:  # without autocast the networks have just been tried
         with autocast():
