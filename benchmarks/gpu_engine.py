@@ -10,7 +10,6 @@ the backward pass. The rate of the matrix product is measured with large matrice
 from __future__ import annotations
 
 import gc
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +25,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import keeprate
 from benchmarks.engine import BATCH, KEEP_RATE, METHOD, plain, reference
 from keeprate import Data, InputError, TrainingConfig
-from keeprate.engine import Candidate, get_method, get_model, make_setup, networks, new_population
-from keeprate.engine.loop import Steps, epoch_order, moved
-from keeprate.engine.memory import is_out_of_memory
+from keeprate.engine import (
+    Candidate,
+    Steps,
+    data_on_device,
+    epoch_order,
+    get_method,
+    get_model,
+    is_out_of_memory,
+    make_setup,
+    new_population,
+)
 from keeprate.schedules import Schedule
 
 SHAPES = {"mlp": (28, 28), "model1": (3, 32, 32), "model2": (3, 32, 32), "model3": (3, 32, 32)}
@@ -222,15 +229,15 @@ def _lockstep(row: EngineRow, data: Data, device: torch.device) -> tuple[float, 
     setup = make_setup(data, model=row.network, config=config, seed=0, out=None)
     schedule, method = Schedule(np.array([KEEP_RATE])), get_method(METHOD)
     candidates = [Candidate(number, schedule, method) for number in range(row.candidates)]
-    with _way(row.way):
-        population = new_population(candidates, setup, stream="benchmark")
+    stacked = row.way == "stacked"
+    population = new_population(candidates, setup, stream="benchmark", stacked=stacked)
     kind = type(population.networks).__name__
-    if (kind == "StackedNetworks") != (row.way == "stacked"):
+    if (kind == "StackedNetworks") != stacked:
         raise InputError(f"{row.network} cannot run {row.way} here; its networks are {kind}.")
     steps = Steps(
         population,
         setup,
-        moved(data, device),
+        data_on_device(data, device),
         None,
         config.autocast(device),
         (population.numbers, population.methods, False),
@@ -246,17 +253,6 @@ def _lockstep(row: EngineRow, data: Data, device: torch.device) -> tuple[float, 
     if device.type == "cuda":
         notes["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
     return statistics.median(seconds) / len(batches), notes
-
-
-@contextmanager
-def _way(way: str) -> Iterator[None]:
-    """Build networks stacked or one by one, whatever the engine would choose."""
-    before = networks.LARGE_CONVOLUTIONS
-    networks.LARGE_CONVOLUTIONS = math.inf if way == "stacked" else 0.0
-    try:
-        yield
-    finally:
-        networks.LARGE_CONVOLUTIONS = before
 
 
 def _rival(row: RivalRow, data: Data, device: torch.device) -> float:

@@ -119,7 +119,10 @@ class _Epochs:
         self.next = population.epoch
         self._population, self._setup = population, setup
         self._seed_parts = (setup.seed, stream, "order", order)
-        self._data, self._autocast = moved(setup.data, device), setup.config.autocast(device)
+        self._data, self._autocast = (
+            data_on_device(setup.data, device),
+            setup.config.autocast(device),
+        )
         weights = setup.weights
         self._weights = None if weights is None else weights.to(device)  # of the samples
         self._steps: Steps | None = None
@@ -357,8 +360,8 @@ def sweep_tiny(optimizer: Optimizer) -> None:
                     value.copy_(F.hardshrink(value, TINY))
 
 
-def moved(data: Data, device: torch.device) -> Data:
-    """The data on a device."""
+def data_on_device(data: Data, device: torch.device) -> Data:
+    """The splits of a data set on a device."""
 
     def moved(split: Split) -> Split:
         true_labels = None if split.true_labels is None else split.true_labels.to(device)

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from keeprate.engine.operations import LockstepOperations, dropout_masks, stacked_linear
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
-LARGE_CONVOLUTIONS: float = 2**24
+LARGE_CONVOLUTIONS = 2**24
 """Operations of a network's convolutions for a sample, forward, from which a GPU runs the networks
 one after the other. Model 1 has 1.2 million, Model 2 224 million. Not measured yet:
 `python -m benchmarks.gpu` measures both ways."""
@@ -297,6 +297,7 @@ def build_networks(
     probe: Tensor,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stacked: bool | None = None,
 ) -> Networks:
     """Build K x R networks, stacked if the module allows it.
 
@@ -317,12 +318,16 @@ def build_networks(
     autocast : callable
         As in training. In vmap autocast reaches some operations and not others, and a batch norm
         there may be given a product in bfloat16, which it refuses.
+    stacked : bool, optional
+        Whether to stack what can be stacked; left out, what is expected to be faster.
 
     Returns
     -------
     Networks
     """
-    if device.type == "cuda" and convolution_flops(build, probe) >= LARGE_CONVOLUTIONS:
+    if stacked is None and device.type == "cuda":
+        stacked = convolution_flops(build, probe) < LARGE_CONVOLUTIONS
+    if stacked is False:
         return ModuleNetworks(build, seeds, n_peers, device)
     try:
         _try_to_stack(build, seeds[0], n_peers, probe, device, autocast)

@@ -153,7 +153,12 @@ class Population:
 
 
 def new_population(
-    candidates: Sequence[Candidate], setup: Setup, *, stream: str, n_tracked: int = 0
+    candidates: Sequence[Candidate],
+    setup: Setup,
+    *,
+    stream: str,
+    n_tracked: int = 0,
+    stacked: bool | None = None,
 ) -> Population:
     """Fresh networks for each candidate, from (seed, stream, number) alone.
 
@@ -166,6 +171,8 @@ def new_population(
         Separates uses of one seed ("search", "final").
     n_tracked : int
         For how many candidates, from the first on, `Population.log_probability` is kept.
+    stacked : bool, optional
+        As in `build_networks`.
 
     Raises
     ------
@@ -192,6 +199,7 @@ def new_population(
         probe=setup.normaliser(data.train.inputs[:4].to(device)),
         device=device,
         autocast=config.autocast(device),
+        stacked=stacked,
     )
     n_tracked, log_probability, times_seen = min(n_tracked, len(numbers)), None, None
     if n_tracked > 0:
