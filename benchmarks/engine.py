@@ -42,6 +42,7 @@ from keeprate.data import Data, Normaliser, load_data, prepare
 from keeprate.engine import (
     SWEEP_EVERY,
     Candidate,
+    ModelFactory,
     Population,
     TrainingConfig,
     get_method,
@@ -72,10 +73,11 @@ def flops_per_sample(precision: str, device: torch.device) -> float:
 
 
 class OneByOne(Dataset[tuple[torch.Tensor, int, int]]):
-    """One sample at a time by way of PIL, as torchvision's MNIST with ToTensor gives it."""
+    """One sample at a time by way of PIL, as torchvision's data sets with ToTensor give it."""
 
     def __init__(self, data: Data) -> None:
-        self.images = data.train.inputs[:, 0].numpy()
+        images = data.train.inputs.movedim(1, -1)  # as in files: grey [H, W], colours [H, W, 3]
+        self.images = (images[..., 0] if images.shape[-1] == 1 else images).numpy()
         self.labels = data.train.labels.tolist()
 
     def __len__(self) -> int:
@@ -83,13 +85,16 @@ class OneByOne(Dataset[tuple[torch.Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
         image = Image.fromarray(self.images[index], mode=None)
-        pixels = torch.from_numpy(np.array(image, copy=True)).unsqueeze(0)
+        pixels = torch.from_numpy(np.array(image, copy=True))
+        pixels = pixels.unsqueeze(0) if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
         return pixels.to(torch.float32).div(255), self.labels[index], index
 
 
-def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> float:
+def reference(
+    data: Data, device: torch.device, n_steps: int, workers: int, model: ModelFactory = mlp
+) -> float:
     """Seconds per step of the loop of the literature's releases."""
-    first, second = (mlp(data.input_shape, 10).to(device) for _ in range(2))
+    first, second = (model(data.input_shape, data.n_classes).to(device) for _ in range(2))
     optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in (first, second)]
     loader = DataLoader(
         OneByOne(data), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=workers
@@ -115,16 +120,17 @@ def reference(data: Data, device: torch.device, n_steps: int, workers: int) -> f
     return _seconds_per_step(step, n_steps, device)
 
 
-def plain(data: Data, device: torch.device, n_steps: int) -> float:
+def plain(data: Data, device: torch.device, n_steps: int, model: ModelFactory = mlp) -> float:
     """Seconds per step of a good in-memory loop without keeprate."""
-    networks = [mlp(data.input_shape, 10).to(device) for _ in range(2)]
+    networks = [model(data.input_shape, data.n_classes).to(device) for _ in range(2)]
     optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, fused=True) for net in networks]
     inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
     order = torch.randperm(len(labels), device=device)
     n_keep = int(KEEP_RATE * BATCH)
 
     def step(number: int) -> None:
-        index = order[number * BATCH : (number + 1) * BATCH]
+        start = number % (len(labels) // BATCH) * BATCH
+        index = order[start : start + BATCH]
         x, y = inputs[index].float().div_(255), labels[index]
         outputs = [net(x) for net in networks]
         with torch.no_grad():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ class Arm:
         without these arms.
     tries_own_schedule : bool
         Whether a search with presets tries the method's own R(t) before them, in one trial more.
+    trials : int, optional
+        A search of so many trials with presets, as `--budget` plans it, in place of the protocol's.
+    protocol : str
+        The only protocol that has the arm; empty: all have it.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Arm:
     space: str | None = None
     paper_label: str = ""
     tries_own_schedule: bool = False
+    trials: int | None = None
+    protocol: str = ""
 
 
 def _method_arm(name: str, *, in_paper: bool = True) -> Arm:
@@ -75,6 +81,7 @@ METHOD_ARMS = (
     _method_arm("co-teaching-plus"),
     _method_arm("co-mining", in_paper=False),
     _method_arm("jocor", in_paper=False),
+    Arm("proposed-6", "Proposed, 6 trials", "co-teaching", "basis", trials=6, protocol="paper"),
     Arm("proposed", "Proposed", "co-teaching", space="basis", paper_label="Proposed"),
 )
 
@@ -114,6 +121,10 @@ class Comparison:
         """The protocol of that name."""
         return next(protocol for protocol in self.protocols if protocol.name == name)
 
+    def arms_of(self, protocol: str) -> tuple[Arm, ...]:
+        """The arms that a protocol has."""
+        return tuple(arm for arm in self.arms if arm.protocol in ("", protocol))
+
     def run(self, protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
         """Train what the results file does not have yet.
 
@@ -127,14 +138,15 @@ class Comparison:
         options
             Those of `run_seeds`.
         """
-        methods = tuple(arm.name for arm in self.arms if arm.space is None)
+        arms = self.arms_of(protocol.name)
+        methods = tuple(arm.name for arm in arms if arm.space is None)
 
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
                 key, where = {"noise": noise, "seed": seed}, (protocol, noise, seed, data, runs)
                 if methods:
                     yield Job(key, partial(self._train_methods, *where), methods)
-                for arm in self.arms:
+                for arm in arms:
                     if arm.space is not None:
                         yield Job(key | {"name": arm.name}, partial(self._search, *where, arm))
 
@@ -189,8 +201,12 @@ class Comparison:
         self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, arm: Arm
     ) -> Row:
         """Search R(t) in the space of the arm."""
-        space = str(arm.space)
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, arm.method, space)
+        space, words = str(arm.space), [arm.method, str(arm.space)]
+        if arm.trials is not None:
+            words.append(f"{arm.trials}trials")
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, *words)
+        if arm.trials is not None:  # the folder is that of the protocol as it is
+            protocol = replace(protocol, trials=arm.trials, warm_start=True)
         earlier = []
         if arm.tries_own_schedule and protocol.warm_start:
             rate = Noise.parse(noise).expected_rate(prepared.n_classes)
@@ -225,7 +241,8 @@ def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Itera
     """The rows that the protocol asks for and that are not there, in words."""
     for noise in table.noises:
         labels_of: dict[str, list[str]] = {}  # seeds in words -> labels of arms that lack them
-        for arm in table.arms:
+        arms = table.arms_of(protocol.name)
+        for arm in arms:
             seeds_there = {row["seed"] for row in rows_of(rows, noise, arm.name)}
             left = [str(seed) for seed in range(protocol.seeds) if seed not in seeds_there]
             if left:
@@ -233,7 +250,7 @@ def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Itera
                 seeds = f"seed{plural} {', '.join(left)}" if seeds_there else "all seeds"
                 labels_of.setdefault(seeds, []).append(arm.label)
         for seeds, labels in labels_of.items():
-            lines = "every line" if len(labels) == len(table.arms) else ", ".join(labels)
+            lines = "every line" if len(labels) == len(arms) else ", ".join(labels)
             yield f"{NOISES[noise]}: {lines} ({seeds})"
 
 

@@ -77,6 +77,7 @@ def run_missing(
     results: Path = RESULTS,
     words: Callable[[Row], str] = _accuracy_in_words,
     command: str | None = None,
+    begins: Callable[[Job], bool] | None = None,
 ) -> list[Row]:
     """Run the jobs that have no row yet, and write the results file after each of them.
 
@@ -95,6 +96,9 @@ def run_missing(
         What is printed of a new row.
     command : str, optional
         What the file names as its command; left out, `python -m experiments ITEM`.
+    begins : callable, optional
+        Asked before a job (or, where several run at once, before all of them) whether there is
+        time for it; a job without time is left for the next start.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def run_missing(
     missing = [left for job in jobs if (left := job.without(rows)) is not None]
     n_rows, n_missing = (sum(job.n_rows for job in some) for some in (jobs, missing))
     print(f"{path.stem}: {n_rows - n_missing} of {n_rows} runs are there", flush=True)
-    for job, new_rows in _run_all(missing, at_once):
+    for job, new_rows in _run_all(missing, at_once, begins or (lambda job: True)):
         rows += new_rows
         content = {
             "command": command or command_of(item, protocol_name),
@@ -162,15 +166,18 @@ def run_seeds(
     return run_missing(item, protocol.name, protocol.as_row(), jobs, **options)
 
 
-def _run_all(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, list[Row]]]:
+def _run_all(
+    jobs: Sequence[Job], at_once: int, begins: Callable[[Job], bool]
+) -> Iterator[tuple[Job, list[Row]]]:
     """Each job with its rows, as the jobs end."""
     if at_once == 1:
         for job in jobs:
-            yield job, job.run()
+            if begins(job):
+                yield job, job.run()
         return
     threads = max(1, (os.cpu_count() or 1) // at_once)
     with ProcessPoolExecutor(at_once, get_context("spawn"), _limit_threads, (threads,)) as pool:
-        futures = {pool.submit(job.run): job for job in jobs}
+        futures = {pool.submit(job.run): job for job in jobs if begins(job)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

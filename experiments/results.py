@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, main_job, table7
+from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, gpu_page, main_job, table7
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
 from experiments.common import (
     DATA_SETS,
@@ -99,6 +99,7 @@ def text(results: Path = RESULTS) -> str:
         "\n".join(_synthetic(results)),
         "\n".join(_real_task(results)),
         *("\n".join(_figure(module.NAME, title, results)) for module, title in FIGURES),
+        "\n".join(gpu_page.section(results)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -150,7 +151,7 @@ def _sources_of_table(comparison: Comparison, protocol: str, results: Path) -> I
         kinds = {"spaces": of_paper}
     for kind, judged in kinds.items():
         complete = not list(missing(judged, comparison.protocol(protocol), rows))
-        names = [arm.name for arm in judged.arms]
+        names = [arm.name for arm in judged.arms_of(protocol)]
         yield Source(title, kind, rows, comparison.noises, names, complete)
 
 
@@ -227,7 +228,8 @@ def _note(comparison: Comparison) -> str:
     note = (
         "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; Proposed "
         "is Co-teaching with the searched R(t). The paper has neither Co-Mining nor JoCoR here: "
-        "its claims are judged without them."
+        "its claims are judged without them. The paper protocol also has a search of six trials, "
+        "as `--budget 6` plans it."
     )
     for arm in comparison.arms:
         if arm.tries_own_schedule:
@@ -259,7 +261,7 @@ def _protocol_of_table(comparison: Comparison, name: str, results: Path) -> Iter
             yield ""
             yield f"{NOISES[noise].capitalize()}:"
             yield ""
-            lines = arms_lines(comparison.arms, rows, noise, paper)
+            lines = arms_lines(comparison.arms_of(name), rows, noise, paper)
             yield from table(arms_header(with_paper=True), lines)
             yield from _transition_errors(rows, noise)
 

@@ -593,16 +593,3 @@ def test_memory_grows_with_the_batch_and_fits_at_least_one():
         fitting_candidates(lambda: huge, torch.zeros(1, 10), n_peers=2, device=torch.device("cpu"))
         > 1000
     )
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_trains_as_the_cpu_does(data):
-    table = [[1, 0.7, 0.5], [1, 0.9, 0.8]]
-    ours = run(data, fresh_population(data, table))
-    config = replace(CONFIG, device="cuda", precision="float32")
-    theirs = run(data, fresh_population(data, table, config), config)
-    for number in (0, 1):
-        assert ours.curves[number].test_accuracy == pytest.approx(
-            theirs.curves[number].test_accuracy, abs=0.02
-        )

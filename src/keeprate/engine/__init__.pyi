@@ -11,8 +11,12 @@ from .folds import Supervision as Supervision
 from .lockstep import checkpoint_path as checkpoint_path
 from .lockstep import train_candidates as train_candidates
 from .loop import SWEEP_EVERY as SWEEP_EVERY
+from .loop import Steps as Steps
+from .loop import data_on_device as data_on_device
+from .loop import epoch_order as epoch_order
 from .loop import sweep_tiny as sweep_tiny
 from .loop import train_step as train_step
+from .memory import is_out_of_memory as is_out_of_memory
 from .methods import METHODS as METHODS
 from .methods import Method as Method
 from .methods import cross_fitted as cross_fitted

@@ -123,9 +123,12 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
         for position, parameter in enumerate(population.networks.parameters()):
             state = population.optimizer.state[parameter]
             for name, tensor in _below(tensors, f"optimizer.{position}.").items():
-                # The averages go where the parameter is; so does Adam's step counter, as the
-                # fused optimiser wants it.
-                state[name] = tensor.to(parameter.device)
+                # The averages go where the parameter is, in its order of axes in memory; so does
+                # Adam's step counter, as the fused optimiser wants it.
+                if tensor.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+                else:
+                    state[name] = tensor.to(parameter.device)
         for name in OPTIONAL:
             if name in tensors or getattr(population, name) is not None:
                 setattr(population, name, tensors[name].to(population.keep_rates.device))

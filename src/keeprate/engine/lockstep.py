@@ -150,11 +150,20 @@ def _train_group(
                 _write_curves(setup.curves_writer, population, is_last=is_last)
             if after_epoch is not None:
                 after_epoch(population)
+            if population.epochs_ahead and population.candidates:
+                return  # what the networks are now belongs to a later epoch
             is_stopped = signals.asked is not None
             saver(population, at_once=is_last or is_stopped or not population.candidates)
             signals.raise_if_asked()
 
-        train_population(population, setup, stream=stream, order=order, after_epoch=finish_epoch)
+        train_population(
+            population,
+            setup,
+            stream=stream,
+            order=order,
+            after_epoch=finish_epoch,
+            catches_up=lambda: signals.asked is not None or saver.is_due(),
+        )
     return population
 
 
@@ -217,10 +226,15 @@ class _Saver:
         self._path, self._every = path, every
         self._cost, self._saved_at = SHARE * SOONEST, time.perf_counter()
 
-    def __call__(self, population: Population, *, at_once: bool) -> None:
-        started = time.perf_counter()
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
         interval = min(self._every, max(self._cost / SHARE, SOONEST))
-        if self._path is not None and (at_once or started - self._saved_at >= interval):
+        return self._path is not None and time.perf_counter() - self._saved_at >= interval
+
+    def __call__(self, population: Population, *, at_once: bool) -> None:
+        """Save a population if that is due, or in any case."""
+        if self._path is not None and (at_once or self.is_due()):
+            started = time.perf_counter()
             save_population(self._path, population)
             self._saved_at = time.perf_counter()
             self._cost = self._saved_at - started

@@ -5,7 +5,9 @@ Training never knows who proposed the schedules: it takes a table of keep rates 
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,7 +21,8 @@ from torch.optim import Optimizer
 from keeprate.data import Data, Split
 from keeprate.engine.evaluation import evaluate
 from keeprate.engine.folds import Lesson
-from keeprate.engine.meter import EpochMeter
+from keeprate.engine.graphs import StepGraph
+from keeprate.engine.meter import EpochMeter, Measured
 from keeprate.engine.methods import Method, side_by_side
 from keeprate.engine.networks import Networks
 from keeprate.engine.population import Population
@@ -31,6 +34,8 @@ from keeprate.seeding import torch_generator
 TINY, SWEEP_EVERY = 1e-32, 128
 """Below the last digit of Adam's epsilon, squared. In so many steps nothing that decays by 0.9 a
 step falls from there to the denormal numbers, which begin at 1.2e-38."""
+IN_FLIGHT, SHORT_EPOCH = 3, 1.0
+"""So many epochs at most are before a GPU at once, if one takes less than so many seconds."""
 
 
 def train_population(
@@ -40,11 +45,15 @@ def train_population(
     stream: str,
     order: int = 0,
     after_epoch: Callable[[Population], None] | None = None,
+    catches_up: Callable[[], bool] | None = None,
 ) -> None:
     """Train to the last epoch, from wherever the population stands.
 
     The order of the samples is drawn from (seed, stream, order, epoch): all candidates see the
     same batches, and a resumed run sees what the interrupted run would have seen.
+
+    A GPU may be some epochs ahead of what the host has entered (`Population.epochs_ahead`), as
+    candidates do not depend on each other: to drop one late costs no more than its last steps.
 
     Parameters
     ----------
@@ -55,55 +64,182 @@ def train_population(
     order : int
         Which of many sequences of batches; populations of different orders are independent.
     after_epoch : callable, optional
-        Called with the population at the end of each epoch; may drop candidates, save a
-        checkpoint, show progress.
+        Called with the population for each epoch in turn; may drop candidates, show progress and,
+        where no epoch is ahead, save a checkpoint.
+    catches_up : callable, optional
+        Asked before an epoch begins while others are in flight: whether it has to wait for the
+        host, so that no epoch is ahead.
     """
-    config, normaliser, device = setup.config, setup.normaliser, population.keep_rates.device
-    networks, optimizer = population.networks, population.optimizer
-    data, autocast = _moved(setup.data, device), config.autocast(device)
-    all_given = None if setup.weights is None else setup.weights.to(device)  # of the samples
-    while population.epoch < config.epochs and population.candidates:
-        epoch, started = population.epoch, time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(epoch)
-        keep_rate = population.keep_rates[:, epoch].contiguous()
-        method = side_by_side([method.at(epoch, config.epochs) for method in population.methods])
-        generator = torch_generator(setup.seed, stream, "order", order, epoch)
-        batches = epoch_order(len(data.train), config.batch_size, generator).to(device)
-        meter = EpochMeter(population, data.train, tracks=epoch >= config.epochs // 2)
-        networks.train()
-        for step, index in enumerate(batches):
-            if step % SWEEP_EVERY == 0 and device.type == "cpu":
-                sweep_tiny(optimizer)
-            inputs, labels = normaliser(data.train.inputs[index]), data.train.labels[index]
-            matrix = population.transition_matrix
-            given = None if all_given is None else all_given[index]
-            lesson = None if population.folds is None else population.folds.batch(index)
-            losses, weights, logits = train_step(
-                networks,
-                optimizer,
-                method,
-                inputs,
-                labels,
-                keep_rate,
-                autocast,
-                matrix,
-                given,
-                lesson,
-            )
-            meter.add(index, labels, losses, weights, logits)
-        networks.train(False)
-        validation = meter.held_out_scores(data.criterion)
-        if validation is None:
-            validation = evaluate(networks, data.validation, normaliser, data.criterion, autocast)
-        test, is_averaged = None, population.folds is not None
-        if data.test is not None:
-            test = evaluate(
-                networks, data.test, normaliser, "accuracy", autocast, averages=is_averaged
-            )
-        population.finish_epoch(meter.metrics(validation, test), time.perf_counter() - started)
+    epochs = _Epochs(population, setup, stream=stream, order=order)
+    device, in_flight = population.keep_rates.device, deque[Measured]()
+    seconds = math.inf  # of the last epoch
+
+    def may_begin() -> bool:
+        if epochs.next == setup.config.epochs:
+            return False
+        if not in_flight:
+            return True
+        if len(in_flight) >= most_in_flight(device, seconds):
+            return False
+        return catches_up is None or not catches_up()
+
+    while population.epoch < setup.config.epochs and population.candidates:
+        started = time.perf_counter()
+        while may_begin():
+            in_flight.append(epochs.begin_next())
+        measured = in_flight.popleft()
+        population.epochs_ahead = len(in_flight)
+        metrics = measured.read()
+        seconds = time.perf_counter() - started
+        population.finish_epoch(metrics, seconds)
         if after_epoch is not None:
             after_epoch(population)
+
+
+def most_in_flight(device: torch.device, seconds: float) -> int:
+    """How many epochs of so many seconds a device may have before it at once.
+
+    >>> most_in_flight(torch.device("cpu"), 0.01)
+    1
+    """
+    return IN_FLIGHT if device.type == "cuda" and seconds < SHORT_EPOCH else 1
+
+
+class _Epochs:
+    """Epoch after epoch of a population, each begun without a look at what the last measured.
+
+    Attributes
+    ----------
+    next : int
+        The epoch that comes next, counted from 0.
+    """
+
+    def __init__(self, population: Population, setup: Setup, *, stream: str, order: int) -> None:
+        device = population.keep_rates.device
+        self.next = population.epoch
+        self._population, self._setup = population, setup
+        self._seed_parts = (setup.seed, stream, "order", order)
+        self._data, self._autocast = (
+            data_on_device(setup.data, device),
+            setup.config.autocast(device),
+        )
+        weights = setup.weights
+        self._weights = None if weights is None else weights.to(device)  # of the samples
+        self._steps: Steps | None = None
+
+    def begin_next(self) -> Measured:
+        """Train an epoch and evaluate; on a GPU, ask for both and return."""
+        epoch, config, data = self.next, self._setup.config, self._data
+        networks, normaliser = self._population.networks, self._setup.normaliser
+        generator = torch_generator(*self._seed_parts, epoch)
+        batches = epoch_order(len(data.train), config.batch_size, generator)
+        steps = self._steps_of(epoch)
+        networks.train()
+        steps.run(epoch, batches)
+        networks.train(False)
+        validation = steps.meter.held_out_scores(data.criterion)
+        if validation is None:
+            validation = evaluate(
+                networks, data.validation, normaliser, data.criterion, self._autocast
+            )
+        test, is_averaged = None, self._population.folds is not None
+        if data.test is not None:
+            test = evaluate(
+                networks, data.test, normaliser, "accuracy", self._autocast, averages=is_averaged
+            )
+        self.next += 1
+        return steps.meter.measured(self.next, len(batches), validation, test)
+
+    def _steps_of(self, epoch: int) -> Steps:
+        """The steps of an epoch; the last ones, if candidates and rules are the same."""
+        population, epochs = self._population, self._setup.config.epochs
+        methods = [method.at(epoch, epochs) for method in population.methods]
+        tracks = population.log_probability is not None and epoch >= epochs // 2
+        key = (population.numbers, methods, tracks)
+        if self._steps is None or self._steps.key != key:
+            self._steps = None  # before its memory is needed
+            self._steps = Steps(
+                population, self._setup, self._data, self._weights, self._autocast, key
+            )
+        return self._steps
+
+
+class Steps:
+    """The steps of the same candidates by the same rules.
+
+    On a GPU the steps are a CUDA graph. What changes from epoch to epoch therefore changes in
+    place: keep rates, sums, weights.
+
+    Attributes
+    ----------
+    key : tuple
+        Numbers of the candidates, their methods, and whether the meter tracks what networks say.
+    meter : EpochMeter
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        setup: Setup,
+        data: Data,
+        weights: Tensor | None,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        key: tuple[list[int], list[Method], bool],
+    ) -> None:
+        self.key = key
+        _, methods, tracks = key
+        self.meter = EpochMeter(population, data.train, tracks=tracks)
+        self._population, self._setup, self._train = population, setup, data.train
+        self._weights, self._autocast = weights, autocast
+        self._method = side_by_side(methods)
+        self._keep_rate = torch.empty_like(population.keep_rates[:, 0])
+        self._graph: StepGraph | None = None
+        networks, device = population.networks, population.keep_rates.device
+        if device.type == "cuda":
+            self._graph = StepGraph(population.optimizer, networks.generators, device)
+
+    @property
+    def reason_without_graph(self) -> str | None:
+        """Why the steps are no CUDA graph; None where they are one, or are about to be."""
+        return "not on a GPU" if self._graph is None else self._graph.reason
+
+    def run(self, epoch: int, batches: Tensor) -> None:
+        """A step for each row of `batches` [S, B], which is on the CPU."""
+        self.meter.reset()
+        self._keep_rate.copy_(self._population.keep_rates[:, epoch])
+        learning_rate, optimizer = (
+            self._setup.config.learning_rate_at(epoch),
+            self._population.optimizer,
+        )
+        if self._graph is not None:
+            # Pinned: the host would wait for the copy of any other memory.
+            on_device = batches.pin_memory().to(self._keep_rate.device, non_blocking=True)
+            self._graph.run(self._step, on_device, learning_rate)
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        for step, index in enumerate(batches):
+            if step % SWEEP_EVERY == 0:
+                sweep_tiny(optimizer)
+            self._step(index)
+
+    def _step(self, index: Tensor) -> None:
+        """Train on the samples `index` [B], and measure."""
+        population, train = self._population, self._train
+        inputs, labels = self._setup.normaliser(train.inputs[index]), train.labels[index]
+        losses, weights, logits = train_step(
+            population.networks,
+            population.optimizer,
+            self._method,
+            inputs,
+            labels,
+            self._keep_rate,
+            self._autocast,
+            population.transition_matrix,
+            None if self._weights is None else self._weights[index],
+            None if population.folds is None else population.folds.batch(index),
+        )
+        self.meter.add(index, labels, losses, weights, logits)
 
 
 def train_step(
@@ -224,8 +360,8 @@ def sweep_tiny(optimizer: Optimizer) -> None:
                     value.copy_(F.hardshrink(value, TINY))
 
 
-def _moved(data: Data, device: torch.device) -> Data:
-    """The data on a device."""
+def data_on_device(data: Data, device: torch.device) -> Data:
+    """The splits of a data set on a device."""
 
     def moved(split: Split) -> Split:
         true_labels = None if split.true_labels is None else split.true_labels.to(device)

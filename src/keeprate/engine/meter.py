@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,29 +18,41 @@ from keeprate.noise import count_pairs, determinant_score
 class EpochMeter:
     """Sums over the steps of an epoch; the host waits for none of them before the end.
 
+    The sums stay where they are in memory, so that a CUDA graph can add to them.
+
     Parameters
     ----------
     population : Population
     train : Split
         On the device of the population.
     tracks : bool
-        Whether to add this epoch to the population's log-probabilities, if it keeps any.
+        Whether to add the epochs to the population's log-probabilities, if it keeps any.
     """
 
     def __init__(self, population: Population, train: Split, *, tracks: bool) -> None:
-        n_candidates, device = len(population.candidates), population.keep_rates.device
-        self._epoch = population.epoch + 1
+        self._numbers, device = population.numbers, population.keep_rates.device
+        n_candidates = len(self._numbers)
         # [n_train], whether each label is right, if that is known.
         self._is_right = None if train.true_labels is None else train.true_labels == train.labels
         self._log_probability = population.log_probability if tracks else None
         self._times_seen = population.times_seen
         self._folds = population.folds
         self._pairs: Tensor | None = None  # [K, C, C]: predictions and labels held out
-        self._n_steps = 0
+        if self._folds is not None:
+            n_classes = self._folds.targets.shape[-1]
+            shape = (n_candidates, n_classes, n_classes)
+            self._pairs = torch.zeros(shape, dtype=torch.float64, device=device)
         self._loss = torch.zeros(n_candidates, device=device)  # sum of the means over the batch
         self._accuracy = torch.zeros_like(self._loss)  # likewise
         self._n_kept = torch.zeros(n_candidates, dtype=torch.float64, device=device)
         self._n_kept_right = torch.zeros_like(self._n_kept)
+
+    def reset(self) -> None:
+        """Begin an epoch."""
+        sums = (self._loss, self._accuracy, self._n_kept, self._n_kept_right, self._pairs)
+        for total in sums:
+            if total is not None:
+                total.zero_()
 
     def add(
         self, index: Tensor, labels: Tensor, losses: Tensor, weights: Tensor, logits: Tensor
@@ -52,13 +67,11 @@ class EpochMeter:
         losses, weights, logits : Tensor
             What `train_step` returns.
         """
-        self._n_steps += 1
         held_out: Tensor | None = None
-        if self._folds is not None:
+        if self._folds is not None and self._pairs is not None:
             held_out = self._folds.held_out(logits, index)
             judged = self._folds.judged[index]
-            pairs = count_pairs(held_out[:, judged].argmax(-1), labels[judged], logits.shape[-1])
-            self._pairs = pairs if self._pairs is None else self._pairs + pairs
+            self._pairs += count_pairs(held_out.argmax(-1), labels, logits.shape[-1], judged)
         self._loss += losses.mean((1, 2))
         self._accuracy += (logits.argmax(-1) == labels).float().mean((1, 2))
         if self._is_right is not None:
@@ -83,24 +96,70 @@ class EpochMeter:
         score = determinant_score(self._pairs) if criterion == "determinant" else accuracy
         return Scores(accuracy[:, None].float(), score[:, None].float())
 
-    def metrics(self, validation: Scores, test: Scores | None) -> list[EpochMetrics]:
-        """The metrics of each candidate, the mean over its peers."""
-        train_loss, train_accuracy = (
-            (total / self._n_steps).tolist() for total in (self._loss, self._accuracy)
-        )
-        validation_accuracy = validation.accuracy.mean(1).tolist()
-        validation_score = validation.score.mean(1).tolist()
-        nothing = [None] * len(train_loss)
-        test_accuracy = nothing if test is None else test.accuracy.mean(1).tolist()
-        precision = nothing
+    def measured(
+        self, epoch: int, n_steps: int, validation: Scores, test: Scores | None
+    ) -> Measured:
+        """What the epoch has measured of each candidate, the mean over its peers.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 1.
+        n_steps : int
+            Of the epoch.
+        validation, test : Scores
+        """
+        columns = {
+            "train_loss": self._loss / n_steps,
+            "train_accuracy": self._accuracy / n_steps,
+            "validation_accuracy": validation.accuracy.mean(1),
+            "validation_score": validation.score.mean(1),
+        }
+        if test is not None:
+            columns["test_accuracy"] = test.accuracy.mean(1)
         if self._is_right is not None:
-            precision = (self._n_kept_right / self._n_kept.clamp_min(1)).tolist()
-        columns = (
-            train_loss,
-            train_accuracy,
-            validation_accuracy,
-            validation_score,
-            test_accuracy,
-            precision,
-        )
-        return [EpochMetrics(self._epoch, *row) for row in zip(*columns, strict=True)]
+            columns["label_precision"] = self._n_kept_right / self._n_kept.clamp_min(1)
+        values = torch.stack([column.double() for column in columns.values()], 1)
+        arrived = None
+        if values.is_cuda:
+            on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = on_host.copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return Measured(epoch, self._numbers, tuple(columns), values, arrived)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What an epoch has measured, perhaps still on its way from a GPU.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1.
+    numbers : sequence of K int
+        Of the candidates.
+    names : tuple of M str
+        Attributes of `EpochMetrics`.
+    values : float64 Tensor [K, M]
+        On the CPU.
+    arrived : torch.cuda.Event or None
+        After which the values are there; None: they are.
+    """
+
+    epoch: int
+    numbers: Sequence[int]
+    names: tuple[str, ...]
+    values: Tensor
+    arrived: torch.cuda.Event | None
+
+    def read(self) -> dict[int, EpochMetrics]:
+        """The metrics of each candidate, by number; waits for the device to have them."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        absent: dict[str, float | None] = {"test_accuracy": None, "label_precision": None}
+        rows = (absent | dict(zip(self.names, row, strict=True)) for row in self.values.tolist())
+        return {
+            number: EpochMetrics(epoch=self.epoch, **row)
+            for number, row in zip(self.numbers, rows, strict=True)
+        }

@@ -20,9 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from keeprate.engine.operations import LockstepOperations, dropout_masks, stacked_linear
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
+
+LARGE_CONVOLUTIONS = 2**24
+"""Operations of a network's convolutions for a sample, forward, from which a GPU runs the networks
+one after the other. Model 1 has 1.2 million, Model 2 224 million. Not measured yet:
+`python -m benchmarks.gpu` measures both ways."""
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ class Networks(ABC):
         R.
     device : torch.device
     training : bool
+    generators : list of N torch.Generator
+        On the device: from which each network draws its dropout.
     """
 
     def __init__(self, seeds: Sequence[int], n_peers: int, device: torch.device) -> None:
@@ -48,7 +56,7 @@ class Networks(ABC):
         self.n_peers = n_peers
         self.device = device
         self.training = True
-        self._generators = [
+        self.generators = [
             torch_generator(seed, "dropout", peer, device=device)
             for seed in seeds
             for peer in range(n_peers)
@@ -81,14 +89,14 @@ class Networks(ABC):
         rows = [c * self.n_peers + peer for c in candidates for peer in range(self.n_peers)]
         optimizer.zero_grad(set_to_none=True)
         self._drop(torch.tensor(rows, dtype=torch.long, device=self.device), optimizer)
-        self._generators = [self._generators[row] for row in rows]
+        self.generators = [self.generators[row] for row in rows]
         self.n_candidates = len(candidates)
 
     def state(self) -> dict[str, Tensor]:
         """Weights, buffers and generator states, as plain tensors."""
         generators = {
             f"generator.{row}": generator.get_state()
-            for row, generator in enumerate(self._generators)
+            for row, generator in enumerate(self.generators)
         }
         return self._weights() | generators
 
@@ -96,7 +104,7 @@ class Networks(ABC):
         """Restore what `state` gave."""
         for name, tensor in self._weights().items():
             tensor.copy_(state[name])
-        for row, generator in enumerate(self._generators):
+        for row, generator in enumerate(self.generators):
             generator.set_state(state[f"generator.{row}"])
 
 
@@ -136,9 +144,9 @@ class StackedNetworks(Networks):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         if self._layers is not None:
-            logits = _through_layers(self._layers, self._parameters, self._generators, inputs)
+            logits = _through_layers(self._layers, self._parameters, self.generators, inputs)
         else:
-            with LockstepOperations(self._generators, stacked=True):
+            with LockstepOperations(self.generators, stacked=True):
                 logits = self._forward(self._parameters, self._buffers, inputs)
         return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
 
@@ -231,7 +239,7 @@ class ModuleNetworks(Networks):
         device: torch.device,
     ) -> None:
         super().__init__(seeds, n_peers, device)
-        self._modules = [m.to(device) for m in _initial_modules(build, seeds, n_peers)]
+        self._modules = [_moved(m, device) for m in _initial_modules(build, seeds, n_peers)]
         # Random operations other than dropout draw from PyTorch's global generator.
         self._random_states = [
             torch_generator(seed, "other", peer).get_state()
@@ -244,7 +252,7 @@ class ModuleNetworks(Networks):
         with torch.random.fork_rng(devices=[]):
             for row, module in enumerate(self._modules):
                 torch.set_rng_state(self._random_states[row])
-                with LockstepOperations([self._generators[row]], stacked=False):
+                with LockstepOperations([self.generators[row]], stacked=False):
                     logits.append(module(inputs))
                 if self.training:
                     self._random_states[row] = torch.get_rng_state()
@@ -289,8 +297,12 @@ def build_networks(
     probe: Tensor,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stacked: bool | None = None,
 ) -> Networks:
     """Build K x R networks, stacked if the module allows it.
+
+    On a GPU networks with large convolutions stay modules: each of their layers keeps the device
+    busy by itself, and N convolutions in one (a convolution with groups) take longer than N.
 
     Parameters
     ----------
@@ -306,11 +318,17 @@ def build_networks(
     autocast : callable
         As in training. In vmap autocast reaches some operations and not others, and a batch norm
         there may be given a product in bfloat16, which it refuses.
+    stacked : bool, optional
+        Whether to stack what can be stacked; left out, what is expected to be faster.
 
     Returns
     -------
     Networks
     """
+    if stacked is None and device.type == "cuda":
+        stacked = convolution_flops(build, probe) < LARGE_CONVOLUTIONS
+    if stacked is False:
+        return ModuleNetworks(build, seeds, n_peers, device)
     try:
         _try_to_stack(build, seeds[0], n_peers, probe, device, autocast)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -320,6 +338,26 @@ def build_networks(
         log.info("vmap does not take this network, training one by one: %s", reason[:1])
         return ModuleNetworks(build, seeds, n_peers, device)
     return StackedNetworks(build, seeds, n_peers, device)
+
+
+def convolution_flops(build: Callable[[], nn.Module], probe: Tensor) -> float:
+    """Floating-point operations of a network's convolutions for a sample, forward; 0 if unknown.
+
+    Parameters
+    ----------
+    build : callable
+        Builds one network.
+    probe : Tensor [b, ...]
+        A few normalised inputs.
+    """
+    with forked_seed(0):
+        module = build()
+    if not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        return 0.0
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(probe.cpu())
+    counts = counter.get_flop_counts().get("Global", {})
+    return float(counts.get(torch.ops.aten.convolution, 0)) / len(probe)
 
 
 def _try_to_stack(
@@ -336,9 +374,11 @@ def _try_to_stack(
     alone = ModuleNetworks(build, [seed], 1, device)
     alone(probe)
     expected = dict(alone.module(0, 0).named_buffers())
+    # A GPU may convolve N networks with other rounding than one (TF32).
+    rtol, atol = (1e-2, 1e-4) if device.type == "cuda" else (1e-3, 1e-5)
     for name, buffer in stacked.module(0, 0).named_buffers():
         # functional_call drops a buffer that is assigned anew instead of changed in place.
-        if not torch.allclose(buffer.double(), expected[name].double(), rtol=1e-3, atol=1e-5):
+        if not torch.allclose(buffer.double(), expected[name].double(), rtol=rtol, atol=atol):
             raise RuntimeError(f"buffer {name} is replaced, not updated in place")
     if autocast is not nullcontext:  # without autocast the networks have just been tried
         with autocast():
@@ -354,6 +394,16 @@ def _initial_modules(
             with forked_seed(derive_seed(seed, "weights", peer)):
                 module = build()
             yield module
+
+
+def _moved(module: nn.Module, device: torch.device) -> nn.Module:
+    """A module on its device; on a GPU with channels last, which convolves bfloat16 faster."""
+    module = module.to(device)
+    if device.type == "cuda":
+        for parameter in module.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def _stacked_empty(tensors: Iterable[tuple[str, Tensor]], n_networks: int) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,9 @@ class Population:
         By which the loss is corrected, if it is.
     folds : Folds or None
         What each network learns from, where peers leave out folds.
+    epochs_ahead : int
+        Epochs beyond `epoch` that the networks have trained, on a GPU, while the host enters what
+        `epoch` has measured. Only where it is 0 do the networks belong to `epoch`.
     """
 
     candidates: list[Candidate]
@@ -98,6 +101,7 @@ class Population:
     times_seen: Tensor | None = None
     transition_matrix: Tensor | None = None
     folds: Folds | None = None
+    epochs_ahead: int = 0
 
     @property
     def numbers(self) -> list[int]:
@@ -109,24 +113,24 @@ class Population:
         """The methods of the candidates that still train."""
         return [candidate.method for candidate in self.candidates]
 
-    def finish_epoch(self, metrics: Sequence[EpochMetrics], seconds: float) -> None:
+    def finish_epoch(self, metrics: Mapping[int, EpochMetrics], seconds: float) -> None:
         """Enter what an epoch has measured, and drop the candidates whose loss is not finite.
 
         Parameters
         ----------
-        metrics : sequence of K EpochMetrics
-            One of each candidate that still trains.
+        metrics : mapping of int to EpochMetrics
+            By number: of each candidate that still trains, and perhaps of others.
         seconds : float
             Time of the whole population, of which each candidate gets an equal share.
         """
         share = seconds / len(self.candidates)
-        for candidate, measured in zip(self.candidates, metrics, strict=True):
-            curves = self.curves[candidate.number]
+        for number in self.numbers:
+            curves, measured = self.curves[number], metrics[number]
             curves.seconds += share
             if math.isfinite(measured.train_loss):
                 curves.append(measured)
             else:
-                self.failed.append(candidate.number)
+                self.failed.append(number)
         self.drop(self.failed)
         self.epoch += 1
 
@@ -149,7 +153,12 @@ class Population:
 
 
 def new_population(
-    candidates: Sequence[Candidate], setup: Setup, *, stream: str, n_tracked: int = 0
+    candidates: Sequence[Candidate],
+    setup: Setup,
+    *,
+    stream: str,
+    n_tracked: int = 0,
+    stacked: bool | None = None,
 ) -> Population:
     """Fresh networks for each candidate, from (seed, stream, number) alone.
 
@@ -162,6 +171,8 @@ def new_population(
         Separates uses of one seed ("search", "final").
     n_tracked : int
         For how many candidates, from the first on, `Population.log_probability` is kept.
+    stacked : bool, optional
+        As in `build_networks`.
 
     Raises
     ------
@@ -188,6 +199,7 @@ def new_population(
         probe=setup.normaliser(data.train.inputs[:4].to(device)),
         device=device,
         autocast=config.autocast(device),
+        stacked=stacked,
     )
     n_tracked, log_probability, times_seen = min(n_tracked, len(numbers)), None, None
     if n_tracked > 0:

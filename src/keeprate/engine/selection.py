@@ -117,9 +117,12 @@ def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
     by_loss = losses.argsort(dim=-1, stable=True)
     # Sorted by class, within a class by loss: a position has the same class in all rows.
     order = by_loss.gather(-1, labels[by_loss].argsort(dim=-1, stable=True))
-    classes, sizes = labels.sort().values, labels.bincount()
+    classes = labels.sort().values
+    # Where the class of each position begins and ends; a `bincount` would make a GPU's host wait.
+    begin = torch.searchsorted(classes, classes)
+    end = torch.searchsorted(classes, classes, right=True)
     position = torch.arange(len(labels), device=losses.device)
-    share = (position - (sizes.cumsum(0) - sizes)[classes]) / sizes[classes]
+    share = (position - begin) / (end - begin)
     place = torch.zeros_like(losses).scatter(-1, order, share.to(losses.dtype).expand(order.shape))
     order = by_loss.gather(-1, place.gather(-1, by_loss).argsort(dim=-1, stable=True))
     ranks = position.to(losses.dtype).expand(order.shape)

@@ -42,7 +42,9 @@ N_POWERS = 41  # from a tenth to ten
 SLICE = 1 << 20  # numbers at a time: 8 MB in float64
 
 
-def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+def count_pairs(
+    predicted: Tensor, labels: Tensor, n_classes: int, counted: Tensor | None = None
+) -> Tensor:
     """Count how often each class is predicted for each label.
 
     Parameters
@@ -53,6 +55,8 @@ def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
         Labels, in 0..C-1.
     n_classes : int
         C.
+    counted : bool Tensor [N], optional
+        The samples that count; all by default. (To select them would make a GPU's host wait.)
 
     Returns
     -------
@@ -68,7 +72,8 @@ def count_pairs(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     pairs = predicted * n_classes + labels
     shape = (*predicted.shape[:-1], n_classes * n_classes)
     counts = torch.zeros(shape, dtype=torch.float64, device=predicted.device)
-    counts.scatter_add_(-1, pairs, torch.ones_like(pairs, dtype=torch.float64))
+    ones = torch.ones_like(pairs, dtype=torch.float64)
+    counts.scatter_add_(-1, pairs, ones if counted is None else ones * counted)
     return counts.view(*predicted.shape[:-1], n_classes, n_classes)
 
 
@@ -110,7 +115,8 @@ def determinant_score(counts: Tensor) -> Tensor:
     shares = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True)
     e = (n_classes / counts.sum((-2, -1))).sqrt()
     lifted = counts / shares.clamp_min(TINY).sqrt()
-    lifted = lifted + e[..., None, None] * torch.eye(n_classes).to(counts)
+    unit = torch.eye(n_classes, dtype=counts.dtype, device=counts.device)
+    lifted = lifted + e[..., None, None] * unit
     log_determinant: Tensor = torch.linalg.slogdet(lifted).logabsdet
     score = (log_determinant / n_classes - e.log()) / ((1 + e) / e).log()
     return score.clamp_min(0.0)  # with a few samples the matrix can be singular
