@@ -238,12 +238,10 @@ def _unbeaten(rows: Sequence[Row], scenario: str, name: str) -> Verdict | None:
 
 
 def _quick(rows: Sequence[Row], scenario: str, name: str) -> Verdict | None:
-    own, other = (
-        values_of(rows, scenario, name, line, "seconds").values() for line in (DEFAULT, FOLDED)
-    )
-    if not own or not other:
+    own, other = (values_of(rows, scenario, name, line, "seconds") for line in (DEFAULT, FOLDED))
+    if not (seeds := own.keys() & other.keys()):
         return None
-    ratio = statistics.fmean(own) / statistics.fmean(other)
+    ratio = sum(own[seed] for seed in seeds) / sum(other[seed] for seed in seeds)
     return ratio <= MOST_SECONDS, f"{ratio:.1f} times"
 
 

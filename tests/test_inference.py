@@ -134,6 +134,15 @@ def test_noise_that_follows_from_the_inputs_is_seen_with_clean_labels_only():
     assert known.noise_rate == known.low > 0.15  # d = 0 and e = 0.2: a fifth must be wrong
 
 
+def test_rows_of_a_class_that_is_hardly_expected_are_shares():
+    p = torch.full((50, 3), 0.002, dtype=torch.float64)
+    p[:25, 0], p[25:, 1] = 0.996, 0.996
+    labels = torch.tensor([0] * 25 + [1] * 25)
+    is_right = torch.ones(20, dtype=torch.bool)
+    matrix = estimate_noise(p, labels, is_right=is_right).transition_matrix
+    np.testing.assert_allclose(matrix.sum(1), 1)
+
+
 def test_nothing_bounds_the_noise_of_labels_that_networks_learnt():
     p, labels = torch.from_numpy(predictions(TRUE, 1.0)), torch.from_numpy(TRUE)
     found = estimate_noise(p, labels, held_out=False)

@@ -585,7 +585,7 @@ def test_the_cost_names_its_stages() -> None:
     record = make_record()
     search = "Search: 100.0 s, 1,600 candidate epochs, as many as 40 full trainings have."
     made = "Made with keeprate 0.1.0, torch 2.13.0."
-    finals = "Final trainings and judges of the labels: 9.6 s."
+    finals = "Trainings after the search: 9.6 s."
     assert cost_in_words(record) == f"{search} {finals} {made}"
     record = replace(record, kind="train")
     assert cost_in_words(record).startswith("First training, which estimated the noise rate: 100.0")

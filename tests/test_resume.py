@@ -128,6 +128,7 @@ def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
         ("suggest", 30),  # within a question
         ("tell", 5),  # half of a population told
         ("final training", 5),
+        ("judging labels", 2),
     ],
 )
 def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path, where, at):
@@ -135,6 +136,8 @@ def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path,
     resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
     assert essence(resumed.record) == essence(run.record)
     assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
+    for one in ("rows", "scores", "suggested"):
+        assert np.array_equal(getattr(resumed.label_quality, one), getattr(run.label_quality, one))
     ours = run.classifier.probabilities(data.test.inputs)
     assert torch.equal(resumed.classifier.probabilities(data.test.inputs), ours)
 

@@ -119,8 +119,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     label_quality_ : ndarray [N]
         For each label given to `fit`, in the same order, the probability that the label is right.
     suggested_labels_ : ndarray [N]
-        For each sample given to `fit` its label, or another class with a probability of at least
-        0.8 in place of a label that is more probably wrong than right.
+        For each sample given to `fit` its label, or another class that is at least 0.8 probable
+        in place of a label that is more probably wrong than right.
     noise_rate_, noise_rate_std_ : float
         Estimated share of wrong labels, and its standard error of sampling.
     noise_interval_ : tuple of two float or None

@@ -1,6 +1,7 @@
 from .corruption import corrupt as corrupt
 from .corruption import corrupt_by_instance as corrupt_by_instance
 from .corruption import noise_rate as noise_rate
+from .inference import LEAST as LEAST
 from .inference import NoiseEstimate as NoiseEstimate
 from .inference import best_power as best_power
 from .inference import class_posterior as class_posterior
@@ -8,6 +9,7 @@ from .inference import count_pairs as count_pairs
 from .inference import determinant_score as determinant_score
 from .inference import estimate_noise as estimate_noise
 from .inference import fit_transition_matrix as fit_transition_matrix
+from .inference import mean_log_likelihood as mean_log_likelihood
 from .inference import sharpened as sharpened
 from .inference import slices as slices
 from .inference import to_power as to_power

@@ -186,7 +186,8 @@ def estimate_noise(
     confident and for other samples (the anchor points of Patrini et al. 2017, but many of them).
 
     With clean samples, which say how sure a prediction may be: all predictions count as much as
-    their probabilities say, by expectation maximisation (`fit_transition_matrix`).
+    their probabilities say, by expectation maximisation (`fit_transition_matrix`). The standard
+    errors then take these probabilities for exact, and are too small where networks are weak.
 
     Training samples: all predictions count. Networks are most confident where the label agrees with
     them, because the selection kept these samples.
@@ -234,7 +235,7 @@ def estimate_noise(
         counts = count_pairs(predicted[counted], labels[counted], n_classes)
     n_predicted = counts.sum(1, keepdim=True)
     identity = torch.eye(n_classes).to(counts)  # for a class that is never predicted
-    matrix = torch.where(n_predicted > 0, counts / n_predicted.clamp_min(1), identity)
+    matrix = torch.where(n_predicted > 0, counts / n_predicted.clamp_min(TINY), identity)
     prior = predicted.bincount(minlength=n_classes).double()
     prior = (prior if is_right is None else n_predicted[:, 0]) / len(predicted)
     wrong = 1 - matrix.diagonal()
@@ -387,18 +388,28 @@ def best_power(
     power, log_likelihood : float
         t, and the mean of log P(label) at t.
     """
-    powers = torch.logspace(-1, 1, N_POWERS).tolist()
-    total = [0.0] * len(powers)
-    step = max(1, len(labels) // ENOUGH)
-    for some, of_some in slices(probabilities[::step], labels[::step]):
-        logs = some.clamp_min(LEAST).log()
-        columns = None if transition_matrix is None else transition_matrix[:, of_some].mT
-        for i, t in enumerate(powers):
-            p = (t * logs).softmax(-1)
-            of_label = p.gather(1, of_some[:, None]) if columns is None else (p * columns).sum(-1)
-            total[i] += float(of_label.clamp_min(TINY).log().double().sum())
-    best = max(range(len(powers)), key=total.__getitem__)
-    return powers[best], total[best] / len(labels[::step])
+    step = -(-len(labels) // ENOUGH)
+    some, of_some = probabilities[::step], labels[::step]
+    likelihoods = {
+        power: mean_log_likelihood(to_power(some, power), of_some, transition_matrix)
+        for power in torch.logspace(-1, 1, N_POWERS).tolist()
+    }
+    best = max(likelihoods, key=likelihoods.__getitem__)
+    return best, likelihoods[best]
+
+
+def mean_log_likelihood(
+    probabilities: Tensor, labels: Tensor, transition_matrix: Tensor | None = None
+) -> float:
+    """The mean of log P(label), with `transition_matrix` of noisy labels; see `best_power`."""
+    total = 0.0
+    for some, of_some in slices(probabilities, labels):
+        if transition_matrix is None:
+            of_label = some.gather(1, of_some[:, None])
+        else:
+            of_label = (some * transition_matrix[:, of_some].mT).sum(-1)
+        total += float(of_label.clamp_min(TINY).log().double().sum())
+    return total / len(labels)
 
 
 def to_power(probabilities: Tensor, power: float) -> Tensor:

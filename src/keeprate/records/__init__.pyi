@@ -6,6 +6,7 @@ from .label_quality import OTHERWISE as OTHERWISE
 from .label_quality import QUALITY_COLUMNS as QUALITY_COLUMNS
 from .label_quality import QUALITY_FILE as QUALITY_FILE
 from .label_quality import SUGGESTED_COLUMN as SUGGESTED_COLUMN
+from .label_quality import SURE as SURE
 from .label_quality import LabelQuality as LabelQuality
 from .label_quality import find_label_issues as find_label_issues
 from .label_quality import judge as judge

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keeprate.engine import score_in_words
 from keeprate.noise import NoiseEstimate
-from keeprate.records import Cost, Result, RunRecord
+from keeprate.records import SURE, Cost, Result, RunRecord
 from keeprate.report.facts import (
     MOST_TRIALS_SHOWN,
     SEARCHED,
@@ -262,7 +262,8 @@ def issues_in_words(record: RunRecord) -> str:
     if record.suspects:
         text += (
             f" The {len(record.suspects):,} most suspect are shown, some of each class. A class is "
-            "suggested where its probability is 0.8 or more."
+            f"suggested only if it is at least {percent(SURE, 0)} probable, and without clean "
+            "labels only if a second, more cautious estimate agrees."
         )
     return text
 
@@ -287,8 +288,8 @@ def cost_in_words(record: RunRecord) -> str:
             f"epochs, as many as {full_trainings(cost)} full trainings have."
         )
     if cost.final_seconds:
-        what = " and judges of the labels" if record.kind == "search" else ""
-        sentences.append(f"Final trainings{what}: {duration(cost.final_seconds)}.")
+        stage = "Trainings after the search" if record.kind == "search" else "Final trainings"
+        sentences.append(f"{stage}: {duration(cost.final_seconds)}.")
     if not sentences:
         sentences.append("No training has finished yet.")
     names = ", ".join(f"{name} {version}" for name, version in record.versions.items())

@@ -1,6 +1,7 @@
 from .classifier import Classifier as Classifier
 from .classifier import load as load
 from .classifier import save_classifier as save_classifier
+from .cross_fit import judging_trainings as judging_trainings
 from .export import export_onnx as export_onnx
 from .outputs import finish as finish
 from .outputs import finished_run as finished_run

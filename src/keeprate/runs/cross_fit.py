@@ -150,7 +150,7 @@ def train_cross_fitted(
     whole = setup.config.epochs
     # With clean labels each stage may be chosen, and has all epochs.
     epochs = [whole] * 3 if has_clean else [_short(setup)] * ROUNDS + [whole]
-    stages = _Stages(setup, is_clean, n_folds, epochs)
+    stages = _Stages(setup, is_clean, n_folds, epochs, stage="cross-fitting")
     judges = stages.run_with_clean() if has_clean else stages.run_without_clean()
     chosen = judges[0]
     others = [one for one in stages.trained if one is not chosen]
@@ -184,10 +184,16 @@ def judge_by_folds(
     """
     of_pool, is_clean = pooled(setup)
     epochs = _short(of_pool)
-    stages = _Stages(of_pool, is_clean, n_folds(setup.data), [epochs])
+    stages = _Stages(of_pool, is_clean, n_folds(setup.data), [epochs], stage="judging labels")
     judges = stages.train_by(schedule.stretched(epochs))
     judgement = judge_held_out(of_pool, [judges.opinions], [judges.networks.modules], is_clean)
     return judgement, judges.curves.seconds
+
+
+def judging_trainings(setup: Setup) -> float:
+    """How many trainings of one network, of all epochs, `judge_by_folds` costs."""
+    of_pool, _ = pooled(setup)
+    return n_folds(setup.data) * _short(of_pool) / setup.config.epochs
 
 
 def _short(setup: Setup) -> int:
@@ -201,9 +207,11 @@ def _short(setup: Setup) -> int:
 class _Stages:
     """The trainings of a run, one stage after the other."""
 
-    def __init__(self, setup: Setup, is_clean: Tensor, n_folds: int, epochs: Sequence[int]) -> None:
+    def __init__(
+        self, setup: Setup, is_clean: Tensor, n_folds: int, epochs: Sequence[int], *, stage: str
+    ) -> None:
         train = setup.data.train
-        self.setup, self.is_clean, self.epochs = setup, is_clean, epochs
+        self.setup, self.is_clean, self.epochs, self.stage = setup, is_clean, epochs, stage
         self.labels = train.labels
         self.given = one_hot(train.labels, setup.data.n_classes).float()
         self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
@@ -335,7 +343,7 @@ class _Stages:
 
         def show(population: Population) -> None:
             if setup.progress is not None:
-                setup.progress("cross-fitting", n_before + population.epoch, total, None)
+                setup.progress(self.stage, n_before + population.epoch, total, None)
 
         train_candidates(
             candidates,

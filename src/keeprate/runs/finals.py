@@ -170,7 +170,7 @@ def train_plans(
             setup,
             stream=f"final-{group[0].plan.method.name}",
             keep_checkpoints=True,
-            n_tracked=restarts if has_own and _fits(setup.data, restarts) else 0,
+            n_tracked=restarts if has_own and fits(setup.data, restarts) else 0,
             after_epoch=show,
             after_group=collect,
         )
@@ -193,7 +193,7 @@ def _groups(trainings: Iterable[FinalTraining]) -> list[list[FinalTraining]]:
     return list(groups.values())
 
 
-def _fits(data: Data, n_candidates: int) -> bool:
+def fits(data: Data, n_candidates: int) -> bool:
     """Whether memory may hold what networks say of each training sample while they learn."""
     return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED_BYTES
 

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from keeprate.data import Split, part
 from keeprate.engine import Setup, probabilities
 from keeprate.noise import (
+    LEAST,
     NoiseEstimate,
     best_power,
     class_posterior,
     estimate_noise,
     fit_transition_matrix,
+    mean_log_likelihood,
     sharpened,
     to_power,
 )
@@ -29,8 +31,8 @@ from keeprate.records import LabelQuality, find_label_issues, judge, softened
 from keeprate.runs.finals import TrainedNetworks
 
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
-POWERS = tuple(2 ** (i / 2) for i in range(-2, 6))
-ENOUGH, TINY = 50_000, 1e-12  # samples, to choose a power; probability that has a logarithm
+POWERS = tuple(2 ** (i / 2) for i in range(-2, 6))  # from 1/2: beyond, all readings fit badly
+ENOUGH = 50_000  # samples, to choose a power
 
 
 def judge_held_out(
@@ -69,7 +71,7 @@ def judge_held_out(
     labels, together = torch.cat([one.labels for one in splits]), torch.cat(opinions)
     is_right = None
     if bool(is_clean.any()):
-        clean, their_labels = held_out[is_clean], setup.data.train.labels[is_clean]
+        clean, their_labels = unrefined[is_clean], setup.data.train.labels[is_clean]
         power = best_power(clean, their_labels)[0]
         is_right, unrefined = clean.argmax(1) == their_labels, to_power(unrefined, power)
         readings = [by_clean_labels(together, labels, power)]
@@ -174,25 +176,24 @@ def mean_probabilities(networks: TrainedNetworks, final: Tensor) -> Tensor:
 
 
 def by_confident_half(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the noise for what confident opinions say: much, where the networks are weak."""
+    """Take the noise for what confident opinions say: weak networks then mean many wrong labels."""
     matrix = confident_matrix(opinions, labels)
     return sharpened(opinions, labels, matrix), matrix
 
 
 def by_all(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the noise and the power that are likeliest together: little, where all are weak.
+    """Take the noise and the power that are likeliest together: the cautious reading.
 
-    Powers are tried in turn, because from a power of one improvements by turns end at unsure
-    networks and no noise.
+    Weak networks then mean few wrong labels. Fitting one after the other, from a power of 1 on, can
+    get stuck at "unsure networks, no noise", so a grid of powers is tried.
     """
-    step = max(1, len(labels) // ENOUGH)
+    step = -(-len(labels) // ENOUGH)
     some, of_some = opinions[::step], labels[::step]
 
     def likelihood(power: float) -> float:
         brought = to_power(some, power)
         matrix = fit_transition_matrix(brought, of_some)
-        of_label = (brought * matrix[:, of_some].mT).sum(-1)
-        return float(of_label.clamp_min(TINY).log().double().mean())
+        return mean_log_likelihood(brought, of_some, matrix)
 
     brought = to_power(opinions, max(POWERS, key=likelihood))
     return brought, fit_transition_matrix(brought, labels)
@@ -206,4 +207,4 @@ def by_clean_labels(opinions: Tensor, labels: Tensor, power: float) -> tuple[Ten
 
 def _mean(opinions: Sequence[Tensor]) -> Tensor:
     """The geometric mean of class probabilities [N, C]."""
-    return torch.stack(list(opinions)).clamp_min(1e-7).log().mean(0).softmax(-1)
+    return torch.stack(list(opinions)).clamp_min(LEAST).log().mean(0).softmax(-1)

@@ -11,7 +11,7 @@ import torch
 
 from keeprate.checksums import check_unchanged, checksum
 from keeprate.engine import Setup
-from keeprate.errors import first_line
+from keeprate.errors import InputError, first_line
 from keeprate.noise import NoiseEstimate
 from keeprate.records import (
     QUALITY_FILE,
@@ -25,7 +25,7 @@ from keeprate.records import (
 from keeprate.report import find_cautions
 from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.cross_fit import judge_by_folds
-from keeprate.runs.finals import TrainedNetworks, train_plans
+from keeprate.runs.finals import TrainedNetworks, fits, train_plans
 from keeprate.runs.judgement import judge_labels
 from keeprate.runs.plans import Plan
 from keeprate.runs.run import Run
@@ -44,13 +44,23 @@ def finish(
 ) -> Run:
     """Train the plans, judge the labels, write the run folder if there is one.
 
-    `by_folds`: other networks judge, which have not learnt from the labels that they judge.
+    `by_folds`: other networks judge, which have not learnt from the labels that they judge, if
+    memory holds what they say and their losses stay finite.
     """
     results, networks = train_plans(plans, setup, restarts=restarts)
-    if by_folds:
-        judgement, seconds = judge_by_folds(setup, networks.schedule)
-        cost = replace(cost, final_seconds=seconds)
-    else:
+    judgement = None
+    if by_folds and fits(setup.data, 1):
+        try:
+            judgement, seconds = judge_by_folds(setup, networks.schedule)
+            cost = replace(cost, final_seconds=seconds)
+        except InputError as error:  # the results before it are not to be lost
+            warnings.warn(
+                f"the labels are judged by the networks that learnt them, as others could not be "
+                f"trained: {first_line(error)}",
+                UserWarning,
+                stacklevel=3,
+            )
+    if judgement is None:
         judgement = judge_labels(setup, networks)
     return conclude(setup, record, results, networks, judgement, cost=cost, with_report=with_report)
 

@@ -43,6 +43,7 @@ from keeprate.runs import (
     finish,
     finished_run,
     get_baselines,
+    judging_trainings,
 )
 from keeprate.schedules import PRESETS, Schedule, get_space, presets_in_words
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
@@ -155,7 +156,8 @@ checkpoint_seconds
         counts = record.trial_counts
         if counts is None:
             n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
-            n_finals = restarts * n_networks / networks_trained(method)
+            after_search = restarts * n_networks + judging_trainings(setup)
+            n_finals = after_search / networks_trained(method)
             counts = _affordable_trials(limit, search_config, setup, method, n_finals)
             record = replace(record, trial_counts=counts)
             save_record(setup.folder, record)  # after a kill a time would buy another number
