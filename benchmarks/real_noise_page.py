@@ -60,7 +60,7 @@ def picture(rows: Sequence[Row]) -> bytes:
     """Test accuracy as SVG: a panel for each scenario, sets along x, a mark for each line."""
     with matplotlib.rc_context(STYLE):
         scenarios = [one for one in SCENARIOS if sets_in(rows, one)]
-        figure = Figure(figsize=(11.5, 0.9 + 2.9 * len(scenarios)), layout="constrained")
+        figure = Figure(figsize=(12.5, 0.9 + 2.9 * len(scenarios)), layout="constrained")
         both = figure.subplots(len(scenarios), 2, squeeze=False, width_ratios=[3, 1])
         panels = both[:, 0]
         for (axes, beside), scenario in zip(both, scenarios, strict=True):
@@ -89,7 +89,7 @@ def _panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
         label, size = (line if line in _SHOWN else "other lines"), 9 if line == DEFAULT else 5
         axes.plot(places, means, mark, color=color, ms=size, zorder=2 + (size > 5), label=label)
     axes.axhline(0, color="#333333", lw=1)
-    axes.set_xticks(range(len(names)), [SETS[name].title.replace(", ", "\n") for name in names])
+    axes.set_xticks(range(len(names)), [_on_two_lines(SETS[name].title) for name in names])
     axes.tick_params("x", labelsize=7)
     axes.set_ylabel(f"test accuracy minus {BASE}'s, points", fontsize=8)
     axes.set_title(SCENARIOS[scenario], loc="left")
@@ -110,8 +110,13 @@ def _reliability_panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
     axes.plot([0, 1], [0, 1], color="#333333", lw=1)
     axes.set_xlabel("said probability of a wrong label", fontsize=8)
     axes.set_ylabel("share that is wrong", fontsize=8)
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines
     axes.set_title("reliability", loc="left")
+
+
+def _on_two_lines(title: str) -> str:
+    """A long title of a set, cut where it names a part."""
+    return title.replace(", ", "\n").replace("10N ", "10N\n")
 
 
 # Page ------------------------------------------------------------------------------------------
