@@ -27,7 +27,8 @@ from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
 from keeprate.engine.methods import get_method
 from keeprate.engine.models import get_model, mlp, resolve_model
-from keeprate.engine.population import OPTIMIZERS, Candidate, new_population
+from keeprate.engine.optimizers import OPTIMIZERS, make_optimizer
+from keeprate.engine.population import Candidate, new_population
 from keeprate.engine.progress import TextProgress, score_in_words
 from keeprate.engine.setup import make_setup
 from keeprate.noise import (
@@ -163,6 +164,40 @@ def test_a_config_takes_numpy_s_numbers_as_python_s():
 def test_a_config_is_checked_before_pytorch_loads():
     assert "torch" not in loaded_after("import keeprate; keeprate.TrainingConfig(epochs=3)")
     assert set(OPTIMIZERS) == set(CHOICES["optimizer"])
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+def test_an_optimiser_steps_as_pytorchs_does(name):
+    config = TrainingConfig(optimizer=name, weight_decay=0.01)
+    plain = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[name]
+    found = []
+    for of_pytorch in (False, True):
+        weights = torch.linspace(-1, 1, 40).requires_grad_()
+        ours = make_optimizer([weights], config)
+        options = {k: v for k, v in ours.defaults.items() if k not in ("decoupled_weight_decay",)}
+        optimizer = plain([weights], **options) if of_pytorch else ours
+        for _ in range(5):
+            optimizer.zero_grad()
+            weights.pow(3).sum().backward()
+            optimizer.step()
+        again = type(optimizer)([weights], **options)
+        again.load_state_dict(optimizer.state_dict())
+        weights.grad = torch.ones_like(weights)
+        again.step()
+        found.append(weights.detach().clone())
+    assert torch.equal(*found)
+
+
+def test_training_imports_no_compiler(tmp_path):
+    """It takes more than a second, at each start."""
+    code = (
+        "import keeprate; from keeprate import TrainingConfig\n"
+        "data = keeprate.prepare('digits', noise='symmetric:0.2', limit=200)\n"
+        "options = {'config': TrainingConfig(epochs=2, batch_size=50), 'checkpoint_seconds': 0}\n"
+        f"keeprate.train(data, schedule='constant', out={str(tmp_path / 'run')!r}, **options)\n"
+        "assert 'torch._dynamo' not in __import__('sys').modules"
+    )
+    assert "torch" in loaded_after(code)
 
 
 def test_the_paper_s_learning_rate():

@@ -6,30 +6,23 @@ import ctypes
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from keeprate.engine.config import TrainingConfig
 from keeprate.engine.curves import Curves, EpochMetrics
 from keeprate.engine.folds import Folds, Supervision
 from keeprate.engine.methods import Method
 from keeprate.engine.networks import Networks, build_networks
+from keeprate.engine.optimizers import make_optimizer
 from keeprate.engine.setup import Setup
 from keeprate.errors import invalid
 from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
-
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-}
 
 
 @dataclass(frozen=True)
@@ -220,18 +213,6 @@ def new_population(
         times_seen=times_seen,
         folds=folds,
     )
-
-
-def make_optimizer(parameters: list[Tensor], config: TrainingConfig) -> Optimizer:
-    """An element-wise optimiser, fused where PyTorch has it."""
-    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer != "adam":
-        options["momentum"] = config.momentum
-    if config.optimizer == "rmsprop":
-        options["foreach"] = True
-    else:
-        options["fused"] = True
-    return OPTIMIZERS[config.optimizer](parameters, **options)
 
 
 def _keep_freed_memory() -> None:
