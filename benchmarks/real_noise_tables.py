@@ -179,7 +179,9 @@ def goal_table(rows: Sequence[Row], scenario: str) -> list[str]:
         "accuracy above CleanLearning": lambda name: _above(
             rows, scenario, name, "accuracy", FOLDED
         ),
-        "accuracy above clean alone": lambda name: _above_all(rows, scenario, name, CLEAN_ALONE),
+        "accuracy above clean alone": lambda name: _above(
+            rows, scenario, name, "accuracy", *CLEAN_ALONE
+        ),
         "average precision above CleanLearning's": lambda name: _above(
             rows, scenario, name, "average_precision", FOLDED
         ),
@@ -205,35 +207,30 @@ def _verdict(verdict: Verdict | None) -> str:
     return f"yes, {words}" if is_met else f"**no**, {words}"
 
 
-def _above(rows: Sequence[Row], scenario: str, name: str, metric: str, line: str) -> Verdict | None:
-    """Strictly above a line in the mean over the seeds that both have."""
-    values = differences(rows, scenario, name, line, metric)
-    return (statistics.fmean(values) > 0, _with_error(values)) if values else None
+def _paired(
+    rows: Sequence[Row], scenario: str, name: str, metric: str, lines: Sequence[str]
+) -> dict[str, list[float]]:
+    """The default minus each line that has seeds in common with it, the best line first."""
+    found = {line: differences(rows, scenario, name, line, metric) for line in lines}
+    known = {line: values for line, values in found.items() if values}
+    return dict(sorted(known.items(), key=lambda pair: statistics.fmean(pair[1])))
 
 
-def _above_all(
-    rows: Sequence[Row], scenario: str, name: str, lines: Sequence[str]
+def _above(
+    rows: Sequence[Row], scenario: str, name: str, metric: str, *lines: str
 ) -> Verdict | None:
-    """Strictly above each of some lines; the words are of the best of these."""
-    verdicts = {
-        statistics.fmean(values): (statistics.fmean(values) > 0, _with_error(values))
-        for line in lines
-        if (values := differences(rows, scenario, name, line, "accuracy"))
-    }
-    return verdicts[min(verdicts)] if verdicts else None
+    """Strictly above each line in the mean over the seeds that both have."""
+    paired = list(_paired(rows, scenario, name, metric, lines).values())
+    return (statistics.fmean(paired[0]) > 0, _with_error(paired[0])) if paired else None
 
 
 def _unbeaten(rows: Sequence[Row], scenario: str, name: str) -> Verdict | None:
     """No rival is above by more than a paired standard error; the words name the best rival."""
-    paired = {
-        line: values
-        for line in RIVALS
-        if (values := differences(rows, scenario, name, line, "accuracy"))
-    }
+    paired = _paired(rows, scenario, name, "accuracy", RIVALS)
+    beaten = [line for line, values in paired.items() if statistics.fmean(values) < -_error(values)]
     if not paired:
         return None
-    beaten = [line for line, values in paired.items() if statistics.fmean(values) < -_error(values)]
-    best = min(beaten or paired, key=lambda line: statistics.fmean(paired[line]))
+    best = next(iter(beaten or paired))
     return not beaten, f"{_with_error(paired[best])} ({best})"
 
 

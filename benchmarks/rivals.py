@@ -206,12 +206,15 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 np.arange(len(y)), test_size=HELD_OUT, random_state=self.seed, stratify=stratify
             )
             X, y, clean = X[kept], y[kept], (X[held_out], y[held_out])
-        how: dict[str, Any] = {
-            "loss": self.loss,
-            "seed": self.seed,
-            "image_shape": self.image_shape,
-        }
-        self.network_ = train_perceptron(X, y, *clean, self.n_classes, **how)
+        self.network_ = train_perceptron(
+            X,
+            y,
+            *clean,
+            self.n_classes,
+            loss=self.loss,
+            seed=self.seed,
+            image_shape=self.image_shape,
+        )
         return self
 
     def predict_proba(self, X: Array) -> Array:

@@ -12,6 +12,7 @@ from .inference import fit_transition_matrix as fit_transition_matrix
 from .inference import mean_log_likelihood as mean_log_likelihood
 from .inference import sharpened as sharpened
 from .inference import slices as slices
+from .inference import thinned as thinned
 from .inference import to_power as to_power
 from .kinds import NOISES as NOISES
 from .kinds import asymmetric as asymmetric

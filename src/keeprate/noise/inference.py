@@ -227,17 +227,18 @@ def estimate_noise(
     confidence, predicted = probabilities.max(1)
     if is_right is not None:
         counts = _expected_pairs(probabilities, labels)
+        n_of_class = counts.sum(1)
     else:
         counted = torch.ones_like(predicted, dtype=torch.bool)
         for c in predicted.unique() if held_out else ():
             of_class = predicted == c
             counted[of_class] = confidence[of_class] >= confidence[of_class].median()
         counts = count_pairs(predicted[counted], labels[counted], n_classes)
+        n_of_class = predicted.bincount(minlength=n_classes).double()
     n_predicted = counts.sum(1, keepdim=True)
     identity = torch.eye(n_classes).to(counts)  # for a class that is never predicted
     matrix = torch.where(n_predicted > 0, counts / n_predicted.clamp_min(TINY), identity)
-    prior = predicted.bincount(minlength=n_classes).double()
-    prior = (prior if is_right is None else n_predicted[:, 0]) / len(predicted)
+    prior = n_of_class / len(predicted)
     wrong = 1 - matrix.diagonal()
     variance = (prior.square() * wrong * (1 - wrong) / n_predicted[:, 0].clamp_min(1)).sum()
     smooth = (counts + 1) / (n_predicted + 2)
@@ -388,14 +389,19 @@ def best_power(
     power, log_likelihood : float
         t, and the mean of log P(label) at t.
     """
-    step = -(-len(labels) // ENOUGH)
-    some, of_some = probabilities[::step], labels[::step]
+    some, of_some = thinned(probabilities, labels)
     likelihoods = {
         power: mean_log_likelihood(to_power(some, power), of_some, transition_matrix)
         for power in torch.logspace(-1, 1, N_POWERS).tolist()
     }
     best = max(likelihoods, key=likelihoods.__getitem__)
     return best, likelihoods[best]
+
+
+def thinned(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Every so many samples: at most `ENOUGH`, to fit one number."""
+    step = -(-len(labels) // ENOUGH)
+    return probabilities[::step], labels[::step]
 
 
 def mean_log_likelihood(

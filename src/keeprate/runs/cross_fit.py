@@ -149,7 +149,7 @@ def train_cross_fitted(
     has_clean = bool(is_clean.any())
     whole = setup.config.epochs
     # With clean labels each stage may be chosen, and has all epochs.
-    epochs = [whole] * 3 if has_clean else [_short(setup)] * ROUNDS + [whole]
+    epochs = [whole] * 3 if has_clean else [_short(setup, len(is_clean))] * ROUNDS + [whole]
     stages = _Stages(setup, is_clean, n_folds, epochs, stage="cross-fitting")
     judges = stages.run_with_clean() if has_clean else stages.run_without_clean()
     chosen = judges[0]
@@ -183,7 +183,7 @@ def judge_by_folds(
         Of the training.
     """
     of_pool, is_clean = pooled(setup)
-    epochs = _short(of_pool)
+    epochs = _short(setup, len(is_clean))
     stages = _Stages(of_pool, is_clean, n_folds(setup.data), [epochs], stage="judging labels")
     judges = stages.train_by(schedule.stretched(epochs))
     judgement = judge_held_out(of_pool, [judges.opinions], [judges.networks.modules], is_clean)
@@ -192,14 +192,14 @@ def judge_by_folds(
 
 def judging_trainings(setup: Setup) -> float:
     """How many trainings of one network, of all epochs, `judge_by_folds` costs."""
-    of_pool, _ = pooled(setup)
-    return n_folds(setup.data) * _short(of_pool) / setup.config.epochs
+    n_samples = len(setup.data.train) + len(setup.data.validation)
+    return n_folds(setup.data) * _short(setup, n_samples) / setup.config.epochs
 
 
-def _short(setup: Setup) -> int:
+def _short(setup: Setup, n_samples: int) -> int:
     """The epochs of a training that is not to be kept."""
     config = setup.config
-    steps_an_epoch = max(1, len(setup.data.train) // config.batch_size)
+    steps_an_epoch = max(1, n_samples // config.batch_size)
     least = math.ceil(LEAST_STEPS / steps_an_epoch)
     return min(config.epochs, max(math.ceil(EARLIER * config.epochs), least))
 
@@ -228,7 +228,7 @@ class _Stages:
         """
         arms = [
             self._arm(f"keep-{level:g}", "every sample kept" if level == 1 else f"R(T) = {level:g}",
-                      self.given, level=level)
+                      self.given, schedule=self._decay(level))
             for level in LEVELS
         ]  # fmt: skip
         self._train(arms)
@@ -247,7 +247,7 @@ class _Stages:
         clean = self._arm("clean", "clean samples alone", self.given, is_clean.float())
         alone = [
             self._arm(f"noisy-{level:g}", f"noisy samples alone, R(T) = {level:g}", self.given,
-                      noisy, level=level)
+                      noisy, schedule=self._decay(level))
             for level in levels
         ]  # fmt: skip
         of_clean, *of_noisy = self._train([clean, *alone])
@@ -279,17 +279,18 @@ class _Stages:
         targets: Tensor,
         weights: Tensor | None = None,
         *,
-        level: float = 1.0,
         schedule: Schedule | None = None,
         matrix: Tensor | None = None,
     ) -> Arm:
         judged = self.is_clean if bool(self.is_clean.any()) else ~self.is_clean
         own = self.weights if weights is None else self.weights * weights
         corrected = None if matrix is None else ~self.is_clean
-        if schedule is None:
-            schedule = Schedule(plain_decay(self.epochs[self.n_stages_done], level), "auto")
         supervision = Supervision(self.fold, judged, targets, own, matrix, corrected)
-        return Arm(name, label, schedule, supervision)
+        return Arm(name, label, schedule or self._decay(1.0), supervision)
+
+    def _decay(self, level: float) -> Schedule:
+        """The schedule of the stage at hand that ends at a level."""
+        return Schedule(plain_decay(self.epochs[self.n_stages_done], level), "auto")
 
     def _by_network(self, modules: Sequence[nn.Module]) -> list[Tensor]:
         """What each of R networks says of every sample, also of those it learnt from, [N, C]."""

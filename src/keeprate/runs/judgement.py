@@ -25,6 +25,7 @@ from keeprate.noise import (
     fit_transition_matrix,
     mean_log_likelihood,
     sharpened,
+    thinned,
     to_power,
 )
 from keeprate.records import LabelQuality, find_label_issues, judge, softened
@@ -32,7 +33,6 @@ from keeprate.runs.finals import TrainedNetworks
 
 PSEUDO = 0.5  # samples more in each entry of a counted transition matrix
 POWERS = tuple(2 ** (i / 2) for i in range(-2, 6))  # from 1/2: beyond, all readings fit badly
-ENOUGH = 50_000  # samples, to choose a power
 
 
 def judge_held_out(
@@ -187,8 +187,7 @@ def by_all(opinions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Weak networks then mean few wrong labels. Fitting one after the other, from a power of 1 on, can
     get stuck at "unsure networks, no noise", so a grid of powers is tried.
     """
-    step = -(-len(labels) // ENOUGH)
-    some, of_some = opinions[::step], labels[::step]
+    some, of_some = thinned(opinions, labels)
 
     def likelihood(power: float) -> float:
         brought = to_power(some, power)

@@ -32,8 +32,8 @@ def _table(name: str, *columns: str) -> sqlalchemy.TableClause:
 
 
 PARAMETERS = _table("trial_params", "trial_id", "param_name", "param_value", "distribution_json")
-USERS = _table("trial_user_attributes", "trial_id", "key", "value_json")
-SYSTEMS = _table("trial_system_attributes", "trial_id", "key", "value_json")
+USER_ATTRIBUTES = _table("trial_user_attributes", "trial_id", "key", "value_json")
+SYSTEM_ATTRIBUTES = _table("trial_system_attributes", "trial_id", "key", "value_json")
 """Where Optuna keeps the parameters and the attributes of trials."""
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
@@ -146,12 +146,13 @@ def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
                 row["param_value"] = distribution.to_internal_repr(value)
                 row["distribution_json"] = distribution_to_json(distribution)
                 rows.setdefault(PARAMETERS, []).append(row)
-            for table, attributes in ((USERS, trial.user_attrs), (SYSTEMS, trial.system_attrs)):
-                for key, attribute in attributes.items():
+            attributes = {USER_ATTRIBUTES: trial.user_attrs, SYSTEM_ATTRIBUTES: trial.system_attrs}
+            for table, of_table in attributes.items():
+                for key, attribute in of_table.items():
                     row = {"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)}
                     rows.setdefault(table, []).append(row)
-        for table, of_table in rows.items():
-            connection.execute(table.insert(), of_table)
+        for table, its_rows in rows.items():
+            connection.execute(table.insert(), its_rows)
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:
