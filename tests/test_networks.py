@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from keeprate.engine import operations
+from keeprate.engine import layers, operations
+from keeprate.engine.layers import stacked_linear
 from keeprate.engine.loop import train_step
 from keeprate.engine.methods import METHODS
 from keeprate.engine.models import MODELS, model3
 from keeprate.engine.networks import ModuleNetworks, StackedNetworks, build_networks
-from keeprate.engine.operations import stacked_linear
 
 CPU = torch.device("cpu")
 BUILDS = {
@@ -81,7 +81,7 @@ def test_stacked_equals_one_by_one_after_many_float32_steps(name):
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_float64_steps_are_the_same_to_the_last_digits(name, monkeypatch):
-    monkeypatch.setattr(operations, "LARGE_PRODUCT", 1)
+    monkeypatch.setattr(layers, "LARGE_PRODUCT", 1)
     build, shape = BUILDS[name]
     stacked, alone = (
         cls(lambda: build().double(), [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks)
@@ -115,7 +115,7 @@ def test_products_of_the_selected_samples_alone_give_the_same_gradient(monkeypat
     plain = torch.einsum("noi,bi->nbo", weight, x) + (given[2][:, None] if bias else 0.0)
     expected, products = gradients(plain), []
     for limit in (1, 2**60):
-        monkeypatch.setattr(operations, "LARGE_PRODUCT", limit)
+        monkeypatch.setattr(layers, "LARGE_PRODUCT", limit)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "bmm", noted)
             found = gradients(stacked_linear(x, *given[1:], *[None] * (not bias), stacked=False))
@@ -479,12 +479,103 @@ def test_plain_perceptrons_go_without_vmap_to_the_same_result(name):
                 assert relative(fast.module(candidate, peer), other.module(candidate, peer)) < 1e-12
 
 
+def cnn(*layers, features):
+    return lambda: nn.Sequential(
+        *(layer() for layer in layers), nn.Flatten(), nn.Linear(features, 10)
+    )
+
+
+CNNS = {
+    "pooled at once": cnn(
+        partial(nn.Conv2d, 3, 6, 5),
+        partial(nn.MaxPool2d, 2),
+        partial(nn.ReLU, inplace=True),
+        partial(nn.Conv2d, 6, 4, 3, bias=False),
+        partial(nn.MaxPool2d, 2, stride=1, padding=1),
+        nn.Tanh,
+        features=4 * 3 * 3,
+    ),
+    "geometry": cnn(
+        partial(nn.Conv2d, 3, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=3),
+        partial(nn.MaxPool2d, (2, 3), ceil_mode=True),
+        partial(nn.Conv2d, 6, 4, 2, dilation=(1, 2), padding=1, groups=2),
+        partial(nn.AvgPool2d, 2),
+        features=4 * 2 * 2,
+    ),
+    "normalised": cnn(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2)),
+        partial(nn.LeakyReLU, 0.01),
+        partial(nn.Conv2d, 4, 4, 3, padding=1),
+        partial(nn.BatchNorm2d, 4, affine=False, momentum=0.3),
+        partial(nn.Conv2d, 4, 4, 1),
+        partial(nn.BatchNorm2d, 4, track_running_stats=False),
+        partial(nn.AdaptiveAvgPool2d, 1),
+        features=4,
+    ),
+    "dropped": cnn(
+        partial(nn.Dropout, 0.2),
+        partial(nn.Conv2d, 3, 4, 3),
+        partial(nn.Dropout, 0.5),
+        partial(nn.MaxPool2d, 2),
+        features=4 * 5 * 5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_plain_cnns_go_without_vmap_to_the_same_result(name, monkeypatch):
+    monkeypatch.setattr(layers, "CACHED", 1000)  # a few samples
+    build = lambda: CNNS[name]().double()  # noqa: E731
+    fast, slow, alone = (
+        cls(build, [1, 2], 2, CPU) for cls in (StackedNetworks, StackedNetworks, ModuleNetworks)
+    )
+    assert fast._layers is not None
+    slow._layers = None  # by vmap
+    others = [alone] if name == "dropped" else [alone, slow]  # vmap has no masks for inputs
+    for networks in (fast, *others):
+        steps(networks, (3, 12, 12), 5, lr=0.1, dtype=torch.float64)  # and ends in evaluation
+    x = torch.rand(4, 3, 12, 12, dtype=torch.float64)
+    for other in others:
+        torch.testing.assert_close(fast(x), other(x), rtol=1e-10, atol=1e-12)
+        for candidate in range(2):
+            for peer in range(2):
+                own, its = fast.module(candidate, peer), other.module(candidate, peer)
+                assert relative(own, its) < 1e-12
+
+
+@pytest.mark.parametrize("pool", [None, layers.Geometry((2, 2), (0, 0), (1, 1), (2, 2))])
+def test_filled_up_channels_change_no_value(pool, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 2 * 6, 8, 8, generator=generator, requires_grad=True)
+    weight = torch.rand(2, 5, 6, 3, 3, generator=generator, requires_grad=True)
+    bias = torch.rand(2, 5, generator=generator, requires_grad=True)
+    geometry = layers.Geometry((1, 1), (0, 0), (1, 1))
+
+    def run():
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layers.stacked_convolution(x, weight, bias, geometry, stacked=True, pool=pool)
+        gradients = torch.autograd.grad(y.float().square().sum(), (x, weight, bias))
+        return [y, *gradients]
+
+    widths, convolve = [], layers._CONVOLVE
+    watched = lambda x, *rest: widths.append(x.shape[1]) or convolve(x, *rest)  # noqa: E731
+    monkeypatch.setattr(layers, "_CONVOLVE", watched)
+    found = run()
+    monkeypatch.setattr(layers, "_fast_channels", lambda weight, *_: weight.shape[1])
+    expected = run()
+    assert widths == [2 * 8, 2 * 6]
+    assert [y.shape for y in found] == [y.shape for y in expected]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.1)
+        assert one.dtype == other.dtype
+
+
 class Doubled(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)
 
 
-def test_what_is_not_a_plain_perceptron_goes_through_vmap():
+def test_what_is_no_plain_sequence_goes_through_vmap():
     hooked = nn.Linear(12, 10)
     hooked.register_forward_hook(lambda module, args, output: output + 1)
     shared = nn.Linear(12, 12)
@@ -497,7 +588,14 @@ def test_what_is_not_a_plain_perceptron_goes_through_vmap():
         nn.Sequential(nn.Flatten(2), nn.Linear(4, 10)),
         nn.Sequential(nn.Linear(12, 10)),
         nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 10)),
-        nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(12, 10))),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(4, 10)),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(7, 8), nn.Flatten(), nn.Linear(4, 10)),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), nn.Flatten(), nn.Linear(4, 10)),
+        nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 10)),
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.Flatten(), nn.Linear(4, 10)
+        ),
         tied,
         Dropping(),
     ):

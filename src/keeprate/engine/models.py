@@ -80,9 +80,9 @@ def model2(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     widths = [(channels, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 16)]
     layers: list[nn.Module] = []
     for position, (before, after) in enumerate(widths):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        if position % 2 == 1:
-            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
+        # Before ReLU: the same function, with a quarter of ReLU's work.
+        layers += [nn.MaxPool2d(2)] * (position % 2) + [nn.ReLU()]
     features = 16 * (height // 8) * (width // 8)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, n_classes))
 
@@ -94,23 +94,22 @@ def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.2
     # small images.
     last_padding = 0 if min(height, width) >= 28 else 1
 
-    def block(before: int, after: int, padding: int) -> list[nn.Module]:
+    def block(before: int, after: int, padding: int, *, pooled: bool = False) -> list[nn.Module]:
         return [
             nn.Conv2d(before, after, 3, padding=padding),
             nn.BatchNorm2d(after),
+            *[nn.MaxPool2d(2)] * pooled,  # before ReLU: the same function, with less work
             nn.LeakyReLU(0.01),
         ]
 
     return nn.Sequential(
         *block(channels, 128, 1),
         *block(128, 128, 1),
-        *block(128, 128, 1),
-        nn.MaxPool2d(2),
+        *block(128, 128, 1, pooled=True),
         nn.Dropout(dropout),
         *block(128, 256, 1),
         *block(256, 256, 1),
-        *block(256, 256, 1),
-        nn.MaxPool2d(2),
+        *block(256, 256, 1, pooled=True),
         nn.Dropout(dropout),
         *block(256, 512, last_padding),
         *block(512, 256, last_padding),

@@ -1,8 +1,8 @@
 """K candidates x R peer networks behind one interface.
 
 `StackedNetworks` runs all networks in one call. Their parameters are stacked along a first axis
-of N = K * R, and `torch.func.vmap` runs over that axis; the layers of plain perceptrons run without
-vmap. `ModuleNetworks` runs modules that vmap cannot take one by one, with the same results. Both
+of N = K * R, and `torch.func.vmap` runs over that axis; plain sequences of layers run without vmap.
+`ModuleNetworks` runs modules that vmap cannot take one by one, with the same results. Both
 give logits `[K, R, B, C]`.
 """
 
@@ -22,7 +22,8 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from keeprate.engine.operations import LockstepOperations, dropout_masks, stacked_linear
+from keeprate.engine.operations import LockstepOperations
+from keeprate.engine.sequential import plain_layers, through_layers
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
 LARGE_CONVOLUTIONS = 2**24
@@ -132,7 +133,7 @@ class StackedNetworks(Networks):
                 self._buffers[name][row].copy_(buffer)
         for name, parameter in base.named_parameters():
             self._parameters[name].requires_grad_(parameter.requires_grad)
-        self._layers = _plain_layers(base)
+        self._layers = plain_layers(base, device)
 
         # base, not self: a cycle would keep a dropped population in memory.
         def forward(
@@ -144,7 +145,8 @@ class StackedNetworks(Networks):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         if self._layers is not None:
-            logits = _through_layers(self._layers, self._parameters, self.generators, inputs)
+            stacked = self._parameters | self._buffers
+            logits = through_layers(self._layers, stacked, self.generators, inputs)
         else:
             with LockstepOperations(self.generators, stacked=True):
                 logits = self._forward(self._parameters, self._buffers, inputs)
@@ -174,58 +176,6 @@ class StackedNetworks(Networks):
         for stacked in (self._parameters, self._buffers):
             for tensor in stacked.values():
                 tensor.data = tensor.data[rows]
-
-
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
-
-
-def _plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
-    """The layers of a plain multilayer perceptron, which needs no vmap; None for other networks.
-
-    Only exact types without hooks count: a subclass may do something else.
-    """
-    if type(module) is not nn.Sequential or _is_hooked(module):
-        return None
-    layers = [(name, layer) for name, layer in module._modules.items() if layer is not None]
-    for _, layer in layers:
-        is_known = type(layer) in (nn.Linear, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
-        if not is_known or _is_hooked(layer):
-            return None
-        if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1):
-            return None
-    linear = [layer for _, layer in layers if type(layer) is nn.Linear]
-    starts_flat = bool(layers) and type(layers[0][1]) is nn.Flatten
-    # `parameters` gives each shared parameter once.
-    is_shared = len(list(module.parameters())) < sum(len(list(x.parameters())) for x in linear)
-    return layers if linear and starts_flat and not is_shared else None
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(module) or any(getattr(module, name) for name in hooks)
-
-
-def _through_layers(
-    layers: list[tuple[str, nn.Module]],
-    parameters: dict[str, Tensor],
-    generators: list[torch.Generator],
-    inputs: Tensor,
-) -> Tensor:
-    """Logits `[N, B, C]` as vmap would give them, without the cost of vmap at each step."""
-    x, is_stacked = inputs, False
-    for name, layer in layers:
-        if isinstance(layer, nn.Linear):
-            weight, bias = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
-            x, is_stacked = stacked_linear(x, weight, bias, stacked=is_stacked), True
-        elif isinstance(layer, nn.Flatten):
-            x = x.flatten(2 if is_stacked else 1)
-        elif isinstance(layer, nn.Dropout) and layer.training and 0 < layer.p < 1:
-            if not is_stacked:
-                x, is_stacked = x.expand(len(generators), *x.shape), True
-            x = x * dropout_masks(x, layer.p, generators)
-        else:
-            x = layer(x)
-    return x
 
 
 class ModuleNetworks(Networks):

@@ -1,33 +1,38 @@
 """Operations on stacked networks whose rules in vmap are slow or not right.
 
-Linear layers; convolutions and their pooling on a CPU; dropout.
+Linear layers; convolutions, their pooling and batch norm on a CPU; dropout. The layers themselves
+are in `layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-LARGE_PRODUCT = 2**22
-"""Multiplications for a batch in one network from which it pays to leave samples out."""
-
-_CONVOLVE: Callable[..., Tensor] = torch.conv2d
+from keeprate.engine.layers import (
+    Geometry,
+    channels_last,
+    dropout_masks,
+    into_channels,
+    pair,
+    stacked_batch_norm,
+    stacked_convolution,
+    stacked_linear,
+)
 
 
 class LockstepOperations(TorchFunctionMode):
     """Replaces some operations inside the networks.
 
     Linear layers: vmap multiplies N small matrices with N copies of the shared input; here that is
-    one large product. Convolutions and pooling of images: channels are last in memory here, which
-    is faster on a CPU. Dropout: each network draws its mask from its own generator.
+    one large product. Convolutions, pooling and batch norm of images: channels are last in memory
+    here, which is faster on a CPU. Dropout: each network draws its mask from its own generator.
 
     Parameters
     ----------
@@ -101,56 +106,6 @@ class _Linear(_VmapRule):
         return y.to(weight.dtype), 0  # autocast may not reach what follows, such as batch norm
 
 
-def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
-    """N linear layers at once: x `[B, ..., in]`, or `[N, B, ..., in]` if stacked."""
-    n_networks, n_out, n_in = weight.shape
-    if not stacked:  # the same inputs for every network: one product for all
-        flat = x.reshape(-1, n_in)
-        product: Tensor = _SharedLinear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
-        y = product.view(n_networks, n_out, -1).mT
-    else:
-        flat = x.reshape(n_networks, -1, n_in)
-        if bias is None:
-            y = torch.bmm(weight, flat.mT).mT
-        else:
-            y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
-    shape = x.shape[1:-1] if stacked else x.shape[:-1]
-    return y.unflatten(1, shape) if len(shape) != 1 else y
-
-
-class _SharedLinear(torch.autograd.Function):
-    """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
-
-    A sample that was not selected has a gradient of exactly zero. The weight gradient therefore
-    needs the selected samples only.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        n_networks, n_out, n_in = weight.shape
-        rows = weight.reshape(n_networks * n_out, n_in)
-        y = rows @ x.T
-        if bias is not None:
-            y += bias.to(y.dtype).reshape(-1, 1)  # a sum of two dtypes would cost two copies
-        ctx.save_for_backward(x.to(y.dtype), weight)  # x as it was multiplied, under autocast
-        ctx.has_bias = bias is not None
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
-        x_gradient = weight_gradient = bias_gradient = None
-        if ctx.needs_input_grad[0]:
-            x_gradient = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
-        if ctx.needs_input_grad[1]:
-            weight_gradient = _weight_gradient(gradient, x).to(weight.dtype)
-        if ctx.has_bias:
-            bias_gradient = gradient.sum(-1).to(weight.dtype)
-        return x_gradient, weight_gradient, bias_gradient
-
-
 def _convolution(
     input: Tensor,
     weight: Tensor,
@@ -162,7 +117,7 @@ def _convolution(
 ) -> Tensor:
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if input.dim() != 4 or input.device.type != "cpu":
-        return _CONVOLVE(*arguments)
+        return torch.conv2d(*arguments)
     output: Tensor = _Convolution.apply(*arguments)  # type: ignore[no-untyped-call]
     return output
 
@@ -178,7 +133,7 @@ class _Convolution(_VmapRule):
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        return _CONVOLVE(*arguments)
+        return torch.conv2d(*arguments)
 
     @staticmethod
     def vmap(
@@ -191,24 +146,22 @@ class _Convolution(_VmapRule):
     ) -> tuple[Tensor, int]:
         weight, bias = _VmapRule.networks_first(info, in_dims[1:3], weight, bias)
         *geometry, groups = options
-        if in_dims[0] is None:  # shared inputs: each group gives the outputs of all networks
-            weight = _groups_first(weight, groups)
-            bias = None if bias is None else _groups_first(bias, groups)
-        else:
-            x, groups = _into_channels(x.movedim(in_dims[0], 0)), groups * info.batch_size
-        all_biases = None if bias is None else bias.flatten()
-        y = _CONVOLVE(_channels_last(x), weight.flatten(0, 1), all_biases, *geometry, groups)
-        y = y.to(weight.dtype)  # autocast may not reach what follows, such as batch norm
+        stacked = in_dims[0] is not None
         if in_dims[0] is not None:
-            return y.unflatten(1, (info.batch_size, -1)), 1
-        y = y.unflatten(1, (groups, info.batch_size, -1)).transpose(1, 2)
-        return y.flatten(2, 3), 1
+            x = into_channels(x.movedim(in_dims[0], 0))
+        if geometry[1] == "same":
+            x = F.pad(x, _same_padding(weight, geometry[2]))
+        padding = (0, 0) if isinstance(geometry[1], str) else pair(geometry[1])
+        own = Geometry(pair(geometry[0]), padding, pair(geometry[2]))
+        y = stacked_convolution(x, weight, bias, own, groups, stacked=stacked)
+        y = y.to(weight.dtype)  # autocast may not reach what follows, such as batch norm
+        return y.unflatten(1, (info.batch_size, -1)), 1
 
 
-def _groups_first(weight: Tensor, groups: int) -> Tensor:
-    """`[N, G * C, ...]` to `[G, N * C, ...]`."""
-    grouped: Tensor = weight.unflatten(1, (groups, -1))
-    return grouped.transpose(0, 1).flatten(1, 2)
+def _same_padding(weight: Tensor, dilation: Any) -> tuple[int, ...]:
+    """Pixels to the left and right, above and below, that keep an image's size."""
+    totals = [d * (k - 1) for d, k in zip(pair(dilation), weight.shape[-2:], strict=True)]
+    return tuple(n for total in reversed(totals) for n in (total // 2, total - total // 2))
 
 
 def _pool(pool: Callable[..., Tensor], input: Tensor, *options: Any, **keywords: Any) -> Tensor:
@@ -233,8 +186,46 @@ class _Pool(_VmapRule):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], pool: Callable[..., Tensor], x: Tensor
     ) -> tuple[Tensor, int]:
-        x = _into_channels(_networks_first(x, in_dims[1], info.batch_size))
-        return pool(_channels_last(x)).unflatten(1, (info.batch_size, -1)), 1
+        x = into_channels(_networks_first(x, in_dims[1], info.batch_size))
+        return pool(channels_last(x)).unflatten(1, (info.batch_size, -1)), 1
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    arguments = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if input.dim() != 4 or input.device.type != "cpu":
+        return F.batch_norm(*arguments)
+    output: Tensor = _BatchNorm.apply(*arguments)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _BatchNorm(_VmapRule):
+    """A batch norm of images. vmap would multiply and add in passes of their own."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return F.batch_norm(*arguments)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, *arguments: Any
+    ) -> tuple[Tensor, int]:
+        size = info.batch_size
+        x = channels_last(into_channels(_networks_first(x, in_dims[0], size)))
+        mean, variance, weight, bias = (
+            None if tensor is None else _networks_first(tensor, dim, size)
+            for tensor, dim in zip(arguments[:4], in_dims[1:5], strict=True)
+        )
+        y = stacked_batch_norm(x, mean, variance, weight, bias, *arguments[4:])
+        return y.unflatten(1, (size, -1)), 1
 
 
 def _group_norm(
@@ -254,56 +245,11 @@ def _view(input: Tensor, *shape: Any, **keywords: Any) -> Tensor:
 _REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     F.linear: _linear,
     torch.conv2d: _convolution,
+    F.batch_norm: _batch_norm,
     torch.Tensor.view: _view,
     **{pool: partial(_pool, pool) for pool in (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d)},
     **{norm: partial(_group_norm, norm) for norm in (F.group_norm, torch.group_norm)},
 }
-
-
-def _into_channels(x: Tensor) -> Tensor:
-    """`[N, B, C, ...]` to `[B, N * C, ...]`."""
-    return x.movedim(0, 1).flatten(1, 2)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """`[B, C, H, W]` to the reader, `[B, H, W, C]` in memory."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """`[N, out, B] @ [B, in]`; only the selected samples of each network where that is faster.
-
-    It is faster on a CPU for a large product. In bfloat16 gathering the samples costs what it
-    saves, and a GPU would have to wait until the number of samples is known.
-    """
-    n_networks, n_out, n_samples = gradient.shape
-    is_large = n_out * n_samples * x.shape[1] >= LARGE_PRODUCT
-    if is_large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
-        is_selected = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
-        counts = is_selected.sum(1).tolist()
-        if min(counts) < n_samples:
-            return _product_of_selected(gradient, x, is_selected, counts)
-    return (gradient.reshape(-1, n_samples) @ x).view(n_networks, n_out, x.shape[1])
-
-
-def _product_of_selected(
-    gradient: Tensor, x: Tensor, is_selected: Tensor, counts: list[int]
-) -> Tensor:
-    """`[N, out, B] @ [B, in]`, where network n has `counts[n]` selected samples `[N, B]`.
-
-    Neighbours with as many selected samples, as a rule the peers of a candidate, share a batched
-    product: a thread for each network is faster than all threads in each product.
-    """
-    n_networks, n_out, _ = gradient.shape
-    product = gradient.new_empty(n_networks, n_out, x.shape[1])
-    start = 0
-    for count, group in groupby(counts):
-        rows = slice(start, start := start + len(list(group)))
-        samples = is_selected[rows].nonzero()[:, 1].view(rows.stop - rows.start, count)
-        gradients = gradient[rows].gather(2, samples.unsqueeze(1).expand(-1, n_out, -1))
-        inputs = x.index_select(0, samples.flatten()).view(*samples.shape, x.shape[1])
-        torch.bmm(gradients, inputs, out=product[rows])
-    return product
 
 
 def _networks_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -351,11 +297,3 @@ class _DropoutMask(torch.autograd.Function):
         generators: list[torch.Generator],
     ) -> tuple[Tensor, int]:
         return dropout_masks(_networks_first(x, in_dims[0], info.batch_size), p, generators), 0
-
-
-def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
-    """A dropout mask for each of the stacked networks, `[N, ...]`."""
-    mask = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for row, generator in zip(mask, generators, strict=True):
-        row.bernoulli_(1 - p, generator=generator)
-    return mask.div_(1 - p)

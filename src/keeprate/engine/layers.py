@@ -1,0 +1,380 @@
+"""Layers of N networks at once, which need no vmap.
+
+Activations of images hold the networks side by side as channels, `[B, N * C, H, W]`, and channels
+are last in memory: that is fastest on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LARGE_PRODUCT = 2**22
+"""Multiplications for a batch in one network from which it pays to leave samples out."""
+CACHED = 6 * 2**20
+"""Bytes of a convolution's result that stay in a CPU's cache until they have been used."""
+
+_CONVOLVE: Callable[..., Tensor] = torch.conv2d
+_ATEN: Any = torch.ops.aten
+
+
+# Linear layers ---------------------------------------------------------------------------------
+
+
+def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: bool) -> Tensor:
+    """N linear layers at once: x `[B, ..., in]`, or `[N, B, ..., in]` if stacked."""
+    n_networks, n_out, n_in = weight.shape
+    if not stacked:  # the same inputs for every network: one product for all
+        flat = x.reshape(-1, n_in)
+        product: Tensor = _SharedLinear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
+        y = product.view(n_networks, n_out, -1).mT
+    else:
+        flat = x.reshape(n_networks, -1, n_in)
+        if bias is None:
+            y = torch.bmm(weight, flat.mT).mT
+        else:
+            y = torch.baddbmm(bias.unsqueeze(-1), weight, flat.mT).mT
+    shape = x.shape[1:-1] if stacked else x.shape[:-1]
+    return y.unflatten(1, shape) if len(shape) != 1 else y
+
+
+class _SharedLinear(torch.autograd.Function):
+    """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
+
+    A sample that was not selected has a gradient of exactly zero. The weight gradient therefore
+    needs the selected samples only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        n_networks, n_out, n_in = weight.shape
+        rows = weight.reshape(n_networks * n_out, n_in)
+        y = rows @ x.T
+        if bias is not None:
+            y += bias.to(y.dtype).reshape(-1, 1)  # a sum of two dtypes would cost two copies
+        ctx.save_for_backward(x.to(y.dtype), weight)  # x as it was multiplied, under autocast
+        ctx.has_bias = bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].reshape(*weight.shape[:2], -1)  # [N, out, B]
+        x_gradient = weight_gradient = bias_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = torch.einsum("nob,noi->bi", gradient, weight.to(x.dtype))
+        if ctx.needs_input_grad[1]:
+            weight_gradient = _weight_gradient(gradient, x).to(weight.dtype)
+        if ctx.has_bias:
+            bias_gradient = gradient.sum(-1).to(weight.dtype)
+        return x_gradient, weight_gradient, bias_gradient
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """`[N, out, B] @ [B, in]`; only the selected samples of each network where that is faster.
+
+    It is faster on a CPU for a large product. In bfloat16 gathering the samples costs what it
+    saves, and a GPU would have to wait until the number of samples is known.
+    """
+    n_networks, n_out, n_samples = gradient.shape
+    is_large = n_out * n_samples * x.shape[1] >= LARGE_PRODUCT
+    if is_large and gradient.device.type == "cpu" and gradient.dtype != torch.bfloat16:
+        is_selected = gradient.abs().sum(1) != 0  # [N, B]; NaN is not 0 either
+        counts = is_selected.sum(1).tolist()
+        if min(counts) < n_samples:
+            return _product_of_selected(gradient, x, is_selected, counts)
+    return (gradient.reshape(-1, n_samples) @ x).view(n_networks, n_out, x.shape[1])
+
+
+def _product_of_selected(
+    gradient: Tensor, x: Tensor, is_selected: Tensor, counts: list[int]
+) -> Tensor:
+    """`[N, out, B] @ [B, in]`, where network n has `counts[n]` selected samples `[N, B]`.
+
+    Neighbours with as many selected samples, as a rule the peers of a candidate, share a batched
+    product: a thread for each network is faster than all threads in each product.
+    """
+    n_networks, n_out, _ = gradient.shape
+    product = gradient.new_empty(n_networks, n_out, x.shape[1])
+    start = 0
+    for count, group in groupby(counts):
+        rows = slice(start, start := start + len(list(group)))
+        samples = is_selected[rows].nonzero()[:, 1].view(rows.stop - rows.start, count)
+        gradients = gradient[rows].gather(2, samples.unsqueeze(1).expand(-1, n_out, -1))
+        inputs = x.index_select(0, samples.flatten()).view(*samples.shape, x.shape[1])
+        torch.bmm(gradients, inputs, out=product[rows])
+    return product
+
+
+# Convolutions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution or a pooling runs over an image, (vertical, horizontal) each.
+
+    Attributes
+    ----------
+    stride, padding, dilation : tuple of two ints
+    kernel : tuple of two ints
+        Of a pooling.
+    ceil_mode : bool
+        Of a pooling: whether windows that reach beyond the image count.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    kernel: tuple[int, int] = (1, 1)
+    ceil_mode: bool = False
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """An int or two ints as two ints."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def stacked_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    groups: int = 1,
+    *,
+    stacked: bool,
+    pool: Geometry | None = None,
+) -> Tensor:
+    """N convolutions at once, and the maximum pooling that follows.
+
+    Where all share the inputs, N convolutions are one with N times the outputs; else they are one
+    with N times the groups. The products have the precision of `torch.autocast`.
+
+    Parameters
+    ----------
+    x : Tensor [B, C, H, W], or [B, N * C, H, W] if stacked
+    weight : Tensor [N, O, C / groups, kernel height, kernel width]
+    bias : Tensor [N, O], optional
+    geometry : Geometry
+    groups : int
+        Of each network.
+    stacked : bool
+        Whether each network has inputs of its own.
+    pool : Geometry, optional
+        Left out, nothing is pooled.
+
+    Returns
+    -------
+    Tensor [B, N * O, H', W']
+    """
+    n_networks = len(weight)
+    all_groups = groups * n_networks if stacked else groups
+    if not stacked and groups > 1:  # each group gives the outputs of all networks
+        weight = _groups_first(weight, groups)
+        bias = None if bias is None else _groups_first(bias, groups)
+    kernels = weight.flatten(0, 1)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    biases = None if bias is None else bias.flatten()
+    y: Tensor = _Convolution.apply(x, kernels, biases, geometry, all_groups, pool, dtype)  # type: ignore[no-untyped-call]
+    if not stacked and groups > 1:
+        y = channels_last(y.unflatten(1, (groups, n_networks, -1)).transpose(1, 2).flatten(1, 3))
+    return y
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution, and perhaps a maximum pooling, with a fast backward pass on a CPU.
+
+    The gradient of the bias is a sum over the pooled gradient: a pooling leaves the sum as it is.
+    The gradient of what is pooled, the largest tensor of all, is made a few samples at a time, so
+    that it stays in the cache until the gradients of inputs and weights have been computed from it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        groups: int,
+        pool: Geometry | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.n_given = weight.shape[1]
+        n_padded = _fast_channels(weight, geometry, groups, dtype)
+        x = _with_channels(channels_last(x.to(dtype)), groups, n_padded)
+        ctx.weight_dtype = weight.dtype
+        weight = _with_channels(weight.to(dtype), 1, n_padded)
+        bias = None if bias is None else bias.to(dtype)
+        options = (geometry.stride, geometry.padding, geometry.dilation, groups)
+        y: Tensor = _CONVOLVE(x, weight, bias, *options)
+        ctx.geometry, ctx.groups, ctx.pool, ctx.has_bias = geometry, groups, pool, bias is not None
+        ctx.shape = y.shape
+        if pool is None:
+            ctx.save_for_backward(x, weight)
+            return y
+        pooled: tuple[Tensor, Tensor] = _ATEN.max_pool2d_with_indices(y, *_options(pool))
+        ctx.save_for_backward(x, weight, pooled[1])
+        return pooled[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        x, weight, *places = ctx.saved_tensors
+        gradient = channels_last(gradients[0].to(x.dtype))
+        wanted = list(ctx.needs_input_grad[:2])
+        bias_gradient = None
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            bias_gradient = gradient.sum((0, 2, 3), dtype=ctx.weight_dtype)
+        size: int = len(x)
+        if ctx.pool is not None:
+            bytes_per_sample = ctx.shape[1:].numel() * x.element_size()
+            size = min(size, max(1, CACHED // bytes_per_sample))
+        parts = [
+            _gradients(ctx, *part, weight, wanted)
+            for part in zip(*(t.split(size) for t in (gradient, x, *places)), strict=True)
+        ]
+        x_gradient = weight_gradient = None
+        if wanted[0]:
+            own = [_without_channels(part[0], ctx.groups, ctx.n_given) for part in parts]
+            x_gradient = own[0] if len(own) == 1 else torch.cat(own)
+        if wanted[1]:
+            total = parts[0][1].to(ctx.weight_dtype)
+            for _, other in parts[1:]:
+                total += other
+            weight_gradient = _without_channels(total, 1, ctx.n_given)
+        return x_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+def _gradients(ctx: Any, gradient: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Gradients of the inputs and of the weights, from some samples; None if not wanted."""
+    *places, weight, wanted = rest
+    if ctx.pool is not None:
+        shape = (len(x), *ctx.shape[1:])
+        last = torch.channels_last
+        convolved = torch.empty(shape, dtype=x.dtype, memory_format=last)  # for its shape alone
+        gradient = _ATEN.max_pool2d_with_indices_backward(
+            gradient, convolved, *_options(ctx.pool), *places
+        )
+    geometry: Geometry = ctx.geometry
+    found = _ATEN.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        False,
+        (0, 0),
+        ctx.groups,
+        (*wanted, False),
+    )
+    return found[0], found[1]
+
+
+def _options(pool: Geometry) -> tuple[Any, ...]:
+    return pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+
+
+def _groups_first(weight: Tensor, groups: int) -> Tensor:
+    """`[N, G * C, ...]` to `[G, N * C, ...]`."""
+    grouped: Tensor = weight.unflatten(1, (groups, -1))
+    return grouped.transpose(0, 1).flatten(1, 2)
+
+
+def _fast_channels(weight: Tensor, geometry: Geometry, groups: int, dtype: torch.dtype) -> int:
+    """To how many input channels zeros fill up each group.
+
+    oneDNN has a fast gradient of the inputs in bfloat16 for multiples of four channels; else it
+    takes twice as long where the image is not padded.
+    """
+    n = weight.shape[1]
+    is_slow = groups > 1 and dtype == torch.bfloat16 and geometry.padding == (0, 0) and n > 4
+    return n + (-n % 4 if is_slow else 0)
+
+
+def _with_channels(x: Tensor, groups: int, n: int) -> Tensor:
+    """`[B, G * C, H, W]` to `[B, G * n, H, W]`, with zeros in the channels from C on."""
+    n_given = x.shape[1] // groups
+    if n == n_given:
+        return x
+    rows: Tensor = x.permute(0, 2, 3, 1).unflatten(3, (groups, n_given))
+    padded: Tensor = F.pad(rows, (0, n - n_given))
+    return padded.flatten(3).permute(0, 3, 1, 2)
+
+
+def _without_channels(x: Tensor, groups: int, n: int) -> Tensor:
+    """`[B, G * C, H, W]` to `[B, G * n, H, W]`: the first n channels of each group."""
+    n_given = x.shape[1] // groups
+    if n == n_given:
+        return x
+    rows: Tensor = x.permute(0, 2, 3, 1).unflatten(3, (groups, n_given))
+    own: Tensor = rows[..., :n].flatten(3)
+    return own.permute(0, 3, 1, 2)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """`[B, C, H, W]` to the reader, `[B, H, W, C]` in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def into_channels(x: Tensor) -> Tensor:
+    """`[N, B, C, ...]` to `[B, N * C, ...]`."""
+    return x.movedim(0, 1).flatten(1, 2)
+
+
+def out_of_channels(x: Tensor, n_networks: int) -> Tensor:
+    """`[B, N * C, ...]` to `[N, B, C, ...]`."""
+    apart: Tensor = x.unflatten(1, (n_networks, -1))
+    return apart.movedim(1, 0)
+
+
+# Batch norm and dropout ------------------------------------------------------------------------
+
+
+def stacked_batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+) -> Tensor:
+    """N batch norms of images at once.
+
+    Parameters
+    ----------
+    x : Tensor [B, N * C, H, W]
+    mean, variance : Tensor [N, C], optional
+        Running statistics, changed in place in training.
+    weight, bias : Tensor [N, C], optional
+    training : bool
+        Whether the batch's own statistics are taken.
+    momentum, epsilon : float
+        As in PyTorch.
+
+    Returns
+    -------
+    Tensor [B, N * C, H, W]
+    """
+    mean, variance = (None if t is None else t.view(-1) for t in (mean, variance))
+    weight, bias = (None if t is None else t.flatten() for t in (weight, bias))
+    return F.batch_norm(x, mean, variance, weight, bias, training, momentum, epsilon)
+
+
+def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
+    """A dropout mask for each of the stacked networks, `[N, ...]`."""
+    mask = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for row, generator in zip(mask, generators, strict=True):
+        row.bernoulli_(1 - p, generator=generator)
+    return mask.div_(1 - p)
