@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-import keeprate
-from benchmarks.engine import BATCH, KEEP_RATE, METHOD, plain, reference
+from benchmarks.engine import METHOD
+from benchmarks.loops import KEEP_RATE, plain, reference
+from benchmarks.networks import BATCH, flops_per_step, random_data
 from keeprate import Data, InputError, TrainingConfig
 from keeprate.engine import (
     Candidate,
@@ -38,8 +37,6 @@ from keeprate.engine import (
 )
 from keeprate.schedules import Schedule
 
-SHAPES = {"mlp": (28, 28), "model1": (3, 32, 32), "model2": (3, 32, 32), "model3": (3, 32, 32)}
-CLASSES = {"mlp": 10, "model1": 10, "model2": 100, "model3": 10}
 STEPS_PER_EPOCH = {"mlp": 468, "model1": 390, "model2": 390, "model3": 390}  # MNIST, CIFAR
 AT_ONCE = {"mlp": 100, "model1": 40, "model2": 6, "model3": 6}  # steps between two looks at a clock
 RIVAL_STEPS = 40
@@ -126,7 +123,10 @@ def rows(device: torch.device) -> Iterator[EngineRow | RivalRow]:
 
 def measure(row: EngineRow | RivalRow, device: torch.device) -> dict[str, Any]:
     """Time a row; where memory runs out, the row says so."""
-    data, notes = random_data(row.network), dict[str, Any]()
+    data, notes = (
+        random_data(row.network, max(AT_ONCE[row.network], RIVAL_STEPS + 3)),
+        dict[str, Any](),
+    )
     _forget(device)
     try:
         if isinstance(row, RivalRow):
@@ -159,30 +159,6 @@ def guess(row: EngineRow | RivalRow, rates: dict[str, float]) -> float:
         k, rate = row.candidates, rates[row.precision]
     seconds_per_step = 1e-3 + k * flops_per_step(row.network) / (0.3 * rate)
     return 4.0 + 0.05 * k + steps * seconds_per_step
-
-
-def random_data(network: str) -> Data:
-    """Some batches of random pixels: an epoch of a rival holds all its steps."""
-    rng, n = np.random.default_rng(0), max(AT_ONCE[network], RIVAL_STEPS + 3) * BATCH
-    inputs = rng.integers(0, 256, (n, *SHAPES[network]), dtype=np.uint8)
-    labels = np.arange(n) % CLASSES[network]
-    train, rest = (inputs, labels), (inputs[:200], labels[:200])
-    return keeprate.prepare({"train": train, "validation": rest, "test": rest})
-
-
-def flops_per_step(network: str) -> float:
-    """Floating-point operations of a step of one candidate, which has two networks."""
-    if network not in _COUNTED:
-        shape = SHAPES[network] if len(SHAPES[network]) == 3 else (1, *SHAPES[network])
-        with torch.random.fork_rng(devices=[]):
-            module: nn.Module = get_model(network)(shape, CLASSES[network])
-        with FlopCounterMode(display=False) as counter:
-            module(torch.rand(4, *shape)).sum().backward()
-        _COUNTED[network] = 2 * BATCH * counter.get_total_flops() / 4
-    return _COUNTED[network]
-
-
-_COUNTED: dict[str, float] = {}
 
 
 def matmul_rates(device: torch.device) -> dict[str, float]:

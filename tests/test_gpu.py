@@ -20,12 +20,12 @@ from keeprate.engine import graphs, lockstep, loop, networks
 from keeprate.engine.checkpoints import load_population, save_population
 from keeprate.engine.config import TrainingConfig
 from keeprate.engine.folds import Supervision
+from keeprate.engine.layers import dropout_masks
 from keeprate.engine.lockstep import train_candidates
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
 from keeprate.engine.methods import cross_fitted, get_method
 from keeprate.engine.models import get_model, mlp
 from keeprate.engine.networks import ModuleNetworks, StackedNetworks, convolution_flops
-from keeprate.engine.operations import dropout_masks
 from keeprate.engine.population import Candidate, new_population
 from keeprate.engine.setup import make_setup
 from keeprate.schedules import Schedule

@@ -220,9 +220,9 @@ def test_the_rows_of_a_gpu_are_for_all_networks_and_tell_most_first():
     rows = list(gpu_engine.rows(torch.device("cuda")))
     assert len({tuple(row.key.items()) for row in rows}) == len(rows)
     engine = [row for row in rows if isinstance(row, EngineRow)]
-    assert {row.network for row in engine} == set(gpu_engine.SHAPES)
+    assert {row.network for row in engine} == set(gpu_engine.STEPS_PER_EPOCH)
     assert {row.candidates for row in engine} >= {1, 20, 50, 100, 200}
-    for network in gpu_engine.SHAPES:
+    for network in gpu_engine.STEPS_PER_EPOCH:
         assert RivalRow(network, "plain") in rows and EngineRow(network, 200, "bfloat16") in [
             replace(row, way="stacked") for row in engine
         ]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from keeprate.engine import layers, operations
+from keeprate.engine import networks as networks_module
 from keeprate.engine.layers import stacked_linear
 from keeprate.engine.loop import train_step
 from keeprate.engine.methods import METHODS
@@ -21,6 +22,7 @@ BUILDS = {
     "model1": (partial(MODELS["model1"], (3, 32, 32), 10), (3, 32, 32)),
     "model2": (partial(MODELS["model2"], (3, 8, 8), 10), (3, 8, 8)),
     "model3": (partial(model3, (3, 12, 12), 10, dropout=0.0), (3, 12, 12)),
+    "resnet18-small": (partial(MODELS["resnet18-small"], (3, 12, 12), 10), (3, 12, 12)),
     "series": (
         lambda: nn.Sequential(
             nn.Conv1d(2, 4, 3, stride=2, bias=False),
@@ -283,6 +285,21 @@ def test_what_users_write_stays_stacked(name, precision):
     assert isinstance(networks, StackedNetworks)
 
 
+def test_large_convolutions_that_need_vmap_run_one_by_one_with_channels_last(monkeypatch):
+    monkeypatch.setattr(networks_module, "LARGE_CONVOLUTIONS", 1000)
+    probe = torch.rand(4, 3, 9, 9)
+    networks = build_networks(USERS["viewed"], [1, 2], n_peers=1, probe=probe, device=CPU)
+    assert isinstance(networks, ModuleNetworks)
+    weight = networks.parameters()[0]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    x = probe.contiguous(memory_format=torch.channels_last)
+    networks(x).sum().backward()  # "viewed" asks for a view of what a convolution gives
+    module = networks.module(1, 0)
+    torch.testing.assert_close(module(probe), networks(x)[1, 0])
+    plain = build_networks(CNNS["normalised"], [1, 2], n_peers=1, probe=probe, device=CPU)
+    assert isinstance(plain, StackedNetworks)
+
+
 class Product(nn.Module):
     """A product of its own, which autocast reaches in vmap, before a batch norm."""
 
@@ -370,6 +387,22 @@ def test_keep_drops_the_others_with_their_optimiser_state(cls):
     assert dropped.n_candidates == 2
     assert relative(dropped.module(0, 1), whole.module(0, 1)) < 1e-5
     assert relative(dropped.module(1, 0), whole.module(2, 0)) < 1e-5
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5, 0.999])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dropout_masks_drop_each_element_by_itself_and_keep_the_mean(p, dtype):
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    masks = layers.dropout_masks(torch.empty(2, 333, 333, dtype=dtype), p, generators)
+    assert masks.dtype == dtype
+    kept = (masks > 0).double().flatten(1)
+    torch.testing.assert_close(masks.flatten(1), (kept / (1 - p)).to(dtype))
+    n = kept.shape[1]
+    for distance in (0, 1, 2, 3, 4, 333):  # 0: the share itself; else pairs of elements
+        both = (kept * kept.roll(distance, 1)).mean(1)
+        expected = (1 - p) ** (1 if distance == 0 else 2)
+        assert ((both - expected).abs() < 5 * (expected / n) ** 0.5).all()
+    assert abs((kept[0] * kept[1]).mean() - (1 - p) ** 2) < 5 * (1 - p) / n**0.5
 
 
 def test_state_round_trip_includes_dropout_generators():

@@ -178,9 +178,9 @@ class RunOptions:
     method: Annotated[
         str, _everyday("--method", "auto, co-teaching, jocor ...: docs/methods.md.")
     ] = "auto"
-    model: Annotated[str, _everyday("--model", "mlp, model1 to model3, or module:factory.")] = (
-        "auto"
-    )
+    model: Annotated[
+        str, _everyday("--model", "mlp, model1 to model3, resnet18-small, or module:factory.")
+    ] = "auto"
     epochs: Annotated[int, _everyday("--epochs", "Epochs of a full training.")] = (
         TrainingConfig.epochs
     )

@@ -16,6 +16,7 @@ from .loop import data_on_device as data_on_device
 from .loop import epoch_order as epoch_order
 from .loop import sweep_tiny as sweep_tiny
 from .loop import train_step as train_step
+from .memory import fitting_candidates as fitting_candidates
 from .memory import is_out_of_memory as is_out_of_memory
 from .methods import METHODS as METHODS
 from .methods import Method as Method

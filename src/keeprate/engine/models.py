@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from keeprate.engine.names import check_model_name
+from keeprate.engine.residual import ResNet
 from keeprate.errors import InputError, Words, first_line, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
@@ -120,6 +121,16 @@ def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.2
     )
 
 
+def resnet18_small(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """ResNet-18 for small images: no step of its stem shrinks them, with a quarter of the width.
+
+    >>> sum(p.numel() for p in resnet18_small((3, 32, 32), 10).parameters())
+    701466
+    """
+    channels, *_ = _image_shape("resnet18-small", input_shape, at_least=8)
+    return ResNet((2, 2, 2, 2), (16, 32, 64, 128), channels, n_classes)
+
+
 def resolve_model(name: str, input_shape: tuple[int, ...]) -> str:
     """The name of the model that "auto" stands for; other names as they are.
 
@@ -146,6 +157,7 @@ MODELS: dict[str, ModelFactory] = {
     "model1": model1,
     "model2": model2,
     "model3": model3,
+    "resnet18-small": resnet18_small,
 }
 
 

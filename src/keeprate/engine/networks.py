@@ -27,9 +27,9 @@ from keeprate.engine.sequential import plain_layers, through_layers
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
 LARGE_CONVOLUTIONS = 2**24
-"""Operations of a network's convolutions for a sample, forward, from which a GPU runs the networks
-one after the other. Model 1 has 1.2 million, Model 2 224 million. Not measured yet:
-`python -m benchmarks.gpu` measures both ways."""
+"""Operations of a network's convolutions for a sample, forward, from which networks run one after
+the other. Model 1 has 1.2 million, resnet18-small 70 million, Model 2 224 million. Measured on
+a CPU alone; `python -m benchmarks.gpu` measures both ways on a GPU."""
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +251,9 @@ def build_networks(
 ) -> Networks:
     """Build K x R networks, stacked if the module allows it.
 
-    On a GPU networks with large convolutions stay modules: each of their layers keeps the device
-    busy by itself, and N convolutions in one (a convolution with groups) take longer than N.
+    Networks with large convolutions stay modules: each of their layers keeps the device busy by
+    itself, and N convolutions in one (a convolution with groups) take longer than N. On a CPU that
+    holds for what needs vmap; plain sequences of layers are faster stacked.
 
     Parameters
     ----------
@@ -275,9 +276,9 @@ def build_networks(
     -------
     Networks
     """
-    if stacked is None and device.type == "cuda":
-        stacked = convolution_flops(build, probe) < LARGE_CONVOLUTIONS
-    if stacked is False:
+    if stacked is None:
+        stacked = _is_faster_stacked(build, probe, device)
+    if not stacked:
         return ModuleNetworks(build, seeds, n_peers, device)
     try:
         _try_to_stack(build, seeds[0], n_peers, probe, device, autocast)
@@ -288,6 +289,12 @@ def build_networks(
         log.info("vmap does not take this network, training one by one: %s", reason[:1])
         return ModuleNetworks(build, seeds, n_peers, device)
     return StackedNetworks(build, seeds, n_peers, device)
+
+
+def _is_faster_stacked(build: Callable[[], nn.Module], probe: Tensor, device: torch.device) -> bool:
+    with forked_seed(0):
+        is_plain = device.type == "cpu" and plain_layers(build(), device) is not None
+    return is_plain or convolution_flops(build, probe) < LARGE_CONVOLUTIONS
 
 
 def convolution_flops(build: Callable[[], nn.Module], probe: Tensor) -> float:
@@ -347,12 +354,11 @@ def _initial_modules(
 
 
 def _moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """A module on its device; on a GPU with channels last, which convolves bfloat16 faster."""
+    """A module on its device, with channels last, which convolves faster."""
     module = module.to(device)
-    if device.type == "cuda":
-        for parameter in module.parameters():
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module
 
 
@@ -368,6 +374,8 @@ def _copy_of(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     """A copy of a module on the CPU, ready to predict, with these tensors as its weights."""
     with torch.no_grad():
         other = copy.deepcopy(module).to("cpu")
+        for parameter in other.parameters():  # whoever gets it may ask for views of what it gives
+            parameter.data = parameter.data.contiguous()
         for name, target in (*other.named_parameters(), *other.named_buffers()):
             target.copy_(tensors[name])
     return other.eval()

@@ -39,12 +39,12 @@ class LockstepOperations(TorchFunctionMode):
     generators : list of torch.Generator
         One for each network that runs in one call.
     stacked : bool
-        Whether the networks run in vmap; else only dropout is replaced.
+        Whether the networks run in vmap; else only dropout and views are replaced.
     """
 
     def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
         super().__init__()
-        replacements = _REPLACEMENTS if stacked else {}
+        replacements = _REPLACEMENTS if stacked else {torch.Tensor.view: _view}
         self._replacements = replacements | {F.dropout: partial(_dropout, generators)}
 
     def __torch_function__(
@@ -277,8 +277,7 @@ class _DropoutMask(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
-        (generator,) = generators
-        return torch.empty_like(x).bernoulli_(1 - p, generator=generator).div_(1 - p)
+        return dropout_masks(x[None], p, generators)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,256 @@
+"""Where the seconds of a search go (`python -m benchmarks.overhead`).
+
+Each case runs the command `keeprate` in a process of its own, from its start to its end, and adds
+up the seconds of its parts. A part that runs within another counts there only. The second result is
+a search with a budget of six trainings on a small table, beside cleanlab's CleanLearning with the
+same network, epochs and batches in a plain loop, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.common import RESULTS
+from keeprate.files import write_json
+from keeprate.records import versions
+
+ROWS, COLUMNS, CLASSES, NOISE = 1_340, 256, 10, 0.2
+EPOCHS, BATCH = 40, 32
+PARTS: dict[str, tuple[str, ...]] = {
+    "steps": ("keeprate.engine.loop:Steps.run",),
+    "evaluation": ("keeprate.engine.loop:evaluate", "keeprate.engine.meter:EpochMeter.measured"),
+    "checkpoints": ("keeprate.engine.lockstep:save_population",),
+    "networks built": ("keeprate.engine.lockstep:new_population",),
+    "study": (
+        "keeprate.searching.search_run:open_study",
+        "keeprate.searching.search_run:ranked",
+        "keeprate.searching.proposals:Proposals.ask",
+        "keeprate.searching.trials:tell",
+    ),
+    "data read": ("keeprate.data.splitting:prepare",),
+    "labels judged": ("keeprate.runs.outputs:judge_by_folds",),
+    "run folder": ("keeprate.runs.outputs:conclude",),
+    "pictures": ("keeprate.runs.outputs:_write_report",),
+}
+"""The parts, and the functions that they consist of."""
+AROUND = ("start", "evaluation", "checkpoints", "study", "run folder", "pictures")
+"""What is to take little: at most a tenth of all, or five seconds."""
+STARTED = "KEEPRATE_BENCHMARK_STARTED"
+
+
+class Clock:
+    """Seconds of the parts; what a part calls within another part is not its own."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._within: list[float] = []
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            self._within.append(0.0)
+            try:
+                return function(*arguments, **options)
+            finally:
+                took = time.perf_counter() - started
+                self.seconds[part] += took - self._within.pop()
+                if self._within:
+                    self._within[-1] += took
+
+        return run
+
+    def watch(self) -> None:
+        """Put the clock around the functions of `PARTS`."""
+        for part, places in PARTS.items():
+            for place in places:
+                module, _, path = place.partition(":")
+                *owners, name = path.split(".")
+                owner: Any = importlib.import_module(module)
+                for one in owners:
+                    owner = getattr(owner, one)
+                setattr(owner, name, self.timed(part, getattr(owner, name)))
+
+
+# Cases -----------------------------------------------------------------------------------------
+
+
+def write_table(path: Path) -> None:
+    """Ten normal clouds in 256 columns; a fifth of the labels is drawn anew."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, ROWS)
+    inputs = rng.normal(size=(ROWS, COLUMNS)) + 0.25 * rng.normal(size=(CLASSES, COLUMNS))[labels]
+    labels = np.where(rng.random(ROWS) < NOISE, rng.integers(0, CLASSES, ROWS), labels)
+    table = pd.DataFrame(inputs, columns=[f"x{number}" for number in range(COLUMNS)])
+    table["label"] = [f"class {label}" for label in labels]
+    table.to_csv(path, index=False, float_format="%.4f")
+
+
+def cases(folder: Path, data: str) -> dict[str, list[str]]:
+    """By name: the arguments of `keeprate`."""
+    table = [str(folder / "table.csv"), "--model", "perceptron"]
+    table += ["--epochs", str(EPOCHS), "--batch-size", str(BATCH)]
+    return {
+        "digits, search": ["search", "digits", "--noise", "pairflip:0.45"],
+        "table, search": ["search", *table],
+        "table, search, budget 6": ["search", *table, "--budget", "6"],
+        "table, train": ["train", *table],
+        "MNIST, search, budget 6": [
+            *["search", f"{data}/mnist", "--noise", "pairflip:0.45"],
+            *["--budget", "6", "--epochs", "20"],
+        ],
+    }
+
+
+def profile(arguments: list[str], folder: Path) -> dict[str, Any]:
+    """Run `keeprate` in a process of its own; the seconds of its parts."""
+    result = folder / "parts.json"
+    command = [sys.executable, "-m", "benchmarks.overhead", "--child", str(result), *arguments]
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        started = time.time()
+        environment = os.environ | {STARTED: repr(started)}
+        subprocess.run([*command, "--out", f"{out}/run", "--quiet"], env=environment, check=True)
+        total = time.time() - started
+    parts = json.loads(result.read_text())
+    parts["rest"] = total - sum(parts.values())
+    around = sum(parts.get(part, 0.0) for part in AROUND)
+    return {
+        "seconds": round(total, 2),
+        "parts": {part: round(seconds, 2) for part, seconds in parts.items()},
+        "around the training": round(around, 2),
+        "share around the training": round(around / total, 3),
+    }
+
+
+def _child(result: str, arguments: list[str]) -> None:
+    clock = Clock()
+    clock.watch()
+    from keeprate.cli.commands import main as keeprate_main
+
+    clock.seconds["start"] = time.time() - float(os.environ[STARTED])
+    sys.argv = ["keeprate", *arguments]
+    try:
+        keeprate_main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    Path(result).write_text(json.dumps(clock.seconds))
+
+
+# Beside CleanLearning --------------------------------------------------------------------------
+
+
+def clean_learning(path: Path) -> float:
+    """Seconds of CleanLearning on the table: five folds and one more training in a plain loop."""
+    from cleanlab.classification import CleanLearning
+
+    table = pd.read_csv(path)
+    labels = table.pop("label").astype("category").cat.codes.to_numpy(np.int64)
+    inputs = table.to_numpy(np.float32)
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    started = time.perf_counter()
+    CleanLearning(plain_perceptron(), seed=0, cv_n_folds=5).fit(inputs, labels)
+    return time.perf_counter() - started
+
+
+def plain_perceptron() -> Any:
+    """The network of `--model perceptron` in a plain loop, as an estimator of scikit-learn."""
+    import torch
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    from keeprate.engine import get_model
+
+    class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any) -> Any:
+            torch.manual_seed(0)
+            self.classes_ = np.arange(CLASSES)
+            self.network_ = get_model("perceptron")((COLUMNS,), CLASSES)
+            optimizer = torch.optim.Adam(self.network_.parameters(), lr=1e-3, fused=True)
+            x, labels = torch.from_numpy(X), torch.from_numpy(y)
+            for _ in range(EPOCHS):
+                for index in torch.randperm(len(x)).split(BATCH):
+                    loss = torch.nn.functional.cross_entropy(self.network_(x[index]), labels[index])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+            self.network_.eval()
+            return self
+
+        def predict_proba(self, X: Any) -> Any:
+            with torch.no_grad():
+                return self.network_(torch.from_numpy(X)).softmax(1).numpy()
+
+        def predict(self, X: Any) -> Any:
+            return self.predict_proba(X).argmax(1)
+
+    return Perceptron()
+
+
+def beside_clean_learning(folder: Path, rounds: int) -> dict[str, Any]:
+    """The search as a function call and CleanLearning in turns, in this process."""
+    import keeprate
+
+    path = folder / "table.csv"
+    data = keeprate.prepare(path)
+    config = keeprate.TrainingConfig(epochs=EPOCHS, batch_size=BATCH)
+    seconds: dict[str, list[float]] = {"search, budget 6": [], "CleanLearning": []}
+    for number in range(rounds + 1):  # the first to import and get warm
+        started = time.perf_counter()
+        keeprate.search(
+            data, budget=6, model="perceptron", config=config, out=folder / f"round-{number}"
+        )
+        seconds["search, budget 6"].append(time.perf_counter() - started)
+        seconds["CleanLearning"].append(clean_learning(path))
+    ratios = [a / b for a, b in zip(*(times[1:] for times in seconds.values()), strict=True)]
+    return {
+        "seconds": {name: [round(s, 2) for s in times[1:]] for name, times in seconds.items()},
+        "search / CleanLearning": round(statistics.median(ratios), 2),
+    }
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    if sys.argv[1:2] == ["--child"]:
+        _child(sys.argv[2], sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("KEEPRATE_DATA", "../shared/data"))
+    parser.add_argument("--cases", help="names with semicolons between; all if left out")
+    parser.add_argument("--rounds", type=int, default=3, help="beside CleanLearning; 0 for none")
+    parser.add_argument("--out", type=Path, default=RESULTS / "overhead.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_table(folder / "table.csv")
+        known = cases(folder, options.data)
+        chosen = options.cases.split(";") if options.cases is not None else list(known)
+        result: dict[str, Any] = {
+            "command": " ".join(["python -m benchmarks.overhead", *sys.argv[1:]]),
+            "versions": versions(),
+            "cores": os.cpu_count(),
+            "cases": {case: profile(known[case], folder) for case in chosen if case},
+        }
+        if options.rounds:
+            result["a table beside CleanLearning"] = beside_clean_learning(folder, options.rounds)
+    print(json.dumps(result, indent=1))
+    write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()
