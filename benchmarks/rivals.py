@@ -307,7 +307,8 @@ def datalab(task: Task, seed: int, *, by: str) -> Outcome:
         warnings.simplefilter("ignore")
         found = cross_val_predict(model, task.inputs, task.labels, cv=folds, method="predict_proba")
         lab = Datalab({"label": task.labels}, label_name="label", verbosity=0)
-        lab.find_issues(pred_probs=found, issue_types={"label": {}})
+        one_job = {"clean_learning_kwargs": {"find_label_issues_kwargs": {"n_jobs": 1}}}
+        lab.find_issues(pred_probs=found, issue_types={"label": one_job})
     return _of_cleanlab(lab.get_issues("label"), "label_score", None)
 
 
