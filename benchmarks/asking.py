@@ -2,7 +2,8 @@
 
 Milliseconds per trial asked for, of every sampler, in memory and in a run folder, when so many
 trials are told; and the seconds that a search of 200 trials asks in all, by the clock and of the
-processor, which others on the machine do not change. Nothing is trained: values are made up.
+processor; these with one thread of linear algebra, too, because threads that wait use the processor
+(`one_thread_seconds`). Nothing is trained: values are made up.
 `--against` is the `src` folder of another version, measured in turn with this one; `same_proposals`
 says whether both propose the same. Prints a table; `--out benchmarks/results/asking.json` writes
 the numbers.
@@ -112,10 +113,13 @@ def child(sampler: str, place: str, filled: Path) -> dict[str, Any]:
     return found
 
 
-def run(source: str, sampler: str, place: str, filled: Path) -> dict[str, Any]:
+def run(
+    source: str, sampler: str, place: str, filled: Path, *, one_thread: bool = False
+) -> dict[str, Any]:
     """The same in a process of its own, with the version of this source."""
     command = [sys.executable, "-m", "benchmarks.asking", "--child", sampler, place, str(filled)]
     environment = os.environ | ({"PYTHONPATH": source} if source else {})
+    environment |= {"OMP_NUM_THREADS": "1"} if one_thread else {}
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, Any] = json.loads(shown.stdout)
     return found
@@ -154,6 +158,9 @@ def main() -> None:
             found = {}
             for version, source in (versions | {"now": ""}).items():
                 found[version] = run(source, sampler, place, Path(scratch))
+                if sampler == SAMPLERS[0]:
+                    alone = run(source, sampler, place, Path(scratch), one_thread=True)
+                    found[version]["one_thread_seconds"] = alone["search_seconds"]
                 named = {key: v for key, v in found[version].items() if "proposed" not in key}
                 print(f"{sampler:17} {place:11} {version:7} {json.dumps(named)}", flush=True)
             answers = [{k: v for k, v in f.items() if "proposed" in k} for f in found.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import norm, rankdata
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from threadpoolctl import ThreadpoolController
 
 from keeprate.engine import Curves
 from keeprate.schedules import get_space
@@ -25,7 +27,14 @@ from keeprate.searching.natural_gradient import ProductBeta
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.sampler import from_unit, from_units
 from keeprate.searching.study import STUDY_FILE, add_running, one_transaction, open_study
-from keeprate.searching.surrogate import DEVIATIONS, FINALISTS, JITTER, Surrogate, propose
+from keeprate.searching.surrogate import (
+    DEVIATIONS,
+    FINALISTS,
+    JITTER,
+    Surrogate,
+    one_thread,
+    propose,
+)
 
 SAMPLERS = ["natural-gradient", "tpe", "random", "paper:20"]
 EPOCHS = 8
@@ -90,7 +99,7 @@ def test_a_trial_with_half_of_its_parameters_gets_the_others(
     study.sampler = before._sampler(len(existing), "", None)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(optuna.trial.Trial, "_suggest", interrupted)
-        before._complete(study, study.ask(), existing)
+        before._complete(study, study.ask(), {})
     assert len(study.trials[-1].params) == 5
     asked = make(sampler).ask(study)
     assert [t.params for t in asked] == [t.params for t in expected]
@@ -164,11 +173,12 @@ def test_a_generation_is_written_as_optuna_does(space: str, tmp_path: Path):
     def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
         statements.append(statement)
 
-    add_running(studies[0], trials)
+    added = add_running(studies[0], trials)
     studies[1].add_trials(trials)
     assert sum("trial_params" in statement for statement in statements) == 1  # as wide as it is
     assert rows(ours) == rows(theirs) and len(rows(ours)["trials"]) == len(told) + len(trials)
     assert essence(studies[0].trials) == essence(studies[1].trials) == essence(memory.trials)
+    assert added == studies[0].trials[len(told) :]  # as they are read again
     before, broken = rows(ours), copy.deepcopy(trials)
     broken[-1].distributions.clear()
     with pytest.raises(KeyError):
@@ -210,6 +220,22 @@ def test_the_draws_are_of_sklearns_posterior():
         draw = mean + factor @ np.random.default_rng(seed).standard_normal(FINALISTS)
         found = surrogate.most_promising(proposed, np.random.default_rng(seed))
         assert draw[found] > draw.max() - 1e-6
+
+
+def test_blas_has_one_thread_and_then_as_many_as_before():
+    blas = ThreadpoolController().select(user_api="blas")
+
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in blas.info()]
+
+    with blas.limit(limits=2):
+        before = threads()
+        with one_thread():
+            assert set(threads()) <= {1}
+        points = np.random.default_rng(0).random((30, 2))
+        with ThreadPoolExecutor(4) as pool:  # at once, as trials of a study may ask
+            list(pool.map(lambda column: Surrogate.fit(points, column), points.T.repeat(4, 0)))
+        assert threads() == before
 
 
 def test_what_is_not_drawn_is_next_to_never_the_best():

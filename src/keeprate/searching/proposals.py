@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -146,33 +147,37 @@ class Proposals:
         """The running trials of a generation, asked for now or before an interruption."""
         existing = study.get_trials(deepcopy=False)
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
+        generation = self.generation_of(running[0].number if running else len(existing))
+        again = self._to_confirm(generation, existing)
+        n_parameters = len(self.space.distributions(self.epochs))
+        # Earlier versions could be interrupted within one question.
+        partial = [trial for trial in running if len(trial.params) < n_parameters]
+        for trial in partial:
+            self._complete(study, optuna.trial.Trial(study, trial._trial_id), again)
+        if partial:
+            existing = study.get_trials(deepcopy=False)
+            running = [trial for trial in existing if trial.state == TrialState.RUNNING]
         # An interruption may leave a generation incomplete: fill it up.
-        target = self.generation_of(running[0].number if running else len(existing)).stop
-        distributions = self.space.distributions(self.epochs)
-        for trial in running:  # earlier versions could be interrupted within one question
-            if len(trial.params) < len(distributions):
-                self._complete(study, optuna.trial.Trial(study, trial._trial_id), existing)
-        if len(existing) < target:
+        if len(existing) < generation.stop:
             # A question writes each parameter on its own, to a disk several milliseconds each: it
             # is asked in memory, and the whole generation is written at once.
-            desk = self._desk(study.get_trials(deepcopy=False))
-            for number in range(len(existing), target):
+            desk = self._desk(existing)
+            for number in range(len(existing), generation.stop):
                 desk.sampler = self._sampler(number, "", None)
-                self._complete(desk, desk.ask(), existing)
-            add_running(study, desk.get_trials(deepcopy=False)[len(existing) :])
-        return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+                self._complete(desk, desk.ask(), again)
+            running += add_running(study, desk.get_trials(deepcopy=False)[len(existing) :])
+        return running
 
     def _complete(
-        self, study: optuna.Study, trial: optuna.Trial, existing: list[FrozenTrial]
+        self, study: optuna.Study, trial: optuna.Trial, again: Mapping[int, FrozenTrial]
     ) -> None:
-        """Give a trial all its parameters."""
+        """Give a trial all its parameters, those of another one if it trains that `again`."""
         fixed: Mapping[str, Any] | None = None
         if trial.number < self.n_presets:
             fixed = nearest_parameters(self.space, self._presets[trial.number])
-        again = self._to_confirm(trial.number, existing)
-        if again is not None:
-            trial.set_user_attr("confirms", again.number)
-            fixed = again.params
+        if trial.number in again:
+            trial.set_user_attr("confirms", again[trial.number].number)
+            fixed = again[trial.number].params
         for name, distribution in self.space.distributions(self.epochs).items():
             study.sampler = self._sampler(trial.number, name, fixed)
             _suggest(trial, name, distribution)
@@ -209,22 +214,21 @@ class Proposals:
             start += size
         return range(self.trials, self.trials)
 
-    def _to_confirm(self, number: int, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        """The explored trial that trial `number` repeats, if it is one that confirms."""
-        if number < self.n_explored:
-            return None
-        first = self.n_explored + self.rounds[0]
-        if number < first:
+    def _to_confirm(self, generation: range, trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
+        """The explored trials that those of a generation repeat, if they confirm."""
+        if generation.start < self.n_explored or not generation:
+            return {}
+        if generation.start == self.n_explored:
             # Those that got furthest, among them those with the best value.
-            known = [(standing_of(t), -t.number) for t in trials if t.number < self.n_explored]
+            known = [(standing_of(t), -t.number) for t in trials[: self.n_explored]]
             ranked = sorted(((s, n) for s, n in known if s is not None), reverse=True)
-            best, place = [-n for _, n in ranked[: self.rounds[0]]], number - self.n_explored
+            best = [-n for _, n in ranked[: self.rounds[0]]]
         else:
-            same = by_schedule(t for t in trials if t.number < first)
+            same = by_schedule(trials[: generation.start])
             twice = [one for one in same if any(t.number >= self.n_explored for t in same[one])]
             best = sorted(twice, key=lambda one: (-mean_value(same[one]), one))[: self.rounds[1]]
-            place = number - first
-        return trials[best[place % len(best)]] if best else None
+        # Where few have a value, some are repeated more often.
+        return {number: trials[one] for number, one in zip(generation, cycle(best), strict=False)}
 
     def _sampler(
         self, number: int, parameter: str, fixed: Mapping[str, Any] | None

@@ -140,6 +140,7 @@ class NaturalGradientSampler(BaseSampler):
         # from; speed only. Optuna never changes a finished trial, so the same object says the same.
         self._shared: tuple[list[FrozenTrial], dict[str, BaseDistribution]] | None = None
         self._replayed: tuple[tuple[Array, Array, NaturalGradient], ...] = ()
+        self._points: _Points | None = None
         self._learned: _Learned | None = None
 
     def reseed_rng(self) -> None:
@@ -188,8 +189,11 @@ class NaturalGradientSampler(BaseSampler):
         if not numerical:
             return others
         trials = study.get_trials(deepcopy=False)
-        generations = self._generations(study, trial, trials, numerical)
-        learned = self._learn(study.direction, trials, generations, numerical)
+        if self._points is None or self._points.space != numerical:
+            self._points = _Points(numerical)
+        points = self._points
+        generations = self._generations(study, trial, trials, points)
+        learned = self._learn(study.direction, trials, generations, points)
         state = learned.state
         if learned.screen is not None:
             rng = np.random.default_rng([self._seed, len(generations), trial.number, SCREENING])
@@ -239,7 +243,7 @@ class NaturalGradientSampler(BaseSampler):
         return float(ProductBeta(np.array([x]), np.array([y])).sample(1, rng)[0, 0])
 
     def _generations(
-        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial], space: NumericalSpace
+        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial], points: _Points
     ) -> list[list[int]]:
         """Claims of every update before this trial's generation; opens a new one if it is time."""
         claims: dict[int, list[int]] = {}
@@ -259,7 +263,7 @@ class NaturalGradientSampler(BaseSampler):
             return generations
 
         claimed = {number for numbers in generations for number in numbers}
-        free = [t.number for t in trials if t.number not in claimed and _is_usable(t, space)]
+        free = [t.number for t in trials if t.number not in claimed and points.of(t) is not None]
         record = {"generation": len(generations)}
         if len(free) >= self._generation_size:
             generations.append(free)
@@ -273,7 +277,7 @@ class NaturalGradientSampler(BaseSampler):
         direction: StudyDirection,
         trials: Sequence[FrozenTrial],
         generations: Sequence[Sequence[int]],
-        space: NumericalSpace,
+        points: _Points,
     ) -> _Learned:
         """What the trials say that the generations claim; the same for all of a generation."""
         claimed = {n for numbers in generations for n in numbers}
@@ -281,16 +285,16 @@ class NaturalGradientSampler(BaseSampler):
         known = self._learned
         if (
             known is not None
-            and (known.direction, known.generations, known.space) == (direction, generations, space)
+            and (known.direction, known.generations) == (direction, generations)
+            and known.points is points
             and _are_same(known.seen, seen)
         ):
             return known
-        state, screen = self._replay(direction, trials, generations, space), None
+        state, screen = self._replay(direction, trials, generations, points), None
         if self._features is not None and state.generation:
-            usable = [t for t in seen if _is_usable(t, space)]
             sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
-            screen = _Screen.fit(self._features, usable, sign, space)
-        self._learned = _Learned(direction, seen, generations, space, state, screen)
+            screen = _Screen.fit(self._features, points.usable(seen), sign, points)
+        self._learned = _Learned(direction, seen, generations, points, state, screen)
         return self._learned
 
     def _replay(
@@ -298,10 +302,10 @@ class NaturalGradientSampler(BaseSampler):
         direction: StudyDirection,
         trials: Sequence[FrozenTrial],
         generations: Sequence[Sequence[int]],
-        space: NumericalSpace,
+        points: _Points,
     ) -> NaturalGradient:
         state = NaturalGradient(
-            len(space),
+            len(points.space),
             fisher=self._fisher,
             utilities=self._utilities,
             step_size=self._step_size,
@@ -316,26 +320,24 @@ class NaturalGradientSampler(BaseSampler):
             # have changed since.
             fresh = [by_number[n] for n in numbers if n not in seen]
             seen.update(numbers)
-            members = [t for t in fresh if _is_usable(t, space)]
+            members = points.usable(fresh)
             if not members:
                 continue
-            points = np.array(
-                [[to_unit(t.params[name], space[name]) for name in space] for t in members]
-            )
+            rows = points.together(members)
             sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
             values = raw_values(members, sign) if self._utilities == "raw" else keys(members, sign)
             i = len(replayed)
             known = (
                 i < len(done)
-                and np.array_equal(done[i][0], points)
+                and np.array_equal(done[i][0], rows)
                 and np.array_equal(done[i][1], values)
             )
             if known:
                 state = done[i][2]
             else:
                 done = ()  # everything after a difference is different
-                state = state.tell(points, values)
-            replayed.append((points, values, state))
+                state = state.tell(rows, values)
+            replayed.append((rows, values, state))
         self._replayed = tuple(replayed)
         return state
 
@@ -347,9 +349,39 @@ class _Learned:
     direction: StudyDirection
     seen: Sequence[FrozenTrial]
     generations: Sequence[Sequence[int]]
-    space: NumericalSpace
+    points: _Points
     state: NaturalGradient
     screen: _Screen | None
+
+
+class _Points:
+    """Where finished trials lie in the unit cube of a space; each is looked at once."""
+
+    def __init__(self, space: NumericalSpace) -> None:
+        self.space = space
+        self._known: dict[int, tuple[FrozenTrial, Array | None]] = {}
+
+    def of(self, trial: FrozenTrial) -> Array | None:
+        """The point [d] of a trial; None if nothing can be learnt from it."""
+        if not trial.state.is_finished():
+            return None
+        known = self._known.get(trial.number)
+        if known is None or known[0] is not trial:
+            known = self._known[trial.number] = trial, self._find(trial)
+        return known[1]
+
+    def usable(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those from which something can be learnt."""
+        return [trial for trial in trials if self.of(trial) is not None]
+
+    def together(self, trials: Sequence[FrozenTrial]) -> Array:
+        """The points [n, d] of usable trials."""
+        return np.array([self.of(trial) for trial in trials], dtype=np.float64)
+
+    def _find(self, trial: FrozenTrial) -> Array | None:
+        if not _is_usable(trial, self.space):
+            return None
+        return np.array([to_unit(trial.params[name], self.space[name]) for name in self.space])
 
 
 @dataclass(frozen=True)
@@ -380,12 +412,12 @@ class _Screen:
 
     @classmethod
     def fit(
-        cls, features: Features, seen: Sequence[FrozenTrial], sign: float, space: NumericalSpace
+        cls, features: Features, seen: Sequence[FrozenTrial], sign: float, points: _Points
     ) -> _Screen:
         """Learn from evaluated trials."""
         place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
         order = place.reshape(-1).astype(np.float64)
-        points = np.array([[to_unit(t.params[name], space[name]) for name in space] for t in seen])
+        space = points.space
         fixed = {
             name: seen[0].params[name]
             for name, distribution in seen[0].distributions.items()
@@ -393,7 +425,7 @@ class _Screen:
         }
         columns = {name: np.array([t.params[name] for t in seen]) for name in space}
         surrogate = Surrogate.fit(_rows(features, fixed, columns), order)
-        return cls(features, fixed, space, points, order, surrogate)
+        return cls(features, fixed, space, points.together(seen), order, surrogate)
 
     def best(self, distribution: ProductBeta, rng: np.random.Generator) -> dict[str, Any]:
         """The parameters of the proposal that is best in one draw from the posterior."""

@@ -6,8 +6,10 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -117,29 +119,33 @@ def one_transaction(study: optuna.Study) -> Iterator[sqlalchemy.Connection | Non
             sessions.configure(bind=storage.engine, **apart)
 
 
-def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
-    """Add running trials to the study, all of them or none.
+def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Add running trials to the study, all of them or none; return them as they are there.
 
     Optuna makes queries for each trial, each parameter and each attribute, which take longer than
-    all else in a question. Here the rows of a table are written at once.
+    all else in a question. Here the rows of a table are written at once, and not read again.
     """
     from optuna.storages._rdb.models import TrialModel
 
     with one_transaction(study) as connection:
         if connection is None:
             study.add_trials(trials)
-            return
+            return study.get_trials(deepcopy=False)[-len(trials) :]
         of_study = {"study_id": study._study_id}
-        running = {"state": TrialState.RUNNING, "datetime_start": datetime.now()}
+        now = datetime.now()
+        running = {"state": TrialState.RUNNING, "datetime_start": now}
         with Session(connection) as session:
             first = session.query(TrialModel).filter_by(**of_study).count()
             numbers = range(first, first + len(trials))
             models = [TrialModel(number=number, **of_study, **running) for number in numbers]
             session.add_all(models)
             session.flush()
-            trial_ids = [model.trial_id for model in models]
+            trial_ids: list[Any] = [model.trial_id for model in models]
         rows: dict[sqlalchemy.TableClause, list[dict[str, object]]] = {}
-        for trial, trial_id in zip(trials, trial_ids, strict=True):
+        added = []
+        for trial, number, trial_id in zip(trials, numbers, trial_ids, strict=True):
+            added.append(copy(trial))
+            added[-1].number, added[-1]._trial_id, added[-1].datetime_start = number, trial_id, now
             for name, value in trial.params.items():
                 distribution = trial.distributions[name]
                 row: dict[str, object] = {"trial_id": trial_id, "param_name": name}
@@ -153,6 +159,7 @@ def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> None:
                     rows.setdefault(table, []).append(row)
         for table, its_rows in rows.items():
             connection.execute(table.insert(), its_rows)
+    return added
 
 
 def ranked(trials: list[FrozenTrial]) -> list[list[FrozenTrial]]:

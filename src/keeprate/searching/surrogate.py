@@ -13,7 +13,12 @@ Williams 2006, Gaussian processes for machine learning.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +96,11 @@ class Surrogate:
         """
         points = np.asarray(features, np.float64)[-MOST:]
         scores = _normal_scores(np.asarray(order, np.float64)[-MOST:])
-        prior = _most_likely(points, scores)
-        factor = _factor(prior.covariance(_squared_distances(points)))
-        return cls(prior, points, factor, _solve(factor, scores))
+        squared = _squared_distances(points)
+        with one_thread():
+            prior = _most_likely(points, squared, scores)
+            factor = _factor(prior.covariance(prior.signal(squared)))
+            return cls(prior, points, factor, _solve(factor, scores))
 
     def most_promising(self, proposed: npt.ArrayLike, rng: np.random.Generator) -> int:
         """Return the index of the proposal [m, f] that is best in one draw from the posterior.
@@ -101,22 +108,50 @@ class Surrogate:
         The draw is of `FINALISTS` only: the others are next to never the best, and the covariance
         of all costs the cube of their number.
         """
+        with one_thread():
+            return self._most_promising(np.asarray(proposed, np.float64), rng)
+
+    def _most_promising(self, points: Array, rng: np.random.Generator) -> int:
         from scipy.linalg import solve_triangular
 
-        points = np.asarray(proposed, np.float64)
         between = self.prior.signal(_squared_distances(points, self.points))
         mean = between @ self.weights
-        explained = solve_triangular(self.factor, between.T, lower=True, check_finite=False)
+        explained = solve_triangular(
+            self.factor, between.T, lower=True, overwrite_b=True, check_finite=False
+        )
         variance = self.prior.constant - np.square(explained).sum(0)
         reach = mean + DEVIATIONS * np.sqrt(np.maximum(variance, 0.0))
         chosen = np.sort(np.argsort(-reach, kind="stable")[:FINALISTS])
         # The noise of an evaluation is no reason to try a point; a little on the diagonal stays, or
         # proposals that are nearly alike have no Cholesky factor.
         covariance = self.prior.signal(_squared_distances(points[chosen]))
-        covariance -= explained[:, chosen].T @ explained[:, chosen]
+        explained = explained[:, chosen]
+        covariance -= explained.T @ explained
         covariance[np.diag_indices(len(chosen))] += JITTER
         draw = mean[chosen] + _factor(covariance) @ rng.standard_normal(len(chosen))
         return int(chosen[np.argmax(draw)])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS use a single thread within.
+
+    The matrices here are small, and the threads of OpenBLAS wait for each other without rest. Where
+    other processes want the same cores they took up to forty times the processor time of one.
+    """
+    with _LIMITED, _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+_LIMITED = Lock()  # the limit is of the process: of two at once, the second would find the first's
+
+
+@cache
+def _blas() -> Any:
+    import scipy.linalg  # noqa: F401  # it loads one of its own, which should be found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -132,20 +167,22 @@ class Prior:
 
     def signal(self, squared: Array) -> Array:
         """Covariance of values without noise, from squared distances."""
-        return np.asarray(self.constant * np.exp(squared / (-2 * self.length**2)))
+        signal = squared / (-2 * self.length**2)
+        np.exp(signal, out=signal)
+        signal *= self.constant
+        return signal
 
-    def covariance(self, squared: Array) -> Array:
-        """Covariance [n, n] of evaluations, from squared distances [n, n]."""
-        covariance = self.signal(squared)
-        covariance[np.diag_indices(len(squared))] += self.noise + 1e-8
+    def covariance(self, signal: Array) -> Array:
+        """Covariance [n, n] of evaluations, from that of values without noise."""
+        covariance = signal.copy()
+        covariance[np.diag_indices(len(signal))] += self.noise + 1e-8
         return covariance
 
 
-def _most_likely(points: Array, scores: Array) -> Prior:
+def _most_likely(points: Array, squared: Array, scores: Array) -> Prior:
     """The prior of the largest marginal likelihood: Rasmussen and Williams 2006, Sec. 5.4.1."""
     from scipy.optimize import minimize
 
-    squared = _squared_distances(points)
     spread = float(np.sqrt(2 * points.var(0).sum())) or 1.0  # of a typical distance
     start = np.array([1.0, spread, 0.1])
     bounds = np.array([(0.1, 10.0), (0.1 * spread, 10.0 * spread), (1e-4, 1.0)])
@@ -153,10 +190,11 @@ def _most_likely(points: Array, scores: Array) -> Prior:
     def loss(logarithms: Array) -> tuple[float, Array]:
         """The negative logarithm of the likelihood, and its gradient: Eqs. 5.8 and 5.9."""
         prior = Prior(*np.exp(logarithms).tolist())
-        factor = _factor(prior.covariance(squared))
+        signal = prior.signal(squared)
+        factor = _factor(prior.covariance(signal))
         weights = _solve(factor, scores)
         inner = _solve(factor, np.eye(len(scores))) - np.outer(weights, weights)
-        signal = inner * prior.signal(squared)
+        signal *= inner
         gradient = [
             signal.sum(),
             (signal * squared).sum() / prior.length**2,
@@ -172,9 +210,11 @@ def _most_likely(points: Array, scores: Array) -> Prior:
 
 
 def _squared_distances(points: Array, others: Array | None = None) -> Array:
-    from scipy.spatial.distance import cdist
+    from scipy.spatial.distance import cdist, pdist, squareform
 
-    return np.asarray(cdist(points, points if others is None else others, "sqeuclidean"))
+    if others is None:
+        return np.asarray(squareform(pdist(points, "sqeuclidean")))
+    return np.asarray(cdist(points, others, "sqeuclidean"))
 
 
 def _factor(covariance: Array) -> Array:

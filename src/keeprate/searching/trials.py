@@ -64,7 +64,7 @@ class TrialLoop:
         self._tell_untold()
         while pending := self._proposals.ask(self._study):
             self._asked = {trial.number: trial for trial in pending}
-            self._n_before = len(self._study.trials) - len(pending)
+            self._n_before = len(self._study.get_trials(deepcopy=False)) - len(pending)
             self._train(pending)
 
     def _train(self, pending: Sequence[FrozenTrial]) -> None:
