@@ -80,12 +80,18 @@ class Clock:
         """Put the clock around the functions of `PARTS`."""
         for part, places in PARTS.items():
             for place in places:
-                module, _, path = place.partition(":")
-                *owners, name = path.split(".")
-                owner: Any = importlib.import_module(module)
-                for one in owners:
-                    owner = getattr(owner, one)
+                owner, name = find(place)
                 setattr(owner, name, self.timed(part, getattr(owner, name)))
+
+
+def find(place: str) -> tuple[Any, str]:
+    """What holds a function `module:name` or `module:class.name`, and the name there."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for one in owners:
+        owner = getattr(owner, one)
+    return owner, name
 
 
 # Cases -----------------------------------------------------------------------------------------
@@ -113,7 +119,7 @@ def cases(folder: Path, data: str) -> dict[str, list[str]]:
         "table, train": ["train", *table],
         "MNIST, search, budget 6": [
             *["search", f"{data}/mnist", "--noise", "pairflip:0.45"],
-            *["--budget", "6", "--epochs", "20"],
+            *["--budget", "6", "--epochs", "8"],
         ],
     }
 

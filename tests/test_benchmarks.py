@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import keeprate
 from benchmarks import (
     asking,
     criteria,
     criteria_elsewhere,
+    engine,
     judging,
     label_issues,
     long_tail,
+    loops,
     noisy_validation,
+    overhead,
     reading,
     replay,
     schedule_bench,
@@ -280,3 +286,42 @@ def test_the_slope_of_memory_is_that_of_the_later_rows():
     assert found["mb_per_processor_hour_error"] == pytest.approx(0, abs=1e-3)
     assert (found["first"], found["last"]) == (515, 590)
     assert soak.slope(rows[:2], 30 * 60) is None
+
+
+def test_the_engine_is_measured_beside_plain_loops_of_its_precision(monkeypatch):
+    monkeypatch.setattr(engine, "STEPS", {"model1": 1})
+    monkeypatch.setattr(engine, "LEAST_STEPS", 1)
+    monkeypatch.setattr(engine, "LAYERS_OF", 1)
+    monkeypatch.setattr(loops, "LONGEST", 0.0)
+    monkeypatch.setattr(engine, "matmul_rate", partial(engine.matmul_rate, size=64))
+    monkeypatch.setattr(engine, "_too_large", lambda *_: {"keeprate, K = 2": "memory holds 1"})
+    result = engine.measure("model1", "", torch.device("cpu"), 1, [1, 2])
+    seconds = {name: one["median"] for name, one in result["seconds_per_candidate_epoch"].items()}
+    assert "keeprate, K = 2" not in result["ratios"] and "keeprate, K = 2" not in seconds
+    ratios = result["ratios"]["keeprate, K = 1"]
+    fastest = min(seconds["plain"], seconds["plain, channels last"])
+    assert ratios["plain / keeprate"] == pytest.approx(
+        seconds["plain"] / seconds["keeprate, K = 1"], abs=0.01
+    )
+    assert ratios["fastest plain of this precision / keeprate"] == pytest.approx(
+        fastest / seconds["keeprate, K = 1"], abs=0.01
+    )
+    first, second = result["convolutions"]["layers"]
+    assert first["gflop_forward"] == round(2 * 128 * 2 * 6 * 75 * 28 * 28 / 1e9, 2)
+    assert second["gflop_forward"] == round(2 * 128 * 2 * 16 * 150 * 10 * 10 / 1e9, 2)
+
+
+def test_what_runs_within_a_part_counts_there_alone():
+    clock = overhead.Clock()
+    inner = clock.timed("inner", lambda: time.sleep(0.05))
+    clock.timed("outer", lambda: (time.sleep(0.02), inner()))()
+    assert 0.02 <= clock.seconds["outer"] < 0.05 <= clock.seconds["inner"]
+
+
+def test_the_seconds_of_a_command_are_those_of_its_parts(tmp_path):
+    result = overhead.profile(["train", "digits", "--epochs", "1"], tmp_path)
+    assert set(result["parts"]) >= {"start", "data read", "steps", "pictures", "rest"}
+    assert sum(result["parts"].values()) == pytest.approx(result["seconds"], abs=0.1)
+    assert all(seconds >= 0 for seconds in result["parts"].values())
+    named = {place for places in overhead.PARTS.values() for place in places}
+    assert all(callable(getattr(*overhead.find(place))) for place in named)
