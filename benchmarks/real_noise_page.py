@@ -90,7 +90,7 @@ def _panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
         axes.plot(places, means, mark, color=color, ms=size, zorder=2 + (size > 5), label=label)
     axes.axhline(0, color="#333333", lw=1)
     axes.set_xticks(range(len(names)), [_on_two_lines(SETS[name].title) for name in names])
-    axes.tick_params("x", labelsize=7)
+    axes.tick_params("x", labelsize=6)
     axes.set_ylabel(f"test accuracy minus {BASE}'s, points", fontsize=8)
     axes.set_title(SCENARIOS[scenario], loc="left")
 
@@ -116,7 +116,7 @@ def _reliability_panel(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
 
 def _on_two_lines(title: str) -> str:
     """A long title of a set, cut where it names a part."""
-    return title.replace(", ", "\n").replace("10N ", "10N\n")
+    return title.replace(" % symmetric", "%").replace(", ", "\n").replace(" ", "\n", 1)
 
 
 # Page ------------------------------------------------------------------------------------------

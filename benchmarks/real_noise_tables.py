@@ -172,7 +172,7 @@ Verdict = tuple[bool, str]
 
 
 def goal_table(rows: Sequence[Row], scenario: str) -> list[str]:
-    """Lines of Markdown: each goal on each set, met or not."""
+    """Lines of Markdown: each set, and whether each goal is met there."""
     goals: dict[str, Callable[[str], Verdict | None]] = {
         "accuracy: no rival is better": lambda name: _unbeaten(rows, scenario, name),
         f"accuracy above {BASE}": lambda name: _above(rows, scenario, name, "accuracy", BASE),
@@ -192,12 +192,20 @@ def goal_table(rows: Sequence[Row], scenario: str) -> list[str]:
         "the interval holds the noise rate": lambda name: _covered(rows, scenario, name),
     }
     names = sets_in(rows, scenario)
-    lines = []
-    for goal, judge in goals.items():
-        verdicts = [judge(name) for name in names]
-        if any(verdicts):
-            lines.append([goal, *(_verdict(one) for one in verdicts)])
-    return table(["goal", *(SETS[name].title for name in names)], lines) if lines else []
+    judged = {goal: [judge(name) for name in names] for goal, judge in goals.items()}
+    judged = {goal: verdicts for goal, verdicts in judged.items() if any(verdicts)}
+    if not judged:
+        return []
+    met = [
+        f"{sum(v is not None and v[0] for v in verdicts)} of {sum(v is not None for v in verdicts)}"
+        for verdicts in judged.values()
+    ]
+    by_set = zip(*judged.values(), strict=True)
+    lines = [
+        [SETS[name].title, *(_verdict(one) for one in verdicts)]
+        for name, verdicts in zip(names, by_set, strict=True)
+    ]
+    return table(["set", *judged], [*lines, ["met", *met]])
 
 
 def _verdict(verdict: Verdict | None) -> str:

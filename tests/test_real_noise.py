@@ -341,14 +341,15 @@ def test_goals_are_judged_by_paired_differences():
         folded = row | {"line": "cleanlab CleanLearning", "seconds": 0.9}
         if row["line"] == "MLP":
             rows.append(folded | {"accuracy": row["accuracy"] + 0.07})
-    goals = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in goal_table(rows, "noisy")}
+    header, _, *lines = (line.strip("| ").split(" | ") for line in goal_table(rows, "noisy"))
+    goals = {goal: list(column) for goal, *column in zip(header, *lines, strict=True)}
     beaten = "**no**, −3.00\xa0±\xa02.00 (logistic regression)"
     assert goals["accuracy: no rival is better"][0] == beaten
-    assert goals["accuracy above MLP"] == ["yes, +8.00\xa0±\xa02.00", "– |"]
+    assert goals["accuracy above MLP"] == ["yes, +8.00\xa0±\xa02.00", "–", "1 of 1"]
     assert goals["accuracy above CleanLearning"][0] == "yes, +1.00\xa0±\xa02.00"
     assert goals["at most 3 times CleanLearning's seconds"][0] == "**no**, 3.3 times"
     harm = goals["taking all suggestions does no harm"]
-    assert harm == ["**no**, 20.00 to 30.00 %", "yes, 20.00 to 10.00 % |"]
+    assert harm == ["**no**, 20.00 to 30.00 %", "yes, 20.00 to 10.00 %", "1 of 2"]
     assert goals["the interval holds the noise rate"][0] == "**no**, 1 of 2"
     assert "accuracy above clean alone" not in goals
 

@@ -6,7 +6,6 @@ are last in memory: that is fastest on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,10 +17,10 @@ from torch.autograd.function import once_differentiable
 
 LARGE_PRODUCT = 2**22
 """Multiplications for a batch in one network from which it pays to leave samples out."""
-CACHED = 6 * 2**20
-"""Bytes of a convolution's result that stay in a CPU's cache until they have been used."""
+PART = 32
+"""Samples whose pooled gradients are taken back at once, so that they stay in a CPU's cache. The
+number does not depend on the candidates, for whose sums each would round otherwise."""
 
-_CONVOLVE: Callable[..., Tensor] = torch.conv2d
 _ATEN: Any = torch.ops.aten
 
 
@@ -180,7 +179,8 @@ def stacked_convolution(
         weight = _groups_first(weight, groups)
         bias = None if bias is None else _groups_first(bias, groups)
     kernels = weight.flatten(0, 1)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    is_cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64  # as PyTorch does
+    dtype = torch.get_autocast_dtype("cpu") if is_cast else x.dtype
     biases = None if bias is None else bias.flatten()
     y: Tensor = _Convolution.apply(x, kernels, biases, geometry, all_groups, pool, dtype)  # type: ignore[no-untyped-call]
     if not stacked and groups > 1:
@@ -192,7 +192,7 @@ class _Convolution(torch.autograd.Function):
     """A convolution, and perhaps a maximum pooling, with a fast backward pass on a CPU.
 
     The gradient of the bias is a sum over the pooled gradient: a pooling leaves the sum as it is.
-    The gradient of what is pooled, the largest tensor of all, is made a few samples at a time, so
+    The gradient of what is pooled, the largest tensor of all, is made some samples at a time, so
     that it stays in the cache until the gradients of inputs and weights have been computed from it.
     """
 
@@ -214,7 +214,7 @@ class _Convolution(torch.autograd.Function):
         weight = _with_channels(weight.to(dtype), 1, n_padded)
         bias = None if bias is None else bias.to(dtype)
         options = (geometry.stride, geometry.padding, geometry.dilation, groups)
-        y: Tensor = _CONVOLVE(x, weight, bias, *options)
+        y: Tensor = torch.conv2d(x, weight, bias, *options)
         ctx.geometry, ctx.groups, ctx.pool, ctx.has_bias = geometry, groups, pool, bias is not None
         ctx.shape = y.shape
         if pool is None:
@@ -233,10 +233,9 @@ class _Convolution(torch.autograd.Function):
         bias_gradient = None
         if ctx.has_bias and ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum((0, 2, 3), dtype=ctx.weight_dtype)
-        size: int = len(x)
-        if ctx.pool is not None:
-            bytes_per_sample = ctx.shape[1:].numel() * x.element_size()
-            size = min(size, max(1, CACHED // bytes_per_sample))
+        # Sums of parts in bfloat16 would each be rounded.
+        in_parts = ctx.pool is not None and x.dtype != torch.bfloat16
+        size: int = PART if in_parts else len(x)
         parts = [
             _gradients(ctx, *part, weight, wanted)
             for part in zip(*(t.split(size) for t in (gradient, x, *places)), strict=True)
@@ -389,4 +388,4 @@ def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Ten
         row.random_(-(2**63), None, generator=generator)
     lowest_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
     is_kept = numbers.view(torch.int16)[:, :n].reshape(x.shape) >= lowest_kept
-    return is_kept.to(x.dtype).mul_(1 / (1 - p))
+    return is_kept.to(x.dtype).mul_(2**16 / (2**15 - lowest_kept))

@@ -82,8 +82,9 @@ def model2(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for position, (before, after) in enumerate(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
-        # Before ReLU: the same function, with a quarter of ReLU's work.
-        layers += [nn.MaxPool2d(2)] * (position % 2) + [nn.ReLU()]
+        if position % 2 == 1:  # before ReLU: the same function, with a quarter of ReLU's work
+            layers.append(nn.MaxPool2d(2))
+        layers.append(nn.ReLU())
     features = 16 * (height // 8) * (width // 8)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, n_classes))
 
@@ -96,12 +97,10 @@ def model3(input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.2
     last_padding = 0 if min(height, width) >= 28 else 1
 
     def block(before: int, after: int, padding: int, *, pooled: bool = False) -> list[nn.Module]:
-        return [
-            nn.Conv2d(before, after, 3, padding=padding),
-            nn.BatchNorm2d(after),
-            *[nn.MaxPool2d(2)] * pooled,  # before ReLU: the same function, with less work
-            nn.LeakyReLU(0.01),
-        ]
+        layers = [nn.Conv2d(before, after, 3, padding=padding), nn.BatchNorm2d(after)]
+        if pooled:  # before ReLU: the same function, with less work
+            layers.append(nn.MaxPool2d(2))
+        return [*layers, nn.LeakyReLU(0.01)]
 
     return nn.Sequential(
         *block(channels, 128, 1),

@@ -307,12 +307,12 @@ def convolution_flops(build: Callable[[], nn.Module], probe: Tensor) -> float:
     probe : Tensor [b, ...]
         A few normalised inputs.
     """
-    with forked_seed(0):
+    with forked_seed(0):  # layers may draw random numbers, too
         module = build()
-    if not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
-        return 0.0
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(probe.cpu())
+        if not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+            return 0.0
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(probe.cpu())
     counts = counter.get_flop_counts().get("Global", {})
     return float(counts.get(torch.ops.aten.convolution, 0)) / len(probe)
 
@@ -356,6 +356,8 @@ def _initial_modules(
 def _moved(module: nn.Module, device: torch.device) -> nn.Module:
     """A module on its device, with channels last, which convolves faster."""
     module = module.to(device)
+    if isinstance(module, torch.jit.ScriptModule):
+        return module  # its views are its own, and would refuse what has channels last
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """Residual networks (He et al. 2016, Fig. 5): blocks whose input is added to their result.
 
-Layers and names are those of torchvision, so that weights saved from there load.
+Layers are named as in torchvision. The stem is another: it keeps the size of small images.
 """
 
 from __future__ import annotations

@@ -45,9 +45,13 @@ def plain_layers(module: nn.Module, device: torch.device) -> Layers | None:
         return None
     if place > 0 and (device.type != "cpu" or nn.Conv2d not in images):
         return None
-    # `parameters` gives each shared parameter once.
-    n_own = sum(len(list(layer.parameters())) for _, layer in layers)
-    return layers if n_own == len(list(module.parameters())) else None
+    if place > 0 and nn.BatchNorm2d in kinds[: kinds.index(nn.Conv2d)]:
+        return None  # its inputs are not stacked yet
+    # PyTorch names what is shared once: each parameter, and each layer with all that it holds.
+    own = [layer for _, layer in layers if type(layer) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d)]
+    is_shared = len({id(layer) for layer in own}) < len(own)
+    n_own = sum(len(list(layer.parameters())) for layer in own)
+    return None if is_shared or n_own != len(list(module.parameters())) else layers
 
 
 def _flat(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -71,7 +75,8 @@ def _is_plain(layer: nn.Module) -> bool:
     if type(layer) is nn.MaxPool2d:
         return not layer.return_indices
     if type(layer) is nn.BatchNorm2d:
-        return layer.momentum is not None
+        has_statistics = layer.running_mean is not None
+        return layer.momentum is not None and layer.track_running_stats == has_statistics
     return type(layer) in (nn.Linear, nn.Dropout, *_POOLS, *_ELEMENTWISE)
 
 

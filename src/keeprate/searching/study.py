@@ -129,8 +129,9 @@ def add_running(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTr
 
     with one_transaction(study) as connection:
         if connection is None:
+            n_before = len(study.get_trials(deepcopy=False))
             study.add_trials(trials)
-            return study.get_trials(deepcopy=False)[-len(trials) :]
+            return study.get_trials(deepcopy=False)[n_before:]
         of_study = {"study_id": study._study_id}
         now = datetime.now()
         running = {"state": TrialState.RUNNING, "datetime_start": now}

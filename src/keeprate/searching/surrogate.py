@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-_LIMITED = Lock()  # the limit is of the process: of two at once, the second would find the first's
+_LIMITED = RLock()  # the limit is of the process: of two at once, the second would find the first's
 
 
 @cache
