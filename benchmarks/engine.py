@@ -233,7 +233,7 @@ def convolutions(model: str, rounds: int) -> dict[str, Any]:
         x = torch.rand(BATCH, channels if shared else n * channels, height, width)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_(not shared)
         weight = torch.rand(n * conv.out_channels, *conv.weight.shape[1:]).requires_grad_()
-        options = (conv.stride, conv.padding, conv.dilation, 1 if shared else n)
+        options: Any = (conv.stride, conv.padding, conv.dilation, 1 if shared else n)
         times: list[tuple[float, float]] = []
         wanted = (weight,) if shared else (x, weight)
         gradient = torch.ones_like(torch.conv2d(x, weight, None, *options))

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.networks import BATCH
@@ -80,10 +79,12 @@ def plain(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> float:
     """Seconds per step of a good in-memory loop without keeprate."""
-    order_of = torch.channels_last if channels_last else torch.preserve_format
-    networks: list[nn.Module] = [
-        model(data.input_shape, data.n_classes).to(device, memory_format=order_of) for _ in range(2)
-    ]
+    networks = [model(data.input_shape, data.n_classes).to(device) for _ in range(2)]
+    order_of = torch.preserve_format
+    if channels_last:
+        order_of = torch.channels_last
+        for net in networks:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, fused=True) for net in networks]
     inputs, labels = data.train.inputs.to(device), data.train.labels.to(device)
     order = torch.randperm(len(labels), device=device)

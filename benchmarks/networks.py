@@ -45,4 +45,4 @@ def flops_per_step(network: str) -> float:
         module: nn.Module = get_model(network)(shape, CLASSES[network])
     with FlopCounterMode(display=False) as counter:
         module(torch.rand(4, *shape)).sum().backward()
-    return 2 * BATCH * counter.get_total_flops() / 4
+    return 2 * BATCH * float(counter.get_total_flops()) / 4
