@@ -12,6 +12,7 @@ import argparse
 import importlib
 import json
 import os
+import runpy
 import statistics
 import subprocess
 import sys
@@ -147,12 +148,10 @@ def profile(arguments: list[str], folder: Path) -> dict[str, Any]:
 def _child(result: str, arguments: list[str]) -> None:
     clock = Clock()
     clock.watch()
-    from keeprate.cli.commands import main as keeprate_main
-
     clock.seconds["start"] = time.time() - float(os.environ[STARTED])
     sys.argv = ["keeprate", *arguments]
     try:
-        keeprate_main()
+        runpy.run_module("keeprate", run_name="__main__")
     except SystemExit as end:
         if end.code:
             raise
