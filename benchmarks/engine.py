@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.loops import KEEP_RATE, plain, reference, seconds_per_step
+from benchmarks.loops import KEEP_RATE, plain, reference, seconds_per_step, wait
 from benchmarks.networks import BATCH, CLASSES, SHAPES, flops_per_step, random_data
 from keeprate.data import Data, Normaliser, load_data, prepare
 from keeprate.engine import (
@@ -169,10 +169,10 @@ def matmul_rate(
     a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
     rates = []
     for _ in range(repeats + 1):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         torch.mm(a, b)
-        _wait(device)
+        wait(device)
         rates.append(2 * size**3 / (time.perf_counter() - started))
     return statistics.median(rates[1:])
 
@@ -204,11 +204,6 @@ def _status(field: str) -> int:
         if line.startswith(field):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"no {field} in /proc/self/status")
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def convolutions(model: str, rounds: int) -> dict[str, Any]:

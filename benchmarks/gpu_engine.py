@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.engine import METHOD
-from benchmarks.loops import KEEP_RATE, plain, reference
+from benchmarks.loops import KEEP_RATE, plain, reference, wait
 from benchmarks.networks import BATCH, flops_per_step, random_data
 from keeprate import Data, InputError, TrainingConfig
 from keeprate.engine import (
@@ -241,10 +241,10 @@ def _rival(row: RivalRow, data: Data, device: torch.device) -> float:
 
 def _seconds(run: Callable[[], None], device: torch.device) -> float:
     """How long the device takes for what `run` asks for."""
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     run()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
@@ -254,11 +254,6 @@ def _forget(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _rounded(number: float) -> float:

@@ -112,20 +112,21 @@ def plain(
 
 def seconds_per_step(step: Callable[[int], None], n_steps: int, device: torch.device) -> float:
     """Seconds per step: of `n_steps` at most, of fewer where they take long, of one at least."""
-    _wait(device)
+    wait(device)
     started, number = time.perf_counter(), 0
     while number < 3 and (number == 0 or time.perf_counter() - started < LONGEST):
         step(number)  # workers come up, caches get warm
         number += 1
-    _wait(device)
+    wait(device)
     started, done = time.perf_counter(), 0
     while done < n_steps and (done == 0 or time.perf_counter() - started < LONGEST):
         step(number + done)
         done += 1
-    _wait(device)
+    wait(device)
     return (time.perf_counter() - started) / done
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
