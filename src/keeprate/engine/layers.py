@@ -44,6 +44,12 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: b
     return y.unflatten(1, shape) if len(shape) != 1 else y
 
 
+def stacked_cosines(x: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """N cosine layers at once (`CosineLinear`): x `[N, B, in]`, weight `[N, out, in]`."""
+    directions = F.normalize(weight, dim=-1)
+    return stacked_linear(F.normalize(x, dim=-1), directions, None, stacked=True) * scale
+
+
 class _SharedLinear(torch.autograd.Function):
     """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
 
