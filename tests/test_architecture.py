@@ -22,6 +22,7 @@ FLOORS = (
     {"noise", "schedules"},
     {"reading"},
     {"data"},
+    {"verification"},
     {"engine", "loading"},
     {"records"},
     {"report"},

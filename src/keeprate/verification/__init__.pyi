@@ -1,0 +1,11 @@
+from .pairs import Pairs as Pairs
+from .people import disjoint_folds as disjoint_folds
+from .people import shared_people as shared_people
+from .protocol import FALSE_ACCEPT_RATES as FALSE_ACCEPT_RATES
+from .protocol import N_FOLDS as N_FOLDS
+from .protocol import TrueAccepts as TrueAccepts
+from .protocol import Verification as Verification
+from .protocol import distances as distances
+from .protocol import pair_accuracy as pair_accuracy
+from .protocol import standard_folds as standard_folds
+from .protocol import verify as verify
