@@ -5,6 +5,7 @@ from .config import TrainingConfig as TrainingConfig
 from .curves import Curves as Curves
 from .curves import EpochMetrics as EpochMetrics
 from .curves import trial_value as trial_value
+from .embeddings import PairAccuracy as PairAccuracy
 from .embeddings import embed as embed
 from .evaluation import batched_logits as batched_logits
 from .evaluation import probabilities as probabilities
