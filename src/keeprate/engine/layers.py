@@ -238,7 +238,8 @@ class _Convolution(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[:2])
         bias_gradient = None
         if ctx.has_bias and ctx.needs_input_grad[2]:
-            bias_gradient = gradient.sum((0, 2, 3), dtype=ctx.weight_dtype)
+            # Adds in float32 and rounds once. With dtype=float32 `sum` would copy all first.
+            bias_gradient = gradient.sum((0, 2, 3)).to(ctx.weight_dtype)
         # Sums of parts in bfloat16 would each be rounded.
         in_parts = ctx.pool is not None and x.dtype != torch.bfloat16
         size: int = PART if in_parts else len(x)

@@ -160,8 +160,8 @@ def face_small(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     widths = [(channels, 16), (16, 32), (32, 64), (64, 128)]
     layers: list[nn.Module] = []
     for before, after in widths:
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after)]
-        layers.append(nn.ReLU())
+        layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(after), nn.ReLU()]
         height, width = -(-height // 2), -(-width // 2)
     return nn.Sequential(
         *layers,
