@@ -7,8 +7,6 @@ One command for whoever has identity data and pairs: the protocols "lfw" and "or
 from __future__ import annotations
 
 import csv
-import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -16,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import keeprate
-from experiments.common import RESULTS, Row, command_of
-from experiments.faces import NOISES, STRANGERS, Faces, load_people, make_faces, read_pairs
+from experiments.common import Row, command_of
+from experiments.faces import NOISES, Faces, load_people, make_faces, read_pairs
 from experiments.jobs import Job, run_seeds
 from experiments.rows import PAPER_NUMBERS
 from keeprate import InputError, Schedule, SearchConfig, TrainingConfig
@@ -31,7 +29,6 @@ from keeprate.engine import (
     networks_trained,
     train_candidates,
 )
-from keeprate.noise import noise_rate
 from keeprate.schedules import named_schedule
 
 NAME = "table1"
@@ -136,9 +133,7 @@ PROTOCOLS = (
     Protocol(
         "orl", _ORL, "face-small", 48, epochs=60, seeds=5, trials=12, batch_size=32, n_pairs=1000
     ),
-    Protocol(
-        "own", None, "face-resnet50", 112, epochs=200, seeds=1, trials=30, noises=(CRAWLED,)
-    ),
+    Protocol("own", None, "face-resnet50", 112, epochs=200, seeds=1, trials=30, noises=(CRAWLED,)),
 )
 
 
@@ -183,9 +178,12 @@ def run(
 def _below(protocol: Protocol, data: str) -> Sources:
     if protocol.sources is None:
         raise InputError(
-            f"--train and --pairs must be given for the protocol {protocol.name}; see docs/faces.md."
+            f"--train and --pairs must be given for the protocol {protocol.name}: see "
+            "docs/faces.md."
         )
-    here = {name: str(Path(data, value)) for name, value in asdict(protocol.sources).items() if value}
+    here = {
+        name: str(Path(data, value)) for name, value in asdict(protocol.sources).items() if value
+    }
     return Sources(**here)
 
 
