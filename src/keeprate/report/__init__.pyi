@@ -1,6 +1,10 @@
 from .cautions import find_cautions as find_cautions
+from .page import roc_png as roc_png
 from .page import write_plots as write_plots
 from .page import write_report as write_report
+from .words import accepts_in_words as accepts_in_words
+from .words import accuracy_over_folds as accuracy_over_folds
+from .words import disjoint_in_words as disjoint_in_words
 from .words import issue_count_in_words as issue_count_in_words
 from .words import noise_in_words as noise_in_words
 from .words import noisy_test_in_words as noisy_test_in_words
