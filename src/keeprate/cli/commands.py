@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         Label,
         Model,
         OnnxFile,
+        PairsOption,
+        PicturesOption,
         Precision,
         PredictionsFile,
         ReportFile,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         SearchOptions,
         Sources,
         Top,
+        VerificationFile,
     )
     from keeprate.data import Data
     from keeprate.runs import Run
@@ -233,6 +236,33 @@ def issues_command(
         say(f"{'' if is_chosen else 'all '}{len(written.rows):,}, ranked, written to {out}")
 
 
+def verify_command(
+    run: RunFolder,
+    pairs: PairsOption,
+    images: PicturesOption = None,
+    out: VerificationFile = None,
+    model: Model = None,
+) -> None:
+    """Judge pairs of faces by the networks of a run: is it one person or not."""
+    from keeprate.cli.options import check_run
+
+    check_run(run)
+    for name, given in (("PAIRS", pairs), ("images", images)):
+        if given is not None and not Path(given).exists():
+            raise invalid(name, "be a file or a folder that exists", given, "check the path")
+    if out is not None and out.suffix != ".json":
+        raise invalid("out", "end in .json", str(out), "write lfw.json, say")
+    from keeprate.cli.console import list_verification, say
+    from keeprate.records import verification_file
+    from keeprate.runs import verify_run
+
+    record = verify_run(run, pairs, images=images, out=out, model=model)
+    list_verification(record)
+    path = verification_file(Path(run), record.name) if out is None else out
+    more = f"; keeprate report {run} shows it" if out is None else ""
+    say(f"written to {path} and {path.with_suffix('.png').name}{more}")
+
+
 def report_command(runs: RunFolders, out: ReportFile = Path("report.html")) -> None:
     """Put finished runs on one page, with pictures and suspect labels."""
     from keeprate.cli.options import check_run
@@ -252,6 +282,7 @@ COMMANDS = (
     predict_command,
     export_command,
     issues_command,
+    verify_command,
     report_command,
 )
 

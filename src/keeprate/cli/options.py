@@ -91,6 +91,21 @@ ScheduleOption: TypeAlias = Annotated[
 RunFolder: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, help="Run folder.")
 ]
+PairsOption: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="PAIRS",
+        show_default=False,
+        help="List of pairs (LFW, CALFW, CPLFW, AgeDB-30, CFP, CSV), or a .bin file.",
+    ),
+]
+PicturesOption: TypeAlias = Annotated[
+    str | None,
+    _everyday("--images", "Folder or Parquet file of the pictures; left out, beside the list."),
+]
+VerificationFile: TypeAlias = Annotated[
+    Path | None, _everyday("--out", "JSON file; if left out, verification-NAME.json in RUN.")
+]
 OnnxFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", show_default=False, help="ONNX file to write.")
 ]

@@ -1,5 +1,6 @@
 from .corrections import write_corrected as write_corrected
 from .features import Encoder as Encoder
+from .folders import table_files as table_files
 from .labels import as_array as as_array
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser
@@ -11,8 +12,11 @@ from .sources import load_data as load_data
 from .splitting import join as join
 from .splitting import part as part
 from .splitting import prepare as prepare
+from .tables import Table as Table
 from .tables import is_complete_numbers as is_complete_numbers
 from .tables import is_data_frame as is_data_frame
+from .tables import is_parquet as is_parquet
+from .tables import read_tables as read_tables
 from .unlabelled import InputForm as InputForm
 from .unlabelled import Samples as Samples
 from .unlabelled import read_unlabelled as read_unlabelled

@@ -41,5 +41,11 @@ from .naming import file_stem as file_stem
 from .naming import is_hub_name as is_hub_name
 from .naming import is_table as is_table
 from .npz import NpzArrays as NpzArrays
+from .pair_bins import PairBin as PairBin
+from .pair_bins import read_pair_bin as read_pair_bin
+from .pair_files import find_pictures as find_pictures
+from .pair_files import missing_pictures as missing_pictures
+from .pair_lists import PairList as PairList
+from .pair_lists import read_pair_list as read_pair_list
 from .parts import concat as concat
 from .parts import read_parts as read_parts

@@ -12,9 +12,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from keeprate.records import Result, RunRecord, TrialSummary
+from keeprate.records import Result, RunRecord, TrialSummary, VerificationRecord
 from keeprate.report.facts import (
     MOST_TRIALS_SHOWN,
     SEARCHED,
@@ -27,6 +27,7 @@ from keeprate.report.style import (
     GRID,
     MUTED,
     OWN,
+    RUN_COLOURS,
     SHARES,
     SURFACE,
     TRIALS,
@@ -42,6 +43,7 @@ from keeprate.text import shortened
 
 NO_RESULTS = "No final training has finished yet."
 NO_SCHEDULES = "No schedule has been tried yet."
+_LONGEST_LIST, _LOWEST_RATE = 28, 1e-7  # of a name of pairs; of the axis of a ROC curve
 _MOST_NAMED, _MOST_NUMBERED = 30, 12  # classes of a transition matrix
 
 
@@ -294,6 +296,41 @@ def _name_classes(axes: Axes, labels: Sequence[str]) -> None:
         axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
     else:
         axes.set_xticks(ticks, labels)
+
+
+# Pairs of faces
+
+
+def draw_roc(records: Sequence[VerificationRecord]) -> Figure:
+    """Draw the ROC curve of each list of pairs; false accept rates are on a logarithmic axis."""
+    figure, (axes,) = new_figure()
+    lowest = 1.0
+    for place, record in enumerate(records):
+        found, colour = record.standard, RUN_COLOURS[place % len(RUN_COLOURS)]
+        # What is accepted before the first pair of two people has no place on the axis: it is drawn
+        # up to the edge, half a pair away.
+        edge = 0.5 / found.n_different
+        lowest = min(lowest, edge)
+        far = np.maximum(np.asarray(found.roc_far), edge)
+        label = shortened(record.name, _LONGEST_LIST)
+        axes.step(far, in_percent(found.roc_tar), where="post", color=colour, label=label)
+        rates = [one for one in found.true_accepts if one.is_measurable and one.false_accept_rate]
+        axes.plot(
+            [one.false_accept_rate for one in rates],
+            [100 * one.true_accept_rate for one in rates],
+            "o",
+            color=colour,
+            markersize=6,
+            zorder=4,
+        )
+    axes.set(xscale="log", xlim=(max(lowest, _LOWEST_RATE), 1.0), ylim=(-2, 103))
+    axes.set(xlabel="false accept rate, %", ylabel="true accept rate, %")
+    axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in range(-7, 1)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
+    if records:
+        figure.legend(loc="outside upper left", ncols=min(3, len(records)), columnspacing=1.6)
+    return figure
 
 
 # All of a record

@@ -12,13 +12,18 @@ from string import Template
 from matplotlib.figure import Figure
 
 from keeprate.files import write_atomically
-from keeprate.records import RunRecord, load_record
+from keeprate.records import (
+    RunRecord,
+    VerificationRecord,
+    load_record,
+    load_verifications,
+)
 from keeprate.report import words
 from keeprate.report.facts import has_label_precision
-from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all
+from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all, draw_roc
 from keeprate.report.gallery import fix_list, gallery
 from keeprate.report.style import inline_svg, png, styled
-from keeprate.report.tables import comparison, framed, results_table
+from keeprate.report.tables import comparison, framed, results_table, verification_table
 from keeprate.text import visible
 
 
@@ -89,6 +94,12 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     write_atomically(path, _page(", ".join(names), "\n".join(sections)))
 
 
+def roc_png(records: Sequence[VerificationRecord]) -> bytes:
+    """Draw the ROC curves of lists of pairs as a PNG."""
+    with styled():
+        return png(draw_roc(records))
+
+
 def _page(name: str, body: str) -> str:
     return visible(_template("page.html").substitute(name=escape(name), body=body))
 
@@ -122,6 +133,7 @@ def _section(
         keep_rate=_keep_rate(record, drawings["keep_rate"]),
         curves=_curves(record, drawings["curves"]),
         label_precision=_label_precision(record, drawings["label_precision"]),
+        verification=_verification(load_verifications(folder), prefix),
         transition=_transition(record, drawings.get("transition", "")),
         gallery=gallery(record.suspects, record.data.class_names, prefix) + fix_list(folder),
         repeat=_repeat(record),
@@ -171,6 +183,14 @@ def _label_precision(record: RunRecord, drawing: str) -> str:
 def _transition(record: RunRecord, drawing: str) -> str:
     """The picture of the transition matrix; empty where none was estimated."""
     return framed(drawing, words.transition_errors_in_words(record)) if drawing else ""
+
+
+def _verification(records: Sequence[VerificationRecord], prefix: str) -> str:
+    """The part on pairs of faces; empty where none were judged."""
+    if not records:
+        return ""
+    drawing = inline_svg(draw_roc(records), f"{prefix}-roc", "ROC curves")
+    return f"<h2>Verification</h2>{verification_table(records)}{framed(drawing, words.ROC)}"
 
 
 def _repeat(record: RunRecord) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from keeprate.records import Result, RunRecord
+from keeprate.records import Result, RunRecord, VerificationRecord
 from keeprate.report.facts import (
     has_label_precision,
     has_test_accuracy,
@@ -14,7 +14,15 @@ from keeprate.report.facts import (
 )
 from keeprate.report.figures import NO_RESULTS, in_percent
 from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
-from keeprate.report.words import full_trainings, results_in_words, source_in_words
+from keeprate.report.words import (
+    VERIFICATION,
+    accepts_in_words,
+    accuracy_over_folds,
+    disjoint_in_words,
+    full_trainings,
+    results_in_words,
+    source_in_words,
+)
 from keeprate.text import UNKNOWN, duration, percent
 
 
@@ -107,6 +115,28 @@ def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> s
     panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
     panels[1].set(title="Accuracy, %", xlabel="epoch")
     return inline_svg(finish_figure(drawing, panels), "comparison", "schedules and accuracies")
+
+
+def verification_table(records: Sequence[VerificationRecord]) -> str:
+    """What was found of each list of pairs, as an HTML table."""
+    rates = {rate.false_accept_rate: None for one in records for rate in one.standard.true_accepts}
+    heads = ["Pairs", "of one person", "Accuracy", "with folds that share nobody", "ROC area"]
+    heads[4:4] = [f"TAR at FAR {100 * rate:g} %" for rate in rates]
+    rows = []
+    for record in records:
+        found = record.standard
+        accepts = {one.false_accept_rate: accepts_in_words(one) for one in found.true_accepts}
+        cells = [
+            f"{record.name} ({found.n_pairs:,})",
+            f"{found.n_same:,}",
+            accuracy_over_folds(found),
+            disjoint_in_words(record),
+            *(accepts.get(rate, UNKNOWN) for rate in rates),
+            f"{found.auc:.4f}",
+        ]
+        rows.append(_row(cells))
+    notes = dict.fromkeys(f"{one.name}: {note}" for one in records for note in one.notes)
+    return _table(heads, rows, " ".join([VERIFICATION, *notes]), kind="runs")
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], caption: str, *, kind: str = "") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keeprate.engine import score_in_words
 from keeprate.noise import NoiseEstimate
-from keeprate.records import SURE, Cost, Result, RunRecord
+from keeprate.records import SURE, Cost, Result, RunRecord, VerificationRecord
 from keeprate.report.facts import (
     MOST_TRIALS_SHOWN,
     SEARCHED,
@@ -17,6 +17,7 @@ from keeprate.report.facts import (
     validation_name,
 )
 from keeprate.text import duration, grouped, listed, percent
+from keeprate.verification import TrueAccepts, Verification
 
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
 PRECISION = (
@@ -297,3 +298,39 @@ def cost_in_words(record: RunRecord) -> str:
         sentences.append("No training has finished yet.")
     names = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return " ".join([*sentences, f"Made with {names}." if names else ""]).rstrip()
+
+
+# Pairs of faces
+
+VERIFICATION = (
+    "Two pictures are taken for one person where the distance of their embeddings is below a "
+    "threshold. The threshold of each fold is chosen on the other folds. Mean ± standard deviation "
+    "over the folds."
+)
+ROC = (
+    "The share of pairs of one person that are accepted (TAR), while at most a share of all other "
+    "pairs is (FAR)."
+)
+
+
+def accuracy_over_folds(found: Verification) -> str:
+    """The mean and the standard deviation of the accuracy."""
+    return f"{100 * found.accuracy:.2f} ± {100 * found.std:.2f} %"
+
+
+def disjoint_in_words(record: VerificationRecord) -> str:
+    """The accuracy with folds that share nobody, or why there is none."""
+    if record.disjoint is not None:
+        return accuracy_over_folds(record.disjoint)
+    if record.shared_people is None:
+        return "people are not known"
+    if not record.shared_people:
+        return "the same: the list's folds share nobody"
+    return "none: too many people are linked by pairs"
+
+
+def accepts_in_words(rate: TrueAccepts) -> str:
+    """A true accept rate, and how many others were accepted for it."""
+    if rate.is_measurable:
+        return f"{percent(rate.true_accept_rate)} ({rate.accepted:,} accepted wrongly)"
+    return f"{percent(rate.true_accept_rate)} (none accepted wrongly: too few pairs to tell)"

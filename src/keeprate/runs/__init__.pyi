@@ -15,3 +15,4 @@ from .predictions import predict_files as predict_files
 from .run import Run as Run
 from .train_run import FIRST_STEPS as FIRST_STEPS
 from .train_run import train as train
+from .verification import verify_run as verify_run

@@ -1,3 +1,4 @@
+from .loading import load_pairs as load_pairs
 from .pairs import Pairs as Pairs
 from .people import disjoint_folds as disjoint_folds
 from .people import shared_people as shared_people

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,14 @@ from keeprate.verification.pairs import Pairs
 Floats: TypeAlias = NDArray[np.float64]
 N_FOLDS = 10
 FALSE_ACCEPT_RATES = (1e-3, 1e-4)
+MOST_POINTS = 10_000  # of a ROC curve that is kept
+
+# All that is read back from a file: pages calculate with these numbers.
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Distance: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+_FOLDS = msgspec.Meta(min_length=2, max_length=1000)
+_Curve: TypeAlias = Annotated[tuple[Share, ...], msgspec.Meta(min_length=2, max_length=MOST_POINTS)]
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,9 @@ class TrueAccepts:
         list of more different pairs would be needed to measure it.
     """
 
-    false_accept_rate: float
-    true_accept_rate: float
-    accepted: int
+    false_accept_rate: Share
+    true_accept_rate: Share
+    accepted: Count
     is_measurable: bool
 
 
@@ -66,20 +75,21 @@ class Verification:
         The area under the ROC curve: the probability that a pair of one person is closer than
         another pair.
     roc_far, roc_tar : tuple of L float
-        The ROC curve, from (0, 0) to (1, 1), without the points on straight lines between others.
+        The ROC curve, from (0, 0) to (1, 1), without the points on straight lines between others;
+        of more than 10,000 the first half is whole, and the others are thinned out.
     n_pairs, n_same : int
     """
 
-    accuracy: float
-    std: float
-    fold_accuracy: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    true_accepts: tuple[TrueAccepts, ...]
-    auc: float
-    roc_far: tuple[float, ...]
-    roc_tar: tuple[float, ...]
-    n_pairs: int
-    n_same: int
+    accuracy: Share
+    std: Share
+    fold_accuracy: Annotated[tuple[Share, ...], _FOLDS]
+    thresholds: Annotated[tuple[Distance, ...], _FOLDS]
+    true_accepts: Annotated[tuple[TrueAccepts, ...], msgspec.Meta(max_length=10)]
+    auc: Share
+    roc_far: _Curve
+    roc_tar: _Curve
+    n_pairs: Count
+    n_same: Count
 
     @property
     def n_different(self) -> int:
@@ -332,5 +342,9 @@ def _true_accepts(
 def _corners(far: Floats, tar: Floats) -> dict[str, tuple[float, ...]]:
     """The points of a curve that a straight line between their neighbours does not pass."""
     inner = (np.diff(far)[1:] * np.diff(tar)[:-1]) != (np.diff(far)[:-1] * np.diff(tar)[1:])
-    kept = np.concatenate([[True], inner, [True]])
+    kept = np.flatnonzero(np.concatenate([[True], inner, [True]]))
+    if len(kept) > MOST_POINTS:
+        half = MOST_POINTS // 2  # small false accept rates are what people look at
+        later = np.linspace(half, len(kept) - 1, MOST_POINTS - half).round().astype(np.int64)
+        kept = np.concatenate([kept[:half], kept[later]])
     return {"roc_far": tuple(far[kept].tolist()), "roc_tar": tuple(tar[kept].tolist())}
