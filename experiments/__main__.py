@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, prior, results
+from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, prior, results, table1
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
@@ -40,6 +40,13 @@ def _do(options: argparse.Namespace) -> int:
         print(*fig1.draw(options.protocol), sep="\n")
     elif options.item == main_job.NAME:
         main_job.run(main_job.get_protocol(options.protocol), **_training_options(options))
+    elif options.item == table1.NAME:
+        table1.run(
+            table1.get_protocol(options.protocol),
+            given=_given_faces(options),
+            first_seed=options.first_seed,
+            **_training_options(options),
+        )
     elif options.item == fig3.NAME:
         seeds = {} if options.seeds is None else {"seeds": options.seeds}
         fig3.run(at_once=options.jobs, **seeds)
@@ -67,8 +74,24 @@ def _training_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _given_faces(options: argparse.Namespace) -> table1.Sources | None:
+    """Where the pictures of Table 1 are, if that was typed."""
+    if options.train is None and options.pairs is None:
+        return None
+    if options.train is None or options.pairs is None:
+        raise InputError("--train and --pairs must be given both: people to train on, and pairs.")
+    return table1.Sources(
+        options.train,
+        options.pairs,
+        options.images,
+        options.validation,
+        options.validation_images,
+    )
+
+
 def _summaries() -> dict[str, str]:
-    summaries = {module.NAME: module.SUMMARY for module in (main_job, fig1, fig3, fig6, prior)}
+    trained = (main_job, table1, fig1, fig3, fig6, prior)
+    summaries = {module.NAME: module.SUMMARY for module in trained}
     summaries |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     summaries |= {module.NAME: module.SUMMARY for module in DRAWN}
     return summaries | {results.NAME: results.SUMMARY}
@@ -89,8 +112,8 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
         item.add_argument("--check", action="store_true", help="exit 1 if the page is not current")
         return
     if name not in WITHOUT_PROTOCOL:
-        of_main_job = [protocol.name for protocol in main_job.PROTOCOLS]
-        names = of_main_job if name == main_job.NAME else list(PROTOCOLS)
+        own = {module.NAME: module.PROTOCOLS for module in (main_job, table1)}
+        names = [protocol.name for protocol in own[name]] if name in own else list(PROTOCOLS)
         item.add_argument("--protocol", choices=names, default=names[0])
     if name in {module.NAME for module in DRAWN}:
         return
@@ -101,10 +124,21 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
     if name != fig3.NAME:
         folder = os.environ.get("KEEPRATE_DATA", "../shared/data")
         item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
+    if name == table1.NAME:
+        _add_face_options(item)
     if name not in WITHOUT_PROTOCOL:
         item.add_argument(
             "--runs", default="runs/experiments", help="the folder of the run folders"
         )
+
+
+def _add_face_options(item: argparse.ArgumentParser) -> None:
+    item.add_argument("--train", help="identity data: a folder a person, or Parquet")
+    item.add_argument("--pairs", help="the pairs to test with, as `keeprate verify` takes them")
+    item.add_argument("--images", help="the pictures of these pairs, if they lie elsewhere")
+    item.add_argument("--validation", help="pairs of other people; left out, some are drawn")
+    item.add_argument("--validation-images", help="the pictures of these pairs")
+    item.add_argument("--first-seed", type=int, default=0, help="1000 and more: to develop with")
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,7 @@ names, as in crawled data), people of the validation pairs, people of the test p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 import keeprate
 from keeprate import InputError
-from keeprate.data import Data, Split
+from keeprate.data import Data, Split, part
 from keeprate.noise import Noise, asymmetric, corrupt
 from keeprate.verification import Pairs, load_pairs
 
@@ -28,7 +29,7 @@ NOISES = {
     "strangers:0.3": "strangers 30 %",
 }
 LEAST_PICTURES = 2  # of a person, to make a pair
-N_CHECKED = 200  # training pictures that stand for validation samples: the pairs validate
+HELD_OUT = 0.05  # of the training pictures: the pairs validate, and a run needs some samples
 
 Ints = NDArray[np.int64]
 
@@ -81,13 +82,14 @@ def load_people(source: str | Path, side: int) -> People:
     split = loaded.splits["train"]
     if split.inputs.ndim != 4 or split.inputs.dtype != torch.uint8:
         raise InputError(f"--train must hold pictures, got {source}; give a folder a person.")
-    return People(split.inputs, split.labels, loaded.class_names)
+    everybody = People(split.inputs, split.labels, loaded.class_names)
+    return everybody.part(split.labels.unique().numpy())  # a list of names may be longer
 
 
 def read_pairs(pairs: str | Path, images: str | Path | None, like: People) -> Pairs:
     """Read a list of pairs, with pictures of the size that the networks take."""
-    shape = like.images.shape
-    return load_pairs(pairs, images=images, image_size=tuple(shape[2:]), channels=int(shape[1]))
+    channels, height, width = like.images.shape[1:]
+    return load_pairs(pairs, images=images, image_size=(height, width), channels=channels)
 
 
 def make_faces(
@@ -127,20 +129,21 @@ def make_faces(
         known, true = with_strangers(known, strangers, float(rate), rng)
     else:
         true, known = known.labels, replace(known, labels=wrong_names(known, noise, rng))
-    return Faces(_as_data(known, true, noise), validation, test)
+    return Faces(_as_data(known, true, noise, rng), validation, test)
 
 
-def _as_data(people: People, true: Tensor, noise: str) -> Data:
-    train = Split(people.images, people.labels, true_labels=true, label_status="noisy")
-    checked = Split(people.images[:N_CHECKED], people.labels[:N_CHECKED])
+def _as_data(people: People, true: Tensor, noise: str, rng: np.random.Generator) -> Data:
+    everything = Split(people.images, people.labels, true_labels=true)
+    order = rng.permutation(len(true))
+    n_held_out = math.ceil(HELD_OUT * len(order))
+    held_out = replace(part(everything, order[:n_held_out]), true_labels=None, label_status="noisy")
     return Data(
-        train,
-        checked,
+        part(everything, order[n_held_out:]),
+        held_out,
         None,
         people.names,
-        name="faces",
-        noise=noise,
-        validation_from="pairs of other people",
+        name=f"faces, {NOISES.get(noise, noise)}",
+        validation_from=f"{n_held_out} of the {len(order)} training samples",
         normalise="centred",
     )
 

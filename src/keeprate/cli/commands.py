@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
         VerificationFile,
     )
     from keeprate.data import Data
+    from keeprate.engine import Metric
     from keeprate.runs import Run
 
 WRONG_INPUT = 2  # exit code
@@ -112,6 +113,8 @@ def _complete(
             say("few samples: one batch holds all that train; --batch-size gives more steps")
     if options.restarts is not None:
         special["restarts"] = options.restarts
+    if options.pairs is not None:
+        special["metric"] = _pair_accuracy(options.pairs, options.pair_images, data)
     with shown_progress(is_quiet=options.quiet) as progress:
         run = start(
             data,
@@ -129,6 +132,21 @@ def _complete(
             **special,
         )
     conclude(run, is_quiet=options.quiet, baselines=baselines)
+
+
+def _pair_accuracy(pairs: str, images: str | None, data: Data) -> Metric:
+    """What scores face networks: pairs of people whom they have not seen."""
+    from keeprate.cli.console import say
+    from keeprate.engine import PairAccuracy
+    from keeprate.verification import load_pairs
+
+    if len(data.input_shape) != 3:
+        raise invalid("pairs", "be left out, as the inputs are no images", pairs, "leave it out")
+    channels, height, width = data.input_shape
+    found = load_pairs(pairs, images=images, image_size=(height, width), channels=channels)
+    for note in found.notes:
+        say(note)
+    return PairAccuracy(found)
 
 
 def _load(options: RunOptions) -> Data:

@@ -234,6 +234,13 @@ class RunOptions:
     text_model: Annotated[
         str | None, _research("--text-model", "sentence-transformers model for texts.")
     ] = None
+    pairs: Annotated[
+        str | None,
+        _research("--pairs", "Faces: pairs of other people, which choose R(t); see verify."),
+    ] = None
+    pair_images: Annotated[
+        str | None, _research("--pair-images", "Pictures of the pairs: a folder or Parquet.")
+    ] = None
     normalise: Annotated[
         str, _research("--normalise", "auto, centred (pixels in -1..1), or none: as they are.")
     ] = "auto"
@@ -285,6 +292,12 @@ class RunOptions:
             raise invalid("noise_rate", "lie in [0, 1)", self.noise_rate, "try 0.45")
         if self.validation not in ("auto", "noisy"):
             raise invalid("validation", "be auto or noisy", self.validation, "choose one of these")
+        if self.pair_images is not None and self.pairs is None:
+            remedy = "give --pairs, too, or leave it out"
+            raise invalid("pair_images", "come with --pairs", self.pair_images, remedy)
+        for name, given in (("pairs", self.pairs), ("pair_images", self.pair_images)):
+            if given is not None and not Path(given).exists():
+                raise invalid(name, "be a file or a folder", given, "check the path")
         check_method_name(self.method)
         check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two
