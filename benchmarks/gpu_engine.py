@@ -218,13 +218,14 @@ def _lockstep(row: EngineRow, data: Data, device: torch.device) -> tuple[float, 
         config.autocast(device),
         (population.numbers, population.methods, False),
     )
-    order = epoch_order(len(data.train), BATCH, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    order = epoch_order(len(data.train), BATCH, generator)
     batches = order[: AT_ONCE[row.network]]
     population.networks.train()
-    steps.run(0, batches)  # warm-up and capture
+    steps.run(0, batches, generator)  # warm-up and capture
     seconds: list[float] = []
     while len(seconds) < LEAST_ROUNDS or sum(seconds) < LEAST_SECONDS:
-        seconds.append(_seconds(lambda: steps.run(0, batches), device))
+        seconds.append(_seconds(lambda: steps.run(0, batches, generator), device))
     notes: dict[str, Any] = {"graph": steps.reason_without_graph or "captured"}
     if device.type == "cuda":
         notes["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)

@@ -103,8 +103,10 @@ def slow_weights(name: str, logits: np.ndarray, labels: list[int], keep_rate: fl
                 among = [j for j in everyone if disagree[j]] or everyone
                 weights[r, i] = i in smallest(peers, among)
             elif name == "co-mining":
-                clean = smallest(own, everyone) | smallest(peers, everyone)
-                weights[r, i] = confidence[n_peers - 1 - r, i] if i in clean else 0
+                if i in smallest(peers, everyone):
+                    weights[r, i] = 1
+                elif i in smallest(own, everyone):
+                    weights[r, i] = confidence[n_peers - 1 - r, i]
             elif name == "jocor":
                 weights[r, i] = i in smallest(joint, everyone)
             else:
@@ -300,6 +302,12 @@ MUTANTS = {
         select=lambda losses, logits, labels, rate: (
             METHODS["co-mining"].select(losses, logits, labels, rate)
             * METHODS["co-teaching"].select(losses, logits, labels, rate)
+        ),
+    ),
+    "own confidence": mutated(
+        "co-mining",
+        select=lambda losses, logits, labels, rate: METHODS["co-mining"].select(
+            losses, logits.flip(1), labels, rate
         ),
     ),
 }

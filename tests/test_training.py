@@ -93,9 +93,7 @@ def test_auto_is_a_small_cnn_for_images_of_16_pixels_and_a_perceptron_for_all_el
     resolved = setup(data, model="auto")
     assert resolved.model_name == "mlp" and resolved.model is mlp
     assert str(get_model("auto")((3, 32, 32), 10)) == str(get_model("model1")((3, 32, 32), 10))
-    with pytest.raises(
-        keeprate.InputError, match="perceptron, model1, model2, model3, resnet18-small or package"
-    ):
+    with pytest.raises(keeprate.InputError, match="face-small, face-resnet50 or package"):
         setup(data, model="model4")
 
 

@@ -300,11 +300,8 @@ def test_an_embedding_is_what_the_last_linear_layer_gets() -> None:
     assert found.shape == (5, 6)
     expected = []
     for peer in peers:
-        sides = [peer[:3](side / 255) for side in (images, images.flip(-1))]
-        upright, mirrored = (
-            side / side.norm(dim=1, keepdim=True).clamp_min(1e-12) for side in sides
-        )
-        expected.append(upright + mirrored)
+        both = peer[:3](images / 255) + peer[:3](images.flip(-1) / 255)
+        expected.append(both / both.norm(dim=1, keepdim=True).clamp_min(1e-12))
     total = torch.cat(expected, 1)
     torch.testing.assert_close(found, (total / total.norm(dim=1, keepdim=True)).detach())
     mirror = embed(peers, images.flip(-1), Normaliser())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from keeprate.data import Data
     from keeprate.engine import Progress as ProgressCallback
-    from keeprate.records import LabelQuality, Result, RunRecord, VerificationRecord
+    from keeprate.records import LabelQuality, RunRecord, VerificationRecord
     from keeprate.runs import Run
 
 WIDTH = 80  # characters
@@ -136,7 +136,7 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
     """
     from keeprate.report import noisy_test_in_words
 
-    Console().print(closing_table(run.results))
+    Console().print(closing_table(run.record))
     if warning := noisy_test_in_words(run.record):
         say(warning)
     if not is_quiet:
@@ -151,18 +151,25 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
         say(f"written to {run.folder}: {FILES}")
 
 
-def closing_table(results: Sequence[Result]) -> Table:
+def closing_table(record: RunRecord) -> Table:
     """The final trainings, one a row, in at most 80 characters."""
+    from keeprate.report import has_test_accuracy, validation_name
+
+    is_tested = has_test_accuracy(record)
+    measure = "test accuracy" if is_tested else validation_name(record).replace(" ", "\n", 1)
     table = Table()
     table.add_column("training")
-    for name in ("test accuracy\nlast epoch", "best\n(epoch)", "label\nprecision", "s"):
+    for name in (f"{measure}\nlast epoch", "best\n(epoch)", "label\nprecision", "s"):
         table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
+    for result in record.results:
         last, best = result.last, result.best
+        ends, peak = (
+            one.test_accuracy if is_tested else one.validation_accuracy for one in (last, best)
+        )
         table.add_row(
             _cell(result.label),
-            percent(last.test_accuracy, 2),
-            f"{percent(best.test_accuracy, 2)} ({best.epoch})",
+            percent(ends, 2),
+            f"{percent(peak, 2)} ({best.epoch})",
             percent(last.label_precision, 2),
             f"{result.seconds:.1f}",
         )

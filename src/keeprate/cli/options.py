@@ -194,7 +194,7 @@ class RunOptions:
         str, _everyday("--method", "auto, co-teaching, jocor ...: docs/methods.md.")
     ] = "auto"
     model: Annotated[
-        str, _everyday("--model", "mlp, model1 to model3, resnet18-small, or module:factory.")
+        str, _everyday("--model", "mlp, model1 to model3, face-small ..., or module:factory.")
     ] = "auto"
     epochs: Annotated[int, _everyday("--epochs", "Epochs of a full training.")] = (
         TrainingConfig.epochs
@@ -234,9 +234,9 @@ class RunOptions:
     text_model: Annotated[
         str | None, _research("--text-model", "sentence-transformers model for texts.")
     ] = None
-    normalise: Annotated[str, _research("--normalise", "auto, or none: numbers as they are.")] = (
-        "auto"
-    )
+    normalise: Annotated[
+        str, _research("--normalise", "auto, centred (pixels in -1..1), or none: as they are.")
+    ] = "auto"
     votes: Annotated[
         str | None, _research("--votes", "Columns of labels, one for each annotator.")
     ] = None
@@ -254,6 +254,12 @@ class RunOptions:
         str | None,
         _research("--class-weight", "balanced: rare classes count as much as others."),
     ] = None
+    augment: Annotated[
+        str, _everyday("--augment", "Vary training images: flip, crop:4 or flip,crop:4.")
+    ] = TrainingConfig.augment
+    margin: Annotated[
+        float, _research("--margin", "Angular margin of face-small and face-resnet50: 0.3, say.")
+    ] = TrainingConfig.margin
     precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
         TrainingConfig.precision
     )
@@ -310,6 +316,8 @@ class RunOptions:
             learning_rate_schedule=self.learning_rate_schedule,
             precision=self.precision,
             class_weight=self.class_weight,
+            augment=self.augment,
+            margin=self.margin,
             device=self.device,
         )
 

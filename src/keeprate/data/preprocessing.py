@@ -98,6 +98,16 @@ class Normaliser:
             inputs.ndim - 2,
         )
 
+    @classmethod
+    def centred(cls, input_shape: tuple[int, ...]) -> Normaliser:
+        """Take pixels x in 0..255 to (x / 255 - 0.5) / 0.5.
+
+        >>> Normaliser.centred((1, 1, 2))(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+        tensor([[[[-1.,  1.]]]])
+        """
+        half = (127.5,) * input_shape[0]
+        return cls("standardise", half, half, len(input_shape) - 1)
+
     def __call__(self, batch: Tensor) -> Tensor:
         """Return a batch [B, ...] on its own device, as float32 unless the kind is "none"."""
         if self.kind == "none":

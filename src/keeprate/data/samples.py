@@ -15,6 +15,7 @@ from keeprate.data.preprocessing import Normaliser
 from keeprate.noise import noise_rate
 
 LabelStatus: TypeAlias = Literal["clean", "noisy", "unknown"]
+Normalise: TypeAlias = Literal["auto", "centred", "none"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Loaded:
         Columns that are neither inputs nor labels, and why.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
-    normalise : {"auto", "none"}
-        "none": networks get the numbers as they are, token ids say.
+    normalise : {"auto", "centred", "none"}
+        "centred": networks get pixels in -1..1. "none": they get the numbers as they are, token
+        ids say.
     """
 
     splits: dict[str, Split]
@@ -96,7 +98,7 @@ class Loaded:
     coded_columns: tuple[InputColumn, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    normalise: Literal["auto", "none"] = "auto"
+    normalise: Normalise = "auto"
 
     def __post_init__(self) -> None:
         splits = {name: replace(split, origin=name) for name, split in self.splits.items()}
@@ -130,8 +132,9 @@ class Data:
         Columns that are neither inputs nor labels, and why.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
-    normalise : {"auto", "none"}
-        "none": networks get the numbers as they are, token ids say.
+    normalise : {"auto", "centred", "none"}
+        "centred": networks get pixels in -1..1. "none": they get the numbers as they are, token
+        ids say.
     """
 
     train: Split
@@ -145,7 +148,7 @@ class Data:
     encoder: Encoder | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    normalise: Literal["auto", "none"] = "auto"
+    normalise: Normalise = "auto"
 
     @property
     def criterion(self) -> Literal["accuracy", "determinant"]:
@@ -190,6 +193,8 @@ class Data:
         """What scales batches for networks, fitted to the training inputs."""
         if self.normalise == "none":
             return Normaliser("none")
+        if self.normalise == "centred":
+            return Normaliser.centred(self.input_shape)
         is_scaled = None if self.encoder is None else self.encoder.is_scaled
         return Normaliser.fit(self.train.inputs, is_scaled=is_scaled)
 

@@ -79,7 +79,8 @@ def load_data(
     image_size : int or (height, width), optional
         Images of unequal size are resized to it. Left out: to a square of their median size, of 64
         pixels at most; images of equal size stay as they are.
-    normalise : {"auto", "none"}
+    normalise : {"auto", "centred", "none"}
+        "centred": networks get pixels x in 0..255 as (x / 255 - 0.5) / 0.5, as is usual for faces.
         "none": networks get the numbers as they are; integers, such as token ids, stay integers.
 
     Returns
@@ -106,14 +107,20 @@ def load_data(
     >>> two.class_names, two.splits["train"].labels
     (('no', 'yes'), tensor([0, 1]))
     """
-    if normalise not in ("auto", "none"):
-        raise invalid("normalise", "be auto or none", normalise, "choose one of these")
+    if normalise not in ("auto", "centred", "none"):
+        raise invalid("normalise", "be auto, centred or none", normalise, "choose one of these")
     requested = RequestedColumns.of(inputs, label, true_label, columns, votes, image_size)
     if isinstance(source, (str, os.PathLike)):
         name, raw = _read_name(os.fspath(source), requested)
     else:
         name, raw = _read_python(source, requested)
-    return _to_tensors(name, raw, keeps_integers=normalise == "none")
+    loaded = _to_tensors(name, raw, keeps_integers=normalise == "none")
+    if normalise != "centred":
+        return loaded
+    if loaded.splits["train"].inputs.dtype != torch.uint8:
+        requirement = "be auto or none, as the inputs are no pixels in 0..255"
+        raise invalid("normalise", requirement, normalise, "leave it out")
+    return replace(loaded, normalise="centred")
 
 
 # From sources to raw splits --------------------------------------------------------------------

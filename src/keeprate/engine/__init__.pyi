@@ -5,10 +5,13 @@ from .config import TrainingConfig as TrainingConfig
 from .curves import Curves as Curves
 from .curves import EpochMetrics as EpochMetrics
 from .curves import trial_value as trial_value
+from .embeddings import PairAccuracy as PairAccuracy
 from .embeddings import embed as embed
 from .evaluation import batched_logits as batched_logits
 from .evaluation import probabilities as probabilities
 from .folds import Supervision as Supervision
+from .heads import AngularMargin as AngularMargin
+from .heads import CosineLinear as CosineLinear
 from .lockstep import checkpoint_path as checkpoint_path
 from .lockstep import train_candidates as train_candidates
 from .loop import SWEEP_EVERY as SWEEP_EVERY
@@ -24,6 +27,7 @@ from .methods import Method as Method
 from .methods import cross_fitted as cross_fitted
 from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
+from .metrics import Metric as Metric
 from .models import MODELS as MODELS
 from .models import ModelFactory as ModelFactory
 from .models import adapt_factory as adapt_factory

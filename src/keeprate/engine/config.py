@@ -19,6 +19,48 @@ CHOICES = {
     "learning_rate_schedule": ("linear-decay", "constant", "cosine"),
     "precision": ("auto", "float32", "bfloat16"),
 }
+MOST_PIXELS = 64
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to an image.
+
+    Attributes
+    ----------
+    flip : bool
+        Half of the images are mirrored, left and right.
+    crop : int
+        Each image is moved by up to so many pixels, in both directions; its edge fills the gap.
+
+    Examples
+    --------
+    >>> Augmentation.parse("flip,crop:2")
+    Augmentation(flip=True, crop=2)
+    """
+
+    flip: bool = False
+    crop: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Augmentation:
+        """Read "none", "flip", "crop:4" or several of these with commas between them.
+
+        Raises
+        ------
+        InputError
+            If a part is none of these.
+        """
+        found: dict[str, int] = {}
+        parts = [] if text == "none" else [part.strip() for part in text.split(",")]
+        for part in parts:
+            name, _, amount = part.partition(":")
+            is_crop = name == "crop" and amount.isdecimal() and 1 <= int(amount) <= MOST_PIXELS
+            if name in found or not (is_crop or part == "flip"):
+                requirement = f"be none, or flip and crop:1 to crop:{MOST_PIXELS} with commas"
+                raise invalid("augment", requirement, text, "try flip,crop:4")
+            found[name] = int(amount or 1)
+        return cls("flip" in found, found.get("crop", 0))
 
 
 @dataclass(frozen=True)
@@ -49,6 +91,12 @@ class TrainingConfig:
     class_weight : {None, "balanced"}
         "balanced": a sample counts the more in the loss, the rarer its label is among the training
         labels: within a batch all classes count the same. Selection does not depend on it.
+    augment : str
+        What happens to training images, anew each epoch: "none", "flip" (half of them are
+        mirrored), "crop:4" (moved by up to 4 pixels), or both with a comma between them.
+    margin : float
+        In [0, pi / 2): the additive angular margin in the loss of a network that ends with
+        `keeprate.engine.CosineLinear`, in radians; 0 is none (`keeprate.engine.AngularMargin`).
 
     Raises
     ------
@@ -73,6 +121,8 @@ class TrainingConfig:
     precision: str = "auto"
     device: str = "auto"
     class_weight: str | None = None
+    augment: str = "none"
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         for name, usual in (("epochs", "40"), ("batch_size", "128")):
@@ -92,6 +142,7 @@ class TrainingConfig:
         weight = self.class_weight
         if weight is not None and not (isinstance(weight, str) and weight == "balanced"):
             raise invalid("class_weight", "be 'balanced' or left out", weight, "leave it out")
+        Augmentation.parse(self.augment)  # raises
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.
@@ -149,6 +200,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
     ("learning_rate", "be positive and finite", lambda value: value > 0, "0.001"),
     ("weight_decay", "be at least 0 and finite", lambda value: value >= 0, "0"),
     ("momentum", "lie in [0, 1)", lambda value: 0 <= value < 1, "0.9"),
+    ("margin", "lie in [0, pi / 2)", lambda value: 0 <= value < math.pi / 2, "0.3"),
 )
 """Name, requirement in words and as a test, a usual value."""
 

@@ -1,25 +1,28 @@
-"""Embeddings: what a trained network says of a picture before its last layer names a class."""
+"""Embeddings: what a network says of a picture before its last layer names a class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from keeprate.data import Normaliser
+from keeprate.engine.heads import headless
+from keeprate.engine.networks import Networks
 from keeprate.errors import Words, invalid
+from keeprate.verification import Pairs, pair_accuracy
 
-_CLASSIFIERS = ("Linear", "CosineLinear", "LazyLinear")
 _BATCH = 256  # images in a batch, besides their mirror images
 
 
 def embed(modules: Sequence[nn.Module], images: Tensor, normaliser: Normaliser) -> Tensor:
     """L2-normalised sums of the embeddings of pictures and of their mirror images.
 
-    The embedding of a picture is the input of a network's last linear layer. Each network's is
-    L2-normalised; those of several networks (peers) stand one behind the other.
+    The embedding of a picture is the input of a network's last linear layer. Those of several
+    networks (peers) are L2-normalised each and stand one behind the other.
 
     Parameters
     ----------
@@ -41,47 +44,69 @@ def embed(modules: Sequence[nn.Module], images: Tensor, normaliser: Normaliser) 
         If a network has no linear layer, or it gets no vectors.
     """
     device = next((p.device for p in modules[0].parameters()), torch.device("cpu"))
+
+    def of_batch(batch: Tensor) -> Tensor:
+        each = []
+        for module in modules:
+            with headless(module):
+                each.append(module(batch))
+        return torch.stack(each)
+
+    found = _with_mirrored(of_batch, images.to(device), normaliser)  # [R, M, D]
+    return _unit(torch.cat(list(found), 1)).cpu()
+
+
+def _with_mirrored(
+    of_batch: Callable[[Tensor], Tensor],
+    images: Tensor,
+    normaliser: Normaliser,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Unit embeddings of each network, picture and mirror image together, `[..., M, D]`."""
     pieces = []
-    with torch.no_grad():
-        for start in range(0, len(images), _BATCH):
-            batch = normaliser(images[start : start + _BATCH].to(device))
-            both = torch.cat([batch, batch.flip(-1)])
-            embedded = [_unit(_embedded(module, both)) for module in modules]
-            upright, mirrored = torch.cat(embedded, 1).chunk(2)
-            pieces.append(_unit(upright + mirrored).cpu())
-    return torch.cat(pieces)
+    for batch in images.split(_BATCH):
+        upright = normaliser(batch)
+        with torch.no_grad(), autocast():
+            found = of_batch(torch.cat([upright, upright.flip(-1)]))
+        if found.ndim < 3:
+            received = Words(f"shape {tuple(found.shape[1:])}")
+            remedy = "give a model that ends in a linear layer"
+            raise invalid("the inputs of the last linear layer", "be [B, D]", received, remedy)
+        both, mirrored = found.float().chunk(2, dim=-2)
+        pieces.append(_unit(both + mirrored))
+    return torch.cat(pieces, -2)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return nn.functional.normalize(vectors.float(), dim=-1)
+    return nn.functional.normalize(vectors, dim=-1)
 
 
-def _embedded(module: nn.Module, batch: Tensor) -> Tensor:
-    """The inputs `[B, D]` of the last linear layer of a module."""
-    with _heard(_last_layer(module)) as heard:
-        module(batch)
-    if not heard or heard[-1].ndim != 2:
-        received = Words(f"shape {tuple(heard[-1].shape)}" if heard else "none")
-        remedy = "give a model that ends in a linear layer"
-        raise invalid("the inputs of the last linear layer", "be [B, D]", received, remedy)
-    return heard[-1]
+class PairAccuracy:
+    """A metric for a search: ten-fold accuracy on pairs of pictures, as `keeprate verify` scores.
 
+    Parameters
+    ----------
+    pairs : Pairs
+        Of people who are in neither the training nor the test data. Their pictures have the shape
+        of the training images.
+    """
 
-def _last_layer(module: nn.Module) -> nn.Module:
-    layers = [one for one in module.modules() if type(one).__name__ in _CLASSIFIERS]
-    if not layers:
-        remedy = "give a model that ends in a linear layer"
-        raise invalid("the network", "have a linear layer", Words("none"), remedy)
-    return layers[-1]
+    name = "pair accuracy"
 
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
 
-@contextmanager
-def _heard(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a layer gets."""
-    heard: list[Tensor] = []
-    hook: Callable[..., None] = lambda _, inputs: heard.append(inputs[0])  # noqa: E731
-    handle = layer.register_forward_pre_hook(hook)
-    try:
-        yield heard
-    finally:
-        handle.remove()
+    def fingerprint(self) -> str:
+        """SHA-256 of pictures, pairs and folds, in hexadecimal."""
+        return self.pairs.fingerprint()
+
+    def __call__(
+        self,
+        networks: Networks,
+        normaliser: Normaliser,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Tensor:
+        """Accuracy of every network, `[K, R]`, in [0, 1]."""
+        images = self.pairs.images.to(networks.device)
+        embeddings = _with_mirrored(networks.embeddings, images, normaliser, autocast)
+        return pair_accuracy(embeddings, self.pairs)

@@ -44,6 +44,12 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, stacked: b
     return y.unflatten(1, shape) if len(shape) != 1 else y
 
 
+def stacked_cosines(x: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """N cosine layers at once (`CosineLinear`): x `[N, B, in]`, weight `[N, out, in]`."""
+    directions = F.normalize(weight, dim=-1)
+    return stacked_linear(F.normalize(x, dim=-1), directions, None, stacked=True) * scale
+
+
 class _SharedLinear(torch.autograd.Function):
     """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`.
 
@@ -232,7 +238,8 @@ class _Convolution(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[:2])
         bias_gradient = None
         if ctx.has_bias and ctx.needs_input_grad[2]:
-            bias_gradient = gradient.sum((0, 2, 3), dtype=ctx.weight_dtype)
+            # Adds in float32 and rounds once. With dtype=float32 `sum` would copy all first.
+            bias_gradient = gradient.sum((0, 2, 3)).to(ctx.weight_dtype)
         # Sums of parts in bfloat16 would each be rounded.
         in_parts = ctx.pool is not None and x.dtype != torch.bfloat16
         size: int = PART if in_parts else len(x)

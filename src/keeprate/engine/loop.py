@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from keeprate.data import Data, Split
+from keeprate.engine.augmentation import Augmenter
+from keeprate.engine.config import Augmentation
 from keeprate.engine.evaluation import evaluate
 from keeprate.engine.folds import Lesson
 from keeprate.engine.graphs import StepGraph
+from keeprate.engine.heads import AngularMargin
 from keeprate.engine.meter import EpochMeter, Measured
 from keeprate.engine.methods import Method, side_by_side
+from keeprate.engine.metrics import scored
 from keeprate.engine.networks import Networks
 from keeprate.engine.population import Population
 from keeprate.engine.selection import corrected_logits, normalise
@@ -135,10 +139,12 @@ class _Epochs:
         batches = epoch_order(len(data.train), config.batch_size, generator)
         steps = self._steps_of(epoch)
         networks.train()
-        steps.run(epoch, batches)
+        steps.run(epoch, batches, generator)
         networks.train(False)
         validation = steps.meter.held_out_scores(data.criterion)
-        if validation is None:
+        if self._setup.metric is not None:
+            validation = scored(self._setup.metric, networks, normaliser, self._autocast)
+        elif validation is None:
             validation = evaluate(
                 networks, data.validation, normaliser, data.criterion, self._autocast
             )
@@ -195,6 +201,8 @@ class Steps:
         self._keep_rate = torch.empty_like(population.keep_rates[:, 0])
         self._graph: StepGraph | None = None
         networks, device = population.networks, population.keep_rates.device
+        augmentation = Augmentation.parse(setup.config.augment)
+        self._take = Augmenter(augmentation, len(data.train), device)
         if device.type == "cuda":
             self._graph = StepGraph(population.optimizer, networks.generators, device)
 
@@ -203,9 +211,13 @@ class Steps:
         """Why the steps are no CUDA graph; None where they are one, or are about to be."""
         return "not on a GPU" if self._graph is None else self._graph.reason
 
-    def run(self, epoch: int, batches: Tensor) -> None:
-        """A step for each row of `batches` [S, B], which is on the CPU."""
+    def run(self, epoch: int, batches: Tensor, generator: torch.Generator) -> None:
+        """A step for each row of `batches` [S, B], which is on the CPU.
+
+        The generator, on the CPU as well, tells how the epoch changes the images.
+        """
         self.meter.reset()
+        self._take.draw(generator)
         self._keep_rate.copy_(self._population.keep_rates[:, epoch])
         learning_rate, optimizer = (
             self._setup.config.learning_rate_at(epoch),
@@ -226,7 +238,8 @@ class Steps:
     def _step(self, index: Tensor) -> None:
         """Train on the samples `index` [B], and measure."""
         population, train = self._population, self._train
-        inputs, labels = self._setup.normaliser(train.inputs[index]), train.labels[index]
+        inputs = self._setup.normaliser(self._take(train.inputs, index))
+        labels = train.labels[index]
         losses, weights, logits = train_step(
             population.networks,
             population.optimizer,
@@ -238,6 +251,7 @@ class Steps:
             population.transition_matrix,
             None if self._weights is None else self._weights[index],
             None if population.folds is None else population.folds.batch(index),
+            self._setup.margin,
         )
         self.meter.add(index, labels, losses, weights, logits)
 
@@ -253,6 +267,7 @@ def train_step(
     transition_matrix: Tensor | None = None,
     sample_weights: Tensor | None = None,
     lesson: Lesson | None = None,
+    margin: AngularMargin | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
 
@@ -272,6 +287,9 @@ def train_step(
         How much each sample counts among the selected. The selection does not depend on them.
     lesson : Lesson, optional
         What each network learns of the batch, where peers leave out folds.
+    margin : AngularMargin, optional
+        By which the label of a sample must be more likely than the other classes, where the
+        network's logits are cosines. Rules that compare predictions see the logits without.
 
     Returns
     -------
@@ -287,7 +305,8 @@ def train_step(
     if transition_matrix is not None:
         label_logits = corrected_logits(logits, transition_matrix)
     if lesson is None:
-        losses = method.loss(label_logits, labels)  # [K, R, B]
+        learnt = label_logits if margin is None else margin(label_logits, labels)
+        losses = method.loss(learnt, labels)  # [K, R, B]
         judged = losses
     else:
         losses = lesson.losses(logits)

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from keeprate.engine.heads import CosineLinear
 from keeprate.engine.names import check_model_name
-from keeprate.engine.residual import ResNet
+from keeprate.engine.residual import BasicBlock, Bottleneck, ResNet
 from keeprate.errors import InputError, Words, first_line, invalid
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
@@ -127,7 +129,51 @@ def resnet18_small(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     701466
     """
     channels, *_ = _image_shape("resnet18-small", input_shape, at_least=8)
-    return ResNet((2, 2, 2, 2), (16, 32, 64, 128), channels, n_classes)
+    widths = (16, 32, 64, 128)
+    return ResNet(BasicBlock, (2, 2, 2, 2), widths, channels, n_classes, keeps_size=True)
+
+
+def resnet50(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """ResNet-50, layer by layer as torchvision's: its weights can be loaded.
+
+    >>> sum(p.numel() for p in resnet50((3, 112, 112), 1000).parameters())
+    25557032
+    """
+    channels, *_ = _image_shape("resnet50", input_shape, at_least=32)
+    return _resnet50(channels, n_classes)
+
+
+def face_resnet50(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """ResNet-50 to embeddings [B, 512], and cosines to a direction a person."""
+    channels, *_ = _image_shape("face-resnet50", input_shape, at_least=32)
+    return nn.Sequential(
+        OrderedDict(backbone=_resnet50(channels, 512), head=CosineLinear(512, n_classes))
+    )
+
+
+def face_small(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """Four convolutions to embeddings [B, 128], and cosines to a direction a person.
+
+    For two cores and images of 64 x 64 or less: 10 million operations an image.
+    """
+    channels, height, width = _image_shape("face-small", input_shape, at_least=16)
+    widths = [(channels, 16), (16, 32), (32, 64), (64, 128)]
+    layers: list[nn.Module] = []
+    for before, after in widths:
+        layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(after), nn.ReLU()]
+        height, width = -(-height // 2), -(-width // 2)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(widths[-1][1] * height * width, 128),
+        CosineLinear(128, n_classes),
+    )
+
+
+def _resnet50(channels: int, n_outputs: int) -> ResNet:
+    widths = (64, 128, 256, 512)
+    return ResNet(Bottleneck, (3, 4, 6, 3), widths, channels, n_outputs, keeps_size=False)
 
 
 def resolve_model(name: str, input_shape: tuple[int, ...]) -> str:
@@ -157,6 +203,9 @@ MODELS: dict[str, ModelFactory] = {
     "model2": model2,
     "model3": model3,
     "resnet18-small": resnet18_small,
+    "resnet50": resnet50,
+    "face-small": face_small,
+    "face-resnet50": face_resnet50,
 }
 
 

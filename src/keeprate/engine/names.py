@@ -19,7 +19,18 @@ RANK_THE_BATCH = ("mentornet", "co-teaching", "co-mining", "jocor")
 
 PER_CLASS = "-per-class"  # after a method's name: the same share of every class
 AUTO = "auto"  # the method that is chosen for a run
-MODEL_NAMES = ("auto", "mlp", "perceptron", "model1", "model2", "model3", "resnet18-small")
+MODEL_NAMES = (
+    "auto",
+    "mlp",
+    "perceptron",
+    "model1",
+    "model2",
+    "model3",
+    "resnet18-small",
+    "resnet50",
+    "face-small",
+    "face-resnet50",
+)
 
 
 def check_method_name(name: str) -> None:

@@ -12,7 +12,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -22,8 +22,9 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
+from keeprate.engine.heads import headless
 from keeprate.engine.operations import LockstepOperations
-from keeprate.engine.sequential import plain_layers, through_layers
+from keeprate.engine.sequential import Layers, plain_layers, through_layers
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
 LARGE_CONVOLUTIONS = 2**24
@@ -66,6 +67,10 @@ class Networks(ABC):
     @abstractmethod
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map a batch `[B, ...]` to logits `[K, R, B, C]`."""
+
+    @abstractmethod
+    def embeddings(self, inputs: Tensor) -> Tensor:
+        """Map a batch `[B, ...]` to what each network's last layer gets, `[K, R, B, D]`."""
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
@@ -144,13 +149,21 @@ class StackedNetworks(Networks):
         self._forward = vmap(forward, in_dims=(0, 0, None), randomness="error")
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        if self._layers is not None:
+        return self._through(self._layers, inputs)
+
+    def embeddings(self, inputs: Tensor) -> Tensor:
+        with headless(self._base):
+            layers = None if self._layers is None else plain_layers(self._base, self.device)
+            return self._through(layers, inputs)
+
+    def _through(self, layers: Layers | None, inputs: Tensor) -> Tensor:
+        if layers is not None:
             stacked = self._parameters | self._buffers
-            logits = through_layers(self._layers, stacked, self.generators, inputs)
+            outputs = through_layers(layers, stacked, self.generators, inputs)
         else:
             with LockstepOperations(self.generators, stacked=True):
-                logits = self._forward(self._parameters, self._buffers, inputs)
-        return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
+                outputs = self._forward(self._parameters, self._buffers, inputs)
+        return outputs.reshape(self.n_candidates, self.n_peers, *outputs.shape[1:])
 
     def parameters(self) -> list[Tensor]:
         return [p for p in self._parameters.values() if p.requires_grad]
@@ -198,15 +211,24 @@ class ModuleNetworks(Networks):
         ]
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        logits = []
+        return self._of_each(inputs)
+
+    def embeddings(self, inputs: Tensor) -> Tensor:
+        with ExitStack() as stack:
+            for module in self._modules:
+                stack.enter_context(headless(module))
+            return self._of_each(inputs)
+
+    def _of_each(self, inputs: Tensor) -> Tensor:
+        outputs = []
         with torch.random.fork_rng(devices=[]):
             for row, module in enumerate(self._modules):
                 torch.set_rng_state(self._random_states[row])
                 with LockstepOperations([self.generators[row]], stacked=False):
-                    logits.append(module(inputs))
+                    outputs.append(module(inputs))
                 if self.training:
                     self._random_states[row] = torch.get_rng_state()
-        stacked = torch.stack(logits)
+        stacked = torch.stack(outputs)
         return stacked.view(self.n_candidates, self.n_peers, *stacked.shape[1:])
 
     def parameters(self) -> list[Tensor]:

@@ -32,17 +32,17 @@ def score_in_words(value: float, criterion: str) -> str:
     ----------
     value : float
         In [0, 1].
-    criterion : {"accuracy", "determinant"}
-        `Data.criterion`. A score by the determinant is no percentage of anything.
+    criterion : str
+        `Setup.criterion`. A score by the determinant is no percentage of anything.
 
     Examples
     --------
     >>> score_in_words(0.9312, "accuracy"), score_in_words(0.9123, "determinant")
     ('best validation accuracy 93.1 %', 'best validation score 0.912')
     """
-    if criterion == "accuracy":
-        return f"best validation accuracy {100 * value:.1f} %"
-    return f"best validation score {value:.3f}"
+    if criterion == "determinant":
+        return f"best validation score {value:.3f}"
+    return f"best validation {criterion} {100 * value:.1f} %"
 
 
 class TextProgress:

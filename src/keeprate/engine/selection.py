@@ -182,16 +182,19 @@ def co_teaching_plus(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: 
 
 
 def co_mining(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tensor) -> Tensor:
-    """Leave out what both find hard; weigh by the peer's confidence (Wang et al. 2019).
+    """Exchange what either finds easy; leave out what both find hard (Wang et al. 2019).
 
-    A sample counts as noisy if it is among the small losses of neither network. Every other sample
-    has a weight: the probability that the peer gives to its label. Clean samples dominate.
+    A sample counts as noisy if it is among the small losses of neither network. Each network learns
+    from its peer's small losses with a weight of 1. The remaining clean samples, its own small
+    losses that the peer finds hard, weigh as much as the probability that the peer gives to their
+    label.
     """
-    clean = small_loss(losses, keep_rate[:, None]).any(-2, keepdim=True)  # [K, 1, B]
+    is_easy = small_loss(losses, keep_rate[:, None])  # [K, 2, B]
     confidence = per_sample_cross_entropy(logits, labels).neg().exp()
     # A weight of 0 would mean "left out": an underflow must not give it.
-    weight = confidence.clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.where(clean, weight.flip(-2), 0.0)
+    weight = confidence.clamp_min(torch.finfo(torch.float32).tiny).flip(-2)
+    remaining = torch.where(is_easy, weight, 0.0)
+    return torch.where(is_easy.flip(-2), 1.0, remaining)
 
 
 def joint_loss(logits: Tensor, labels: Tensor, *, agreement: float = 0.9) -> Tensor:

@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 
+from keeprate.engine.heads import CosineLinear
 from keeprate.engine.layers import (
     Geometry,
     dropout_masks,
@@ -16,6 +17,7 @@ from keeprate.engine.layers import (
     pair,
     stacked_batch_norm,
     stacked_convolution,
+    stacked_cosines,
     stacked_linear,
 )
 
@@ -25,6 +27,7 @@ Layers = list[tuple[str, nn.Module]]
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _OF_IMAGES = (nn.Conv2d, nn.BatchNorm2d, *_POOLS)
+_OF_ROWS = (nn.Linear, CosineLinear)
 
 
 def plain_layers(module: nn.Module, device: torch.device) -> Layers | None:
@@ -36,19 +39,20 @@ def plain_layers(module: nn.Module, device: torch.device) -> Layers | None:
     if not all(_is_plain(layer) for _, layer in layers):
         return None
     kinds = [type(layer) for _, layer in layers]
-    if kinds.count(nn.Flatten) != 1 or nn.Linear not in kinds:
+    if kinds.count(nn.Flatten) != 1 or not set(kinds) & set(_OF_ROWS):
         return None
     # Images up to the flattening, rows from there on.
     place = kinds.index(nn.Flatten)
     images, rows = set(kinds[:place]), set(kinds[place:])
-    if nn.Linear in images or rows & set(_OF_IMAGES):
+    if images & set(_OF_ROWS) or rows & set(_OF_IMAGES):
         return None
     if place > 0 and (device.type != "cpu" or nn.Conv2d not in images):
         return None
     if place > 0 and nn.BatchNorm2d in kinds[: kinds.index(nn.Conv2d)]:
         return None  # its inputs are not stacked yet
     # PyTorch names what is shared once: each parameter, and each layer with all that it holds.
-    own = [layer for _, layer in layers if type(layer) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d)]
+    with_own = (nn.Conv2d, nn.BatchNorm2d, *_OF_ROWS)
+    own = [layer for _, layer in layers if type(layer) in with_own]
     is_shared = len({id(layer) for layer in own}) < len(own)
     n_own = sum(len(list(layer.parameters())) for layer in own)
     return None if is_shared or n_own != len(list(module.parameters())) else layers
@@ -77,7 +81,7 @@ def _is_plain(layer: nn.Module) -> bool:
     if type(layer) is nn.BatchNorm2d:
         has_statistics = layer.running_mean is not None
         return layer.momentum is not None and layer.track_running_stats == has_statistics
-    return type(layer) in (nn.Linear, nn.Dropout, *_POOLS, *_ELEMENTWISE)
+    return type(layer) in (*_OF_ROWS, nn.Dropout, *_POOLS, *_ELEMENTWISE)
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -115,6 +119,9 @@ def through_layers(
         elif isinstance(layer, nn.Linear):
             weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
             x, is_stacked = stacked_linear(x, weight, bias, stacked=is_stacked), True
+        elif isinstance(layer, CosineLinear):
+            x, is_stacked = (x if is_stacked else x.expand(n, *x.shape)), True
+            x = stacked_cosines(x, tensors[f"{name}.weight"], layer.scale)
         elif isinstance(layer, nn.Flatten):
             if is_image and is_stacked:
                 x = out_of_channels(x, n)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from keeprate.data import Data, Normaliser
-from keeprate.engine.config import TrainingConfig
+from keeprate.engine.config import Augmentation, TrainingConfig
+from keeprate.engine.heads import AngularMargin, margin_of
+from keeprate.engine.metrics import Metric
 from keeprate.engine.models import (
     ModelFactory,
     adapt_factory,
@@ -23,7 +25,7 @@ from keeprate.engine.models import (
 from keeprate.engine.progress import Progress, TextProgress
 from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.engine.weights import training_weights
-from keeprate.errors import check_whole, invalid
+from keeprate.errors import Words, check_whole, invalid
 from keeprate.seeding import forked_seed
 
 CHECKPOINT_SECONDS = 60.0
@@ -55,6 +57,10 @@ class Setup:
         Writes curves for TensorBoard.
     weights : Tensor [n_train] or None
         How much each training sample counts in the loss; see `training_weights`.
+    metric : Metric or None
+        What scores the networks, if not the validation samples.
+    margin : AngularMargin or None
+        In the loss of networks whose logits are cosines.
     """
 
     data: Data
@@ -69,6 +75,13 @@ class Setup:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     curves_writer: CurvesWriter | None = None
     weights: Tensor | None = None
+    metric: Metric | None = None
+    margin: AngularMargin | None = None
+
+    @property
+    def criterion(self) -> str:
+        """What validation scores are: the metric's name, or as `Data.criterion`."""
+        return self.data.criterion if self.metric is None else self.metric.name
 
     def build(self) -> nn.Module:
         """One network with fresh weights."""
@@ -86,6 +99,7 @@ def make_setup(
     progress: bool | Progress | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
+    metric: Metric | None = None,
 ) -> Setup:
     """Check everything that can be checked before the first step, the model included.
 
@@ -105,6 +119,8 @@ def make_setup(
     checkpoint_seconds : float
     tensorboard : bool
         Write curves for TensorBoard to the run folder.
+    metric : Metric, optional
+        Scores the networks in place of the validation samples.
 
     Raises
     ------
@@ -137,6 +153,8 @@ def make_setup(
         requirement = "be at least 2 for a network with batch norm"
         raise invalid("batch_size", requirement, config.batch_size, "give a larger --batch-size")
     config.resolve_device()
+    _check_augment(config.augment, data.input_shape)
+    margin = _margin(config.margin, module)
     weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None
@@ -153,4 +171,26 @@ def make_setup(
         checkpoint_seconds=checkpoint_seconds,
         curves_writer=CurvesWriter(out) if tensorboard else None,
         weights=weights,
+        metric=metric,
+        margin=margin,
     )
+
+
+def _check_augment(augment: str, input_shape: tuple[int, ...]) -> None:
+    """Refuse to mirror or move what is no image."""
+    if Augmentation.parse(augment) != Augmentation() and len(input_shape) != 3:
+        requirement = "be none, as the inputs are no images"
+        received = Words(f"{augment} for inputs of shape {input_shape}")
+        raise invalid("augment", requirement, received, "leave it out")
+
+
+def _margin(margin: float, module: nn.Module) -> AngularMargin | None:
+    """The margin of a network's loss; None without one."""
+    if not margin:
+        return None
+    found = margin_of(module, margin)
+    if found is None:
+        requirement = "be 0 for a network whose logits are no cosines"
+        remedy = "use --model face-small, or let your network end with CosineLinear"
+        raise invalid("margin", requirement, margin, remedy)
+    return found

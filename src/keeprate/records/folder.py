@@ -13,7 +13,7 @@ import numpy as np
 
 from keeprate.checksums import RECORD_FILE
 from keeprate.data import Data
-from keeprate.engine import Setup
+from keeprate.engine import Setup, TrainingConfig
 from keeprate.errors import InputError
 from keeprate.records.record import (
     DataSummary,
@@ -35,8 +35,8 @@ MOST_LINES = 4  # of what summaries know of changed data
 PARTS = ("inputs", "labels", "true_labels", "weights")  # of a split
 
 
-def summarise(data: Data) -> DataSummary:
-    """Summarise a data set for the record."""
+def summarise(data: Data, criterion: str) -> DataSummary:
+    """Summarise a data set for the record; `criterion` says what validation scores are."""
     test = data.test
     return DataSummary(
         name=data.name,
@@ -50,7 +50,7 @@ def summarise(data: Data) -> DataSummary:
         validation_labels=data.validation.label_status,
         test_labels="unknown" if test is None else test.label_status,
         validation_from=data.validation_from,
-        criterion=data.criterion,
+        criterion=criterion,
         class_counts=data.class_counts,
         validation_counts=tuple(data.validation.labels.bincount(minlength=data.n_classes).tolist()),
         inputs=data.input_kinds,
@@ -98,7 +98,10 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
         "training": asdict(setup.config) | resolved,
         FINGERPRINT: part_fingerprints(setup.data),
     }
-    new = RunRecord(kind, command, config, versions(), summarise(setup.data))
+    if setup.metric is not None:
+        config["metric"] = {"name": setup.metric.name, "held out": setup.metric.fingerprint()}
+    summary = summarise(setup.data, setup.criterion)
+    new = RunRecord(kind, command, config, versions(), summary)
     folder = setup.folder
     if folder is None:
         return new
@@ -129,7 +132,8 @@ def _refuse_remains(folder: Path) -> None:
 def _changes(old: RunRecord, new: RunRecord) -> list[str]:
     """What keeps `new` from going on with `old`, in words."""
     before, now = (
-        {"kind": record.kind, **record.config, "data": _given(record)} for record in (old, new)
+        {"kind": record.kind, **_with_defaults(record.config), "data": _given(record)}
+        for record in (old, new)
     )
     changed = differences(before, now)
     if old.finished:  # nothing goes on: any machine may read it
@@ -148,6 +152,14 @@ def _changes(old: RunRecord, new: RunRecord) -> list[str]:
     if plain or (measured and not parts):
         return plain + measured
     return ([_changed_data(old.data, new.data, parts)] if parts else []) + derived
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in which training options that came later have their defaults."""
+    training = config.get("training")
+    if not isinstance(training, Mapping):
+        return dict(config)
+    return {**config, "training": asdict(TrainingConfig()) | dict(training)}
 
 
 def _changed_data(old: DataSummary, new: DataSummary, parts: Iterable[str]) -> str:

@@ -57,8 +57,8 @@ class DataSummary:
         What is known of the labels of a split (`Split.label_status`).
     validation_from : str
         Where the validation samples come from, in words.
-    criterion : {"accuracy", "determinant"}
-        What validation scores are.
+    criterion : str
+        What validation scores are: "accuracy", "determinant", or the name of a metric.
     class_counts : tuple of C int
         Training samples of each label.
     validation_counts : tuple of C int

@@ -1,4 +1,6 @@
 from .cautions import find_cautions as find_cautions
+from .facts import has_test_accuracy as has_test_accuracy
+from .facts import validation_name as validation_name
 from .page import roc_png as roc_png
 from .page import write_plots as write_plots
 from .page import write_report as write_report

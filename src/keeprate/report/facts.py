@@ -16,6 +16,12 @@ def has_test_accuracy(record: RunRecord) -> bool:
     return any(result.curves.test_accuracy for result in record.results)
 
 
+def validation_name(record: RunRecord) -> str:
+    """What validation scores are called: "validation accuracy", or by the metric of the run."""
+    criterion = record.data.criterion
+    return f"validation {'accuracy' if criterion == 'determinant' else criterion}"
+
+
 def has_label_precision(record: RunRecord) -> bool:
     """Whether the results say how many of the kept labels are right."""
     return any(result.curves.label_precision for result in record.results)

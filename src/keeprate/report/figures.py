@@ -21,6 +21,7 @@ from keeprate.report.facts import (
     best_trial,
     has_label_precision,
     has_test_accuracy,
+    validation_name,
 )
 from keeprate.report.style import (
     GRID,
@@ -68,7 +69,6 @@ class Panel:
 
 
 _TEST = Panel("Test accuracy, %", lambda result: result.curves.test_accuracy)
-_VALIDATION = Panel("Validation accuracy, %", lambda result: result.curves.validation_accuracy)
 _LOSS = Panel("Training loss", lambda result: result.curves.train_loss, scale=1.0, places=2)
 _PRECISION = Panel("Label precision, %", lambda result: result.curves.label_precision)
 
@@ -94,7 +94,7 @@ def draw_keep_rate(record: RunRecord) -> Figure:
         write_in_place_of_curves(axes, NO_SCHEDULES)
         return figure
     if record.trials:
-        _draw_trials(figure, axes, record.trials, record.data.criterion)
+        _draw_trials(figure, axes, record)
     if record.data.noise_rate is not None:
         _mark_right_labels(axes, record.data.noise_rate)
     for result, colour in _runs_result_last(record.results):
@@ -125,10 +125,9 @@ def _mark_right_labels(axes: Axes, noise_rate: float) -> None:
     )
 
 
-def _draw_trials(
-    figure: Figure, axes: Axes, trials: Sequence[TrialSummary], criterion: str
-) -> None:
+def _draw_trials(figure: Figure, axes: Axes, record: RunRecord) -> None:
     """Draw a thin line for each trial, coloured by the score that the trial reached."""
+    trials = record.trials
     scores = {trial.number: trial.reached for trial in trials if trial.reached is not None}
     failed = [trial for trial in trials if trial.number not in scores][:MOST_TRIALS_SHOWN]
     scored = sorted(
@@ -143,7 +142,7 @@ def _draw_trials(
         lines.set(color=GRID, linestyle="dotted")
         axes.add_collection(lines)
     if scored:
-        is_share = criterion == "accuracy"  # a determinant score is no percentage
+        is_share = record.data.criterion != "determinant"  # which is no percentage
         values = np.array([scores[trial.number] for trial in scored]) * (100 if is_share else 1)
         # The few worst trials would use up the whole scale: the scale begins at the lowest quarter.
         low, high = float(np.quantile(values, 0.25)), float(values.max())
@@ -151,7 +150,7 @@ def _draw_trials(
         lines = _thin_lines(scored)
         lines.set(array=values, cmap=TRIALS, norm=scale)
         axes.add_collection(lines)
-        label = "trial's validation accuracy, %" if is_share else "trial's validation score"
+        label = f"trial's {validation_name(record)}, %" if is_share else "trial's validation score"
         _add_colour_bar(figure, axes, scale, label, goes_below=bool(values.min() < low))
     axes.autoscale_view()
 
@@ -189,7 +188,9 @@ def draw_curves(record: RunRecord) -> Figure:
         figure, (axes,) = new_figure()
         write_in_place_of_curves(axes, NO_RESULTS)
         return figure
-    panels = (_TEST, _VALIDATION) if has_test_accuracy(record) else (_VALIDATION, _LOSS)
+    title = f"{validation_name(record).capitalize()}, %"
+    validation = Panel(title, lambda result: result.curves.validation_accuracy)
+    panels = (_TEST, validation) if has_test_accuracy(record) else (validation, _LOSS)
     figure, both_axes = new_figure(len(panels))
     for panel, axes in zip(panels, both_axes, strict=True):
         _draw_panel(axes, record, panel)

@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from keeprate.records import Result, RunRecord, VerificationRecord
-from keeprate.report.facts import has_label_precision, has_test_accuracy, last_accuracy
+from keeprate.report.facts import (
+    has_label_precision,
+    has_test_accuracy,
+    last_accuracy,
+    validation_name,
+)
 from keeprate.report.figures import NO_RESULTS, in_percent
 from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
 from keeprate.report.words import (
@@ -40,7 +45,7 @@ def _columns(record: RunRecord) -> dict[str, Callable[[Result], str]]:
     if has_test_accuracy(record):
         columns["Test accuracy, last epoch"] = lambda result: percent(result.last.test_accuracy)
         columns["at its best epoch"] = _best_test_accuracy
-    columns["Validation accuracy, last epoch"] = lambda result: percent(
+    columns[f"{validation_name(record).capitalize()}, last epoch"] = lambda result: percent(
         result.last.validation_accuracy
     )
     if has_label_precision(record):

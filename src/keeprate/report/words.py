@@ -14,6 +14,7 @@ from keeprate.report.facts import (
     differ_clearly,
     has_test_accuracy,
     last_accuracy,
+    validation_name,
 )
 from keeprate.text import duration, grouped, listed, percent
 from keeprate.verification import TrueAccepts, Verification
@@ -111,6 +112,8 @@ def _measure(record: RunRecord) -> str:
     is_noisy = record.data.criterion == "determinant"
     labels = "against the noisy labels of" if is_noisy else "on"
     chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
+    if record.data.criterion not in ("accuracy", "determinant"):
+        return f"{validation_name(record)}{chose}"
     return f"accuracy {labels} the validation samples{chose}"
 
 

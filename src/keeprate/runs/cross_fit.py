@@ -121,7 +121,9 @@ def pooled(setup: Setup) -> tuple[Setup, Tensor]:
     is_clean = torch.cat([torch.zeros(n), torch.full((held_out,), float(has_clean))]).bool()
     pool = join(data.train, data.validation)
     weights = training_weights(pool, setup.config.class_weight)
-    return replace(setup, data=replace(data, train=pool), weights=weights), is_clean
+    # Folds that are held out score the networks, whatever metric chose R(t).
+    of_pool = replace(setup, data=replace(data, train=pool), weights=weights, metric=None)
+    return of_pool, is_clean
 
 
 def train_cross_fitted(

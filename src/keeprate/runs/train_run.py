@@ -13,6 +13,7 @@ from keeprate.data import Data
 from keeprate.engine import (
     CHECKPOINT_SECONDS,
     Method,
+    Metric,
     Progress,
     Setup,
     TrainingConfig,
@@ -67,6 +68,7 @@ def train(
     progress: bool | Progress = False,
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    metric: Metric | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -86,8 +88,9 @@ def train(
         "auto", a name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's
         own. "auto" with schedule "auto" chooses by cross-fitting among keep rates and refined
         labels, see `keeprate.runs.cross_fit`; the validation samples train, too. "auto" with
-        another schedule or a `noise_rate` is Co-teaching. Its `model` "auto" is a perceptron with
-        dropout where the others' is `mlp`. It ignores `restarts`: it has a network for each fold.
+        another schedule, a `noise_rate`, a `metric` or a margin is Co-teaching. Its `model` "auto"
+        is a perceptron with dropout where the others' is `mlp`. It ignores `restarts`: it has a
+        network for each fold.
     model : str or callable
         "auto" (a small CNN for images of at least 16 x 16 pixels, else the MLP), a built-in name,
         `package.module:factory`, or a factory `(input_shape, n_classes) -> nn.Module`.
@@ -118,6 +121,9 @@ def train(
     checkpoint_seconds : float
         Most seconds between two checkpoints of a training. They follow each other sooner, down to
         a second, as long as they take no more than a twentieth of the time.
+    metric : Metric, optional
+        Scores the networks in place of the validation samples (`keeprate.engine.Metric`); the best
+        training by that score is kept. Method "auto" is then Co-teaching.
 
     Returns
     -------
@@ -132,7 +138,12 @@ def train(
     is_auto = isinstance(schedule, str) and schedule == "auto"
     known_rate = assumed_noise_rate(data, noise_rate)
     is_cross_fitted = (
-        isinstance(method, str) and method == "auto" and is_auto and noise_rate is None
+        isinstance(method, str)
+        and method == "auto"
+        and is_auto
+        and noise_rate is None
+        and metric is None  # held-out folds score the networks there
+        and not config.margin  # it is for a label, and refined labels are shares of classes
     )
     method = cross_fitted(n_folds(data)) if is_cross_fitted else get_method(method)
     restarts = check_whole("restarts", restarts, 1)
@@ -158,6 +169,7 @@ def train(
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
+        metric=metric,
     )
     options = {
         "method": method.name,

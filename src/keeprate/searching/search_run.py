@@ -17,6 +17,7 @@ from keeprate.data import Data
 from keeprate.engine import (
     CHECKPOINT_SECONDS,
     Method,
+    Metric,
     Progress,
     Setup,
     TrainingConfig,
@@ -75,6 +76,7 @@ def search(
     progress: bool | Progress = False,
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    metric: Metric | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -99,7 +101,7 @@ def search(
         6 or "6": a search that costs no more than six full trainings. "30m": a run that takes about
         half an hour, final trainings included. "40trials": exactly 40 trials, at any cost.
     method, model, config, noise_rate, baselines, seed, lockstep, tensorboard, progress, command, \
-checkpoint_seconds
+checkpoint_seconds, metric
         As in `keeprate.train`.
     search_config : SearchConfig, optional
         Space, sampler, pruner, fidelity, confirmation, warm start.
@@ -138,6 +140,7 @@ checkpoint_seconds
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
+        metric=metric,
     )
 
     # 2. Open the run folder.

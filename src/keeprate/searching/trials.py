@@ -110,7 +110,7 @@ class TrialLoop:
     def _show(self, n_done: float) -> None:
         if self._setup.progress is not None:
             best = best_value(self._study)
-            words = None if best is None else score_in_words(best, self._setup.data.criterion)
+            words = None if best is None else score_in_words(best, self._setup.criterion)
             self._setup.progress("search", n_done, self._proposals.trials, words)
 
     def _make_judge(self) -> Judge | None:

@@ -1,0 +1,371 @@
+"""What faces need of training: deep networks, cosines with a margin, augmentation, a metric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
+from torch import Tensor, nn
+
+import keeprate
+from keeprate.data.samples import Data, Split
+from keeprate.engine.augmentation import Augmenter
+from keeprate.engine.config import Augmentation, TrainingConfig
+from keeprate.engine.embeddings import PairAccuracy, embed
+from keeprate.engine.heads import AngularMargin, CosineLinear
+from keeprate.engine.loop import train_population
+from keeprate.engine.methods import get_method
+from keeprate.engine.metrics import scored
+from keeprate.engine.models import MODELS, resnet50
+from keeprate.engine.networks import ModuleNetworks, StackedNetworks
+from keeprate.engine.population import Candidate, new_population
+from keeprate.engine.setup import make_setup
+from keeprate.report.words import finding
+from keeprate.schedules import Schedule
+from keeprate.searching.search_run import search
+from keeprate.verification import Pairs, distances, standard_folds, verify
+
+CPU = torch.device("cpu")
+CONFIG = TrainingConfig(epochs=3, batch_size=40, learning_rate=3e-3, precision="float32")
+
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+def faces(n_people: int, n_pictures: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures [N, 1, 16, 16] of "people": a pattern each, in noise; and who is on them."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.randint(60, 200, (n_people, 1, 4, 4), generator=generator).float()
+    patterns = F.interpolate(patterns, scale_factor=4)
+    labels = torch.arange(n_people).repeat_interleave(n_pictures)
+    noise = 40 * torch.randn(len(labels), 1, 16, 16, generator=generator)
+    return (patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def people() -> Data:
+    inputs, labels = faces(6, 40, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    is_wrong = torch.rand(len(labels), generator=generator) < 0.4
+    noisy = torch.where(is_wrong, torch.randint(6, labels.shape, generator=generator), labels)
+    digits = keeprate.prepare("digits")
+    train = Split(inputs, noisy, true_labels=labels)
+    held_out = Split(inputs[::20], labels[::20], label_status="clean")
+    names = tuple("abcdef")
+    return replace(digits, train=train, validation=held_out, test=None, class_names=names)
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Pairs:
+    """Pairs of people whom no network has seen."""
+    inputs, labels = faces(10, 12, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randint(len(labels), (300,), generator=generator)
+    within = 12 * labels[first] + torch.randint(12, (300,), generator=generator)
+    anybody = torch.randint(len(labels), (300,), generator=generator)
+    second = torch.where(torch.arange(300) % 2 == 0, within, anybody)
+    return Pairs(inputs, first, second, labels[first] == labels[second], name="strangers")
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+def test_resnet50_has_torchvisions_names_and_shapes():
+    module = resnet50((3, 112, 112), 1000)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    expected = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 2048), "fc.bias": (1000,)}
+
+    def norm(name: str, width: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            expected[f"{name}.{part}"] = (width,)
+        expected[f"{name}.num_batches_tracked"] = ()
+
+    norm("bn1", 64)
+    before = 64
+    for stage, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for block in range(blocks):
+            name = f"layer{stage}.{block}"
+            for place, shape in enumerate(
+                ((width, before, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)), start=1
+            ):
+                expected[f"{name}.conv{place}.weight"] = shape
+                norm(f"{name}.bn{place}", shape[0])
+            if block == 0:
+                expected[f"{name}.downsample.0.weight"] = (4 * width, before, 1, 1)
+                norm(f"{name}.downsample.1", 4 * width)
+            before = 4 * width
+    assert shapes == expected
+    assert sum(p.numel() for p in module.parameters()) == 25_557_032
+
+
+def test_resnet50_computes_what_its_paper_says():
+    torch.manual_seed(0)
+    module = resnet50((3, 64, 64), 5).eval()
+    weights = {name: tensor.double() for name, tensor in module.state_dict().items()}
+    for name in list(weights):
+        if name.endswith("running_mean"):  # statistics that a norm left out would change much
+            weights[name] += 0.1
+    module.load_state_dict(weights)
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        parts = (weights[f"{name}.{one}"] for one in ("running_mean", "running_var", "weight"))
+        return F.batch_norm(x, *parts, weights[f"{name}.bias"])
+
+    y = F.conv2d(x, weights["conv1.weight"], stride=2, padding=3)
+    y = F.max_pool2d(norm(y, "bn1").relu(), 3, 2, 1)
+    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+        for block in range(blocks):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            z = norm(F.conv2d(y, weights[f"{name}.conv1.weight"]), f"{name}.bn1").relu()
+            z = F.conv2d(z, weights[f"{name}.conv2.weight"], stride=stride, padding=1)
+            z = norm(z, f"{name}.bn2").relu()
+            z = norm(F.conv2d(z, weights[f"{name}.conv3.weight"]), f"{name}.bn3")
+            if block == 0:
+                y = F.conv2d(y, weights[f"{name}.downsample.0.weight"], stride=stride)
+                y = norm(y, f"{name}.downsample.1")
+            y = (y + z).relu()
+    expected = F.linear(y.mean((2, 3)), weights["fc.weight"], weights["fc.bias"])
+    with torch.no_grad():
+        torch.testing.assert_close(module.double()(x), expected)
+
+
+@pytest.mark.parametrize("name", ["face-small", "model1", "resnet18-small", "mlp"])
+def test_embeddings_are_the_inputs_of_the_last_layer_stacked_or_not(name):
+    def build() -> nn.Module:
+        return MODELS[name]((1, 16, 16), 4)
+
+    stacked, alone = (cls(build, [1, 2], 2, CPU) for cls in (StackedNetworks, ModuleNetworks))
+    x = torch.rand(3, 1, 16, 16)
+    for networks in (stacked, alone):
+        networks.train(False)
+    with torch.no_grad():
+        before = stacked(x)
+        found, theirs = stacked.embeddings(x), alone.embeddings(x)
+        torch.testing.assert_close(found, theirs)
+        module = stacked.module(1, 0).eval()
+        head = next(
+            m for m in reversed(list(module.modules())) if isinstance(m, nn.Linear | CosineLinear)
+        )
+        torch.testing.assert_close(head(found[1, 0]), before[1, 0])
+        assert torch.equal(stacked(x), before)  # the last layer is back
+
+
+def test_a_cosine_network_needs_an_image_and_a_margin_needs_cosines(people):
+    with pytest.raises(keeprate.InputError, match="face-small must be images"):
+        MODELS["face-small"]((16,), 4)
+    with pytest.raises(keeprate.InputError, match="margin must be 0 for a network whose logits"):
+        make_setup(people, model="mlp", config=replace(CONFIG, margin=0.2), seed=0, out=None)
+    setup = make_setup(
+        people, model="face-small", config=replace(CONFIG, margin=0.2), seed=0, out=None
+    )
+    assert setup.margin == AngularMargin(0.2, 16.0)
+
+
+# The margin -------------------------------------------------------------------------------------
+
+
+def test_a_margin_widens_the_angle_to_the_label_alone():
+    embeddings = F.normalize(torch.randn(50, 8, dtype=torch.float64), dim=-1)
+    head = CosineLinear(8, 5, scale=30.0).double()
+    logits, labels = head(embeddings), torch.randint(5, (50,))
+    angles = torch.arccos(embeddings @ F.normalize(head.weight, dim=-1).T)
+    rows = torch.arange(50)
+    assert bool((angles[rows, labels] + 0.5 < math.pi).all())
+    angles[rows, labels] += 0.5
+    found = AngularMargin(0.5, 30.0)(logits, labels)
+    torch.testing.assert_close(found, (30 * angles.cos()).float(), atol=2e-3, rtol=0)
+
+
+def test_a_margin_never_rewards_a_wider_angle_and_has_a_gradient_at_every_angle():
+    angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
+    logits = torch.stack([16 * angle.cos(), torch.zeros(2001)], -1).float().requires_grad_()
+    target = AngularMargin(0.7, 16.0)(logits, torch.zeros(2001, dtype=torch.int64))[:, 0]
+    assert bool((target.diff() <= 1e-4).all())
+    target.sum().backward()
+    assert bool(logits.grad[:, 0].isfinite().all())
+
+
+def test_rules_select_by_the_loss_with_the_margin_and_compare_predictions_without(people):
+    """One step of Co-teaching+ by hand."""
+    from keeprate.engine.loop import train_step
+
+    seen = {}
+
+    def select(losses, logits, labels, keep_rate):
+        seen.update(losses=losses, logits=logits)
+        return torch.ones_like(losses)
+
+    method = replace(get_method("co-teaching"), name="mine", select=select)
+    networks = StackedNetworks(lambda: MODELS["face-small"]((1, 16, 16), 6), [1], 2, CPU)
+    inputs, labels = people.train.inputs[:20].float() / 255, people.train.labels[:20]
+    optimizer = torch.optim.SGD(networks.parameters(), lr=0.1)
+    margin = AngularMargin(0.4, 16.0)
+    *_, logits = train_step(
+        networks, optimizer, method, inputs, labels, torch.ones(1), margin=margin
+    )
+    wide = margin(logits, labels).log_softmax(-1)
+    expected = -wide.gather(-1, labels.expand(1, 2, -1)[..., None])[..., 0]
+    torch.testing.assert_close(seen["losses"], expected)
+    assert torch.equal(seen["logits"].detach(), logits)
+
+
+# Augmentation -----------------------------------------------------------------------------------
+
+
+def test_an_augmented_image_is_a_shifted_or_mirrored_one():
+    images = torch.randint(256, (40, 2, 5, 7), dtype=torch.uint8)
+    augmenter = Augmenter(Augmentation(flip=True, crop=2), 40, CPU)
+    augmenter.draw(torch.Generator().manual_seed(0))
+    index = torch.randperm(40)[:30]
+    found = augmenter(images, index)
+    seen = set()
+    padded = F.pad(images.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
+    for place, row in enumerate(index.tolist()):
+        variants = {
+            (down, right, flipped): window.flip(-1) if flipped else window
+            for down in range(5)
+            for right in range(5)
+            for window in [padded[row, :, down : down + 5, right : right + 7]]
+            for flipped in (False, True)
+        }
+        matches = [key for key, image in variants.items() if torch.equal(image, found[place])]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert len(seen) > 15
+    assert len({key[2] for key in seen}) == 2
+    assert {0, 4} <= {key[0] for key in seen}
+    assert {0, 4} <= {key[1] for key in seen}
+
+
+@pytest.mark.parametrize(("text", "flip", "crop"), [("flip", True, 0), ("crop:3", False, 3)])
+def test_one_augmentation_alone(text, flip, crop):
+    augmentation = Augmentation.parse(text)
+    assert augmentation == Augmentation(flip, crop)
+    images = torch.randint(256, (30, 1, 6, 6), dtype=torch.uint8)
+    augmenter = Augmenter(augmentation, 30, CPU)
+    augmenter.draw(torch.Generator().manual_seed(1))
+    found = augmenter(images, torch.arange(30))
+    kept = (found == images).flatten(1).all(1).sum()
+    mirrored = (found == images.flip(-1)).flatten(1).all(1).sum()
+    assert (kept + mirrored == 30 and 5 < kept < 25) if flip else (kept < 5 and mirrored == 0)
+
+
+@pytest.mark.parametrize("text", ["", "flop", "crop", "crop:0", "crop:65", "flip,flip", "flip:2"])
+def test_what_is_no_augmentation_is_refused(text):
+    with pytest.raises(keeprate.InputError, match="augment must be none, or flip and crop:1"):
+        TrainingConfig(augment=text)
+
+
+def test_only_images_are_augmented():
+    data = keeprate.prepare((torch.randn(50, 3).numpy(), [0, 1] * 25))
+    with pytest.raises(keeprate.InputError, match="augment must be none, as the inputs are no im"):
+        make_setup(data, model="mlp", config=TrainingConfig(augment="flip"), seed=0, out=None)
+
+
+def curves(data: Data, table: list[list[float]], epochs: int = 3, **changes: object) -> list:
+    setup = make_setup(
+        data, model="face-small", config=replace(CONFIG, **changes), seed=0, out=None
+    )
+    some = [Candidate(n, Schedule(r), get_method("co-teaching")) for n, r in enumerate(table)]
+    population = new_population(some, setup, stream="test")
+    train_population(population, setup, stream="test")
+    return [population.curves[n].train_loss for n in range(len(table))]
+
+
+def test_all_candidates_see_the_same_augmented_images_and_others_each_epoch(people):
+    table = [[1.0, 0.8, 0.6], [1.0, 0.7, 0.7]]
+    plain = curves(people, table)
+    varied = curves(people, table, augment="flip,crop:2")
+    assert varied[0] != plain[0]
+    alone = curves(people, table[:1], augment="flip,crop:2")
+    assert alone[0] == pytest.approx(varied[0], rel=1e-4)
+    augmenter = Augmenter(Augmentation(crop=3), 100, CPU)
+    generator, drawn = torch.Generator().manual_seed(0), []
+    for _ in range(2):
+        augmenter.draw(generator)
+        drawn.append(augmenter(people.train.inputs, torch.arange(100)))
+    assert not torch.equal(*drawn)
+
+
+# A metric ---------------------------------------------------------------------------------------
+
+
+def test_the_metric_is_the_protocol_of_each_network(people, strangers):
+    networks = StackedNetworks(lambda: MODELS["face-small"]((1, 16, 16), 6), [1, 2], 2, CPU)
+    networks.train(False)
+    normaliser = people.normaliser()
+    found = PairAccuracy(strangers)(networks, normaliser)
+    assert found.shape == (2, 2)
+    folds = standard_folds(len(strangers))
+    for candidate in range(2):
+        for peer in range(2):
+            module = networks.module(candidate, peer).eval()
+            distance = distances(embed([module], strangers.images, normaliser), strangers)
+            expected = verify(distance, strangers.same, folds).accuracy
+            assert float(found[candidate, peer]) == pytest.approx(expected, abs=0.0101)
+
+
+def test_a_search_goes_by_its_metric_and_looks_at_no_validation_label(people, strangers):
+    options = {"budget": "4trials", "config": CONFIG, "model": "face-small", "baselines": False}
+    run = search(people, metric=PairAccuracy(strangers), restarts=1, **options)
+    assert run.record.data.criterion == "pair accuracy"
+    by_number = {trial.number: trial.validation_score for trial in run.record.trials}
+    assert all(0.5 < score <= 1 for scores in by_number.values() for score in scores)
+    own = run.results[0].curves
+    assert own.validation_accuracy == own.validation_score
+    unlike = replace(people.validation, labels=people.validation.labels.roll(1))
+    other = search(
+        replace(people, validation=unlike), metric=PairAccuracy(strangers), restarts=1, **options
+    )
+    assert {t.number: t.validation_score for t in other.record.trials} == by_number
+    assert other.results[0].curves.validation_score == own.validation_score
+    assert "validation pair accuracy" in finding(run.record)
+
+
+def test_a_run_goes_on_with_the_same_pairs_alone(people, strangers, tmp_path):
+    options = {"config": CONFIG, "model": "face-small", "method": "mentornet", "out": tmp_path}
+    metric = PairAccuracy(strangers)
+    first = keeprate.train(people, schedule="constant", metric=metric, **options)
+    again = keeprate.train(people, schedule="constant", metric=metric, **options)
+    assert again.record == first.record
+    others = PairAccuracy(replace(strangers, first=strangers.first.roll(1)))
+    with pytest.raises(keeprate.InputError, match=r"metric\.held out"):
+        keeprate.train(people, schedule="constant", metric=others, **options)
+    with pytest.raises(keeprate.InputError, match="metric"):
+        keeprate.train(people, schedule="constant", **options)
+
+
+class Mine:
+    name = "mine"
+
+    def __init__(self, score: object) -> None:
+        self.score = score
+
+    def fingerprint(self) -> str:
+        return "mine"
+
+    def __call__(self, networks, normaliser, autocast=None):
+        return self.score
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (torch.zeros(2, 2), r"the metric mine must give a score for each network, \[2, 1\]"),
+        (0.5, "got float"),
+        (torch.tensor([[0.5], [1.5]]), r"the metric mine must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_a_metric_that_gives_something_else_is_refused(score, message):
+    networks = StackedNetworks(lambda: MODELS["mlp"]((1, 2, 2), 2), [1, 2], 1, CPU)
+    with pytest.raises(keeprate.InputError, match=message):
+        scored(Mine(score), networks, keeprate.data.Normaliser())
+
+
+def test_a_score_that_is_no_number_counts_as_the_worst():
+    networks = StackedNetworks(lambda: MODELS["mlp"]((1, 2, 2), 2), [1, 2], 1, CPU)
+    found = scored(Mine(torch.tensor([[math.nan], [0.5]])), networks, keeprate.data.Normaliser())
+    assert found.score.tolist() == [[0.0], [0.5]]
