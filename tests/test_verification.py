@@ -22,6 +22,7 @@ from keeprate.verification import (
     Pairs,
     disjoint_folds,
     distances,
+    met_again,
     pair_accuracy,
     shared_people,
     standard_folds,
@@ -258,6 +259,30 @@ def test_disjoint_folds_are_found_and_about_equal() -> None:
     chain = [f"{one}-0" for one in range(40)]
     linked = torch.cat([same, torch.zeros(39, dtype=torch.bool)])
     assert disjoint_folds([*first, *chain[:-1]], [*second, *chain[1:]], linked) is None
+
+
+def test_thresholds_are_chosen_without_the_people_of_a_fold() -> None:
+    generator = np.random.default_rng(1)
+    first, second = ([f"{person}" for person in generator.integers(60, size=400)] for _ in range(2))
+    second = [a if place % 2 else b for place, (a, b) in enumerate(zip(first, second, strict=True))]
+    same = np.array([a == b for a, b in zip(first, second, strict=True)])
+    distance = generator.normal(np.where(same, 0.8, 1.2), 0.3)
+    folds = standard_folds(400, 40)
+    left_out = met_again(folds, first, second)
+    found = verify(distance, same, folds, left_out=left_out)
+    changed = 0
+    for fold in range(40):
+        test = np.flatnonzero(folds.numpy() == fold)
+        here = {first[row] for row in test} | {second[row] for row in test}
+        train = [row for row in range(400) if not here & {first[row], second[row]}]
+        threshold = reference_threshold(distance[train], same[train])
+        assert found.thresholds[fold] == pytest.approx(threshold, abs=1e-9)
+        accuracy = np.mean((distance[test] < threshold) == same[test])
+        assert found.fold_accuracy[fold] == pytest.approx(accuracy, abs=1e-9)
+        changed += threshold != verify(distance, same, folds).thresholds[fold]
+    assert changed > 5
+    with pytest.raises(InputError, match="leave pairs to choose a threshold"):
+        verify(distance, same, folds, left_out=np.ones((40, 400), bool))
 
 
 # Embeddings

@@ -218,7 +218,12 @@ def list_issues(chosen: LabelQuality, n: int, class_names: Sequence[str], top: i
 
 def list_verification(record: VerificationRecord) -> None:
     """Print how well pairs were judged: over the folds, and while few are accepted wrongly."""
-    from keeprate.report import accepts_in_words, accuracy_over_folds, disjoint_in_words
+    from keeprate.report import (
+        accepts_in_words,
+        accuracy_over_folds,
+        disjoint_in_words,
+        people_in_words,
+    )
 
     found = record.standard
     say(
@@ -230,14 +235,11 @@ def list_verification(record: VerificationRecord) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
     n_folds = len(found.fold_accuracy)
     table.add_row(_cell(f"accuracy over {n_folds} folds"), _cell(accuracy_over_folds(found)))
-    table.add_row(_cell("with folds that share nobody"), _cell(disjoint_in_words(record)))
+    table.add_row(_cell("without shared people"), _cell(disjoint_in_words(record)))
     for rate in found.true_accepts:
         name = f"accepted of one person at FAR {100 * rate.false_accept_rate:g} %"
         table.add_row(_cell(name), _cell(accepts_in_words(rate)))
     table.add_row(_cell("area under the ROC curve"), _cell(f"{found.auc:.4f}"))
     Console(width=WIDTH).print(table)
-    if record.shared_people:
-        say(
-            f"{record.shared_people:,} of {record.n_people:,} people are in more than one fold of "
-            "the list: the accuracy over them is biased"
-        )
+    if shared := people_in_words(record):
+        say(shared)

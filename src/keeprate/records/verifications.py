@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -40,8 +40,11 @@ class VerificationRecord:
     shared_people : int or None
         How many of them are in more than one fold of the list.
     disjoint : Verification or None
-        With folds in which nobody is met again; None where the list's own folds share nobody, where
-        people are not known, or where there are no such folds.
+        The same without people who are met again; None where the list's own folds share nobody,
+        where people are not known, or where too few pairs would be left.
+    disjoint_by : {"", "folds", "thresholds"}
+        How: with other folds that share nobody, or, where pairs link too many people for that, with
+        the list's folds, whose thresholds are chosen on pairs without anybody of the fold.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
     """
@@ -53,6 +56,7 @@ class VerificationRecord:
     n_people: _Count | None = None
     shared_people: _Count | None = None
     disjoint: Verification | None = None
+    disjoint_by: Literal["", "folds", "thresholds"] = ""
     notes: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] = ()
 
 

@@ -10,3 +10,4 @@ from .words import disjoint_in_words as disjoint_in_words
 from .words import issue_count_in_words as issue_count_in_words
 from .words import noise_in_words as noise_in_words
 from .words import noisy_test_in_words as noisy_test_in_words
+from .words import people_in_words as people_in_words

@@ -313,7 +313,7 @@ def draw_roc(records: Sequence[VerificationRecord]) -> Figure:
         lowest = min(lowest, edge)
         far = np.maximum(np.asarray(found.roc_far), edge)
         label = shortened(record.name, _LONGEST_LIST)
-        axes.step(far, in_percent(found.roc_tar), where="post", color=colour, label=label)
+        axes.plot(far, in_percent(found.roc_tar), color=colour, label=label)
         rates = [one for one in found.true_accepts if one.is_measurable and one.false_accept_rate]
         axes.plot(
             [one.false_accept_rate for one in rates],

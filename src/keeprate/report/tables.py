@@ -20,6 +20,7 @@ from keeprate.report.words import (
     accuracy_over_folds,
     disjoint_in_words,
     full_trainings,
+    people_in_words,
     results_in_words,
     source_in_words,
 )
@@ -120,7 +121,7 @@ def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> s
 def verification_table(records: Sequence[VerificationRecord]) -> str:
     """What was found of each list of pairs, as an HTML table."""
     rates = {rate.false_accept_rate: None for one in records for rate in one.standard.true_accepts}
-    heads = ["Pairs", "of one person", "Accuracy", "with folds that share nobody", "ROC area"]
+    heads = ["Pairs", "of one person", "Accuracy", "without shared people", "ROC area"]
     heads[4:4] = [f"TAR at FAR {100 * rate:g} %" for rate in rates]
     rows = []
     for record in records:
@@ -135,7 +136,12 @@ def verification_table(records: Sequence[VerificationRecord]) -> str:
             f"{found.auc:.4f}",
         ]
         rows.append(_row(cells))
-    notes = dict.fromkeys(f"{one.name}: {note}" for one in records for note in one.notes)
+    notes = [
+        f"{one.name}: {said}"
+        for one in records
+        for said in (people_in_words(one), *one.notes)
+        if said
+    ]
     return _table(heads, rows, " ".join([VERIFICATION, *notes]), kind="runs")
 
 

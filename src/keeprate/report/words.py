@@ -319,14 +319,30 @@ def accuracy_over_folds(found: Verification) -> str:
 
 
 def disjoint_in_words(record: VerificationRecord) -> str:
-    """The accuracy with folds that share nobody, or why there is none."""
+    """The accuracy without shared people, or why there is none."""
     if record.disjoint is not None:
         return accuracy_over_folds(record.disjoint)
     if record.shared_people is None:
         return "people are not known"
     if not record.shared_people:
-        return "the same: the list's folds share nobody"
-    return "none: too many people are linked by pairs"
+        return "the same: no fold shares people"
+    return "none: pairs link all people"
+
+
+def people_in_words(record: VerificationRecord) -> str:
+    """What folds share people, and how the accuracy without them was found; empty if none do."""
+    if not record.shared_people:
+        return ""
+    said = (
+        f"{record.shared_people:,} of {record.n_people:,} people are in more than one fold of the "
+        "list, so its accuracy is biased"
+    )
+    how = {
+        "folds": "; without shared people: other folds, in which nobody is met again",
+        "thresholds": "; without shared people: thresholds chosen on pairs without anybody of the "
+        "fold",
+    }
+    return f"{said}{how.get(record.disjoint_by, '')}."
 
 
 def accepts_in_words(rate: TrueAccepts) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from keeprate.data import Normaliser
 from keeprate.engine import TrainingConfig, embed
@@ -23,10 +23,10 @@ from keeprate.records import (
 from keeprate.runs.classifier import Classifier, load
 from keeprate.verification import (
     Pairs,
-    Verification,
     disjoint_folds,
     distances,
     load_pairs,
+    met_again,
     shared_people,
     standard_folds,
     verify,
@@ -91,30 +91,34 @@ def verify_run(
 
 
 def judge_pairs(pairs: Pairs, distance: ArrayLike) -> VerificationRecord:
-    """Put together what the distances `[P]` of pairs tell, with both kinds of folds."""
-    folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
-    n_shared, disjoint = None, None
-    if pairs.people:
-        first, second = (
-            [pairs.people[row] for row in rows.tolist()] for rows in (pairs.first, pairs.second)
-        )
-        n_shared = shared_people(folds, first, second)
-        others = disjoint_folds(first, second, pairs.same) if n_shared else None
-        disjoint = None if others is None else _verify(distance, pairs, others)
-    return VerificationRecord(
+    """Put together what the distances `[P]` of pairs tell, with and without shared people."""
+    same = pairs.same.cpu()
+    folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds.cpu()
+    record = VerificationRecord(
         name=pairs.name or "pairs",
         n_images=len(pairs.images),
         fingerprint=pairs.fingerprint(),
-        standard=_verify(distance, pairs, folds),
-        n_people=len(set(pairs.people)) or None,
-        shared_people=n_shared,
-        disjoint=disjoint,
+        standard=verify(distance, same, folds),
         notes=pairs.notes,
     )
-
-
-def _verify(distance: ArrayLike, pairs: Pairs, folds: Tensor) -> Verification:
-    return verify(distance, pairs.same.cpu(), folds.cpu())
+    if not pairs.people:
+        return record
+    first, second = (
+        [pairs.people[row] for row in rows.tolist()] for rows in (pairs.first, pairs.second)
+    )
+    n_shared = shared_people(folds, first, second)
+    record = replace(record, n_people=len({*first, *second}), shared_people=n_shared)
+    if not n_shared:
+        return record
+    others = disjoint_folds(first, second, same)
+    if others is not None:
+        return replace(record, disjoint=verify(distance, same, others), disjoint_by="folds")
+    left_out = met_again(folds, first, second)
+    # Both kinds must be left, or the threshold would be at an end.
+    if not all((~left_out & kind).any(-1).all() for kind in (same, ~same)):
+        return record
+    found = verify(distance, same, folds, left_out=left_out)
+    return replace(record, disjoint=found, disjoint_by="thresholds")
 
 
 def _image_shape(classifier: Classifier, folder: str | os.PathLike[str]) -> tuple[int, int, int]:

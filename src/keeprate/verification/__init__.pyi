@@ -1,6 +1,7 @@
 from .loading import load_pairs as load_pairs
 from .pairs import Pairs as Pairs
 from .people import disjoint_folds as disjoint_folds
+from .people import met_again as met_again
 from .people import shared_people as shared_people
 from .protocol import FALSE_ACCEPT_RATES as FALSE_ACCEPT_RATES
 from .protocol import N_FOLDS as N_FOLDS

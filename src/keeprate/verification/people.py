@@ -37,6 +37,32 @@ def shared_people(folds: Tensor, first: Sequence[str], second: Sequence[str]) ->
     return sum(len(met) > 1 for met in folds_of.values())
 
 
+def met_again(folds: Tensor, first: Sequence[str], second: Sequence[str]) -> Tensor:
+    """Which pairs show somebody who is in a fold, `[F, P]` of bool.
+
+    Without them the threshold of a fold is chosen on other people than it is tried on, even where
+    the pairs of a list link too many people for `disjoint_folds`.
+
+    Parameters
+    ----------
+    folds : Tensor [P] of int64 in 0..F-1
+    first, second : sequence of P str
+        The people of each pair.
+
+    Examples
+    --------
+    >>> met_again(torch.tensor([0, 1, 1]), ["Ann", "Bob", "Cem"], ["Ann", "Ann", "Cem"])
+    tensor([[ True,  True, False],
+            [ True,  True,  True]])
+    """
+    _, places = np.unique(np.array([*first, *second], dtype=object), return_inverse=True)
+    people = torch.from_numpy(places).view(2, -1)
+    is_there = torch.zeros(int(folds.max()) + 1, int(people.max()) + 1, dtype=torch.bool)
+    for side in people:
+        is_there[folds.cpu(), side] = True
+    return is_there[:, people].any(1)
+
+
 def disjoint_folds(
     first: Sequence[str], second: Sequence[str], same: Tensor, n_folds: int = N_FOLDS
 ) -> Tensor | None:

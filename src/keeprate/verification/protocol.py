@@ -148,7 +148,13 @@ def distances(embeddings: ArrayLike | Tensor, pairs: Pairs) -> Floats:
     return np.asarray(found, dtype=np.float64)
 
 
-def verify(distance: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Verification:
+def verify(
+    distance: ArrayLike,
+    same: ArrayLike,
+    folds: ArrayLike,
+    *,
+    left_out: ArrayLike | None = None,
+) -> Verification:
     """Judge pairs by their distances, as `Verification` describes.
 
     The thresholds that are tried lie in the middle between two neighbouring distances of the nine
@@ -163,6 +169,9 @@ def verify(distance: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Verificati
     same : array [P] of bool
     folds : array [P] of int
         Any F >= 2 different numbers.
+    left_out : array [F, P] of bool, optional
+        Pairs that take no part in choosing the threshold of a fold, besides its own: those with
+        people of the fold (`met_again`).
 
     Returns
     -------
@@ -171,8 +180,8 @@ def verify(distance: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Verificati
     Raises
     ------
     InputError
-        If the arrays differ in length, a distance is not finite, there are fewer than two folds, or
-        all pairs are of one kind.
+        If the arrays differ in length, a distance is not finite, there are fewer than two folds,
+        all pairs are of one kind, or no pair is left to choose a threshold.
 
     References
     ----------
@@ -188,8 +197,13 @@ def verify(distance: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Verificati
     is_same, fold_of = np.asarray(same).astype(bool), np.asarray(folds)
     _check(values, is_same, fold_of)
     _, places = np.unique(fold_of, return_inverse=True)
+    is_tested = _tested(torch.from_numpy(places))
+    unused = is_tested if left_out is None else is_tested | torch.as_tensor(np.asarray(left_out))
+    if unused.all(-1).any():
+        received = Words("none for one fold")
+        raise invalid("folds", "leave pairs to choose a threshold", received, "leave out fewer")
     accuracy, thresholds = _cross_validate(
-        torch.from_numpy(values), torch.from_numpy(is_same), torch.from_numpy(places)
+        torch.from_numpy(values), torch.from_numpy(is_same), is_tested, unused
     )
     far, tar = _roc(values, is_same)
     by_fold = accuracy.numpy()
@@ -225,8 +239,8 @@ def pair_accuracy(embeddings: Tensor, pairs: Pairs, folds: Tensor | None = None)
     if folds is None:
         folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
     device = embeddings.device
-    distance = _distances(embeddings, pairs)
-    accuracy, _ = _cross_validate(distance, pairs.same.to(device), folds.to(device))
+    distance, is_tested = _distances(embeddings, pairs), _tested(folds.to(device))
+    accuracy, _ = _cross_validate(distance, pairs.same.to(device), is_tested, is_tested)
     is_finite = distance.isfinite().all(-1)
     return accuracy.mean(-1).masked_fill(~is_finite, torch.nan)
 
@@ -240,7 +254,14 @@ def _distances(embeddings: Tensor, pairs: Pairs) -> Tensor:
     return (first - second).square().sum(-1)
 
 
-def _cross_validate(distance: Tensor, same: Tensor, folds: Tensor) -> tuple[Tensor, Tensor]:
+def _tested(folds: Tensor) -> Tensor:
+    """Which pairs are in each fold, `[F, P]` of bool."""
+    return folds == torch.arange(int(folds.max()) + 1, device=folds.device)[:, None]
+
+
+def _cross_validate(
+    distance: Tensor, same: Tensor, is_tested: Tensor, unused: Tensor
+) -> tuple[Tensor, Tensor]:
     """The accuracy on each fold with the threshold of the others, and the thresholds.
 
     The pairs are sorted once. For every fold a cumulative sum over the pairs of all others counts
@@ -250,19 +271,18 @@ def _cross_validate(distance: Tensor, same: Tensor, folds: Tensor) -> tuple[Tens
     ----------
     distance : Tensor [..., P] of float64
     same : Tensor [P] of bool
-    folds : Tensor [P] of int64
+    is_tested, unused : Tensor [F, P] of bool
+        The pairs of each fold, and those that take no part in choosing its threshold.
 
     Returns
     -------
     Tensor [..., F], Tensor [..., F]
     """
-    n_folds = int(folds.max()) + 1
-    is_tested = folds == torch.arange(n_folds, device=folds.device)[:, None]  # [F, P]
     ordered, order = distance.sort(dim=-1)
     # Accepting one more pair of one person is right once more, and of two people once less.
     gain = torch.where(same, 1, -1)[order].unsqueeze(-2)  # [..., 1, P]
-    tested = is_tested[:, order].movedim(0, -2)  # [..., F, P]
-    right = gain.masked_fill(tested, 0).cumsum(-1)
+    masked = unused[:, order].movedim(0, -2)  # [..., F, P]
+    right = gain.masked_fill(masked, 0).cumsum(-1)
     # Between equal distances there is no threshold.
     follows = torch.nn.functional.pad(ordered[..., 1:] > ordered[..., :-1], (0, 1), value=True)
     right = right.masked_fill(~follows.unsqueeze(-2), -len(same))
@@ -271,29 +291,30 @@ def _cross_validate(distance: Tensor, same: Tensor, folds: Tensor) -> tuple[Tens
     places = torch.arange(1, len(same) + 1, device=right.device)
     n_accepted = torch.where(right == best, places, len(same) + 1).amin(-1)  # [..., F]
     n_accepted = n_accepted.masked_fill(best.squeeze(-1) == 0, 0)
-    thresholds = _between(ordered, tested, n_accepted)
+    thresholds = _between(ordered, masked, n_accepted)
     accepted = distance.unsqueeze(-2) < thresholds.unsqueeze(-1)  # [..., F, P]
     is_right = (accepted == same) & is_tested
     return is_right.sum(-1) / is_tested.sum(-1).double(), thresholds
 
 
-def _between(ordered: Tensor, tested: Tensor, n_accepted: Tensor) -> Tensor:
-    """The middle between the last distance that is accepted and the next one, without the tested.
+def _between(ordered: Tensor, masked: Tensor, n_accepted: Tensor) -> Tensor:
+    """The middle between the last distance that is accepted and the next one.
 
     Parameters
     ----------
     ordered : Tensor [..., P]
-    tested : Tensor [..., F, P] of bool
+    masked : Tensor [..., F, P] of bool
+        Distances that do not count.
     n_accepted : Tensor [..., F] of int64
 
     Returns
     -------
     Tensor [..., F]
     """
-    expanded = ordered.unsqueeze(-2).expand(tested.shape)
+    expanded = ordered.unsqueeze(-2).expand(masked.shape)
     last = expanded.gather(-1, (n_accepted - 1).clamp_min(0).unsqueeze(-1)).squeeze(-1)
     last = last.masked_fill(n_accepted == 0, -torch.inf)
-    is_later = ~tested & (expanded > last.unsqueeze(-1))
+    is_later = ~masked & (expanded > last.unsqueeze(-1))
     following = expanded.masked_fill(~is_later, torch.inf).amin(-1)
     middle = last + (following - last) / 2
     beyond = torch.nextafter(last, torch.full_like(last, torch.inf))
