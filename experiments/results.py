@@ -7,7 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments import claims, fig1, fig3, fig4, fig5, fig6, fig7, gpu_page, main_job, table7
+from experiments import (
+    claims,
+    faces_page,
+    fig1,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    gpu_page,
+    main_job,
+    table7,
+)
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
 from experiments.common import (
     DATA_SETS,
@@ -99,6 +111,7 @@ def text(results: Path = RESULTS) -> str:
         "\n".join(_synthetic(results)),
         "\n".join(_real_task(results)),
         *("\n".join(_figure(module.NAME, title, results)) for module, title in FIGURES),
+        "\n".join(faces_page.section(results)),
         "\n".join(gpu_page.section(results)),
     ]
     return "\n\n".join(parts) + "\n"

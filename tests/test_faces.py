@@ -27,21 +27,12 @@ from keeprate.report.words import finding
 from keeprate.schedules import Schedule
 from keeprate.searching.search_run import search
 from keeprate.verification import Pairs, distances, standard_folds, verify
+from tests.people import faces
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(epochs=3, batch_size=40, learning_rate=3e-3, precision="float32")
 
 pytestmark = pytest.mark.usefixtures("no_page")
-
-
-def faces(n_people: int, n_pictures: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Pictures [N, 1, 16, 16] of "people": a pattern each, in noise; and who is on them."""
-    generator = torch.Generator().manual_seed(seed)
-    patterns = torch.randint(60, 200, (n_people, 1, 4, 4), generator=generator).float()
-    patterns = F.interpolate(patterns, scale_factor=4)
-    labels = torch.arange(n_people).repeat_interleave(n_pictures)
-    noise = 40 * torch.randn(len(labels), 1, 16, 16, generator=generator)
-    return (patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels
 
 
 @pytest.fixture(scope="module")
