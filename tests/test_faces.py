@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
+import signal
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
+from PIL import Image
 from torch import Tensor, nn
 
 import keeprate
-from keeprate.data.samples import Data, Split
+from keeprate.cli import commands
+from keeprate.data.samples import Data
 from keeprate.engine.augmentation import Augmenter
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.embeddings import PairAccuracy, embed
@@ -23,11 +29,13 @@ from keeprate.engine.models import MODELS, resnet50
 from keeprate.engine.networks import ModuleNetworks, StackedNetworks
 from keeprate.engine.population import Candidate, new_population
 from keeprate.engine.setup import make_setup
+from keeprate.records.record import load_record
 from keeprate.report.words import finding
 from keeprate.schedules import Schedule
 from keeprate.searching.search_run import search
 from keeprate.verification import Pairs, distances, standard_folds, verify
-from tests.people import faces
+from tests.people import faces, pairs_of_strangers, search_on_pairs, some_people
+from tests.searches import essence
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(epochs=3, batch_size=40, learning_rate=3e-3, precision="float32")
@@ -37,27 +45,12 @@ pytestmark = pytest.mark.usefixtures("no_page")
 
 @pytest.fixture(scope="module")
 def people() -> Data:
-    inputs, labels = faces(6, 40, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    is_wrong = torch.rand(len(labels), generator=generator) < 0.4
-    noisy = torch.where(is_wrong, torch.randint(6, labels.shape, generator=generator), labels)
-    digits = keeprate.prepare("digits")
-    train = Split(inputs, noisy, true_labels=labels)
-    held_out = Split(inputs[::20], labels[::20], label_status="clean")
-    names = tuple("abcdef")
-    return replace(digits, train=train, validation=held_out, test=None, class_names=names)
+    return some_people()
 
 
 @pytest.fixture(scope="module")
 def strangers() -> Pairs:
-    """Pairs of people whom no network has seen."""
-    inputs, labels = faces(10, 12, seed=2)
-    generator = torch.Generator().manual_seed(3)
-    first = torch.randint(len(labels), (300,), generator=generator)
-    within = 12 * labels[first] + torch.randint(12, (300,), generator=generator)
-    anybody = torch.randint(len(labels), (300,), generator=generator)
-    second = torch.where(torch.arange(300) % 2 == 0, within, anybody)
-    return Pairs(inputs, first, second, labels[first] == labels[second], name="strangers")
+    return pairs_of_strangers()
 
 
 # Networks ---------------------------------------------------------------------------------------
@@ -360,3 +353,106 @@ def test_a_score_that_is_no_number_counts_as_the_worst():
     networks = StackedNetworks(lambda: MODELS["mlp"]((1, 2, 2), 2), [1, 2], 1, CPU)
     found = scored(Mine(torch.tensor([[math.nan], [0.5]])), networks, keeprate.data.Normaliser())
     assert found.score.tolist() == [[0.0], [0.5]]
+
+
+KILLED = """
+import os, signal, sys
+
+folder, stage, at, root = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
+sys.path.insert(0, root)
+from tests.people import search_on_pairs
+
+def progress(now, done, total, best):
+    if now == stage and done >= at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+search_on_pairs(folder, progress)
+"""
+
+
+@pytest.mark.parametrize(("stage", "at"), [("search", 1.5), ("final training", 2)])
+def test_a_killed_search_on_faces_goes_on_to_the_same_result(python, tmp_path, stage, at):
+    script, root = tmp_path / "script.py", Path(__file__).parents[1]
+    script.write_text(KILLED)
+    killed = python(script, str(tmp_path / "killed"), stage, str(at), str(root))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not load_record(tmp_path / "killed").finished
+    resumed = search_on_pairs(tmp_path / "killed")
+    whole = search_on_pairs(tmp_path / "whole")
+    assert essence(resumed.record) == essence(whole.record)
+    for ours, theirs in zip(*(run.classifier.modules for run in (resumed, whole)), strict=True):
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+# Pixels and the command -------------------------------------------------------------------------
+
+
+def test_centred_pixels_are_those_of_the_face_protocols():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    inputs = pixels.repeat(10, 3, 1, 1)
+    data = keeprate.prepare((inputs.numpy(), [0, 1] * 5), normalise="centred", n_validation=2)
+    normaliser = data.normaliser()
+    expected = (inputs.float() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(normaliser(inputs), expected)
+    assert normaliser.takes_bytes
+    assert not keeprate.data.Normaliser.fit(torch.randn(5, 3)).takes_bytes
+    with pytest.raises(keeprate.InputError, match="normalise must be auto or none, as the inputs"):
+        keeprate.prepare((torch.randn(10, 3).numpy(), [0, 1] * 5), normalise="centred")
+
+
+def run_command(words: list[str]) -> int:
+    """Run the command in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", ["keeprate", *words])
+        commands.main()
+    return int(stopped.value.code or 0)
+
+
+def image_folders(place: Path) -> list[str]:
+    """A folder a person, and a list of pairs of other people; what to type after the command."""
+    inputs, labels = faces(8, 12, seed=4)
+    lines = ["path_a,path_b,same"]
+    for row, person in enumerate(labels.tolist()):
+        group, own = ("train", person) if person < 5 else ("pairs", person)
+        path = place / group / str(own) / f"{row % 12}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(inputs[row, 0].numpy()).save(path)
+    for i in range(11):
+        lines += [f"5/{i}.png,5/{i + 1}.png,1", f"6/{i}.png,7/{i + 1}.png,0"]
+    (place / "pairs.csv").write_text("\n".join(lines))
+    words = [str(place / "train"), "--pairs", str(place / "pairs.csv")]
+    return [*words, "--pair-images", str(place / "pairs"), "--model", "face-small"]
+
+
+def test_the_command_trains_faces_and_verifies_them(tmp_path, capsys):
+    words = [*image_folders(tmp_path), "--epochs", "2", "--batch-size", "16", "--margin", "0.1"]
+    words += ["--augment", "flip,crop:1", "--normalise", "centred", "--out", str(tmp_path / "run")]
+    command = ["train", *words, "--method", "co-teaching", "--schedule", "constant"]
+    assert run_command(command) == 0
+    shown = capsys.readouterr()
+    assert "validation" in shown.out and "pair accuracy" in shown.out
+    record = load_record(tmp_path / "run")
+    assert record.config["training"]["augment"] == "flip,crop:1"
+    assert record.config["metric"]["name"] == record.data.criterion == "pair accuracy"
+    assert run_command(["verify", str(tmp_path / "run"), *words[2:3], "--images", words[4]]) == 0
+    assert "22 pairs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pair-images", "."], "pair_images must come with --pairs"),
+        (["--pairs", "nowhere.csv"], "pairs must be a file or a folder, got 'nowhere.csv'"),
+        (["--pairs", "."], "pairs must be left out, as the inputs are no images"),
+        (["--augment", "rotate"], "augment must be none, or flip and crop"),
+        (["--margin", "2"], r"margin must lie in \[0, pi / 2\)"),
+    ],
+)
+def test_what_no_face_training_can_use_is_refused_in_a_line(tmp_path, capsys, words, message):
+    (tmp_path / "table.csv").write_text("a,label\n" + "1.5,x\n2.5,y\n" * 20)
+    out = ["--out", str(tmp_path / "run")]
+    assert run_command(["train", str(tmp_path / "table.csv"), *words, *out]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1

@@ -153,8 +153,11 @@ def _load(options: RunOptions) -> Data:
     from keeprate.cli.options import names_typed
     from keeprate.data import prepare
 
+    # Where pairs of other people score, the classes need no samples of their own for that.
+    shares = {} if options.pairs is None else {"n_validation": 0.05, "n_test": 0}
     return prepare(
         options.data,
+        **shares,
         inputs=names_typed(options.inputs),
         columns=options.kinds(),
         votes=names_typed(options.votes),

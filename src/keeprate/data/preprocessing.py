@@ -123,6 +123,11 @@ class Normaliser:
         mean, scale = self._tensors[batch.device]
         return (batch.to(torch.float32) - mean) / scale
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the inputs are pixels in 0..255, as files of images hold them."""
+        return self.kind == "uint8" or {*self.mean, *self.scale} == {127.5}
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; `from_dict` restores the same normaliser, bit for bit."""
         return {

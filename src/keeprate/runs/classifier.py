@@ -71,7 +71,7 @@ class Classifier:
     def form(self) -> InputForm:
         """How the networks take their inputs."""
         pixels: Literal["bytes", "units", ""] = ""
-        if self.normaliser.kind == "uint8":
+        if self.normaliser.takes_bytes:
             pixels = "bytes"
         elif len(self.input_shape) == 3 and all(0 <= mean <= 1 for mean in self.normaliser.mean):
             pixels = "units" if self.normaliser.mean else ""
