@@ -456,3 +456,15 @@ def test_what_no_face_training_can_use_is_refused_in_a_line(tmp_path, capsys, wo
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
+
+
+def test_the_classifier_augments_images(people):
+    images, labels = people.train.inputs.numpy(), people.train.labels.numpy()
+    options = {"model": "face-small", "method": "mentornet", "schedule": "constant", "epochs": 2}
+    curves = [
+        keeprate.NoisyLabelClassifier(**options, augment=augment, random_state=0)
+        .fit(images, labels)
+        .history_["train_loss"]
+        for augment in ("none", "flip")
+    ]
+    assert curves[0] != curves[1]

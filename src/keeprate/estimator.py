@@ -106,6 +106,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     class_weight : {None, "balanced"} or dict of class to float
         How much the classes count in the loss, by the labels as given. "balanced": all the same,
         however rare. Which samples are selected does not depend on it.
+    augment : str
+        What happens to training images, anew each epoch: "none", "flip" (half of them are
+        mirrored), "crop:4" (moved by up to 4 pixels), or "flip,crop:4".
     search_config : SearchConfig, optional
         Space, sampler, pruner and other details of the search.
     device : str
@@ -172,6 +175,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         restarts: int | None = None,
         validation: float = HELD_OUT,
         class_weight: str | dict[Any, float] | None = None,
+        augment: str = "none",
         search_config: SearchConfig | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -189,6 +193,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.restarts = restarts
         self.validation = validation
         self.class_weight = class_weight
+        self.augment = augment
         self.search_config = search_config
         self.device = device
         self.random_state = random_state
@@ -437,6 +442,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             learning_rate=self.learning_rate,
             device=self.device,
             class_weight=None if isinstance(self.class_weight, dict) else self.class_weight,
+            augment=self.augment,
         )
         options: dict[str, Any] = {
             "model": self.model,
