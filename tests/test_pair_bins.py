@@ -121,6 +121,7 @@ HOSTILE = {
     "encode_itself": b"c_codecs\nencode\n(c_codecs\nencode\nVlatin1\ntR.",
     "encode_bytes": b"\x80\x03c_codecs\nencode\nC\x01a\x85R.",
     "decode": b"c_codecs\ndecode\n(Vabc\nVlatin1\ntR.",
+    "call_of_text": b"Vos.system\nVabc\nVlatin1\n\x86R.",
     "reduce_of_text": b"(Vos.system\n(Vabc\ntR.",
     "dict": b"}.",
     "set": b"\x80\x04\x8f.",

@@ -247,11 +247,14 @@ def pair_accuracy(embeddings: Tensor, pairs: Pairs, folds: Tensor | None = None)
 
 def _distances(embeddings: Tensor, pairs: Pairs) -> Tensor:
     """Squared distances `[..., P]` of embeddings `[..., M, D]`, float64 on their device."""
-    # float64: of pairs of alike pictures float32 would change the order.
-    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
-    rows = [pairs.first.to(unit.device), pairs.second.to(unit.device)]
-    first, second = (unit.index_select(-2, row) for row in rows)
-    return (first - second).square().sum(-1)
+    first, second = (rows.to(embeddings.device) for rows in (pairs.first, pairs.second))
+    found = []
+    # One network after the other: the pairs' embeddings of all would not fit into fast memory.
+    for one in embeddings.reshape(-1, *embeddings.shape[-2:]):
+        # float64: of pairs of alike pictures float32 would change the order.
+        unit = torch.nn.functional.normalize(one.double(), dim=-1)
+        found.append((unit[first] - unit[second]).square().sum(-1))
+    return torch.stack(found).reshape(*embeddings.shape[:-2], len(pairs))
 
 
 def _tested(folds: Tensor) -> Tensor:
