@@ -262,7 +262,7 @@ class RunOptions:
         _research("--class-weight", "balanced: rare classes count as much as others."),
     ] = None
     augment: Annotated[
-        str, _everyday("--augment", "Vary training images: flip, crop:4 or flip,crop:4.")
+        str, _research("--augment", "Vary training images: flip, crop:4 or flip,crop:4.")
     ] = TrainingConfig.augment
     margin: Annotated[
         float, _research("--margin", "Angular margin of face-small and face-resnet50: 0.3, say.")
