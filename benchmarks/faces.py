@@ -96,6 +96,8 @@ def timed_steps(setup: Setup, method: Method, n_steps: int, laps: Laps | None = 
     generator, size = torch.Generator().manual_seed(0), setup.config.batch_size
     batches = (torch.arange(size * n_steps) % len(data.train)).view(n_steps, size)
     population.networks.train()
+    if laps is not None:
+        steps._graph = None  # in a CUDA graph no lap would end
     steps.run(0, batches[:WARM_UP], generator)  # a GPU also captures its graph
     if laps is not None:
         optimizer = population.optimizer

@@ -4,7 +4,8 @@ The command runs, as far as the minutes reach:
 
 1. the tests marked `gpu`, whose outcome it keeps;
 2. the engine's rows (`benchmarks.gpu_engine`), beside the matrix-product rate;
-3. the paper's full protocol for Tables 4, 5 and 6, with the paper's search budget and with six
+3. one step of the paper's face network, by part (`benchmarks.faces`);
+4. the paper's full protocol for Tables 4, 5 and 6, with the paper's search budget and with six
    trials.
 
 Every row is saved when it is there, and not run again. What would take longer than what is left is
@@ -37,7 +38,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_engine, parts
+from benchmarks import faces, gpu_engine, parts
 from benchmarks.common import RESULTS as BENCHMARK_RESULTS
 from experiments.common import DATA_SETS, Protocol, results_path
 from experiments.common import RESULTS as TABLE_RESULTS
@@ -55,6 +56,10 @@ PYTEST_HAS_ENDED = (0, 1, 5)  # all passed, some failed, or none was left to run
 MARGIN = 10.0  # seconds at the end, to save and say what was left out
 SHARE = 0.4  # of the minutes, at most, for the tests and for the engine's rows: each start gets on
 WORTH_A_BEGINNING = 30.0  # seconds: with less no row of a table is begun
+
+FACES, FACES_ON_A_CPU = ("face-resnet50", 112, 9131, 128, 20), ("face-small", 32, 50, 16, 2)
+"""Model, pixels, people, batch and steps of `benchmarks.faces`."""
+SECONDS_FOR_FACES = 20.0
 
 Row = dict[str, Any]
 
@@ -254,6 +259,23 @@ def run_engine(device: torch.device, store: Store, clock: Clock, skipped: Skippe
         print(f"engine, {what}: {measured.get('seconds_per_candidate_epoch')} s", flush=True)
 
 
+def run_faces(device: torch.device, store: Store, clock: Clock, skipped: Skipped) -> None:
+    """Measure a step of a face network, unless it is there; a CPU tries the small one."""
+    if "faces" in store.content:
+        return
+    size = FACES if device.type == "cuda" else FACES_ON_A_CPU
+    if clock.left() < SECONDS_FOR_FACES:
+        skipped.add("the step of a face network", needs(SECONDS_FOR_FACES, clock.left()))
+        return
+    try:
+        with clock.stops():
+            store.keep(faces=faces.measure(*size, device=str(device)))
+    except OutOfTime:
+        skipped.add("the step of a face network", "took longer than was left")
+    except Exception as error:  # the tables do not depend on it
+        skipped.add("the step of a face network", _in_a_line(error))
+
+
 def run_tables(
     tables: Sequence[Comparison],
     store: Store,
@@ -359,6 +381,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         run_tests(device, store, clock.share(SHARE), skipped)
         run_engine(device, store, clock.share(SHARE), skipped)
+        run_faces(device, store, clock, skipped)
         data = _data(options.data, Path(options.runs) / "data", skipped)
         run_tables(TABLES, store, clock, skipped, data=data, runs=options.runs, results=tables)
     except OutOfTime:

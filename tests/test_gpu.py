@@ -19,6 +19,7 @@ from keeprate.data import Split
 from keeprate.engine import graphs, lockstep, loop, networks
 from keeprate.engine.checkpoints import load_population, save_population
 from keeprate.engine.config import TrainingConfig
+from keeprate.engine.embeddings import PairAccuracy
 from keeprate.engine.folds import Supervision
 from keeprate.engine.layers import dropout_masks
 from keeprate.engine.lockstep import train_candidates
@@ -29,6 +30,7 @@ from keeprate.engine.networks import ModuleNetworks, StackedNetworks, convolutio
 from keeprate.engine.population import Candidate, new_population
 from keeprate.engine.setup import make_setup
 from keeprate.schedules import Schedule
+from tests.people import pairs_of_strangers, some_people
 
 HAS_GPU = torch.cuda.is_available()
 CUDA = pytest.param(
@@ -417,6 +419,7 @@ CASES = {
     "one network": ("standard", "mentornet"),
     "folds": (),
     "corrected": ("f-correction",),
+    "augmented": ("co-teaching",),
 }
 
 
@@ -460,8 +463,9 @@ def test_nothing_in_an_epoch_waits_for_the_device(data, device, case, with_graph
         return measured
 
     monkeypatch.setattr(loop._Epochs, "begin_next", watch)
+    augment = "flip,crop:1" if case == "augmented" else "none"
     ready = replace(
-        setup(noisy, on(device), model="perceptron"),
+        setup(noisy, on(device, augment=augment), model="perceptron"),
         weights=torch.linspace(0.5, 1, len(data.train)),
     )
     population = new_population(some, ready, stream="test", n_tracked=1)
@@ -472,6 +476,25 @@ def test_nothing_in_an_epoch_waits_for_the_device(data, device, case, with_graph
     assert len(watched) in (1, 2) and len(population.curves[0]) == 4
     if device == "cuda":
         assert all((one.reason is None) == with_graph for one in watched)
+
+
+@on_each_device
+def test_faces_train_on_a_device_as_on_the_cpu(device):
+    """With mirrored pictures, a margin, and a score by pairs."""
+    faces, metric = some_people(), PairAccuracy(pairs_of_strangers())
+    config = replace(
+        CONFIG, epochs=3, batch_size=40, learning_rate=1e-3, augment="flip,crop:1", margin=0.1
+    )
+    some = candidates(table=np.array([[1.0, 0.8, 0.7]] * 3))
+    ours, theirs = (
+        trained(faces, on(one, config), some, model="face-small", metric=metric)
+        for one in ("cpu", device)
+    )
+    for number in ours.curves:
+        a, b = ours.curves[number], theirs.curves[number]
+        assert a.train_loss == pytest.approx(b.train_loss, rel=0.05)
+        assert a.validation_score == pytest.approx(b.validation_score, abs=0.06)
+    assert theirs.keep_rates.device.type == device
 
 
 # Graphs ----------------------------------------------------------------------------------------
