@@ -7,13 +7,25 @@ import os
 import sys
 from typing import Any
 
-from experiments import fig1, fig3, fig4, fig5, fig6, fig7, main_job, prior, results, table1
+from experiments import (
+    fig1,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    known_errors,
+    main_job,
+    prior,
+    results,
+    table1,
+)
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
 
 DRAWN = (fig4, fig5, fig7)
-WITHOUT_PROTOCOL = (fig3.NAME, fig6.NAME, prior.NAME)
+WITHOUT_PROTOCOL = (fig3.NAME, fig6.NAME, prior.NAME, known_errors.NAME)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -47,6 +59,8 @@ def _do(options: argparse.Namespace) -> int:
             first_seed=options.first_seed,
             **_training_options(options),
         )
+    elif options.item == known_errors.NAME:
+        known_errors.run(**_training_options(options))
     elif options.item == fig3.NAME:
         seeds = {} if options.seeds is None else {"seeds": options.seeds}
         fig3.run(at_once=options.jobs, **seeds)
@@ -90,7 +104,7 @@ def _given_faces(options: argparse.Namespace) -> table1.Sources | None:
 
 
 def _summaries() -> dict[str, str]:
-    trained = (main_job, table1, fig1, fig3, fig6, prior)
+    trained = (main_job, table1, known_errors, fig1, fig3, fig6, prior)
     summaries = {module.NAME: module.SUMMARY for module in trained}
     summaries |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     summaries |= {module.NAME: module.SUMMARY for module in DRAWN}
@@ -126,7 +140,7 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
         item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
     if name == table1.NAME:
         _add_face_options(item)
-    if name not in WITHOUT_PROTOCOL:
+    if name not in WITHOUT_PROTOCOL or name == known_errors.NAME:
         item.add_argument(
             "--runs", default="runs/experiments", help="the folder of the run folders"
         )
@@ -149,7 +163,7 @@ def _positive(text: str) -> int:
 
 def _list() -> None:
     for name, summary in _summaries().items():
-        print(f"{name:9} {summary}")
+        print(f"{name:12} {summary}")
     print("\nOptions of an item: python -m experiments NAME -h")
 
 

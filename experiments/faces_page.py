@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import known_errors
 from experiments.common import HERE, RESULTS, Row, command_of, read_results
 from experiments.faces import NOISES
 from experiments.markdown import NOTHING, bold_best, labelled, paragraph, table
 from experiments.rows import hours, in_words, mean_std
 from experiments.table1 import LABELS, NAME, PROPOSED, PROTOCOLS, paper_rows
 from keeprate.files import read_json
+from keeprate.text import listed
 
 FILE = HERE.parent / "benchmarks" / "results" / "faces.json"
 DATA = {"lfw": "LFW", "orl": "ORL faces", "own": "own data"}
@@ -39,6 +41,8 @@ def section(results: Path = RESULTS, file: Path = FILE) -> Iterator[str]:
             yield f"Not run yet: `{command_of(NAME, protocol.name)}`."
             continue
         yield from _of_protocol(stored, protocol.name)
+    yield ""
+    yield from _known_errors(results)
     yield ""
     yield from _paper()
     if file.exists():
@@ -120,6 +124,25 @@ def _verdict(rows: Sequence[Row], noises: Sequence[str]) -> str:
         else:
             words.append(f"{NOISES[noise]}: **below {LABELS[rival]}**")
     return f"The searched R(t) at the last epoch: {'; '.join(words)}."
+
+
+def _known_errors(results: Path) -> Iterator[str]:
+    stored = read_results(known_errors.NAME, "", results)
+    if stored is None:
+        yield f"LFW's known errors: not run yet, `{command_of(known_errors.NAME, '')}`."
+        return
+    rows = sorted(stored["rows"], key=lambda row: int(row["seed"]))
+    ranks = [
+        f"{name} {listed([str(row['ranks'][name]) for row in rows])}" for name in rows[0]["ranks"]
+    ]
+    n_listed = listed([f"{row['listed']:,}" for row in rows])
+    yield paragraph(
+        f"Wrong names that LFW really has: three pictures of its errata show people with ten "
+        f"pictures or more. Their ranks among {rows[0]['judged']:,} names, the most doubtful "
+        f"first, by `keeprate train` with `face-small` ({len(rows)} seeds): {'; '.join(ranks)}. "
+        f"{n_listed} names were listed as more probably wrong than right. "
+        f"`{command_of(known_errors.NAME, '')}`, {hours(rows):.1f} hours."
+    )
 
 
 def _paper() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from experiments.faces import (
     most_similar,
     with_strangers,
 )
+from experiments.known_errors import load_faces
 from keeprate import InputError
+from keeprate.files import write_json
 from tests.people import faces
 
 N_PEOPLE, N_PICTURES = 12, 10
@@ -174,3 +177,30 @@ def test_the_paper_s_numbers_are_there():
         "CFP": 96.16,
         "average": 93.2,
     }
+
+
+def test_the_known_errors_are_told_by_their_ranks(tmp_path):
+    assert "not run yet" in "\n".join(faces_page._known_errors(tmp_path))
+    rows = [
+        {"seed": seed, "ranks": {"a.jpg": 3 + seed}, "judged": 4324, "listed": 80, "cost": cost}
+        for seed, cost in enumerate(({"final_seconds": 3600.0}, {"final_seconds": 0.0}))
+    ]
+    write_json(tmp_path / "known_errors.json", {"protocol": {}, "rows": rows})
+    words = " ".join("\n".join(faces_page._known_errors(tmp_path)).split())
+    assert "a.jpg 3, 4." in words and "4,324 names" in words and "1.0 hours" in words
+
+
+@pytest.mark.realdata
+def test_the_known_errors_are_found_in_lfw():
+    folder = Path(os.environ.get("KEEPRATE_DATA", "")) / "lfw"
+    if not os.environ.get("KEEPRATE_DATA") or not folder.is_dir():
+        pytest.skip("KEEPRATE_DATA names no folder with lfw/")
+    data, known = load_faces(folder, seed=1000)
+    assert (len(data.train) + len(data.validation), data.n_classes) == (4324, 158)
+    by_row = {int(row): split for split in (data.train, data.validation) for row in split.rows}
+    for row, name in known.items():
+        split = by_row[row]
+        place = split.rows.tolist().index(row)
+        person = data.class_names[int(split.labels[place])]
+        assert name.startswith(person)
+    assert sorted(known.values())[0] == "Mahmoud_Abbas_0012.jpg" and len(known) == 3
