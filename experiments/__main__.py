@@ -96,8 +96,8 @@ def _given_faces(options: argparse.Namespace) -> table1.Sources | None:
         raise InputError("--train and --pairs must be given both: people to train on, and pairs.")
     return table1.Sources(
         options.train,
-        options.pairs,
-        options.images,
+        tuple(options.pairs),
+        None if options.images is None else tuple(options.images),
         options.validation,
         options.validation_images,
     )
@@ -148,8 +148,10 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
 
 def _add_face_options(item: argparse.ArgumentParser) -> None:
     item.add_argument("--train", help="identity data: a folder a person, or Parquet")
-    item.add_argument("--pairs", help="the pairs to test with, as `keeprate verify` takes them")
-    item.add_argument("--images", help="the pictures of these pairs, if they lie elsewhere")
+    item.add_argument(
+        "--pairs", action="append", help="pairs to test with, for `keeprate verify`; repeatable"
+    )
+    item.add_argument("--images", action="append", help="the pictures of these pairs, elsewhere")
     item.add_argument("--validation", help="pairs of other people; left out, some are drawn")
     item.add_argument("--validation-images", help="the pictures of these pairs")
     item.add_argument("--first-seed", type=int, default=0, help="1000 and more: to develop with")

@@ -28,6 +28,8 @@ NOISES = {
     "similar:0.4": "a similar person 40 %",
     "strangers:0.3": "strangers 30 %",
 }
+CRAWLED = "none"  # wrong names as they are, which nobody knows
+IN_WORDS = NOISES | {CRAWLED: "names as they are"}
 LEAST_PICTURES = 2  # of a person, to make a pair
 HELD_OUT = 0.05  # of the training pictures: the pairs validate, and a run needs some samples
 
@@ -66,7 +68,7 @@ class Faces:
 
     data: Data
     validation: Pairs
-    test: Pairs
+    test: tuple[Pairs, ...]
 
 
 def load_people(source: str | Path, side: int) -> People:
@@ -94,7 +96,7 @@ def read_pairs(pairs: str | Path, images: str | Path | None, like: People) -> Pa
 
 def make_faces(
     people: People,
-    test: Pairs,
+    test: tuple[Pairs, ...],
     *,
     noise: str,
     seed: int,
@@ -106,16 +108,22 @@ def make_faces(
     Parameters
     ----------
     people : People
-        None of them is in the test pairs.
-    test : Pairs
+    test : tuple of Pairs
+        Of other people: where both tell names, nobody may be in both.
     noise : str
-        A key of `NOISES`, or another rate of these kinds.
+        A key of `NOISES`, another rate of these kinds, or `CRAWLED`.
     seed : int
     n_pairs : int
         Validation pairs to draw, half of them of one person.
     validation : Pairs, optional
         Given ones of other people, in place of pairs of a quarter of the people.
     """
+    for pairs in (*test, *(() if validation is None else (validation,))):
+        if both := set(people.names) & set(pairs.people):
+            raise InputError(
+                f"the pairs {pairs.name} must show nobody of --train, got {len(both)} people who "
+                f"are in both ({sorted(both)[0]}, say); leave them out of one."
+            )
     rng = np.random.default_rng([seed, 20260000])
     kind, _, rate = noise.partition(":")
     order = rng.permutation(len(people.names))
@@ -125,16 +133,19 @@ def make_faces(
         order = order[n_held_out:]
     n_strangers = len(order) // 3 if kind == STRANGERS else 0
     known, strangers = people.part(order[n_strangers:]), people.part(order[:n_strangers])
+    true: Tensor | None = known.labels
     if kind == STRANGERS:
         known, true = with_strangers(known, strangers, float(rate), rng)
+    elif noise == CRAWLED:
+        true = None
     else:
-        true, known = known.labels, replace(known, labels=wrong_names(known, noise, rng))
+        known = replace(known, labels=wrong_names(known, noise, rng))
     return Faces(_as_data(known, true, noise, rng), validation, test)
 
 
-def _as_data(people: People, true: Tensor, noise: str, rng: np.random.Generator) -> Data:
+def _as_data(people: People, true: Tensor | None, noise: str, rng: np.random.Generator) -> Data:
     everything = Split(people.images, people.labels, true_labels=true)
-    order = rng.permutation(len(true))
+    order = rng.permutation(len(everything))
     n_held_out = math.ceil(HELD_OUT * len(order))
     held_out = replace(part(everything, order[:n_held_out]), true_labels=None, label_status="noisy")
     return Data(
@@ -142,7 +153,7 @@ def _as_data(people: People, true: Tensor, noise: str, rng: np.random.Generator)
         held_out,
         None,
         people.names,
-        name=f"faces, {NOISES.get(noise, noise)}",
+        name=f"faces, {IN_WORDS.get(noise, noise)}",
         validation_from=f"{n_held_out} of the {len(order)} training samples",
         normalise="centred",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments import known_errors
 from experiments.common import HERE, RESULTS, Row, command_of, read_results
-from experiments.faces import NOISES
+from experiments.faces import IN_WORDS
 from experiments.markdown import NOTHING, bold_best, labelled, paragraph, table
 from experiments.rows import hours, in_words, mean_std
 from experiments.table1 import LABELS, NAME, PROPOSED, PROTOCOLS, paper_rows
@@ -26,9 +26,9 @@ def section(results: Path = RESULTS, file: Path = FILE) -> Iterator[str]:
     yield ""
     yield paragraph(
         "Accuracy on pairs of people whom no network has seen, in %: ten folds, the threshold of "
-        "each from the other nine, mean over the two networks. R(t) was searched on other pairs of "
-        "other people. The methods that take R(t) have Co-teaching's own with the measured noise "
-        "rate; the search is not told the rate. [faces.md](faces.md) says more."
+        "each from the other nine, mean over the networks of a method. R(t) was searched on other "
+        "pairs of other people. The methods that take R(t) have Co-teaching's own with the "
+        "measured noise rate; the search is not told the rate. [faces.md](faces.md) says more."
     )
     for protocol in PROTOCOLS:
         stored = read_results(NAME, protocol.name, results)
@@ -62,7 +62,7 @@ def _of_protocol(stored: dict[str, Any], name: str) -> Iterator[str]:
     )
     noises = [noise for noise in protocol["noises"] if of(rows, noise)]
     yield ""
-    header = [""] + [f"{NOISES[noise]}, {end}" for noise in noises for end, _ in ENDS]
+    header = [""] + [f"{IN_WORDS[noise]}, {end}" for noise in noises for end, _ in ENDS]
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
     for noise in noises:
@@ -77,7 +77,7 @@ def _of_protocol(stored: dict[str, Any], name: str) -> Iterator[str]:
     found = [(noise, precisions) for noise in noises if (precisions := _issues(rows, noise))]
     if found:
         yield ""
-        words = [f"{NOISES[noise]} {in_words(*mean_std(values))}" for noise, values in found]
+        words = [f"{IN_WORDS[noise]} {in_words(*mean_std(values))}" for noise, values in found]
         shares = [
             f"{100 * mean_std([row['noise_rate'] for row in of(rows, noise)])[0]:.0f}"
             for noise, _ in found
@@ -118,11 +118,11 @@ def _verdict(rows: Sequence[Row], noises: Sequence[str]) -> str:
         rival = max(means, key=lambda name: means[name][0])
         best, deviation = means[rival]
         if own[0] >= best:
-            words.append(f"{NOISES[noise]}: best")
+            words.append(f"{IN_WORDS[noise]}: best")
         elif own[0] >= best - (deviation or 0.0):
-            words.append(f"{NOISES[noise]}: within a deviation of {LABELS[rival]}")
+            words.append(f"{IN_WORDS[noise]}: within a deviation of {LABELS[rival]}")
         else:
-            words.append(f"{NOISES[noise]}: **below {LABELS[rival]}**")
+            words.append(f"{IN_WORDS[noise]}: **below {LABELS[rival]}**")
     return f"The searched R(t) at the last epoch: {'; '.join(words)}."
 
 

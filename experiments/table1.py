@@ -7,8 +7,9 @@ One command for whoever has identity data and pairs: the protocols "lfw" and "or
 from __future__ import annotations
 
 import csv
+import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.metrics import average_precision_score
 
 import keeprate
 from experiments.common import Row, command_of
-from experiments.faces import NOISES, Faces, load_people, make_faces, read_pairs
+from experiments.faces import CRAWLED, NOISES, Faces, load_people, make_faces, read_pairs
 from experiments.jobs import Job, run_seeds
 from experiments.rows import PAPER_NUMBERS
 from keeprate import InputError, Schedule, SearchConfig, TrainingConfig
@@ -33,6 +34,7 @@ from keeprate.engine import (
 )
 from keeprate.records import LabelQuality
 from keeprate.schedules import named_schedule
+from keeprate.verification import Pairs
 
 NAME = "table1"
 SUMMARY = "Table 1: face verification (trains)"
@@ -47,7 +49,6 @@ METHODS = (
 PROPOSED = "proposed"
 LABELS = {name: get_method(name).label for name in METHODS} | {PROPOSED: "Proposed"}
 TESTED = 4  # times that the test pairs are looked at in a training, the last epoch among them
-CRAWLED = "none"  # wrong names as they are
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,16 @@ class Sources:
     ----------
     train : str
         A folder a person, or Parquet files.
-    pairs, images : str
-        The test pairs, and their pictures if the list does not hold them.
+    pairs, images : str or tuple of str
+        The lists of test pairs, and their pictures if a list does not hold them: one folder for
+        all, or one for each list.
     validation, validation_images : str or None
         Likewise; None: pairs of a quarter of the training people are drawn.
     """
 
     train: str
-    pairs: str
-    images: str | None = None
+    pairs: str | tuple[str, ...]
+    images: str | tuple[str, ...] | None = None
     validation: str | None = None
     validation_images: str | None = None
 
@@ -169,6 +171,7 @@ def run(
         Seeds from 1000 up are for development: their rows go to another results file.
     """
     sources = given or _below(protocol, data)
+    protocol = replace(protocol, sources=given or protocol.sources)  # rows of two are never mixed
 
     def jobs(seed: int) -> Iterator[Job]:
         for noise in protocol.noises:
@@ -218,8 +221,18 @@ def _people(train: str, side: int) -> Any:
 
 
 @cache
-def _test_pairs(sources: Sources, side: int) -> Any:
-    return read_pairs(sources.pairs, sources.images, _people(sources.train, side))
+def _test_pairs(sources: Sources, side: int) -> tuple[Pairs, ...]:
+    lists = (sources.pairs,) if isinstance(sources.pairs, str) else sources.pairs
+    given = sources.images
+    places: tuple[str | None, ...] = given if isinstance(given, tuple) else (given,)
+    places = places * len(lists) if len(places) == 1 else places
+    if len(places) != len(lists):
+        raise InputError(
+            f"--images must name one folder, or one for each of the {len(lists)} lists, got "
+            f"{len(places)}; give them in the order of --pairs."
+        )
+    people = _people(sources.train, side)
+    return tuple(read_pairs(one, place, people) for one, place in zip(lists, places, strict=True))
 
 
 # Trainings -------------------------------------------------------------------------------------
@@ -227,11 +240,12 @@ def _test_pairs(sources: Sources, side: int) -> Any:
 
 @dataclass
 class _Curves:
-    """Accuracy on the test pairs at some epochs, of each candidate."""
+    """Accuracy on the test pairs of each candidate: by epoch, and by list at the last of these."""
 
-    test: PairAccuracy
+    tests: Sequence[PairAccuracy]
     setup: Setup
     at: dict[int, dict[int, float]] = field(default_factory=dict)
+    by_list: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def look(self, population: Population) -> None:
         """Measure, at one of `TESTED` epochs."""
@@ -239,11 +253,15 @@ class _Curves:
         if population.epoch not in {round(epochs * k / TESTED) for k in range(1, TESTED + 1)}:
             return
         device = population.keep_rates.device
-        accuracy = self.test(
-            population.networks, self.setup.normaliser, self.setup.config.autocast(device)
-        ).mean(1)
-        for number, value in zip(population.numbers, accuracy.tolist(), strict=True):
-            self.at.setdefault(number, {})[population.epoch] = value
+        scaled, autocast = self.setup.normaliser, self.setup.config.autocast(device)
+        found = {
+            test.pairs.name: test(population.networks, scaled, autocast).mean(1).tolist()
+            for test in self.tests
+        }
+        for row, number in enumerate(population.numbers):
+            self.by_list[number] = {name: values[row] for name, values in found.items()}
+            mean = statistics.fmean(self.by_list[number].values())
+            self.at.setdefault(number, {})[population.epoch] = mean
 
 
 def _train(
@@ -271,18 +289,20 @@ def _train(
         out=None,
         metric=PairAccuracy(faces.validation),
     )
-    tested = _Curves(PairAccuracy(faces.test), setup)
+    tested = _Curves([PairAccuracy(pairs) for pairs in faces.test], setup)
     rows: dict[str, Row] = {}
 
     def collect(population: Population) -> None:
         for number, curves in population.curves.items():
             name = order[number]
+            if number in population.failed:
+                raise InputError(f"the loss of {name} was not finite; lower the learning rate.")
             rows[name] = {
                 "name": name,
                 "noise_rate": None if train.true_labels is None else _measured_rate(faces),
                 "n_train": len(train),
                 "n_people": faces.data.n_classes,
-                **_ends(tested.at[number], curves.validation_score),
+                **_ends(tested.at[number], tested.by_list[number], curves.validation_score),
                 "curves": {
                     "test": tested.at[number],
                     "validation": curves.validation_score,
@@ -377,11 +397,12 @@ def _issues(quality: LabelQuality, faces: Faces) -> Row:
     }
 
 
-def _ends(test: dict[int, float], validation: Sequence[float]) -> Row:
+def _ends(test: dict[int, float], by_list: dict[str, float], validation: Sequence[float]) -> Row:
     """The last epoch, and the best of those at which the test pairs were looked at."""
     best = max(test, key=lambda epoch: test[epoch])
+    lists = {"by_list": by_list} if len(by_list) > 1 else {}
     return {
-        "last": {"test": test[max(test)], "validation": validation[-1]},
+        "last": {"test": test[max(test)], "validation": validation[-1], **lists},
         "best": {"test": test[best], "epoch": best},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 import keeprate
 from keeprate.cli import commands
 from keeprate.data.samples import Data
+from keeprate.engine import lockstep
 from keeprate.engine.augmentation import Augmenter
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.embeddings import PairAccuracy, embed
 from keeprate.engine.heads import AngularMargin, CosineLinear
-from keeprate.engine.loop import train_population
+from keeprate.engine.loop import train_population, train_step
 from keeprate.engine.methods import get_method
 from keeprate.engine.metrics import scored
 from keeprate.engine.models import MODELS, resnet50
@@ -30,7 +32,7 @@ from keeprate.engine.networks import ModuleNetworks, StackedNetworks
 from keeprate.engine.population import Candidate, new_population
 from keeprate.engine.setup import make_setup
 from keeprate.records.record import load_record
-from keeprate.report.words import finding
+from keeprate.report.words import finding, noise_in_words
 from keeprate.schedules import Schedule
 from keeprate.searching.search_run import search
 from keeprate.verification import Pairs, distances, standard_folds, verify
@@ -169,13 +171,13 @@ def test_a_margin_never_rewards_a_wider_angle_and_has_a_gradient_at_every_angle(
     target = AngularMargin(0.7, 16.0)(logits, torch.zeros(2001, dtype=torch.int64))[:, 0]
     assert bool((target.diff() <= 1e-4).all())
     target.sum().backward()
-    assert bool(logits.grad[:, 0].isfinite().all())
+    gradient = logits.grad[:, 0]
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient[5:-5] > 0).all())  # at the ends the cosine is clamped
 
 
 def test_rules_select_by_the_loss_with_the_margin_and_compare_predictions_without(people):
-    """One step of Co-teaching+ by hand."""
-    from keeprate.engine.loop import train_step
-
+    """One step by hand."""
     seen = {}
 
     def select(losses, logits, labels, keep_rate):
@@ -194,6 +196,40 @@ def test_rules_select_by_the_loss_with_the_margin_and_compare_predictions_withou
     expected = -wide.gather(-1, labels.expand(1, 2, -1)[..., None])[..., 0]
     torch.testing.assert_close(seen["losses"], expected)
     assert torch.equal(seen["logits"].detach(), logits)
+
+
+def test_a_margin_goes_before_the_correction_of_the_labels(people):
+    """With the matrix of no noise F-correction learns what Standard learns."""
+    networks = StackedNetworks(lambda: MODELS["face-small"]((1, 16, 16), 6), [1], 1, CPU)
+    inputs, labels = people.train.inputs[:20].float() / 255, people.train.labels[:20]
+    optimizer = torch.optim.SGD(networks.parameters(), lr=0.0)
+    margin, method = AngularMargin(0.4, 16.0), get_method("f-correction")
+    both = [
+        train_step(
+            networks,
+            optimizer,
+            method,
+            inputs,
+            labels,
+            torch.ones(1),
+            transition_matrix=matrix,
+            margin=margin,
+        )[0]
+        for matrix in (None, torch.eye(6)[None])
+    ]
+    torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_matrix_of_f_correction_is_estimated_without_a_margin(people, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        lockstep, "train_population", lambda p, setup, **_: seen.append((setup, setup.margin))
+    )
+    config = replace(CONFIG, margin=0.2)
+    setup = make_setup(people, model="face-small", config=config, seed=0, out=None)
+    some = [Candidate(0, Schedule([1.0] * 3), get_method("f-correction"))]
+    lockstep.train_candidates(some, setup, stream="test", after_group=lambda _: None)
+    assert [margin for _, margin in seen] == [None, AngularMargin(0.2, 16.0)]
 
 
 # Augmentation -----------------------------------------------------------------------------------
@@ -322,6 +358,82 @@ def test_a_run_goes_on_with_the_same_pairs_alone(people, strangers, tmp_path):
         keeprate.train(people, schedule="constant", **options)
 
 
+def test_pictures_in_bytes_are_scaled_for_networks_that_learnt_pixels_in_0_to_1(strangers):
+    """(x - mean) / scale of the training pixels in [0, 1]; those of the pairs are bytes."""
+    inputs, _ = faces(6, 4, seed=0)
+    networks = StackedNetworks(lambda: MODELS["face-small"]((1, 16, 16), 6), [1], 1, CPU)
+    networks.train(False)
+    of_units = keeprate.data.Normaliser.fit(inputs / 255)
+    assert of_units.pixels == "units"
+    torch.testing.assert_close(of_units.for_bytes()(inputs), of_units(inputs / 255))
+    metric = PairAccuracy(strangers)
+    as_units = networks.embeddings(of_units(strangers.images / 255) + 0)
+    as_bytes = networks.embeddings(of_units.for_bytes()(strangers.images))
+    torch.testing.assert_close(as_bytes, as_units, rtol=1e-3, atol=1e-3)
+    found = metric(networks, of_units)
+    module = networks.module(0, 0).eval()
+    distance = distances(embed([module], strangers.images, of_units.for_bytes()), strangers)
+    expected = verify(distance, strangers.same, standard_folds(len(strangers))).accuracy
+    assert float(found[0, 0]) == pytest.approx(expected, abs=0.0101)
+    with pytest.raises(keeprate.InputError, match="the training inputs must be images"):
+        metric(networks, keeprate.data.Normaliser.fit(10 * torch.randn(9, 1, 16, 16)))
+
+
+def test_what_cannot_be_scored_is_refused_before_the_first_step(people, strangers):
+    large = replace(strangers, images=strangers.images.repeat(1, 1, 2, 2))
+    with pytest.raises(keeprate.InputError, match=r"images of the pairs must be \(1, 16, 16\)"):
+        keeprate.train(people, model="face-small", config=CONFIG, metric=PairAccuracy(large))
+    few = replace(
+        strangers, first=strangers.first[:4], second=strangers.second[:4], same=strangers.same[:4]
+    )
+    with pytest.raises(keeprate.InputError, match="pairs must fill 10 folds"):
+        PairAccuracy(few)
+
+    def without_a_linear_layer() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 6, 16), nn.Flatten())
+
+    with pytest.raises(keeprate.InputError, match="model must have a linear layer"):
+        keeprate.train(
+            people, model=without_a_linear_layer, config=CONFIG, metric=PairAccuracy(strangers)
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"same": torch.ones(300, dtype=torch.bool)}, "pairs must be of both kinds, got 300 of"),
+        ({"folds": torch.arange(300) % 10 + 1}, "folds must be two or more, numbered from 0"),
+        ({"folds": torch.zeros(300, dtype=torch.int64)}, "folds must be two or more"),
+    ],
+)
+def test_pairs_that_say_nothing_are_refused(strangers, changes, message):
+    with pytest.raises(keeprate.InputError, match=message):
+        replace(strangers, **changes)
+
+
+def test_a_page_does_not_lay_the_choice_to_the_validation_samples(people, strangers):
+    noisy = replace(people.validation, label_status="noisy")
+    run = search(
+        replace(people, validation=noisy),
+        budget="2trials",
+        config=replace(CONFIG, epochs=20),
+        model="face-small",
+        baselines=False,
+        restarts=1,
+        metric=PairAccuracy(strangers),
+    )
+    assert not [one for one in run.record.cautions if "validation sample" in one]
+    assert "by predictions for held-out labels" in noise_in_words(run.record)
+
+
+def test_a_run_does_not_go_on_with_other_scales_of_pixels(people, tmp_path):
+    options = {"method": "standard", "schedule": "constant", "model": "mlp", "config": CONFIG}
+    keeprate.train(people, out=tmp_path, **options)
+    assert "normalise" not in load_record(tmp_path).config  # as in folders of before
+    with pytest.raises(keeprate.InputError, match="normalise: None before, centred now"):
+        keeprate.train(replace(people, normalise="centred"), out=tmp_path, **options)
+
+
 class Mine:
     name = "mine"
 
@@ -395,8 +507,9 @@ def test_centred_pixels_are_those_of_the_face_protocols():
     normaliser = data.normaliser()
     expected = (inputs.float() / 255 - 0.5) / 0.5
     torch.testing.assert_close(normaliser(inputs), expected)
-    assert normaliser.takes_bytes
-    assert not keeprate.data.Normaliser.fit(torch.randn(5, 3)).takes_bytes
+    assert normaliser.pixels == "bytes"
+    table = torch.tensor([[0.0], [255.0]] * 9)
+    assert keeprate.data.Normaliser.fit(table).pixels == ""
     with pytest.raises(keeprate.InputError, match="normalise must be auto or none, as the inputs"):
         keeprate.prepare((torch.randn(10, 3).numpy(), [0, 1] * 5), normalise="centred")
 
@@ -437,6 +550,19 @@ def test_the_command_trains_faces_and_verifies_them(tmp_path, capsys):
     assert record.config["metric"]["name"] == record.data.criterion == "pair accuracy"
     assert run_command(["verify", str(tmp_path / "run"), *words[2:3], "--images", words[4]]) == 0
     assert "22 pairs" in capsys.readouterr().out
+
+
+def test_the_splits_of_a_source_stay_where_pairs_choose(tmp_path):
+    words = image_folders(tmp_path)
+    whole = tmp_path / "whole"
+    for split, people in (("train", "0123"), ("test", "0123")):
+        for person in people:
+            shutil.copytree(tmp_path / "train" / person, whole / split / person)
+    more = ["--epochs", "1", "--batch-size", "16", "--schedule", "constant", "--quiet"]
+    out = ["--method", "standard", "--out", str(tmp_path / "run")]
+    assert run_command(["train", str(whole), *words[1:], *more, *out]) == 0
+    record = load_record(tmp_path / "run")
+    assert (record.data.n_train, record.data.n_validation, record.data.n_test) == (48, 24, 24)
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,22 @@ def test_names_that_contradict_the_list_are_not_taken(tmp_path: Path) -> None:
     assert "contradict 12 of the 30 pairs" in " ".join(pairs.notes)
 
 
+def test_a_short_name_of_several_pictures_names_none_of_them(tmp_path: Path) -> None:
+    keys = [(0, 1), (0, 2), (1, 1), (1, 2)]
+    images = [{"bytes": encoded(key), "path": f"{PEOPLE[key[0]]}/{key[1]}.jpg"} for key in keys]
+    pq.write_table(pa.table({"image": images}), tmp_path / "faces.parquet")
+    write(tmp_path / "pairs.csv", "path_a,path_b,same\n1.jpg,2.jpg,1\n")
+    with pytest.raises(InputError, match=r"2 of 2 missing, which 1 of 1 pairs need \(1\.jpg"):
+        load_pairs(tmp_path / "pairs.csv", images=tmp_path / "faces.parquet")
+    lines = ["path_a,path_b,same"]
+    for a, b in ((keys[0], keys[1]), (keys[0], keys[2])):
+        first, second = (f"{PEOPLE[p]}/{i}.jpg" for p, i in (a, b))
+        lines.append(f"{first},{second},{int(a[0] == b[0])}")
+    write(tmp_path / "pairs.csv", "\n".join(lines))
+    pairs = load_pairs(tmp_path / "pairs.csv", images=tmp_path / "faces.parquet")
+    check(pairs, [(keys[0], keys[1]), (keys[0], keys[2])])
+
+
 def test_lfw_with_the_pictures_in_parquet(tmp_path: Path) -> None:
     path = write_lfw(tmp_path)
     write_parquet(tmp_path / "parquet" / "train-0.parquet", ALL[::2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -143,11 +144,51 @@ def test_rows_of_all_methods_and_their_lines(sources, tmp_path):
     assert by_name["standard"]["keep_rate"] == [1.0] * 4
     assert by_name["proposed"]["cost"]["search_seconds"] > 0
     assert 0 < by_name["proposed"]["label_issues"]["average_precision"] <= 1
-    assert table1.run(protocol, seeds=1, **options) is not None  # nothing is left to run
+    assert table1.run(protocol, seeds=1, **options) == json_like(rows)  # nothing is left to run
+    with pytest.raises(InputError, match="holds rows of another protocol"):
+        table1.run(protocol, seeds=1, **options | {"given": replace(sources, images="elsewhere")})
     lines = "\n".join(faces_page._of_protocol({"protocol": protocol.as_row(), "rows": rows}, "own"))
     assert "| Proposed |" in lines and "symmetric 40 %, best" in lines
     with pytest.raises(InputError, match="--train and --pairs must be given for the protocol own"):
         table1.run(protocol, data="", runs=str(tmp_path), seeds=1, results=tmp_path)
+
+
+def test_names_as_they_are_and_several_lists_of_pairs(sources, tmp_path):
+    protocol = replace(
+        table1.get_protocol("own"),
+        model="face-small",
+        side=16,
+        epochs=2,
+        trials=2,
+        batch_size=20,
+        n_pairs=60,
+    )
+    other = Path(sources.pairs).with_name("others.csv")
+    other.write_text(Path(sources.pairs).read_text().replace("person13", "person12"))
+    several = replace(sources, pairs=(sources.pairs, str(other)), images=(sources.images,))
+    options = {"data": "", "runs": str(tmp_path), "given": several, "results": tmp_path}
+    rows = table1.run(protocol, seeds=1, **options)
+    for found in rows:
+        assert found["noise_rate"] is None and found["curves"]["label_precision"] is None
+        assert list(found["last"]["by_list"]) == ["pairs", "others"]
+        mean = sum(found["last"]["by_list"].values()) / 2
+        assert found["last"]["test"] == pytest.approx(mean)
+    assert "label_issues" not in rows[-1]
+    lines = "\n".join(faces_page._of_protocol({"protocol": protocol.as_row(), "rows": rows}, "own"))
+    assert "names as they are, best" in lines and "Wrong names found" not in lines
+    with pytest.raises(InputError, match="--images must name one folder, or one for each"):
+        table1._test_pairs(replace(several, images=("a", "b", "c")), 16)
+
+
+def test_nobody_may_be_in_the_training_and_in_the_test(people, sources):
+    test = table1._test_pairs(sources, 16)[0]
+    known = replace(test, people=(people.names[0],) * len(test.images))
+    with pytest.raises(InputError, match="the pairs pairs must show nobody of --train, got 1"):
+        make_faces(people, (known,), noise="symmetric:0.4", seed=0, n_pairs=60)
+
+
+def json_like(rows: list[dict]) -> list[dict]:
+    return json.loads(json.dumps(rows))
 
 
 def row(name: str, test: float, seed: int) -> dict:

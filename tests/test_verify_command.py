@@ -129,6 +129,24 @@ def test_the_command_judges_writes_and_prints(trained: Path, tmp_path: Path, cap
     assert f"{100 * expected.accuracy:.2f} ± {100 * expected.std:.2f} %" in page
 
 
+def test_another_list_of_the_same_name_does_not_replace_what_was_found(
+    trained: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "pairs.csv"
+    shutil.copytree(trained / "run", run)
+    lines = (trained / "pairs.csv").read_text().splitlines()
+    other.write_text("\n".join([lines[0], *reversed(lines[1:])]))
+    words = ["--images", trained / "test"]
+    for _ in range(2):  # the same list again is no other list
+        code, _ = keeprate_command("verify", run, trained / "pairs.csv", *words, capsys=capsys)
+        assert code == 0
+    before = (run / "verification-pairs.json").read_bytes()
+    code, output = keeprate_command("verify", run, other, *words, capsys=capsys)
+    assert code == 2
+    assert "holds what was found of other pairs" in output.err and "--out" in output.err
+    assert (run / "verification-pairs.json").read_bytes() == before
+
+
 def test_out_names_another_file_and_leaves_the_run_alone(
     trained: Path, tmp_path: Path, capsys: Any
 ) -> None:

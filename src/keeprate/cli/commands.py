@@ -151,21 +151,25 @@ def _pair_accuracy(pairs: str, images: str | None, data: Data) -> Metric:
 
 def _load(options: RunOptions) -> Data:
     from keeprate.cli.options import names_typed
-    from keeprate.data import prepare
+    from keeprate.data import load_data, prepare
 
-    # Where pairs of other people score, the classes need no samples of their own for that.
-    shares = {} if options.pairs is None else {"n_validation": 0.05, "n_test": 0}
-    return prepare(
+    loaded = load_data(
         options.data,
-        **shares,
         inputs=names_typed(options.inputs),
         columns=options.kinds(),
         votes=names_typed(options.votes),
-        text_model=options.text_model,
         image_size=options.parsed_image_size(),
         normalise=options.normalise,
         label=options.label,
         true_label=options.true_label,
+    )
+    # Where pairs of other people score, the classes need few samples of their own.
+    is_cut_small = options.pairs is not None and len(loaded.splits) == 1
+    return prepare(
+        loaded,
+        n_validation=0.05 if is_cut_small else None,
+        n_test=0 if is_cut_small else None,
+        text_model=options.text_model,
         noise=options.parsed_noise(),
         seed=options.seed,
         limit=options.limit,

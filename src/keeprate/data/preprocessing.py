@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from keeprate.errors import Words, invalid
+
+_HALF = 127.5  # of 255
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Normaliser:
         >>> Normaliser.centred((1, 1, 2))(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
         tensor([[[[-1.,  1.]]]])
         """
-        half = (127.5,) * input_shape[0]
+        half = (_HALF,) * input_shape[0]
         return cls("standardise", half, half, len(input_shape) - 1)
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -124,9 +126,33 @@ class Normaliser:
         return (batch.to(torch.float32) - mean) / scale
 
     @property
-    def takes_bytes(self) -> bool:
-        """Whether the inputs are pixels in 0..255, as files of images hold them."""
-        return self.kind == "uint8" or {*self.mean, *self.scale} == {127.5}
+    def pixels(self) -> Literal["bytes", "units", ""]:
+        """What the inputs are: pixels in 0..255, images in [0, 1], or other numbers ("")."""
+        if self.kind == "uint8":
+            return "bytes"
+        if not self.mean or self.n_trailing != 2:
+            return ""
+        if {*self.mean, *self.scale} == {_HALF}:
+            return "bytes"
+        return "units" if all(0 <= mean <= 1 for mean in self.mean) else ""
+
+    def for_bytes(self) -> Normaliser:
+        """The normaliser for images in bytes, where the training images were bytes or in [0, 1].
+
+        Raises
+        ------
+        InputError
+            If the training inputs were others.
+        """
+        if self.pixels == "bytes":
+            return self
+        if self.pixels == "units":  # (x / 255 - mean) / scale
+            mean, scale = (tuple(255 * one for one in v) for v in (self.mean, self.scale))
+            return replace(self, mean=mean, scale=scale)
+        requirement = "be images with pixels in 0 to 255 or in [0, 1]"
+        raise invalid(
+            "the training inputs", requirement, Words("others"), "give images as they are"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; `from_dict` restores the same normaliser, bit for bit."""

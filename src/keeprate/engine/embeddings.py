@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from keeprate.data import Normaliser
-from keeprate.engine.heads import headless
+from keeprate.engine.heads import head_of, headless
 from keeprate.engine.networks import Networks
 from keeprate.errors import Words, invalid
-from keeprate.verification import Pairs, pair_accuracy
+from keeprate.verification import Pairs, pair_accuracy, standard_folds
 
 _BATCH = 256  # images in a batch, besides their mirror images
 
@@ -82,19 +82,38 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 class PairAccuracy:
-    """A metric for a search: ten-fold accuracy on pairs of pictures, as `keeprate verify` scores.
+    """A metric for a search: accuracy on pairs of pictures over their folds.
+
+    Each network is scored by itself; `keeprate verify` joins the embeddings of peers. Pixels in
+    0..255 are scaled as those of the training, also where these were in [0, 1].
 
     Parameters
     ----------
     pairs : Pairs
         Of people who are in neither the training nor the test data. Their pictures have the shape
         of the training images.
+
+    Raises
+    ------
+    InputError
+        If there are too few pairs.
     """
 
     name = "pair accuracy"
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
+        self._folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
+        self._images: dict[torch.device, Tensor] = {}  # by device
+
+    def check(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+        """Refuse pictures of another shape, and networks without a linear layer."""
+        head_of(module)
+        shape = tuple(self.pairs.images.shape[1:])
+        if shape != input_shape:
+            requirement = f"be {input_shape} each, as in training"
+            received = Words(str(shape))
+            raise invalid("images of the pairs", requirement, received, "resize them")
 
     def fingerprint(self) -> str:
         """SHA-256 of pictures, pairs and folds, in hexadecimal."""
@@ -107,6 +126,9 @@ class PairAccuracy:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Tensor:
         """Accuracy of every network, `[K, R]`, in [0, 1]."""
-        images = self.pairs.images.to(networks.device)
-        embeddings = _with_mirrored(networks.embeddings, images, normaliser, autocast)
-        return pair_accuracy(embeddings, self.pairs)
+        device = networks.device
+        if device not in self._images:
+            self._images[device] = self.pairs.images.to(device)
+        images, scaled = self._images[device], normaliser.for_bytes()
+        embeddings = _with_mirrored(networks.embeddings, images, scaled, autocast)
+        return pair_accuracy(embeddings, self.pairs, self._folds)

@@ -87,8 +87,8 @@ class AngularMargin:
 
 def margin_of(module: nn.Module, margin: float) -> AngularMargin | None:
     """The margin for a network; None if its last layer gives no cosines."""
-    heads = [layer for layer in module.modules() if isinstance(layer, CosineLinear)]
-    return AngularMargin(margin, heads[-1].scale) if heads else None
+    head = module.get_submodule(head_of(module))
+    return AngularMargin(margin, head.scale) if isinstance(head, CosineLinear) else None
 
 
 def head_of(module: nn.Module) -> str:

@@ -179,8 +179,15 @@ def _estimate_transition_matrices(
     first = _train_group(
         [Candidate(number, everything, standard) for number in population.numbers],
         # TensorBoard gets the curves of the second training. No test score is needed of the first.
-        # The matrix is that of the labels as they are: weights would shift the probabilities.
-        replace(setup, curves_writer=None, data=replace(setup.data, test=None), weights=None),
+        # The matrix is that of the labels as they are: weights and margins would shift the
+        # probabilities.
+        replace(
+            setup,
+            curves_writer=None,
+            data=replace(setup.data, test=None),
+            weights=None,
+            margin=None,
+        ),
         stream=stream,
         order=order,
         checkpoint=name,

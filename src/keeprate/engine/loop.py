@@ -83,7 +83,8 @@ def train_population(
             return False
         if not in_flight:
             return True
-        if len(in_flight) >= most_in_flight(device, seconds):
+        most = 1 if setup.metric is not None else most_in_flight(device, seconds)  # which may wait
+        if len(in_flight) >= most:
             return False
         return catches_up is None or not catches_up()
 
@@ -301,11 +302,11 @@ def train_step(
     """
     with autocast():
         logits = networks(inputs)  # [K, R, B, C]
-    label_logits = logits  # for the labels as given
+    # Of the labels as given, which a matrix may corrupt; learnt with a margin.
+    label_logits, learnt = logits, logits if margin is None else margin(logits, labels)
     if transition_matrix is not None:
-        label_logits = corrected_logits(logits, transition_matrix)
+        label_logits, learnt = (corrected_logits(x, transition_matrix) for x in (logits, learnt))
     if lesson is None:
-        learnt = label_logits if margin is None else margin(label_logits, labels)
         losses = method.loss(learnt, labels)  # [K, R, B]
         judged = losses
     else:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from keeprate.data import Normaliser
 from keeprate.engine.evaluation import Scores
@@ -20,6 +20,8 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class Metric(Protocol):
     """Scores networks on held-out data; the validation samples are then not looked at.
 
+    The host waits for the score at the end of each epoch.
+
     Attributes
     ----------
     name : str
@@ -31,6 +33,12 @@ class Metric(Protocol):
 
     def fingerprint(self) -> str:
         """A hash of the held-out data: a run goes on only with the same."""
+
+    def check(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+        """Raise InputError if networks like this one, for such inputs, cannot be scored.
+
+        Called before the first step of a training.
+        """
 
     def __call__(
         self, networks: Networks, normaliser: Normaliser, autocast: Autocast = nullcontext

@@ -155,6 +155,8 @@ def make_setup(
     config.resolve_device()
     _check_augment(config.augment, data.input_shape)
     margin = _margin(config.margin, module)
+    if metric is not None:
+        metric.check(module, data.input_shape)
     weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None

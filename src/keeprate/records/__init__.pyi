@@ -28,6 +28,7 @@ from .record import versions as versions
 from .suspects import NOT_SURE as NOT_SURE
 from .suspects import most_suspect as most_suspect
 from .verifications import VerificationRecord as VerificationRecord
+from .verifications import load_verification as load_verification
 from .verifications import load_verifications as load_verifications
 from .verifications import save_verification as save_verification
 from .verifications import verification_file as verification_file

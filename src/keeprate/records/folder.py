@@ -98,6 +98,8 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
         "training": asdict(setup.config) | resolved,
         FINGERPRINT: part_fingerprints(setup.data),
     }
+    if setup.data.normalise != "auto":  # the tensors of the data do not tell
+        config["normalise"] = setup.data.normalise
     if setup.metric is not None:
         config["metric"] = {"name": setup.metric.name, "held out": setup.metric.fingerprint()}
     summary = summarise(setup.data, setup.criterion)

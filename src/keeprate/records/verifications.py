@@ -94,10 +94,17 @@ def load_verifications(folder: Path) -> tuple[VerificationRecord, ...]:
             f"{folder} must hold at most {MOST_FILES} files verification-*.json, got {len(paths)}; "
             "move some elsewhere."
         )
-    return tuple(map(_load, paths))
+    return tuple(map(load_verification, paths))
 
 
-def _load(path: Path) -> VerificationRecord:
+def load_verification(path: Path) -> VerificationRecord:
+    """Read a record.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or of a later keeprate.
+    """
     content = read_bytes(path, LARGEST)
     try:
         record = msgspec.json.decode(content, type=_File)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from keeprate.records import FINGERPRINT, RunRecord
+from keeprate.report.facts import has_metric
 from keeprate.report.words import unclear_difference_in_words
 from keeprate.text import listed, percent
 
@@ -38,7 +39,7 @@ def learnt_nothing(record: RunRecord) -> str:
     """Warn of networks that are no better than always naming the most frequent class."""
     counts = _validation_counts(record)
     # Weights may trade the most frequent class for others: a lower accuracy is meant.
-    if not sum(counts) or _is_weighted(record):
+    if not sum(counts) or _is_weighted(record) or has_metric(record):
         return ""
     accuracy, share = record.results[0].last.validation_accuracy, max(counts) / sum(counts)
     if accuracy > share + standard_error(accuracy, sum(counts)):
@@ -71,6 +72,8 @@ def few_steps(record: RunRecord) -> str:
 def few_validation_samples(record: RunRecord) -> str:
     """Warn of a choice by so few samples that chance has much say in it."""
     own, n = record.results[0], sum(record.data.validation_counts)
+    if has_metric(record):
+        return ""  # the validation samples chose nothing
     if record.kind == "search":
         chosen = "schedule"
     elif _is_cross_fitted(record) and record.data.criterion == "determinant":

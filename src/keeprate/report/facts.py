@@ -22,6 +22,11 @@ def validation_name(record: RunRecord) -> str:
     return f"validation {'accuracy' if criterion == 'determinant' else criterion}"
 
 
+def has_metric(record: RunRecord) -> bool:
+    """Whether something else than the validation samples scored the networks."""
+    return "metric" in record.config
+
+
 def has_label_precision(record: RunRecord) -> bool:
     """Whether the results say how many of the kept labels are right."""
     return any(result.curves.label_precision for result in record.results)

@@ -12,6 +12,7 @@ from keeprate.report.facts import (
     SEARCHED,
     best_trial,
     differ_clearly,
+    has_metric,
     has_test_accuracy,
     last_accuracy,
     validation_name,
@@ -112,7 +113,7 @@ def _measure(record: RunRecord) -> str:
     is_noisy = record.data.criterion == "determinant"
     labels = "against the noisy labels of" if is_noisy else "on"
     chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
-    if record.data.criterion not in ("accuracy", "determinant"):
+    if has_metric(record):
         return f"{validation_name(record)}{chose}"
     return f"accuracy {labels} the validation samples{chose}"
 
@@ -235,7 +236,7 @@ def _how_estimated(record: RunRecord, estimate: NoiseEstimate) -> str:
     """What the estimate rests on, and what it cannot show."""
     if estimate.by_clean_labels:
         return "by predictions for held-out labels, noisy and clean ones"
-    if record.data.criterion == "determinant":
+    if record.data.criterion == "determinant" or has_metric(record):
         return (
             "by predictions for held-out labels. Wrong labels that follow from the inputs are not "
             "counted: only some clean labels could show them"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -70,13 +70,12 @@ class Classifier:
     @property
     def form(self) -> InputForm:
         """How the networks take their inputs."""
-        pixels: Literal["bytes", "units", ""] = ""
-        if self.normaliser.takes_bytes:
-            pixels = "bytes"
-        elif len(self.input_shape) == 3 and all(0 <= mean <= 1 for mean in self.normaliser.mean):
-            pixels = "units" if self.normaliser.mean else ""
         return InputForm(
-            self.input_shape, self.input_columns, self.encoder, self.takes_integers, pixels
+            self.input_shape,
+            self.input_columns,
+            self.encoder,
+            self.takes_integers,
+            self.normaliser.pixels,
         )
 
     def predict_proba(self, samples: Any) -> NDArray[np.float32]:

@@ -110,7 +110,7 @@ def export_onnx(
 
 
 def _is_uint8(normaliser: Normaliser) -> bool:
-    return normaliser.takes_bytes
+    return normaliser.pixels == "bytes"
 
 
 def _traced(module: AveragedPeers, classifier: Classifier) -> bytes:

@@ -17,6 +17,7 @@ from keeprate.files import write_atomically
 from keeprate.records import (
     VerificationRecord,
     load_record,
+    load_verification,
     save_verification,
     verification_file,
 )
@@ -82,12 +83,21 @@ def verify_run(
         raise invalid("images of the pairs", requirement, received, "resize them")
     device = TrainingConfig().resolve_device()
     modules = [module.to(device) for module in classifier.modules]
+    path = verification_file(Path(folder), pairs.name) if out is None else Path(out)
+    _refuse_to_replace(path, pairs)
     embeddings = embed(modules, pairs.images, _for_bytes(classifier, folder))
     record = judge_pairs(pairs, distances(embeddings, pairs))
-    path = verification_file(Path(folder), pairs.name) if out is None else Path(out)
     save_verification(path, record)
     _draw(record, path, None if out is not None else Path(folder))
     return record
+
+
+def _refuse_to_replace(path: Path, pairs: Pairs) -> None:
+    """Two lists may be called pairs.txt: the one must not replace what was found of the other."""
+    if path.exists() and load_verification(path).fingerprint != pairs.fingerprint():
+        remedy = "name another file (out=, --out), or delete that one"
+        received = Words(f"{path}, which holds what was found of other pairs")
+        raise invalid("out", "be a new file or that of the same pairs", received, remedy)
 
 
 def judge_pairs(pairs: Pairs, distance: ArrayLike) -> VerificationRecord:
@@ -132,17 +142,11 @@ def _image_shape(classifier: Classifier, folder: str | os.PathLike[str]) -> tupl
 
 def _for_bytes(classifier: Classifier, folder: str | os.PathLike[str]) -> Normaliser:
     """The normaliser of the training, for pixels from 0 to 255."""
-    normaliser, pixels = classifier.normaliser, classifier.form.pixels
-    if pixels == "units":  # trained with pixels in [0, 1]: (x / 255 - mean) / scale
-        mean, scale = (
-            tuple(255 * one for one in values) for values in (normaliser.mean, normaliser.scale)
-        )
-        return replace(normaliser, mean=mean, scale=scale)
-    if pixels != "bytes":
+    if not classifier.normaliser.pixels:
         received = Words(f"other numbers in {folder}")
         requirement = "have been trained with pixels in 0 to 255 or in [0, 1]"
         raise invalid("RUN", requirement, received, "train with images as they are")
-    return normaliser
+    return classifier.normaliser.for_bytes()
 
 
 def _draw(record: VerificationRecord, path: Path, folder: Path | None) -> None:

@@ -224,7 +224,7 @@ def _of_tables(
         by_name = {str(row): row for row in range(len(places))}
     else:
         files = [file for column in columns for file in _files_of(column)]
-        by_name = {name: row for row, file in enumerate(files) for name in _names_of(file)}
+        by_name = _rows_by_name(files)
     rows = [_row(by_name, picture) for picture in listed.pictures]
     missing = [name for name, row in zip(listed.pictures, rows, strict=True) if row is None]
     if missing:
@@ -264,6 +264,15 @@ def _files_of(column: Any) -> list[str | None]:
         column = pa.nulls(len(column))
     names: list[str | None] = column.to_pylist()
     return names
+
+
+def _rows_by_name(files: Sequence[str | None]) -> dict[str, int]:
+    """The row of each picture by its path, and by shorter names that no other picture has."""
+    named: dict[str, set[int]] = {}
+    for row, file in enumerate(files):
+        for name in _names_of(file):
+            named.setdefault(name, set()).add(row)
+    return {name: rows.pop() for name, rows in named.items() if len(rows) == 1}
 
 
 def _names_of(file: str | None) -> tuple[str, ...]:

@@ -70,6 +70,16 @@ class Pairs:
             raise invalid("people", f"name all {n_images} pictures or none", received, "mend them")
         if not n_pairs:
             raise InputError(f"the list {self.name or 'of pairs'} must hold pairs, got none.")
+        n_same = int(self.same.sum())
+        if not 0 < n_same < n_pairs:
+            received = Words(f"{n_same} of one person among {n_pairs}")
+            raise invalid("pairs", "be of both kinds", received, "give the whole list")
+        if self.folds is not None:
+            numbers = self.folds.unique()
+            if len(numbers) < 2 or not torch.equal(numbers.cpu(), torch.arange(len(numbers))):
+                received = Words(f"folds {', '.join(map(str, numbers.tolist()[:20]))}")
+                requirement = "be two or more, numbered from 0 without a gap"
+                raise invalid("folds", requirement, received, "number them anew, or leave them out")
 
     def __len__(self) -> int:
         return len(self.same)
