@@ -12,6 +12,8 @@ Two methods change the loss too: `joint_loss` (JoCoR) and `corrected_logits` (F-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> per_sample_cross_entropy(torch.zeros(2, 1, 3, 4), torch.tensor([0, 1, 2])).shape
     torch.Size([2, 1, 3])
     """
-    log_probabilities = logits.float().log_softmax(-1)
+    log_probabilities = _over_classes(torch.log_softmax, logits)
     index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     return -log_probabilities.gather(-1, index).squeeze(-1)
 
@@ -56,7 +58,45 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     >>> soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]])).round(decimals=3)
     tensor([0.6930])
     """
-    return -(logits.float().log_softmax(-1) * targets).sum(-1)
+    return -(_over_classes(torch.log_softmax, logits) * targets).sum(-1)
+
+
+def _over_classes(function: Callable[[Tensor, int], Tensor], logits: Tensor) -> Tensor:
+    """A softmax of logits [..., B, C], in float32."""
+    logits = logits.float()
+    if logits.device.type != "cpu":
+        return function(logits, -1)
+    return function(logits.mT, -2).mT  # many samples at once in a vector, not some of few classes
+
+
+def cross_entropy_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Gradient by the logits of a weighted sum of cross-entropies: w (softmax - target).
+
+    It is what autograd gives for `per_sample_cross_entropy` and `soft_cross_entropy`, in less time.
+
+    Parameters
+    ----------
+    logits : Tensor [..., B, C]
+    targets : int64 Tensor [B], or float Tensor broadcastable to the logits
+        Labels, or probabilities of the classes.
+    weights : Tensor [..., B]
+
+    Returns
+    -------
+    Tensor [..., B, C], of the logits' dtype
+
+    Examples
+    --------
+    >>> cross_entropy_gradient(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([3.0]))
+    tensor([[ 1.5000, -1.5000]])
+    """
+    gradient = _over_classes(torch.softmax, logits)
+    if targets.dtype == torch.int64:
+        index = targets.expand(logits.shape[:-1]).unsqueeze(-1)
+        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
+    else:
+        gradient = gradient * targets.sum(-1, keepdim=True) - targets
+    return gradient.mul_(weights.unsqueeze(-1)).to(logits.dtype)
 
 
 def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -> Tensor:
