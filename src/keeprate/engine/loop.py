@@ -28,7 +28,9 @@ from keeprate.engine.networks import Networks
 from keeprate.engine.population import Population
 from keeprate.engine.selection import (
     corrected_logits,
+    cross_entropy,
     cross_entropy_gradient,
+    log_probabilities,
     normalise,
     per_sample_cross_entropy,
 )
@@ -288,19 +290,20 @@ def train_step(
     """
     with autocast():
         outputs = networks.outputs(inputs)  # [K, R, B, C]
-    targets = None
-    if transition_matrix is None:
-        targets = plain_targets(method, labels, lesson)
+    targets = None if transition_matrix is not None else plain_targets(method, labels, lesson)
     has_autograd = targets is None  # from losses to logits
     with torch.set_grad_enabled(has_autograd):
         logits = outputs.detach().requires_grad_(has_autograd)
         label_logits = logits  # for the labels as given
         if transition_matrix is not None:
             label_logits = corrected_logits(logits, transition_matrix)
-        if lesson is None:
-            losses = method.loss(label_logits, labels)  # [K, R, B]
-        else:
+        if targets is not None:
+            log_probability = log_probabilities(label_logits)
+            losses = cross_entropy(log_probability, targets)  # [K, R, B]
+        elif lesson is not None:
             losses = lesson.losses(logits)
+        else:
+            losses = method.loss(label_logits, labels)
     with torch.no_grad():
         judged = losses
         if lesson is not None:
@@ -310,10 +313,10 @@ def train_step(
             )
         weights = method.select(judged, label_logits, labels, keep_rate)
         shares = normalise(weights if sample_weights is None else weights * sample_weights)
+        if targets is not None:
+            gradient = cross_entropy_gradient(log_probability, targets, shares).to(logits.dtype)
     if targets is None:  # a sum: candidates stay independent
         (gradient,) = torch.autograd.grad((shares * losses).sum(), logits)
-    else:
-        gradient = cross_entropy_gradient(label_logits, targets, shares)
     for parameter in networks.parameters():  # zero_grad, without its wrappers
         parameter.grad = None
     networks.backward(outputs, gradient)

@@ -12,8 +12,6 @@ Two methods change the loss too: `joint_loss` (JoCoR) and `corrected_logits` (F-
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -35,9 +33,7 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> per_sample_cross_entropy(torch.zeros(2, 1, 3, 4), torch.tensor([0, 1, 2])).shape
     torch.Size([2, 1, 3])
     """
-    log_probabilities = _over_classes(torch.log_softmax, logits)
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    return -log_probabilities.gather(-1, index).squeeze(-1)
+    return cross_entropy(log_probabilities(logits), labels)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -58,45 +54,63 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     >>> soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]])).round(decimals=3)
     tensor([0.6930])
     """
-    return -(_over_classes(torch.log_softmax, logits) * targets).sum(-1)
+    return cross_entropy(log_probabilities(logits), targets)
 
 
-def _over_classes(function: Callable[[Tensor, int], Tensor], logits: Tensor) -> Tensor:
-    """A softmax of logits [..., B, C], in float32."""
+def log_probabilities(logits: Tensor) -> Tensor:
+    """The logarithms of the class probabilities of logits [..., B, C], in float32."""
     logits = logits.float()
     if logits.device.type != "cpu":
-        return function(logits, -1)
-    return function(logits.mT, -2).mT  # many samples at once in a vector, not some of few classes
+        return logits.log_softmax(-1)
+    return logits.mT.log_softmax(-2).mT  # many samples at once in a vector, not a few classes
 
 
-def cross_entropy_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Gradient by the logits of a weighted sum of cross-entropies: w (softmax - target).
-
-    It is what autograd gives for `per_sample_cross_entropy` and `soft_cross_entropy`, in less time.
+def cross_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each sample to its label (int64) or to probabilities of the classes.
 
     Parameters
     ----------
-    logits : Tensor [..., B, C]
-    targets : int64 Tensor [B], or float Tensor broadcastable to the logits
-        Labels, or probabilities of the classes.
+    log_probability : Tensor [..., B, C]
+    targets : int64 Tensor [B], or float Tensor broadcastable to `log_probability`
+
+    Returns
+    -------
+    Tensor [..., B]
+    """
+    if targets.dtype != torch.int64:
+        return -(log_probability * targets).sum(-1)
+    index = targets.expand(log_probability.shape[:-1]).unsqueeze(-1)
+    return -log_probability.gather(-1, index).squeeze(-1)
+
+
+def cross_entropy_gradient(log_probability: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Gradient by the logits of a weighted sum of `cross_entropy`: weight (softmax - target).
+
+    It is what autograd gives, in less time.
+
+    Parameters
+    ----------
+    log_probability : Tensor [..., B, C]
+    targets : int64 Tensor [B], or float Tensor broadcastable to `log_probability`
     weights : Tensor [..., B]
 
     Returns
     -------
-    Tensor [..., B, C], of the logits' dtype
+    Tensor [..., B, C], float32
 
     Examples
     --------
-    >>> cross_entropy_gradient(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([3.0]))
+    >>> half = torch.tensor([[0.5, 0.5]]).log()
+    >>> cross_entropy_gradient(half, torch.tensor([1]), torch.tensor([3.0]))
     tensor([[ 1.5000, -1.5000]])
     """
-    gradient = _over_classes(torch.softmax, logits)
+    gradient = log_probability.exp()
     if targets.dtype == torch.int64:
-        index = targets.expand(logits.shape[:-1]).unsqueeze(-1)
+        index = targets.expand(gradient.shape[:-1]).unsqueeze(-1)
         gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
     else:
         gradient = gradient * targets.sum(-1, keepdim=True) - targets
-    return gradient.mul_(weights.unsqueeze(-1)).to(logits.dtype)
+    return gradient.mul_(weights.unsqueeze(-1))
 
 
 def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -> Tensor:
