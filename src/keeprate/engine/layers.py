@@ -77,7 +77,7 @@ class _SharedLinear(torch.autograd.Function):
 
 
 def _shared_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x `[B, in]` through N linear layers, `[N * out, B]`."""
+    """N linear layers on the same inputs `[B, in]`, to `[N * out, B]`."""
     y = weight.flatten(0, 1) @ x.T
     if bias is not None:
         y += bias.to(y.dtype).reshape(-1, 1)  # a sum of two dtypes would cost two copies

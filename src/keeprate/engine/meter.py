@@ -124,9 +124,8 @@ class EpochMeter:
         if test is not None:
             columns["test_accuracy"] = test.accuracy.mean(1)
         if self._is_right is not None:
-            n_kept, n_kept_right = (
-                count.sum((1, 2), dtype=torch.float64) for count in (self._n_kept, self._n_kept_right)
-            )
+            sums = (self._n_kept_right, self._n_kept)
+            n_kept_right, n_kept = (one.sum((1, 2), dtype=torch.float64) for one in sums)
             columns["label_precision"] = n_kept_right / n_kept.clamp_min(1)
         values = torch.stack([column.double() for column in columns.values()], 1)
         arrived = None

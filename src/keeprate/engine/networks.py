@@ -74,7 +74,7 @@ class Networks(ABC):
 
     def backward(self, outputs: Tensor, gradient: Tensor) -> None:
         """Add to the parameters' gradients, from that of the last `outputs` `[K, R, B, C]`."""
-        outputs.backward(gradient)  # type: ignore[no-untyped-call]
+        outputs.backward(gradient)
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
@@ -143,7 +143,7 @@ class StackedNetworks(Networks):
         for name, parameter in base.named_parameters():
             self._parameters[name].requires_grad_(parameter.requires_grad)
         self._layers = plain_layers(base, device)
-        # A GPU replays a graph of the step: there autograd costs nothing.
+        # A GPU replays a graph of the step, where autograd costs nothing.
         self._perceptron: Perceptron | None = None
         if self._layers is not None and device.type == "cpu":
             self._perceptron = Perceptron.of(self._layers)

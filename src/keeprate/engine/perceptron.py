@@ -56,7 +56,7 @@ class Perceptron:
                     return None
                 found.append(_Layer(name, dropout))
                 dropout = None
-            elif type(layer) is nn.Dropout and type(before) is nn.ReLU:
+            elif type(layer) is nn.Dropout and type(before) is nn.ReLU and layer.p < 1:
                 dropout = layer
             elif not (type(layer) is nn.ReLU and type(before) is nn.Linear):
                 return None
@@ -72,7 +72,7 @@ class Perceptron:
         for place, layer in enumerate(self._layers):
             if place > 0:
                 x = x.relu_()
-                if layer.dropout is not None and layer.dropout.training and 0 < layer.dropout.p < 1:
+                if layer.dropout is not None and layer.dropout.training and layer.dropout.p > 0:
                     layer.mask = dropout_masks(x, layer.dropout.p, generators)
                     x = x.mul_(layer.mask)
             layer.x = x
