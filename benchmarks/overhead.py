@@ -339,6 +339,7 @@ def main() -> None:
             "command": " ".join(["python -m benchmarks.overhead", *sys.argv[1:]]),
             "versions": versions(),
             "cores": os.cpu_count(),
+            "threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
             "cases": {case: profile(known[case], folder) for case in chosen if case},
         }
         if options.rounds:

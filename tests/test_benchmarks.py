@@ -334,7 +334,8 @@ def test_train_steps_are_counted_and_compared_with_their_floor(monkeypatch):
     counter = overhead.StepCounter()
     config = keeprate.TrainingConfig(epochs=2, batch_size=500)
     keeprate.train(keeprate.prepare("digits"), method="co-teaching", model="mlp",
-                   schedule="co-teaching", baselines=False, restarts=1, config=config)  # fmt: skip
+                   schedule="co-teaching", noise_rate=0.2, baselines=False, restarts=1,
+                   config=config)  # fmt: skip
     assert set(counter.counts) == {2} and counter.seconds > 0
     found, count = counter.beside_their_floor(), counter.counts[2]
     assert found["products"]["seconds"] == pytest.approx(0.002 * count, abs=0.01)
