@@ -3,7 +3,8 @@
 Each case runs the command `keeprate` in a process of its own, from its start to its end, and adds
 up the seconds of its parts. A part that runs within another counts there only. The second result is
 a search with a budget of six trainings on a small table, beside cleanlab's CleanLearning with the
-same network, epochs and batches in a plain loop, in turns.
+same network, epochs and batches in a plain loop, in turns. The floor of that search's train steps
+is the time of their products and of Adam alone, measured in the same process.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from keeprate.records import versions
 
 ROWS, COLUMNS, CLASSES, NOISE = 1_340, 256, 10, 0.2
 EPOCHS, BATCH = 40, 32
+HIDDEN = 256  # of `--model perceptron`
 PARTS: dict[str, tuple[str, ...]] = {
     "steps": ("keeprate.engine.loop:Steps.run",),
     "evaluation": ("keeprate.engine.loop:evaluate", "keeprate.engine.meter:EpochMeter.measured"),
@@ -215,18 +217,122 @@ def beside_clean_learning(folder: Path, rounds: int) -> dict[str, Any]:
     data = keeprate.prepare(path)
     config = keeprate.TrainingConfig(epochs=EPOCHS, batch_size=BATCH)
     seconds: dict[str, list[float]] = {"search, budget 6": [], "CleanLearning": []}
+    processor: dict[str, list[float]] = {name: [] for name in seconds}  # of all threads
+    steps = StepCounter()
     for number in range(rounds + 1):  # the first to import and get warm
-        started = time.perf_counter()
+        steps.reset()
+        started, at_start = time.perf_counter(), time.process_time()
         keeprate.search(
             data, budget=6, model="perceptron", config=config, out=folder / f"round-{number}"
         )
         seconds["search, budget 6"].append(time.perf_counter() - started)
+        middle = time.process_time()
         seconds["CleanLearning"].append(clean_learning(path))
-    ratios = [a / b for a, b in zip(*(times[1:] for times in seconds.values()), strict=True)]
+        processor["search, budget 6"].append(middle - at_start)
+        processor["CleanLearning"].append(time.process_time() - middle)
     return {
-        "seconds": {name: [round(s, 2) for s in times[1:]] for name, times in seconds.items()},
-        "search / CleanLearning": round(statistics.median(ratios), 2),
+        "seconds": _measured(seconds),
+        "search / CleanLearning": _ratio(seconds),
+        "processor seconds": _measured(processor),
+        "search / CleanLearning, processor seconds": _ratio(processor),
+        "train steps of the last search": steps.beside_their_floor(),
     }
+
+
+def _measured(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: [round(s, 2) for s in times[1:]] for name, times in seconds.items()}
+
+
+def _ratio(seconds: dict[str, list[float]]) -> float:
+    """Of the first to the second, the median over the rounds."""
+    pairs = zip(*(times[1:] for times in seconds.values()), strict=True)
+    ratio: float = statistics.median(a / b for a, b in pairs)
+    return round(ratio, 2)
+
+
+class StepCounter:
+    """Counts and times the train steps of all populations, by how many networks they have."""
+
+    def __init__(self) -> None:
+        self.seconds, self.counts = 0.0, dict[int, int]()
+        owner, name = find("keeprate.engine.loop:Steps.run")
+        run = getattr(owner, name)
+
+        @wraps(run)
+        def counted(steps: Any, epoch: int, batches: Any, generator: Any) -> None:
+            started = time.perf_counter()
+            run(steps, epoch, batches, generator)
+            self.seconds += time.perf_counter() - started
+            networks = steps._population.networks
+            n = networks.n_candidates * networks.n_peers
+            self.counts[n] = self.counts.get(n, 0) + len(batches)
+
+        setattr(owner, name, counted)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.seconds, self.counts = 0.0, {}
+
+    def beside_their_floor(self) -> dict[str, Any]:
+        """The steps' seconds, and those of their products and of Adam alone."""
+        least = {n: least_step(n) for n in self.counts}
+        products, adam = (
+            sum(count * least[n][part] for n, count in self.counts.items()) for part in (0, 1)
+        )
+        n_steps = sum(n * count for n, count in self.counts.items())  # of one network each
+        gflop = n_steps * 2 * BATCH * (2 * COLUMNS * HIDDEN + 3 * HIDDEN * CLASSES) / 1e9
+        weights = COLUMNS * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES
+        gigabytes = n_steps * 28 * weights / 1e9  # four numbers read and three written a weight
+        return {
+            "steps by networks in lockstep": {str(n): count for n, count in self.counts.items()},
+            "seconds": round(self.seconds, 2),
+            "products": {
+                "seconds": round(products, 2),
+                "GFLOP": round(gflop, 1),
+                "GFLOP/s": round(gflop / products, 1),
+            },
+            "Adam": {
+                "seconds": round(adam, 2),
+                "GB": round(gigabytes, 1),
+                "GB/s": round(gigabytes / adam, 1),
+            },
+            "floor / seconds": round((products + adam) / self.seconds, 2),
+        }
+
+
+def least_step(n: int) -> tuple[float, float]:
+    """Seconds of the products of a step of n networks in float32, and of Adam's step."""
+    import torch
+
+    from keeprate.engine import TrainingConfig, make_optimizer
+
+    first, second = torch.randn(n, HIDDEN, COLUMNS), torch.randn(n, CLASSES, HIDDEN)
+    x, h, g = (
+        torch.randn(BATCH, COLUMNS),
+        torch.randn(n, HIDDEN, BATCH),
+        torch.randn(n, CLASSES, BATCH),
+    )
+
+    def products() -> None:
+        torch.mm(first.flatten(0, 1), x.T)
+        torch.bmm(second, h)
+        torch.bmm(g, h.mT)
+        torch.bmm(second.mT, g)
+        torch.mm(h.flatten(0, 1), x)
+
+    parameters = [first, torch.randn(n, HIDDEN), second, torch.randn(n, CLASSES)]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    optimizer = make_optimizer([p.requires_grad_() for p in parameters], TrainingConfig())
+    parts: tuple[Callable[[], Any], ...] = (products, optimizer.step)
+    seconds: tuple[list[float], ...] = ([], [])
+    with torch.no_grad():
+        for _ in range(50):
+            for part, run in zip(seconds, parts, strict=True):
+                started = time.perf_counter()
+                run()
+                part.append(time.perf_counter() - started)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main() -> None:
@@ -249,6 +355,7 @@ def main() -> None:
             "command": " ".join(["python -m benchmarks.overhead", *sys.argv[1:]]),
             "versions": versions(),
             "cores": os.cpu_count(),
+            "threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
             "cases": {case: profile(known[case], folder) for case in chosen if case},
         }
         if options.rounds:

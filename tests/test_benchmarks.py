@@ -33,6 +33,7 @@ from benchmarks import (
     soak,
 )
 from benchmarks.replay import Interpolator, Replayed
+from keeprate.engine import loop
 from keeprate.schedules.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
@@ -325,3 +326,17 @@ def test_the_seconds_of_a_command_are_those_of_its_parts(tmp_path):
     assert all(seconds >= 0 for seconds in result["parts"].values())
     named = {place for places in overhead.PARTS.values() for place in places}
     assert all(callable(getattr(*overhead.find(place))) for place in named)
+
+
+def test_train_steps_are_counted_and_compared_with_their_floor(monkeypatch):
+    monkeypatch.setattr(loop.Steps, "run", loop.Steps.run)  # the counter's own is taken back
+    monkeypatch.setattr(overhead, "least_step", lambda n: (0.001 * n, 0.002 * n))
+    counter = overhead.StepCounter()
+    config = keeprate.TrainingConfig(epochs=2, batch_size=500)
+    keeprate.train(keeprate.prepare("digits"), method="co-teaching", model="mlp",
+                   schedule="co-teaching", noise_rate=0.2, baselines=False, restarts=1,
+                   config=config)  # fmt: skip
+    assert set(counter.counts) == {2} and counter.seconds > 0
+    found, count = counter.beside_their_floor(), counter.counts[2]
+    assert found["products"]["seconds"] == pytest.approx(0.002 * count, abs=0.01)
+    assert found["floor / seconds"] == pytest.approx(0.006 * count / counter.seconds, abs=0.01)

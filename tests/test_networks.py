@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from keeprate.engine.loop import train_step
 from keeprate.engine.methods import METHODS
 from keeprate.engine.models import MODELS, model3
 from keeprate.engine.networks import ModuleNetworks, StackedNetworks, build_networks
+from keeprate.engine.selection import per_sample_cross_entropy
 
 CPU = torch.device("cpu")
 BUILDS = {
@@ -493,6 +495,17 @@ PLAIN = {
         partial(nn.Dropout, 0.0),
         partial(nn.Linear, 8, 10),
     ),
+    "by hand": plain(
+        partial(nn.Linear, 12, 16),
+        nn.ReLU,
+        partial(nn.Dropout, 0.5),
+        partial(nn.Linear, 16, 8, bias=False),
+        partial(nn.ReLU, inplace=True),
+        partial(nn.Linear, 8, 10),
+    ),
+    "dropped whole": plain(
+        partial(nn.Linear, 12, 16), nn.ReLU, partial(nn.Dropout, 1.0), partial(nn.Linear, 16, 10)
+    ),
 }
 
 
@@ -503,7 +516,8 @@ def test_plain_perceptrons_go_without_vmap_to_the_same_result(name):
         cls(build, [1, 2], 2, CPU) for cls in (StackedNetworks, StackedNetworks, ModuleNetworks)
     )
     assert fast._layers is not None
-    slow._layers = None  # by vmap
+    assert (fast._perceptron is not None) == (name in ("one layer", "by hand"))
+    slow._layers = slow._perceptron = None  # by vmap
     others = [alone] if "dropout first" in name else [alone, slow]  # vmap has no masks for inputs
     for networks in (fast, *others):
         steps(networks, (3, 4), 5, lr=0.1, dtype=torch.float64)
@@ -511,6 +525,50 @@ def test_plain_perceptrons_go_without_vmap_to_the_same_result(name):
         for peer in range(2):
             for other in others:
                 assert relative(fast.module(candidate, peer), other.module(candidate, peer)) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_by_hand_are_those_of_autograd(dtype):
+    """Of logits in either memory layout, and with samples that were not selected."""
+    networks = StackedNetworks(lambda: PLAIN["by hand"]().double(), [1, 2], 2, CPU)
+    other = StackedNetworks(lambda: PLAIN["by hand"]().double(), [1, 2], 2, CPU)
+    if dtype == torch.bfloat16:
+        for tensor in (*networks._parameters.values(), *other._parameters.values()):
+            tensor.data = tensor.data.float()
+    autocast = partial(torch.autocast, "cpu", dtype) if dtype == torch.bfloat16 else nullcontext
+    x = torch.rand(8, 12, dtype=torch.float64).to(networks.parameters()[0].dtype)
+    for has_classes_last in (False, True):
+        with autocast():
+            by_hand, by_autograd = networks.outputs(x), other(x)
+        assert not by_hand.requires_grad and by_hand.dtype == dtype
+        torch.testing.assert_close(by_hand, by_autograd.detach(), rtol=1e-12, atol=1e-12)
+        gradient = torch.randn_like(by_hand)
+        gradient[:, :, 3:] = 0
+        gradient = gradient.contiguous() if has_classes_last else gradient.mT.contiguous().mT
+        for one in (*networks.parameters(), *other.parameters()):
+            one.grad = None
+        networks.backward(by_hand, gradient)
+        by_autograd.backward(gradient)
+        for one, expected in zip(networks.parameters(), other.parameters(), strict=True):
+            assert one.grad.dtype == one.dtype
+            far = (one.grad - expected.grad).norm() / expected.grad.norm()
+            assert far < (1e-12 if dtype == torch.float64 else 0.01)
+
+
+@pytest.mark.parametrize("build", [PLAIN["by hand"], PLAIN["deep"]])
+def test_a_loss_in_closed_form_trains_as_by_autograd(build):
+    own = replace(METHODS["co-teaching"], name="own", loss=lambda *x: per_sample_cross_entropy(*x))
+    trained = []
+    for method in (METHODS["co-teaching"], own):
+        networks = StackedNetworks(build, [1, 2], 2, CPU)
+        optimizer = torch.optim.SGD(networks.parameters(), lr=0.5)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            x, y = torch.rand(8, 12, generator=generator), torch.arange(8)
+            train_step(networks, optimizer, method, x, y, torch.tensor([0.5, 0.9]))
+        trained.append([p.detach() for p in networks.parameters()])
+    for one, other in zip(*trained, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def cnn(*layers, features):

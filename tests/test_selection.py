@@ -17,9 +17,13 @@ from keeprate.engine.models import MODELS
 from keeprate.engine.names import METHOD_NAMES, MODEL_NAMES, PER_CLASS, RANK_THE_BATCH
 from keeprate.engine.selection import (
     corrected_logits,
+    cross_entropy,
+    cross_entropy_gradient,
+    log_probabilities,
     normalise,
     per_sample_cross_entropy,
     small_loss,
+    soft_cross_entropy,
 )
 
 
@@ -405,3 +409,19 @@ def test_the_names_that_are_known_without_pytorch_are_the_tables() -> None:
         else:
             with pytest.raises(keeprate.InputError, match="method must be one of"):
                 get_method(per_class)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_the_gradient_in_closed_form_is_that_of_autograd(kind):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 4, generator=generator, requires_grad=True)
+    weights = torch.rand(2, 3, 5, generator=generator)
+    targets = torch.tensor([0, 3, 1, 1, 2])
+    if kind == "probabilities":  # of each peer its own; they need not sum to 1
+        targets = torch.rand(2, 3, 5, 4, generator=generator)
+    losses = cross_entropy(log_probabilities(logits), targets)
+    of_methods = per_sample_cross_entropy if kind == "labels" else soft_cross_entropy
+    torch.testing.assert_close(losses, of_methods(logits, targets))
+    (expected,) = torch.autograd.grad((weights * losses).sum(), logits)
+    found = cross_entropy_gradient(log_probabilities(logits.detach()), targets, weights)
+    torch.testing.assert_close(found, expected)

@@ -626,3 +626,21 @@ def test_memory_grows_with_the_batch_and_fits_at_least_one():
         fitting_candidates(lambda: huge, torch.zeros(1, 10), n_peers=2, device=torch.device("cpu"))
         > 1000
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "precision", "expected"),
+    [
+        ("perceptron", 32, "auto", "float32"),  # casts would cost more than they save
+        ("perceptron", 33, "auto", "auto"),
+        ("perceptron", 32, "bfloat16", "bfloat16"),
+        ("model1", 32, "auto", "auto"),
+    ],
+)
+def test_perceptrons_take_float32_for_small_batches(model, batch_size, precision, expected):
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
+    one = (images, np.arange(60) % 3)
+    data = keeprate.prepare({"train": one, "validation": one, "test": one})
+    config = TrainingConfig(batch_size=batch_size, precision=precision, device="cpu")
+    setup = make_setup(data, model=model, config=config, seed=0, out=None)
+    assert setup.config.precision == expected

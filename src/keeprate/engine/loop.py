@@ -30,7 +30,14 @@ from keeprate.engine.methods import Method, side_by_side
 from keeprate.engine.metrics import scored
 from keeprate.engine.networks import Networks
 from keeprate.engine.population import Population
-from keeprate.engine.selection import corrected_logits, normalise
+from keeprate.engine.selection import (
+    corrected_logits,
+    cross_entropy,
+    cross_entropy_gradient,
+    log_probabilities,
+    normalise,
+    per_sample_cross_entropy,
+)
 from keeprate.engine.setup import Setup
 from keeprate.errors import invalid
 from keeprate.seeding import torch_generator
@@ -195,7 +202,7 @@ class Steps:
     ) -> None:
         self.key = key
         _, methods, tracks = key
-        self.meter = EpochMeter(population, data.train, tracks=tracks)
+        self.meter = EpochMeter(population, data.train, setup.config.batch_size, tracks=tracks)
         self._population, self._setup, self._train = population, setup, data.train
         self._weights, self._autocast = weights, autocast
         self._method = side_by_side(methods)
@@ -231,7 +238,7 @@ class Steps:
             return
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        for step, index in enumerate(batches):
+        for step, index in enumerate(batches, start=epoch * len(batches)):
             if step % SWEEP_EVERY == 0:
                 sweep_tiny(optimizer)
             self._step(index)
@@ -301,28 +308,50 @@ def train_step(
         For the true labels, where the loss is corrected. All without gradients.
     """
     with autocast():
-        logits = networks(inputs)  # [K, R, B, C]
-    # Of the labels as given, which a matrix may corrupt; learnt with a margin.
-    label_logits, learnt = logits, logits if margin is None else margin(logits, labels)
-    if transition_matrix is not None:
-        label_logits, learnt = (corrected_logits(x, transition_matrix) for x in (logits, learnt))
-    if lesson is None:
-        losses = method.loss(learnt, labels)  # [K, R, B]
-        judged = losses
-    else:
-        losses = lesson.losses(logits)
-        judged = losses.masked_fill(lesson.weights == 0, torch.inf)  # never to be selected
-        sample_weights = (
-            lesson.weights if sample_weights is None else sample_weights * lesson.weights
-        )
+        outputs = networks.outputs(inputs)  # [K, R, B, C]
+    is_plain = transition_matrix is None and margin is None
+    targets = plain_targets(method, labels, lesson) if is_plain else None
+    has_autograd = targets is None  # from losses to logits
+    with torch.set_grad_enabled(has_autograd):
+        logits = outputs.detach().requires_grad_(has_autograd)
+        # Of the labels as given, which a matrix may corrupt; learnt with a margin.
+        label_logits, learnt = logits, logits if margin is None else margin(logits, labels)
+        if transition_matrix is not None:
+            label_logits, learnt = (
+                corrected_logits(x, transition_matrix) for x in (logits, learnt)
+            )
+        if targets is not None:
+            log_probability = log_probabilities(label_logits)
+            losses = cross_entropy(log_probability, targets)  # [K, R, B]
+        elif lesson is not None:
+            losses = lesson.losses(logits)
+        else:
+            losses = method.loss(learnt, labels)
     with torch.no_grad():
+        judged = losses
+        if lesson is not None:
+            judged = losses.masked_fill(lesson.weights == 0, torch.inf)  # never to be selected
+            sample_weights = (
+                lesson.weights if sample_weights is None else sample_weights * lesson.weights
+            )
         weights = method.select(judged, label_logits, labels, keep_rate)
+        shares = normalise(weights if sample_weights is None else weights * sample_weights)
+        if targets is not None:
+            gradient = cross_entropy_gradient(log_probability, targets, shares).to(logits.dtype)
+    if targets is None:  # a sum: candidates stay independent
+        (gradient,) = torch.autograd.grad((shares * losses).sum(), logits)
     for parameter in networks.parameters():  # zero_grad, without its wrappers
         parameter.grad = None
-    shares = normalise(weights if sample_weights is None else weights * sample_weights)
-    (shares * losses).sum().backward()  # a sum: candidates stay independent
+    networks.backward(outputs, gradient)
     optimizer.step()
     return losses.detach(), weights, logits.detach()
+
+
+def plain_targets(method: Method, labels: Tensor, lesson: Lesson | None) -> Tensor | None:
+    """Labels or class probabilities, if the loss is the cross-entropy to them; else None."""
+    if lesson is not None:
+        return lesson.targets if lesson.transition_matrix is None else None
+    return labels if method.loss is per_sample_cross_entropy else None
 
 
 def epoch_order(n: int, batch_size: int, generator: torch.Generator) -> Tensor:

@@ -25,11 +25,15 @@ class EpochMeter:
     population : Population
     train : Split
         On the device of the population.
+    batch_size : int
+        B.
     tracks : bool
         Whether to add the epochs to the population's log-probabilities, if it keeps any.
     """
 
-    def __init__(self, population: Population, train: Split, *, tracks: bool) -> None:
+    def __init__(
+        self, population: Population, train: Split, batch_size: int, *, tracks: bool
+    ) -> None:
         self._numbers, device = population.numbers, population.keep_rates.device
         n_candidates = len(self._numbers)
         # [n_train], whether each label is right, if that is known.
@@ -42,14 +46,16 @@ class EpochMeter:
             n_classes = self._folds.targets.shape[-1]
             shape = (n_candidates, n_classes, n_classes)
             self._pairs = torch.zeros(shape, dtype=torch.float64, device=device)
-        self._loss = torch.zeros(n_candidates, device=device)  # sum of the means over the batch
-        self._accuracy = torch.zeros_like(self._loss)  # likewise
-        self._n_kept = torch.zeros(n_candidates, dtype=torch.float64, device=device)
-        self._n_kept_right = torch.zeros_like(self._n_kept)
+        # [K, R, B] each: sums over the steps alone, in a small batch the cheapest.
+        shape = (n_candidates, population.networks.n_peers, batch_size)
+        self._loss = torch.zeros(shape, device=device)
+        self._n_right = torch.zeros_like(self._loss)
+        self._n_kept = torch.zeros_like(self._loss)
+        self._n_kept_right = torch.zeros_like(self._loss)
 
     def reset(self) -> None:
         """Begin an epoch."""
-        sums = (self._loss, self._accuracy, self._n_kept, self._n_kept_right, self._pairs)
+        sums = (self._loss, self._n_right, self._n_kept, self._n_kept_right, self._pairs)
         for total in sums:
             if total is not None:
                 total.zero_()
@@ -72,12 +78,12 @@ class EpochMeter:
             held_out = self._folds.held_out(logits, index)
             judged = self._folds.judged[index]
             self._pairs += count_pairs(held_out.argmax(-1), labels, logits.shape[-1], judged)
-        self._loss += losses.mean((1, 2))
-        self._accuracy += (logits.argmax(-1) == labels).float().mean((1, 2))
+        self._loss += losses
+        self._n_right += logits.contiguous().argmax(-1) == labels
         if self._is_right is not None:
             is_kept = weights > 0
-            self._n_kept += is_kept.sum((1, 2))
-            self._n_kept_right += (is_kept & self._is_right[index]).sum((1, 2))
+            self._n_kept += is_kept
+            self._n_kept_right += is_kept & self._is_right[index]
         if self._log_probability is not None and self._times_seen is not None:
             tracked = logits[: len(self._log_probability)]
             if held_out is not None:
@@ -110,15 +116,17 @@ class EpochMeter:
         validation, test : Scores
         """
         columns = {
-            "train_loss": self._loss / n_steps,
-            "train_accuracy": self._accuracy / n_steps,
+            "train_loss": self._loss.mean((1, 2), dtype=torch.float64) / n_steps,
+            "train_accuracy": self._n_right.mean((1, 2), dtype=torch.float64) / n_steps,
             "validation_accuracy": validation.accuracy.mean(1),
             "validation_score": validation.score.mean(1),
         }
         if test is not None:
             columns["test_accuracy"] = test.accuracy.mean(1)
         if self._is_right is not None:
-            columns["label_precision"] = self._n_kept_right / self._n_kept.clamp_min(1)
+            sums = (self._n_kept_right, self._n_kept)
+            n_kept_right, n_kept = (one.sum((1, 2), dtype=torch.float64) for one in sums)
+            columns["label_precision"] = n_kept_right / n_kept.clamp_min(1)
         values = torch.stack([column.double() for column in columns.values()], 1)
         arrived = None
         if values.is_cuda:

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from keeprate.engine.heads import headless
 from keeprate.engine.operations import LockstepOperations
+from keeprate.engine.perceptron import Perceptron
 from keeprate.engine.sequential import Layers, plain_layers, through_layers
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
@@ -67,6 +68,14 @@ class Networks(ABC):
     @abstractmethod
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map a batch `[B, ...]` to logits `[K, R, B, C]`."""
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Logits `[K, R, B, C]` of a batch, from which `backward` follows."""
+        return self(inputs)
+
+    def backward(self, outputs: Tensor, gradient: Tensor) -> None:
+        """Add to the parameters' gradients, from that of the last `outputs` `[K, R, B, C]`."""
+        outputs.backward(gradient)
 
     @abstractmethod
     def embeddings(self, inputs: Tensor) -> Tensor:
@@ -139,6 +148,10 @@ class StackedNetworks(Networks):
         for name, parameter in base.named_parameters():
             self._parameters[name].requires_grad_(parameter.requires_grad)
         self._layers = plain_layers(base, device)
+        # A GPU replays a graph of the step, where autograd costs nothing.
+        self._perceptron: Perceptron | None = None
+        if self._layers is not None and device.type == "cpu":
+            self._perceptron = Perceptron.of(self._layers)
 
         # base, not self: a cycle would keep a dropped population in memory.
         def forward(
@@ -164,6 +177,18 @@ class StackedNetworks(Networks):
             with LockstepOperations(self.generators, stacked=True):
                 outputs = self._forward(self._parameters, self._buffers, inputs)
         return outputs.reshape(self.n_candidates, self.n_peers, *outputs.shape[1:])
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        if self._perceptron is None:
+            return self(inputs)
+        logits = self._perceptron.forward(self._parameters, self.generators, inputs)
+        return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
+
+    def backward(self, outputs: Tensor, gradient: Tensor) -> None:
+        if self._perceptron is None:
+            super().backward(outputs, gradient)
+        else:
+            self._perceptron.backward(self._parameters, gradient.flatten(0, 1))
 
     def parameters(self) -> list[Tensor]:
         return [p for p in self._parameters.values() if p.requires_grad]

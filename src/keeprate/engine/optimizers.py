@@ -33,8 +33,49 @@ def _light(optimizer: type[Optimizer]) -> type[Optimizer]:
     return type(optimizer.__name__, (optimizer,), methods | {"step": step})
 
 
+class _Adam(_light(torch.optim.Adam)):  # type: ignore[misc]
+    """Adam that calls PyTorch's fused kernel itself where it trains float32 on a CPU.
+
+    In a small batch, what PyTorch does around the kernel takes about as long as the kernel.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        (group,) = self.param_groups
+        trained = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] for p in trained]
+        if closure is not None or not all(map(_is_for_the_kernel, trained, states)):
+            result: float | None = super().step(closure)  # it also makes the states
+            return result
+        beta1, beta2 = group["betas"]
+        steps = [state["step"] for state in states]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            trained,
+            [p.grad for p in trained],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+        return None
+
+    step.hooked = True  # type: ignore[attr-defined]  # PyTorch would put its profiler around it
+
+
+def _is_for_the_kernel(parameter: Tensor, state: dict[str, Tensor]) -> bool:
+    return bool(state) and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adam": _light(torch.optim.Adam),
+    "adam": _Adam,
     "sgd": _light(torch.optim.SGD),
     "rmsprop": _light(torch.optim.RMSprop),
 }

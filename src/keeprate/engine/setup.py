@@ -22,13 +22,17 @@ from keeprate.engine.models import (
     get_model,
     resolve_model,
 )
+from keeprate.engine.perceptron import Perceptron
 from keeprate.engine.progress import Progress, TextProgress
+from keeprate.engine.sequential import plain_layers
 from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.engine.weights import training_weights
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.seeding import forked_seed
 
 CHECKPOINT_SECONDS = 60.0
+SMALL_BATCH = 32
+"""Up to so many samples a perceptron casts its weights on a CPU for longer than bfloat16 saves."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,9 @@ def make_setup(
     if config.batch_size == 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
         requirement = "be at least 2 for a network with batch norm"
         raise invalid("batch_size", requirement, config.batch_size, "give a larger --batch-size")
-    config.resolve_device()
+    config.resolve_device()  # raises
+    if config.precision == "auto" and _has_small_products(module, config):
+        config = replace(config, precision="float32")
     _check_augment(config.augment, data.input_shape)
     margin = _margin(config.margin, module)
     if metric is not None:
@@ -196,3 +202,10 @@ def _margin(margin: float, module: nn.Module) -> AngularMargin | None:
         remedy = "use --model face-small, or let your network end with CosineLinear"
         raise invalid("margin", requirement, margin, remedy)
     return found
+
+
+def _has_small_products(module: nn.Module, config: TrainingConfig) -> bool:
+    device = config.resolve_device()
+    layers = plain_layers(module, device)
+    is_small = device.type == "cpu" and config.batch_size <= SMALL_BATCH
+    return is_small and layers is not None and Perceptron.of(layers) is not None
