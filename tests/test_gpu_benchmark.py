@@ -307,6 +307,7 @@ def test_the_command_ends_by_itself_and_says_what_it_left_out(
     assert step["pictures a second"] > 0
     assert sum(step["share by part"].values()) == pytest.approx(1, abs=1e-3)
     assert step["share by part"]["backward"] > step["share by part"]["selection"] > 0
+    assert step["share by part"]["optimiser"] > 0
     assert content["command"] == "python -m benchmarks.gpu --device cpu --minutes 2"
 
 
