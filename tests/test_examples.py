@@ -49,7 +49,7 @@ def check_demo(text: str, folder: Path) -> None:
     differences = re.findall(interval, text)
     for (mean, low, high), rival in zip(differences, (own, standard), strict=True):
         assert float(mean) == pytest.approx(searched - rival, abs=0.11)
-        assert float(low) < float(mean) < float(high)
+        assert float(low) <= float(mean) <= float(high)  # two cuts may agree to a digit
     for (_, low, high), name in zip(
         differences, ("own R\\(t\\) \\(told it\\)", "Standard"), strict=True
     ):
