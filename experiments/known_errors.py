@@ -19,7 +19,7 @@ import keeprate
 from experiments.common import Row, command_of
 from experiments.jobs import Job, run_seeds
 from keeprate import TrainingConfig
-from keeprate.data import Data, Loaded, Split
+from keeprate.data import Data
 
 NAME = "known_errors"
 SUMMARY = "label issues on LFW: the ranks of its known errors (trains)"
@@ -63,9 +63,6 @@ def load_faces(folder: Path, seed: int) -> tuple[Data, dict[int, str]]:
         folder / "train-00000-of-00001.parquet", image_size=PROTOCOL.side, normalise="centred"
     )
     split = loaded.splits["train"]
-    present, labels = split.labels.unique(return_inverse=True)
-    names = tuple(loaded.class_names[one] for one in present.tolist())
-    whole = Split(split.inputs, labels, names=split.names)
     with open(folder / "known_label_errors.csv", newline="", encoding="utf-8") as content:
         known = {
             line["image"] for line in csv.DictReader(content) if "same person" not in line["kind"]
@@ -73,9 +70,7 @@ def load_faces(folder: Path, seed: int) -> tuple[Data, dict[int, str]]:
     rows = {
         row: file for row, name in enumerate(split.names) if (file := name.split(",")[0]) in known
     }
-    data = keeprate.prepare(
-        Loaded({"train": whole}, names, "lfw", normalise="centred"), n_test=0, seed=seed
-    )
+    data = keeprate.prepare(loaded, n_test=0, seed=seed)
     return data, rows
 
 

@@ -272,10 +272,28 @@ def test_a_folder_in_hub_layout(tmp_path: Path) -> None:
     for folder in ("flat", "deep"):
         loaded = load_data(tmp_path / folder)
         assert loaded.name == folder
-        assert loaded.class_names == tuple(names["label"])  # the order of the source, not sorted
+        assert loaded.class_names == ("cat", "ant", "bee")  # the order of the source, not sorted
+        note = "1 of 4 named classes has no sample, left out: none of them"
+        assert [one for one in loaded.notes if "named" in one] == [note]
         np.testing.assert_array_equal(loaded.splits["train"].inputs[:, 0], x)
         assert loaded.splits["train"].labels.tolist() == LABELS
         assert loaded.splits["test"].labels.tolist() == [2, 2]
+
+
+def test_classes_of_a_part_of_a_data_set_are_those_that_it_holds(tmp_path: Path) -> None:
+    """The list of names is often that of the whole."""
+    names = {"label": [f"person {i}" for i in range(1000)]}
+    labels = [700, 3, 3, 700, 999, 3]
+    path = write_parquet(tmp_path / "faces.parquet", pixels(6), {"label": labels}, names)
+    loaded = load_data(path)
+    assert loaded.class_names == ("person 3", "person 700", "person 999")
+    assert loaded.splits["train"].labels.tolist() == [1, 0, 0, 1, 2, 0]
+    assert any("997 of 1,000 named classes have no sample" in note for note in loaded.notes)
+    true = {"label": labels, "true_label": [700, 3, 3, 5, 999, 3]}
+    both = {"label": names["label"], "true_label": names["label"]}
+    loaded = load_data(write_parquet(tmp_path / "both.parquet", pixels(6), true, both))
+    assert loaded.class_names == ("person 3", "person 5", "person 700", "person 999")
+    assert loaded.splits["train"].true_labels.tolist() == [2, 0, 0, 1, 3, 0]
 
 
 def test_parquet_columns_of_lists(tmp_path: Path) -> None:

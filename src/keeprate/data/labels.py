@@ -285,6 +285,37 @@ def number_classes(columns: list[Labels]) -> tuple[tuple[str, ...], list[NDArray
     return class_names, [np.searchsorted(classes, column.values) for column in columns]
 
 
+def with_samples(
+    class_names: tuple[str, ...], numbered: Sequence[NDArray[np.int64]]
+) -> tuple[tuple[str, ...], list[NDArray[np.int64]], tuple[str, ...]]:
+    """Leave out classes that a list names and no column has: a part of a data set has few of them.
+
+    Returns
+    -------
+    class_names : tuple of C str
+    numbered : list of array [N] of int64
+        In 0..C-1.
+    without : tuple of str
+        The classes that were left out.
+
+    Examples
+    --------
+    >>> with_samples(("cat", "cow", "dog"), [np.array([2, 0, 2])])
+    (('cat', 'dog'), [array([1, 0, 1])], ('cow',))
+    """
+    counts = np.zeros(len(class_names), dtype=np.int64)
+    for column in numbered:
+        counts += np.bincount(column, minlength=len(class_names))
+    if counts.all():
+        return class_names, list(numbered), ()
+    places = np.cumsum(counts > 0) - 1
+    kept, without = (
+        tuple(name for name, n in zip(class_names, counts, strict=True) if bool(n) == has)
+        for has in (True, False)
+    )
+    return kept, [places[column] for column in numbered], without
+
+
 def _as_whole_numbers(column: Labels) -> Labels:
     """Read strings as the integers that another column of labels has."""
     if column.values.dtype.kind != "U":

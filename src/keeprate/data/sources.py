@@ -15,7 +15,7 @@ from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, 
 from keeprate.data.columns import read_splits
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.labels import Labels, check_labels, number_classes
+from keeprate.data.labels import Labels, check_labels, number_classes, with_samples
 from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.samples import Loaded, Split
 from keeprate.data.tables import (
@@ -236,6 +236,15 @@ def _own_name(end: str, frame: Any) -> str:
 def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
     inputs, coded = _input_tensors(raw, keeps_integers=keeps_integers)
     class_names, numbered = number_classes(list(_label_columns(raw.splits)))
+    notes = raw.notes
+    if all(content.votes is None for content in raw.splits.values()):  # a vote may name any class
+        class_names, numbered, without = with_samples(class_names, numbered)
+        if without:
+            n, n_all = len(without), len(without) + len(class_names)
+            words = "has" if n == 1 else "have"
+            notes += (
+                f"{n:,} of {n_all:,} named classes {words} no sample, left out: {listed(without)}",
+            )
     remaining = iter(numbered)
     splits = {}
     for split, content in raw.splits.items():
@@ -246,7 +255,6 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
             rows = torch.from_numpy(content.rows)
         votes = None if content.votes is None else count_votes(content.votes, class_names)
         splits[split] = Split(inputs[split], labels, true, rows, content.names, votes=votes)
-    notes = raw.notes
     odd = [name for name in class_names if name.strip().lower() in LIKE_BLANKS]
     odd += ["-1"] if {"-1", "0"} <= set(class_names) else []
     if odd:
