@@ -135,11 +135,12 @@ def _known_errors(results: Path) -> Iterator[str]:
     ranks = [
         f"{name} {listed([str(row['ranks'][name]) for row in rows])}" for name in rows[0]["ranks"]
     ]
+    seeds = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
     n_listed = listed([f"{row['listed']:,}" for row in rows])
     yield paragraph(
         f"Wrong names that LFW really has: three pictures of its errata show people with ten "
         f"pictures or more. Their ranks among {rows[0]['judged']:,} names, the most doubtful "
-        f"first, by `keeprate train` with `face-small` ({len(rows)} seeds): {'; '.join(ranks)}. "
+        f"first, by `keeprate train` with `face-small` ({seeds}): {'; '.join(ranks)}. "
         f"{n_listed} names were listed as more probably wrong than right. "
         f"`{command_of(known_errors.NAME, '')}`, {hours(rows):.1f} hours."
     )
