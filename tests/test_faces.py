@@ -594,3 +594,10 @@ def test_the_classifier_augments_images(people):
         for augment in ("none", "flip")
     ]
     assert curves[0] != curves[1]
+
+
+def test_a_metric_has_a_name_of_plain_words(people):
+    mine = Mine(torch.zeros(1, 1))
+    mine.name = "<b>$x$</b>"
+    with pytest.raises(keeprate.InputError, match="the metric's name must be letters"):
+        keeprate.train(people, model="mlp", config=CONFIG, metric=mine)

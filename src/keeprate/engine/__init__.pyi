@@ -27,6 +27,7 @@ from .methods import Method as Method
 from .methods import cross_fitted as cross_fitted
 from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
+from .metrics import METRIC_NAME as METRIC_NAME
 from .metrics import Metric as Metric
 from .models import MODELS as MODELS
 from .models import ModelFactory as ModelFactory

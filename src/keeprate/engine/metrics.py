@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -14,6 +15,9 @@ from keeprate.engine.evaluation import Scores
 from keeprate.engine.networks import Networks
 from keeprate.errors import Words, invalid
 
+METRIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.%@-]{0,39}")
+"""A metric's name is drawn and said wherever a record is read, also one of other hands."""
+
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
@@ -25,7 +29,8 @@ class Metric(Protocol):
     Attributes
     ----------
     name : str
-        What the score is, for records and pages: "verification accuracy".
+        What the score is, for records and pages: "pair accuracy". Letters, digits and blanks, 40
+        at most.
     """
 
     @property

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from keeprate.data import Data, Normaliser
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.heads import AngularMargin, margin_of
-from keeprate.engine.metrics import Metric
+from keeprate.engine.metrics import METRIC_NAME, Metric
 from keeprate.engine.models import (
     ModelFactory,
     adapt_factory,
@@ -162,6 +162,9 @@ def make_setup(
     _check_augment(config.augment, data.input_shape)
     margin = _margin(config.margin, module)
     if metric is not None:
+        if not METRIC_NAME.fullmatch(metric.name):
+            requirement = "be letters, digits and blanks, 40 at most"
+            raise invalid("the metric's name", requirement, metric.name, "choose another")
         metric.check(module, data.input_shape)
     weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):

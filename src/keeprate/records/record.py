@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.checksums import RECORD_FILE
-from keeprate.engine import Curves, EpochMetrics
+from keeprate.engine import METRIC_NAME, Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
 from keeprate.files import read_bytes, write_json
 from keeprate.noise import NoiseEstimate
@@ -34,6 +34,7 @@ MOST_RESULTS, MOST_SUSPECTS, MOST_CAUTIONS = 100, 1000, 100  # read; a run write
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Criterion = Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME.pattern}\Z")]  # is drawn and said
 Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 
 
@@ -82,7 +83,7 @@ class DataSummary:
     validation_labels: str
     test_labels: str
     validation_from: str
-    criterion: str
+    criterion: Criterion
     class_counts: tuple[Count, ...] = ()
     validation_counts: tuple[Count, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
