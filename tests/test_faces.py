@@ -569,7 +569,10 @@ def test_the_splits_of_a_source_stay_where_pairs_choose(tmp_path):
     ("words", "message"),
     [
         (["--pair-images", "."], "pair_images must come with --pairs"),
-        (["--pairs", "nowhere.csv"], "pairs must be a file or a folder, got 'nowhere.csv'"),
+        (
+            ["--pairs", "nowhere.csv"],
+            "pairs must be a file or a folder that exists, got 'nowhere.csv'",
+        ),
         (["--pairs", "."], "pairs must be left out, as the inputs are no images"),
         (["--augment", "rotate"], "augment must be none, or flip and crop"),
         (["--margin", "2"], r"margin must lie in \[0, pi / 2\)"),

@@ -27,6 +27,9 @@ from keeprate.files import write_json
 from tests.people import faces
 
 N_PEOPLE, N_PICTURES = 12, 10
+SMALL = replace(
+    table1.get_protocol("own"), model="face-small", side=16, trials=2, batch_size=20, n_pairs=60
+)
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -122,16 +125,7 @@ def test_few_strangers_leave_fewer_known_pictures_so_that_the_share_is_kept(peop
 
 
 def test_rows_of_all_methods_and_their_lines(sources, tmp_path):
-    protocol = replace(
-        table1.get_protocol("own"),
-        model="face-small",
-        side=16,
-        epochs=4,
-        trials=2,
-        batch_size=20,
-        n_pairs=60,
-        noises=("symmetric:0.4",),
-    )
+    protocol = replace(SMALL, epochs=4, noises=("symmetric:0.4",))
     options = {"data": "", "runs": str(tmp_path), "given": sources, "results": tmp_path}
     rows = table1.run(protocol, seeds=1, **options)
     assert [row["name"] for row in rows] == list(table1.LABELS)
@@ -154,15 +148,7 @@ def test_rows_of_all_methods_and_their_lines(sources, tmp_path):
 
 
 def test_names_as_they_are_and_several_lists_of_pairs(sources, tmp_path):
-    protocol = replace(
-        table1.get_protocol("own"),
-        model="face-small",
-        side=16,
-        epochs=2,
-        trials=2,
-        batch_size=20,
-        n_pairs=60,
-    )
+    protocol = replace(SMALL, epochs=2)
     other = Path(sources.pairs).with_name("others.csv")
     other.write_text(Path(sources.pairs).read_text().replace("person13", "person12"))
     several = replace(sources, pairs=(sources.pairs, str(other)), images=(sources.images,))

@@ -269,12 +269,10 @@ def verify_command(
     model: Model = None,
 ) -> None:
     """Judge pairs of faces by the networks of a run: is it one person or not."""
-    from keeprate.cli.options import check_run
+    from keeprate.cli.options import check_places, check_run
 
     check_run(run)
-    for name, given in (("PAIRS", pairs), ("images", images)):
-        if given is not None and not Path(given).exists():
-            raise invalid(name, "be a file or a folder that exists", given, "check the path")
+    check_places(PAIRS=pairs, images=images)
     if out is not None and out.suffix != ".json":
         raise invalid("out", "end in .json", str(out), "write lfw.json, say")
     from keeprate.cli.console import list_verification, say

@@ -295,9 +295,7 @@ class RunOptions:
         if self.pair_images is not None and self.pairs is None:
             remedy = "give --pairs, too, or leave it out"
             raise invalid("pair_images", "come with --pairs", self.pair_images, remedy)
-        for name, given in (("pairs", self.pairs), ("pair_images", self.pair_images)):
-            if given is not None and not Path(given).exists():
-                raise invalid(name, "be a file or a folder", given, "check the path")
+        check_places(pairs=self.pairs, pair_images=self.pair_images)
         check_method_name(self.method)
         check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two
@@ -402,6 +400,19 @@ def check_source(source: str) -> None:
         requirement = "be digits, a file, a folder, or owner/name on the Hugging Face Hub"
         remedy = "it is neither a path nor a known name: check the spelling"
         raise invalid("DATA", requirement, source, remedy)
+
+
+def check_places(**places: str | None) -> None:
+    """Refuse paths that are not there, by the names of their options.
+
+    Raises
+    ------
+    InputError
+        If one is neither a file nor a folder.
+    """
+    for name, given in places.items():
+        if given is not None and not Path(given).exists():
+            raise invalid(name, "be a file or a folder that exists", given, "check the path")
 
 
 def check_out(folder: str) -> None:

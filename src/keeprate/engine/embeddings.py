@@ -13,7 +13,7 @@ from keeprate.data import Normaliser
 from keeprate.engine.heads import head_of, headless
 from keeprate.engine.networks import Networks
 from keeprate.errors import Words, invalid
-from keeprate.verification import Pairs, pair_accuracy, standard_folds
+from keeprate.verification import Pairs, folds_of, pair_accuracy
 
 _BATCH = 256  # images in a batch, besides their mirror images
 
@@ -103,17 +103,13 @@ class PairAccuracy:
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
-        self._folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
+        self._folds = folds_of(pairs)
         self._images: dict[torch.device, Tensor] = {}  # by device
 
     def check(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
         """Refuse pictures of another shape, and networks without a linear layer."""
         head_of(module)
-        shape = tuple(self.pairs.images.shape[1:])
-        if shape != input_shape:
-            requirement = f"be {input_shape} each, as in training"
-            received = Words(str(shape))
-            raise invalid("images of the pairs", requirement, received, "resize them")
+        self.pairs.check_shape(input_shape)
 
     def fingerprint(self) -> str:
         """SHA-256 of pictures, pairs and folds, in hexadecimal."""

@@ -156,8 +156,8 @@ def make_setup(
     if config.batch_size == 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
         requirement = "be at least 2 for a network with batch norm"
         raise invalid("batch_size", requirement, config.batch_size, "give a larger --batch-size")
-    config.resolve_device()  # raises
-    if config.precision == "auto" and _has_small_products(module, config):
+    device = config.resolve_device()  # raises
+    if config.precision == "auto" and _has_small_products(module, config.batch_size, device):
         config = replace(config, precision="float32")
     _check_augment(config.augment, data.input_shape)
     margin = _margin(config.margin, module)
@@ -207,8 +207,8 @@ def _margin(margin: float, module: nn.Module) -> AngularMargin | None:
     return found
 
 
-def _has_small_products(module: nn.Module, config: TrainingConfig) -> bool:
-    device = config.resolve_device()
+def _has_small_products(module: nn.Module, batch_size: int, device: torch.device) -> bool:
+    if device.type != "cpu" or batch_size > SMALL_BATCH:
+        return False
     layers = plain_layers(module, device)
-    is_small = device.type == "cpu" and config.batch_size <= SMALL_BATCH
-    return is_small and layers is not None and Perceptron.of(layers) is not None
+    return layers is not None and Perceptron.of(layers) is not None

@@ -26,10 +26,10 @@ from keeprate.verification import (
     Pairs,
     disjoint_folds,
     distances,
+    folds_of,
     load_pairs,
     met_again,
     shared_people,
-    standard_folds,
     verify,
 )
 
@@ -77,10 +77,7 @@ def verify_run(
     shape = _image_shape(classifier, folder)
     if not isinstance(pairs, Pairs):
         pairs = load_pairs(pairs, images=images, image_size=shape[1:], channels=shape[0])
-    if tuple(pairs.images.shape[1:]) != shape:
-        received = Words(str(tuple(pairs.images.shape[1:])))
-        requirement = f"be {shape} each, as in training"
-        raise invalid("images of the pairs", requirement, received, "resize them")
+    pairs.check_shape(shape)
     device = TrainingConfig().resolve_device()
     modules = [module.to(device) for module in classifier.modules]
     path = verification_file(Path(folder), pairs.name) if out is None else Path(out)
@@ -103,7 +100,7 @@ def _refuse_to_replace(path: Path, pairs: Pairs) -> None:
 def judge_pairs(pairs: Pairs, distance: ArrayLike) -> VerificationRecord:
     """Put together what the distances `[P]` of pairs tell, with and without shared people."""
     same = pairs.same.cpu()
-    folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds.cpu()
+    folds = folds_of(pairs).cpu()
     record = VerificationRecord(
         name=pairs.name or "pairs",
         n_images=len(pairs.images),

@@ -8,6 +8,7 @@ from .protocol import N_FOLDS as N_FOLDS
 from .protocol import TrueAccepts as TrueAccepts
 from .protocol import Verification as Verification
 from .protocol import distances as distances
+from .protocol import folds_of as folds_of
 from .protocol import pair_accuracy as pair_accuracy
 from .protocol import standard_folds as standard_folds
 from .protocol import verify as verify

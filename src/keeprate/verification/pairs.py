@@ -84,6 +84,19 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.same)
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse pictures of another shape `[C, H, W]` than those of a training.
+
+        Raises
+        ------
+        InputError
+            If the shapes differ.
+        """
+        own = tuple(self.images.shape[1:])
+        if own != shape:
+            requirement = f"be {shape} each, as in training"
+            raise invalid("images of the pairs", requirement, Words(str(own)), "resize them")
+
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256()

@@ -122,6 +122,11 @@ def standard_folds(n_pairs: int, n_folds: int = N_FOLDS) -> Tensor:
     return torch.repeat_interleave(torch.arange(n_folds), sizes)
 
 
+def folds_of(pairs: Pairs) -> Tensor:
+    """The fold of each pair, `[P]` of int64: as the list tells, else `standard_folds`."""
+    return standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
+
+
 def distances(embeddings: ArrayLike | Tensor, pairs: Pairs) -> Floats:
     """Squared Euclidean distances of the L2-normalised embeddings, float64 `[P]` in [0, 4].
 
@@ -229,7 +234,7 @@ def pair_accuracy(embeddings: Tensor, pairs: Pairs, folds: Tensor | None = None)
         On any device; one for each picture of `pairs`.
     pairs : Pairs
     folds : Tensor [P] of int64 or None
-        From 0, none empty. None: those of the pairs, else `standard_folds`.
+        From 0, none empty. None: `folds_of` the pairs.
 
     Returns
     -------
@@ -237,7 +242,7 @@ def pair_accuracy(embeddings: Tensor, pairs: Pairs, folds: Tensor | None = None)
         On the device of the embeddings. Where an embedding is not finite, NaN.
     """
     if folds is None:
-        folds = standard_folds(len(pairs)) if pairs.folds is None else pairs.folds
+        folds = folds_of(pairs)
     device = embeddings.device
     distance, is_tested = _distances(embeddings, pairs), _tested(folds.to(device))
     accuracy, _ = _cross_validate(distance, pairs.same.to(device), is_tested, is_tested)
