@@ -90,7 +90,7 @@ def measure(sampler: str, place: str, filled: Path, scratch: Path) -> dict[str, 
             study.add_trials(told)
         # The paper's generations are a fifth of all trials: here ten, as with the others.
         trials = 50 if sampler.startswith("paper") and n < 50 else n + 10
-        proposals = Proposals(SPACE, EPOCHS, sampler, trials, 0, 0, warm_start=False)
+        proposals = Proposals(SPACE, EPOCHS, sampler, trials, 0, 0)
         began = clocks()
         pending = proposals.ask(study)
         clock, processor = (1000 * (clocks() - began) / len(pending)).round(2).tolist()

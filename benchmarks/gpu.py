@@ -48,6 +48,7 @@ from experiments.jobs import Job
 from keeprate import InputError, TrainingConfig
 from keeprate.files import read_json, write_json
 from keeprate.records import versions
+from keeprate.searching import Budget
 
 NAME = "gpu.json"
 PROTOCOL = "paper"
@@ -341,7 +342,8 @@ def guess_of_job(job: Job, *, table: Comparison, protocol: Protocol, store: Stor
         n_trainings, at_once = 1.5 * len(job.names), len(job.names)  # F-correction trains twice
     else:
         arm = next(arm for arm in table.arms if arm.name == job.key["name"])
-        n_trainings, at_once = (arm.trials or protocol.trials) + 1.0, arm.trials or 20
+        n_trials = int(Budget.parse(arm.budget or protocol.budget).amount)
+        n_trainings, at_once = n_trials + 1.0, min(n_trials, 20)
     known = {
         row["candidates"]: row["seconds_per_candidate_epoch"]
         for row in store.content["engine"]

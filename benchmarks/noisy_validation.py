@@ -31,8 +31,7 @@ from experiments.rows import (
     mean_std,
 )
 from keeprate import Data, Run, TrainingConfig
-from keeprate.schedules import presets_in_words
-from keeprate.searching import MOST_FINALISTS
+from keeprate.searching import MOST_FINALISTS, experience_digest
 
 NO_SEARCH = "no search"
 VALIDATIONS = {
@@ -50,7 +49,7 @@ PROTOCOL = {
     "budget": BUDGET,
     "restarts": RESTARTS,
     "finalists": MOST_FINALISTS,
-    "warm start": presets_in_words(BUDGET),
+    "warm start": experience_digest(),
     "auto": "R(t) by the estimated noise rate, or every sample kept",
     "test samples": 5_000,
 }

@@ -149,7 +149,6 @@ def train_source(
         trials,
         confirm=0,
         seed=setting.seed,
-        warm_start=source == "natural-gradient",
     )
     data, noisy = splits
     without_test = replace(data, test=None)

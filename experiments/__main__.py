@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from experiments import (
+    experience,
     fig1,
     fig3,
     fig4,
@@ -15,17 +16,17 @@ from experiments import (
     fig6,
     fig7,
     known_errors,
-    main_job,
-    prior,
     results,
     table1,
 )
 from experiments.common import PROTOCOLS
 from experiments.results import COMPARISONS
 from keeprate import InputError
+from keeprate.searching import EXPERIENCE
 
 DRAWN = (fig4, fig5, fig7)
-WITHOUT_PROTOCOL = (fig3.NAME, fig6.NAME, prior.NAME, known_errors.NAME)
+WITHOUT_PROTOCOL = (fig3.NAME, experience.NAME, known_errors.NAME)
+WITHOUT_RUNS = (fig3.NAME, fig6.NAME, experience.NAME)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -50,8 +51,6 @@ def _do(options: argparse.Namespace) -> int:
     elif options.item == fig1.NAME:
         fig1.run(fig1.get_protocol(options.protocol), **_training_options(options))
         print(*fig1.draw(options.protocol), sep="\n")
-    elif options.item == main_job.NAME:
-        main_job.run(main_job.get_protocol(options.protocol), **_training_options(options))
     elif options.item == table1.NAME:
         table1.run(
             table1.get_protocol(options.protocol),
@@ -66,11 +65,12 @@ def _do(options: argparse.Namespace) -> int:
         fig3.run(at_once=options.jobs, **seeds)
         print(*fig3.draw(), sep="\n")
     elif options.item == fig6.NAME:
-        fig6.run(data=options.data, seeds=options.seeds, at_once=options.jobs)
-        print(*fig6.draw(), sep="\n")
-    elif options.item == prior.NAME:
-        prior.run(at_once=options.jobs)
-        print(prior.SHIPPED)
+        options_of_run = {"seeds": options.seeds, "at_once": options.jobs}
+        fig6.run(fig6.get_protocol(options.protocol), data=options.data, **options_of_run)
+        print(*fig6.draw(options.protocol), sep="\n")
+    elif options.item == experience.NAME:
+        experience.run(at_once=options.jobs)
+        print(EXPERIENCE)
     elif drawn := next((module for module in DRAWN if options.item == module.NAME), None):
         print(*drawn.draw(options.protocol), sep="\n")
     else:
@@ -104,7 +104,7 @@ def _given_faces(options: argparse.Namespace) -> table1.Sources | None:
 
 
 def _summaries() -> dict[str, str]:
-    trained = (main_job, table1, known_errors, fig1, fig3, fig6, prior)
+    trained = (table1, known_errors, fig1, fig3, fig6, experience)
     summaries = {module.NAME: module.SUMMARY for module in trained}
     summaries |= {table.name: f"{table.title} (trains)" for table in COMPARISONS}
     summaries |= {module.NAME: module.SUMMARY for module in DRAWN}
@@ -126,13 +126,13 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
         item.add_argument("--check", action="store_true", help="exit 1 if the page is not current")
         return
     if name not in WITHOUT_PROTOCOL:
-        own = {module.NAME: module.PROTOCOLS for module in (main_job, table1)}
+        own = {module.NAME: module.PROTOCOLS for module in (table1, fig6)}
         names = [protocol.name for protocol in own[name]] if name in own else list(PROTOCOLS)
         item.add_argument("--protocol", choices=names, default=names[0])
     if name in {module.NAME for module in DRAWN}:
         return
     item.add_argument("--jobs", type=_positive, default=1, help="runs at the same time")
-    if name == prior.NAME:
+    if name == experience.NAME:
         return
     item.add_argument("--seeds", type=_positive, help="run only the first so many seeds")
     if name != fig3.NAME:
@@ -140,7 +140,7 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
         item.add_argument("--data", default=folder, help="the folder that holds mnist/, ...")
     if name == table1.NAME:
         _add_face_options(item)
-    if name not in WITHOUT_PROTOCOL or name == known_errors.NAME:
+    if name not in WITHOUT_RUNS:
         item.add_argument(
             "--runs", default="runs/experiments", help="the folder of the run folders"
         )

@@ -8,17 +8,18 @@ on, and one row for each finished run.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from sklearn.model_selection import train_test_split
+
 import keeprate
-from keeprate import InputError, Schedule, SearchConfig, TrainingConfig
-from keeprate.data import Loaded
+from keeprate import InputError, SearchConfig, TrainingConfig
+from keeprate.data import Loaded, part
 from keeprate.files import read_json
-from keeprate.schedules import presets_in_words
-from keeprate.searching import exploring
+from keeprate.searching import experience_digest
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -31,6 +32,10 @@ NOISES = {
 }
 DATA_SETS = {"mnist": "MNIST", "cifar-10": "CIFAR-10", "cifar-100": "CIFAR-100"}
 PROTOCOLS = ("desk", "paper")
+
+FIRST_REPORTING_SEED, FIRST_DEVELOPMENT_SEED = 100, 1000
+"""Choices are made with seeds from 1000 on. Numbers are reported of smaller ones, from 100 on where
+something was chosen: smaller seeds were seen while earlier searches were built."""
 
 Row = dict[str, Any]
 
@@ -48,11 +53,12 @@ class Protocol:
     model : str
     epochs : int
     seeds : int
-        How many are meant to run. Noise, split, initial weights and search vary with the seed.
-    trials : int
-    sampler, fidelity, confirm, warm_start
-        As in `keeprate.SearchConfig`. The paper's protocol trains every trial fully, has no
-        presets, and confirms no schedule.
+        How many are meant to run. Noise, initial weights and search vary with the seed.
+    budget : str
+        Of each search, as `keeprate.search` takes it.
+    sampler, confirm, warm_start
+        As in `keeprate.SearchConfig`. The paper's protocol begins with nothing, and confirms no
+        schedule.
     restarts : int
         Of every final training, whatever the method.
     limit : int, optional
@@ -66,9 +72,8 @@ class Protocol:
     model: str
     epochs: int
     seeds: int
-    trials: int
-    sampler: str = "natural-gradient"
-    fidelity: float = 1.0
+    budget: str
+    sampler: str = "gaussian-process"
     confirm: bool = False
     warm_start: bool = False
     restarts: int = 1
@@ -77,11 +82,11 @@ class Protocol:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "linear-decay"
+    first_seed: int = FIRST_REPORTING_SEED
 
     def as_row(self) -> Row:
-        """The protocol as the results file holds it, with the presets of a warm start."""
-        n_explored = exploring(self.trials) if self.confirm else self.trials
-        row = asdict(self) | {"warm_start": self.warm_start and presets_in_words(n_explored)}
+        """The protocol as the results file holds it, with the experience of a warm start."""
+        row = asdict(self) | {"warm_start": self.warm_start and experience_digest()}
         row["lr_schedule"] = row.pop("learning_rate_schedule")  # its name in all results files
         return row
 
@@ -95,27 +100,56 @@ class Protocol:
             learning_rate_schedule=self.learning_rate_schedule,
         )
 
-    def search_config(self, space: str, earlier: Sequence[Schedule] = ()) -> SearchConfig:
-        """How a search looks for R(t); the `earlier` schedules come before the presets."""
+    def search_config(self, space: str) -> SearchConfig:
+        """How a search looks for R(t)."""
         return SearchConfig(
-            space=space,
-            sampler=self.sampler,
-            fidelity=self.fidelity,
-            confirm=self.confirm,
-            warm_start=tuple(earlier) or self.warm_start,
+            space=space, sampler=self.sampler, confirm=self.confirm, warm_start=self.warm_start
         )
 
 
 def desk(data: str, model: str, *, epochs: int, limit: int | None = None) -> Protocol:
-    """A desk protocol: a search of six trials, as `--budget 6` plans it."""
+    """A desk protocol: a search with keeprate's defaults for the price of six trainings."""
     return Protocol(
-        "desk", data, model, epochs=epochs, seeds=3, trials=6, warm_start=True, limit=limit
+        "desk",
+        data,
+        model,
+        epochs=epochs,
+        seeds=5,
+        budget="6",
+        confirm=True,
+        warm_start=True,
+        limit=limit,
     )
 
 
+HALVES = ("validation", "test")
+HALVING_SEED = 0  # of the cut of the test split
+
+
+def load_data(folder: str, name: str, seed: int) -> Loaded:
+    """Read a data set below the folder, as a seed may see it.
+
+    A reporting seed gets the training samples, and the two halves of the test split for validation
+    and test. The halves are the same for all seeds: no sample ever changes sides. A development
+    seed gets the training samples alone; its validation samples are cut from them. So nothing that
+    is chosen with development seeds has seen a sample that the numbers are measured on.
+    """
+    loaded = _read(folder, name)
+    held_out = [split for split in loaded.splits if split != "train"]
+    if seed >= FIRST_DEVELOPMENT_SEED:
+        return replace(loaded, splits={"train": loaded.splits["train"]})
+    if held_out != ["test"]:
+        return loaded
+    test = loaded.splits["test"]
+    halves = train_test_split(
+        np.arange(len(test)), test_size=0.5, stratify=test.labels, random_state=HALVING_SEED
+    )
+    parts = {side: part(test, np.sort(rows)) for side, rows in zip(HALVES, halves, strict=True)}
+    return replace(loaded, splits={"train": loaded.splits["train"]} | parts)
+
+
 @functools.cache
-def load_data(folder: str, name: str) -> Loaded:
-    """Read a data set below the folder, once."""
+def _read(folder: str, name: str) -> Loaded:
     if name == "digits":  # of scikit-learn; the tests use it
         return keeprate.load_data(name)
     path = Path(folder) / name

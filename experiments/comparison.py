@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,8 @@ from experiments.common import (
 )
 from experiments.jobs import Job, run_seeds
 from experiments.rows import result_as_row
-from keeprate import Data, InputError
+from keeprate import Data, InputError, SearchConfig
 from keeprate.engine import METHODS
-from keeprate.noise import Noise
-from keeprate.schedules import named_schedule
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,8 @@ class Arm:
     paper_label : str
         In the paper's table; empty where the paper has no such line. The paper's claims are judged
         without these arms.
-    tries_own_schedule : bool
-        Whether a search with presets tries the method's own R(t) before them, in one trial more.
-    trials : int, optional
-        A search of so many trials with presets, as `--budget` plans it, in place of the protocol's.
+    budget : str, optional
+        Of the search, with keeprate's defaults, in place of the protocol's.
     protocol : str
         The only protocol that has the arm; empty: all have it.
     """
@@ -62,8 +58,7 @@ class Arm:
     method: str
     space: str | None = None
     paper_label: str = ""
-    tries_own_schedule: bool = False
-    trials: int | None = None
+    budget: str | None = None
     protocol: str = ""
 
 
@@ -81,7 +76,7 @@ METHOD_ARMS = (
     _method_arm("co-teaching-plus"),
     _method_arm("co-mining", in_paper=False),
     _method_arm("jocor", in_paper=False),
-    Arm("proposed-6", "Proposed, 6 trials", "co-teaching", "basis", trials=6, protocol="paper"),
+    Arm("proposed-6", "Proposed, cost 6", "co-teaching", "basis", budget="6", protocol="paper"),
     Arm("proposed", "Proposed", "co-teaching", space="basis", paper_label="Proposed"),
 )
 
@@ -150,14 +145,14 @@ class Comparison:
                     if arm.space is not None:
                         yield Job(key | {"name": arm.name}, partial(self._search, *where, arm))
 
-        return run_seeds(self.name, protocol, jobs, **options)
+        return run_seeds(self.name, protocol, jobs, first_seed=protocol.first_seed, **options)
 
     def _prepare(
         self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, *words: str
     ) -> tuple[Data, dict[str, Any]]:
         """The data of a run, and the options that all runs have in common."""
         prepared = keeprate.prepare(
-            load_data(data, protocol.data), noise=noise, seed=seed, limit=protocol.limit
+            load_data(data, protocol.data, seed), noise=noise, seed=seed, limit=protocol.limit
         )
         # The folder does not name the table: where Table 7 has the protocol of Table 4, both have
         # the same search of the basis space.
@@ -202,20 +197,17 @@ class Comparison:
     ) -> Row:
         """Search R(t) in the space of the arm."""
         space, words = str(arm.space), [arm.method, str(arm.space)]
-        if arm.trials is not None:
-            words.append(f"{arm.trials}trials")
+        if arm.budget is not None:
+            words.append(f"budget{arm.budget}")
         prepared, options = self._prepare(protocol, noise, seed, data, runs, *words)
-        if arm.trials is not None:  # the folder is that of the protocol as it is
-            protocol = replace(protocol, trials=arm.trials, warm_start=True)
-        earlier = []
-        if arm.tries_own_schedule and protocol.warm_start:
-            rate = Noise.parse(noise).expected_rate(prepared.n_classes)
-            earlier = [named_schedule("co-teaching", protocol.epochs, noise_rate=rate)]
+        budget, config = protocol.budget, protocol.search_config(space)
+        if arm.budget is not None:
+            budget, config = arm.budget, SearchConfig(space=space)
         run = keeprate.search(
             prepared,
-            budget=f"{protocol.trials + len(earlier)}trials",
+            budget=budget,
             method=arm.method,
-            search_config=protocol.search_config(space, earlier),
+            search_config=config,
             baselines=False,  # arms of the table
             **options,
         )
@@ -244,7 +236,8 @@ def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Itera
         arms = table.arms_of(protocol.name)
         for arm in arms:
             seeds_there = {row["seed"] for row in rows_of(rows, noise, arm.name)}
-            left = [str(seed) for seed in range(protocol.seeds) if seed not in seeds_there]
+            asked = range(protocol.first_seed, protocol.first_seed + protocol.seeds)
+            left = [str(seed) for seed in asked if seed not in seeds_there]
             if left:
                 plural = "s" if len(left) > 1 else ""
                 seeds = f"seed{plural} {', '.join(left)}" if seeds_there else "all seeds"

@@ -160,7 +160,7 @@ def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row
 def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> Row:
     name = "-".join([*map(str, asdict(setting).values()), f"seed{seed}"]).replace(":", "-")
     run = keeprate.train(
-        keeprate.prepare(load_data(data, setting.data), noise=setting.noise, seed=seed),
+        keeprate.prepare(load_data(data, setting.data, seed), noise=setting.noise, seed=seed),
         method="standard",
         schedule="constant",
         model=setting.model,

@@ -1,77 +1,107 @@
-"""Fig. 6: search algorithms on the real task, by what they cost.
+"""Fig. 6: search algorithms on real trainings, by what they cost.
 
-Every search trains Co-teaching on 10,000 MNIST samples. The searches of one noise and seed share
-data, batches and lockstep, but know nothing of each other. keeprate's searches have their own plan,
-that of `--budget`. Each other search is told of one training before it is asked for the next, until
-it has spent as many epochs. The figure shows the schedule that a search ranks first so far: its
-validation value, which the search goes by, and its test accuracy at the last epoch, which the
-search never sees.
+Every search trains Co-teaching. Those of one data set, noise and seed share data and batches, but
+know nothing of each other. Ours runs as `--budget 6` plans it: a short training that estimates the
+noise, then two generations. "From the same start": the rivals are told the noise rate's estimate
+and our first generation, weights and all, and go on by themselves, a training at a time. The others
+begin by themselves. The baseline of equal cost tunes the noise rate of Co-teaching's own schedule.
+
+An arm's result at a cost is the schedule that it ranks first so far by its validation value: test
+accuracy at the last epoch, which no search sees.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import keeprate
-from experiments.common import IMAGES, NOISES, RESULTS, Row, load_data, results_to_draw
+from experiments.common import (
+    FIRST_REPORTING_SEED,
+    IMAGES,
+    NOISES,
+    RESULTS,
+    Row,
+    load_data,
+    results_to_draw,
+)
 from experiments.drawing import STYLE, Look, new_figure, save
 from experiments.jobs import Job, run_missing
-from keeprate import TrainingConfig
+from keeprate import NaturalGradientSampler, TrainingConfig
 from keeprate.engine import (
     Candidate,
     Curves,
     Population,
+    Setup,
     get_method,
     make_setup,
     train_candidates,
     trial_value,
 )
-from keeprate.schedules import Space, get_space, presets_in_words
+from keeprate.noise import Noise
+from keeprate.runs import train_first
+from keeprate.schedules import Schedule, Space, co_teaching_schedule, get_space
 from keeprate.searching import (
+    GaussianProcessSampler,
+    NoiseLevel,
     Proposals,
     confirming,
-    exploring,
-    get_pruner,
+    experience_digest,
     open_study,
     ranked,
     tell,
 )
 
 NAME = "fig6"
-SUMMARY = "search algorithms on the real task, by what they cost (trains and draws)"
-PROTOCOL = ""  # the only one has no name
-TASKS = ("symmetric:0.5", "pairflip:0.45")
+SUMMARY = "search algorithms on real trainings, by what they cost (trains and draws)"
+COST, LONG = 6, 40  # full trainings of a search, and of the long one
+START = 3  # trials that arms from the same start share
+COSTS = (3, COST)  # for which the tables give numbers
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What every search may spend, and on what."""
+    """What every search trains on."""
 
-    data: str = "mnist"
-    limit: int = 10_000
-    model: str = "mlp"
-    method: str = "co-teaching"
-    epochs: int = 40
-    cost: int = 12  # full trainings
-    seeds: int = 3
+    name: str
+    data: str
+    model: str
+    epochs: int
+    batch_size: int = 128
+    limit: int | None = None
+    seeds: int = 6
+
+    @property
+    def numbers(self) -> range:
+        """The seeds."""
+        return range(FIRST_REPORTING_SEED, FIRST_REPORTING_SEED + self.seeds)
 
     def as_row(self) -> Row:
-        """The protocol as the results file holds it, with the plan of keeprate's search."""
-        return asdict(self) | {
-            "confirm": confirming(self.cost),
-            "warm_start": presets_in_words(exploring(self.cost)),
-        }
+        """The protocol as the results file holds it."""
+        fixed = {"method": "co-teaching", "cost": COST, "long": LONG, "start": START}
+        return asdict(self) | fixed | {"experience": experience_digest()}
+
+
+PROTOCOLS = (
+    Protocol("mnist", "mnist", "mlp", epochs=20),
+    Protocol("cifar-10", "cifar-10", "model1", epochs=30, batch_size=64, limit=5_000),
+)
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name."""
+    return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
 # The searches ----------------------------------------------------------------------------------
@@ -86,71 +116,72 @@ class Search:
     study : optuna.Study
     space : Space
     epochs : int
-    cost : int
-        Full trainings that the search may spend.
-    n_epochs_spent : int
+    trials : int
+        That the search may train, those that it was given included.
+    spent : float
+        Full trainings before the first trial.
     trace : list of [cost, value, test accuracy]
         After each finished trial: full trainings spent; mean value, and mean test accuracy at the
-        last epoch, of the complete trainings of the schedule that ranks first.
+        last epoch, of the trainings of the schedule that ranks first.
     test_accuracy : dict of int to float
-        At the last epoch, by the number of the complete trial.
+        At the last epoch, by the number of the trial.
     """
 
     study: optuna.Study
     space: Space
     epochs: int
-    cost: int
-    n_epochs_spent: int = 0
+    trials: int
+    spent: float = 0.0
     trace: list[list[float]] = field(default_factory=list)
     test_accuracy: dict[int, float] = field(default_factory=dict)
 
     def ask(self) -> list[FrozenTrial]:
         """The next trial; none if all is spent."""
-        if self.n_epochs_spent >= self.cost * self.epochs:
+        if len(self.study.get_trials(deepcopy=False)) >= self.trials:
             return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.ask(self.space.distributions(self.epochs))
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def stops(self, number: int, curves: Curves) -> bool:
-        """Whether the study's pruner stops a trial after its newest epoch."""
-        if isinstance(self.study.pruner, optuna.pruners.NopPruner):
-            return False
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        step = len(curves)
-        trial.report(trial_value(curves.validation_score, self.epochs), step)
-        return step < self.epochs and trial.should_prune()
+    def schedule(self, trial: FrozenTrial) -> Schedule:
+        """The schedule of a trial."""
+        return self.space.schedule(trial.params, self.epochs)
+
+    def begin_with(self, other: Search) -> None:
+        """Take over the finished trials of another search."""
+        for trial in other.study.get_trials(deepcopy=False):
+            self.study.add_trial(
+                create_trial(
+                    params=trial.params, distributions=trial.distributions, value=trial.value
+                )
+            )
+        self.spent, self.trace = other.spent, list(other.trace)
+        self.test_accuracy = dict(other.test_accuracy)
 
     def finish(self, number: int, curves: Curves) -> None:
         """Tell the study of a training, and note which schedule ranks first now."""
-        self.n_epochs_spent += len(curves)
-        if len(curves) == self.epochs:
+        self.spent += len(curves) / self.epochs
+        is_whole = len(curves) == self.epochs
+        if is_whole:
             self.test_accuracy[number] = curves.test_accuracy[-1]
-        self._tell(number, curves)
+        self._tell(number, curves, failed=not is_whole)
         if self.test_accuracy:
             trainings = ranked(self.study.trials)[0]
             value = float(np.mean([trial.value or 0.0 for trial in trainings]))
             test = float(np.mean([self.test_accuracy[trial.number] for trial in trainings]))
-            cost = self.n_epochs_spent / self.epochs
-            self.trace.append([cost, round(value, 6), round(test, 6)])
+            self.trace.append([round(self.spent, 4), round(value, 6), round(test, 6)])
 
-    def _tell(self, number: int, curves: Curves) -> None:
-        if number in self.test_accuracy:
-            self.study.tell(number, trial_value(curves.validation_score, self.epochs))
+    def _tell(self, number: int, curves: Curves, *, failed: bool) -> None:
+        if failed:
+            self.study.tell(number, state=TrialState.FAIL)
         else:
-            self.study.tell(number, state=TrialState.PRUNED)
+            self.study.tell(number, trial_value(curves.validation_score, self.epochs))
 
 
 @dataclass
 class PlannedSearch(Search):
-    """keeprate's search, which asks for a generation at a time.
-
-    Attributes
-    ----------
-    proposals : Proposals
-    """
+    """keeprate's search, which asks for a generation at a time."""
 
     proposals: Proposals = field(kw_only=True)
 
@@ -158,150 +189,240 @@ class PlannedSearch(Search):
         """The next generation; none if all is spent."""
         return self.proposals.ask(self.study)
 
-    def _tell(self, number: int, curves: Curves) -> None:
-        is_failed = number not in self.test_accuracy
-        tell(self.study, number, curves, self.proposals, failed=is_failed)
+    def _tell(self, number: int, curves: Curves, *, failed: bool) -> None:
+        tell(self.study, number, curves, self.proposals, failed=failed)
 
 
-def _keeprate(protocol: Protocol, seed: int, *, warm_start: bool) -> Search:
-    space, epochs, cost = get_space("basis"), protocol.epochs, protocol.cost
+@dataclass
+class TunedSearch(Search):
+    """Co-teaching's schedule with several noise rates, evenly up to one half."""
+
+    def ask(self) -> list[FrozenTrial]:
+        """All trials at once; they have no parameters of the space."""
+        while len(self.study.get_trials(deepcopy=False)) < self.trials:
+            self.study.ask()
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def schedule(self, trial: FrozenTrial) -> Schedule:
+        """Eq. (3) with a noise rate of its own."""
+        rate = 0.6 * (trial.number + 1) / self.trials
+        return Schedule(co_teaching_schedule(self.epochs, tau=rate), "tuned")
+
+
+Begin = Callable[[Protocol, int, NoiseLevel, float], Search]
+
+
+def _ours(
+    protocol: Protocol, seed: int, level: NoiseLevel, spent: float, *, cost: int = COST
+) -> Search:
+    epochs = protocol.epochs
+    trials = int(cost - spent) if cost == COST else cost
     proposals = Proposals(
-        space,
+        get_space("basis"),
         epochs,
-        "natural-gradient",
-        trials=cost,
-        confirm=confirming(cost),
+        "gaussian-process",
+        trials=trials,
+        confirm=confirming(trials),
         seed=seed,
-        warm_start=warm_start,
+        level=level,
     )
-    return PlannedSearch(open_study(None), space, epochs, cost, proposals=proposals)
+    return PlannedSearch(
+        open_study(None), get_space("basis"), epochs, trials, spent, proposals=proposals
+    )
 
 
-def _optuna(
+def _rival(
     protocol: Protocol,
     seed: int,
+    level: NoiseLevel,
+    spent: float,
     *,
     sampler: Callable[..., optuna.samplers.BaseSampler],
-    pruner: str = "none",
+    after_start: bool = False,
 ) -> Search:
-    study = optuna.create_study(
-        study_name=f"{NAME}-{seed}",  # Hyperband draws its brackets from the name
-        direction="maximize",
-        sampler=sampler(seed=seed),
-        pruner=get_pruner(pruner, protocol.epochs),
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
+    trials = START + int(COST - spent - START) if after_start else COST
+    return Search(study, get_space("basis"), protocol.epochs, trials)
+
+
+def _cold(*, seed: int, epochs: int) -> optuna.samplers.BaseSampler:
+    space = get_space("basis")
+    return GaussianProcessSampler(
+        space.distributions(epochs), lambda p: space.keep_rates(p, epochs), seed=seed
     )
-    return Search(study, get_space("basis"), protocol.epochs, protocol.cost)
+
+
+def _begin_cold(protocol: Protocol, seed: int, level: NoiseLevel, spent: float) -> Search:
+    return _rival(protocol, seed, level, spent, sampler=partial(_cold, epochs=protocol.epochs))
+
+
+def _tuned(protocol: Protocol, seed: int, level: NoiseLevel, spent: float) -> Search:
+    study = optuna.create_study(direction="maximize")
+    return TunedSearch(study, get_space("basis"), protocol.epochs, COST)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the figure; `begin` takes protocol and seed."""
+    """One line of the figure."""
 
     name: str
     label: str
-    begin: Callable[[Protocol, int], Search]
+    begin: Begin
     look: Look
+    after_start: bool = False
 
 
-STARTUP = 4
-"""Random trials of TPE and the Gaussian process; Optuna's 10 would leave two to the model."""
-
-_RANDOM = optuna.samplers.RandomSampler
-ARMS = (
-    Arm("random", "random search", partial(_optuna, sampler=_RANDOM), Look("", "#777777")),
-    Arm(
-        "hyperband",
-        "Hyperband",
-        partial(_optuna, sampler=_RANDOM, pruner="hyperband"),
-        Look("", "#CC79A7", (0, (4, 1.2, 1, 1.2))),
-    ),
-    Arm(
-        "tpe",
+STARTUP = 2
+"""Random trials of TPE and Optuna's Gaussian process; a third of the six trainings."""
+_natural_gradient = partial(NaturalGradientSampler, generation_size=2)
+_SAMPLERS: dict[str, tuple[str, Callable[..., Any], Look]] = {
+    "random": ("random search", optuna.samplers.RandomSampler, Look("", "#777777")),
+    "tpe": (
         "TPE",
-        partial(_optuna, sampler=partial(optuna.samplers.TPESampler, n_startup_trials=STARTUP)),
-        Look("", "#0a9373", (0, (4, 1.5))),
+        partial(optuna.samplers.TPESampler, n_startup_trials=STARTUP),
+        Look("", "#0a9373"),
     ),
-    Arm(
-        "cma-es",
-        "CMA-ES",
-        partial(_optuna, sampler=optuna.samplers.CmaEsSampler),
-        Look("", "#B98500", (0, (1, 1.2))),
-    ),
-    Arm(
-        "gp",
-        "GP",
-        partial(_optuna, sampler=partial(optuna.samplers.GPSampler, n_startup_trials=STARTUP)),
+    "cma-es": ("CMA-ES", partial(optuna.samplers.CmaEsSampler, popsize=4), Look("", "#B98500")),
+    "gp": (
+        "GP over parameters",
+        partial(optuna.samplers.GPSampler, n_startup_trials=STARTUP),
         Look("", "#2088C7"),
     ),
-    Arm(
-        "cold",
-        "keeprate's, without presets",
-        partial(_keeprate, warm_start=False),
-        Look("", "#8a63b0", (0, (4, 1.5))),
+    "ng-paper": (
+        "natural gradient, the paper's form",
+        partial(_natural_gradient, fisher="monte-carlo", utilities="raw", step_size=20.0),
+        Look("", "#CC79A7"),
     ),
+    "ng-ranks": ("natural gradient, ranks", _natural_gradient, Look("", "#8a63b0")),
+}
+OURS = Arm("ours", "keeprate's search", _ours, Look("", "#D55E00", width=2.4))
+LONG_ARM = Arm(
+    "long", f"keeprate's search, {LONG} trials", partial(_ours, cost=LONG), Look("", "#000000")
+)
+FROM_START = tuple(
     Arm(
-        "keeprate",
-        "keeprate's search",
-        partial(_keeprate, warm_start=True),
-        Look("", "#D55E00", width=2.4),
+        f"{name}-after",
+        f"{label}, from the same start",
+        partial(_rival, sampler=sampler, after_start=True),
+        look,
+        after_start=True,
+    )
+    for name, (label, sampler, look) in _SAMPLERS.items()
+)
+ALONE = (
+    *(
+        Arm(
+            name,
+            label,
+            partial(_rival, sampler=sampler),
+            Look("", look.color, (0, (1, 1.2))),
+        )
+        for name, (label, sampler, look) in _SAMPLERS.items()
+    ),
+    Arm("cold", "keeprate's, without experience", _begin_cold, Look("", "#D55E00", (0, (1, 1.2)))),
+    Arm(
+        "tuned",
+        "Co-teaching's R(t), noise rate tuned",
+        _tuned,
+        Look("", "#56B4E9", (0, (4, 1.5))),
     ),
 )
+TOLD = "told"  # Co-teaching's R(t) with the true noise rate, one training
+GROUPS: dict[str, tuple[Arm, ...]] = {
+    "ours": (OURS, *FROM_START),
+    "alone": ALONE,
+    "long": (LONG_ARM,),
+}
+ARMS = (OURS, *FROM_START, *ALONE)
 STRIDE = 1000  # between the candidate numbers of two arms; initial weights depend on the number
 
 
 # The trainings ---------------------------------------------------------------------------------
 
 
-def search_all(protocol: Protocol, noise: str, seed: int, folder: str) -> Row:
-    """Run all searches of a noise and a seed, in lockstep.
+def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: str) -> Row:
+    """Run the searches of a group, in lockstep.
 
     Returns
     -------
     dict
-        `traces`: arm -> its trace. `seconds` of all trainings.
+        `traces`: arm -> its trace. `told`: test accuracy of Co-teaching with the true noise rate,
+        in the group of the arms alone. `level`: what the short training found. `seconds` of all
+        trainings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = keeprate.prepare(
-        load_data(folder, protocol.data), noise=noise, seed=seed, limit=protocol.limit
+        load_data(folder, protocol.data, seed), noise=noise, seed=seed, limit=protocol.limit
     )
-    config = TrainingConfig(epochs=protocol.epochs)
+    config = TrainingConfig(epochs=protocol.epochs, batch_size=protocol.batch_size)
     setup = make_setup(data, model=protocol.model, config=config, seed=seed, out=None)
-    method = get_method(protocol.method)
+    level, spent = NoiseLevel.of_rate(0.0), 0.0
+    if group != "alone":
+        first = train_first(setup, get_method("co-teaching"))
+        level = NoiseLevel(first.noise_rate, first.rival_share or 0.0)
+        spent = first.epochs / protocol.epochs
+    seconds = [0.0]
+    arms = GROUPS[group]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        searches = [arm.begin(protocol, seed) for arm in ARMS]
-    turn, seconds = 0, 0.0
+        searches = {arm.name: arm.begin(protocol, seed, level, spent) for arm in arms}
+    row: Row = {"level": [round(level.noise_rate, 4), round(level.rival_share, 4)]}
+    alone = [arm for arm in arms if not arm.after_start]
+    if group == "alone":
+        rate = Noise.parse(noise).noise_rate or 0.0
+        row[TOLD] = _train_told(setup, rate, seconds)
+    turns = _train({arm.name: searches[arm.name] for arm in alone}, setup, seconds)
+    next(turns, None)  # the first generation
+    for arm in arms:
+        if arm.after_start:
+            searches[arm.name].begin_with(searches[OURS.name])
+    if len(alone) < len(arms):
+        turns = _train(searches, setup, seconds, turn=1)
+    for _ in turns:
+        pass
+    traces = {name: search.trace for name, search in searches.items()}
+    return row | {"traces": traces, "seconds": round(seconds[0], 1)}
 
-    def prune(population: Population) -> None:
-        stopped = []
-        for number in population.numbers:
-            arm, trial = divmod(number, STRIDE)
-            if searches[arm].stops(trial, population.curves[number]):
-                stopped.append(number)
-        population.drop(stopped)
+
+def _train(
+    searches: dict[str, Search], setup: Setup, seconds: list[float], turn: int = 0
+) -> Iterator[int]:
+    """Train what the searches ask for, turn by turn, in lockstep."""
+    method, names = get_method("co-teaching"), list(searches)
 
     def collect(population: Population) -> None:
-        nonlocal seconds
-        for number, curves in population.curves.items():
+        for number, curves in sorted(population.curves.items()):
             arm, trial = divmod(number, STRIDE)
-            searches[arm].finish(trial, curves)
-            seconds += curves.seconds
+            searches[names[arm]].finish(trial, curves)
+            seconds[0] += curves.seconds
 
-    while asked := [(arm, t) for arm, search in enumerate(searches) for t in search.ask()]:
-        candidates = []
-        for arm, trial in asked:
-            schedule = searches[arm].space.schedule(trial.params, protocol.epochs)
-            candidates.append(Candidate(arm * STRIDE + trial.number, schedule, method))
-        train_candidates(
-            candidates, setup, stream=NAME, order=turn, after_epoch=prune, after_group=collect
-        )
+    while asked := [(i, trial) for i, name in enumerate(names) for trial in searches[name].ask()]:
+        candidates = [
+            Candidate(i * STRIDE + trial.number, searches[names[i]].schedule(trial), method)
+            for i, trial in asked
+        ]
+        train_candidates(candidates, setup, stream=NAME, order=turn, after_group=collect)
         turn += 1
-    traces = {arm.name: search.trace for arm, search in zip(ARMS, searches, strict=True)}
-    return {"traces": traces, "seconds": round(seconds, 1)}
+        yield turn
+
+
+def _train_told(setup: Setup, noise_rate: float, seconds: list[float]) -> float:
+    """Test accuracy of Co-teaching with its own R(t) and the true noise rate."""
+    found: list[Curves] = []
+    epochs = setup.config.epochs
+    schedule = Schedule(co_teaching_schedule(epochs, tau=noise_rate, t_k=min(10, epochs)), TOLD)
+    train_candidates(
+        [Candidate(0, schedule, get_method("co-teaching"))],
+        setup,
+        stream=TOLD,
+        after_group=lambda population: found.extend(population.curves.values()),
+    )
+    seconds[0] += found[0].seconds
+    return round(found[0].test_accuracy[-1], 6)
 
 
 def run(
-    protocol: Protocol | None = None,
+    protocol: Protocol,
     *,
     data: str,
     seeds: int | None = None,
@@ -309,41 +430,57 @@ def run(
     results: Path = RESULTS,
 ) -> list[Row]:
     """Run the searches that the results file does not have; `data` is the folder of data sets."""
-    protocol = protocol or Protocol()
     jobs = [
-        Job({"noise": noise, "seed": seed}, partial(search_all, protocol, noise, seed, data))
-        for seed in range(protocol.seeds if seeds is None else seeds)
-        for noise in TASKS
+        Job(
+            {"noise": noise, "seed": seed, "group": group},
+            partial(search_group, protocol, noise, seed, data, group),
+        )
+        for seed in list(protocol.numbers)[:seeds]
+        for noise in NOISES
+        for group in GROUPS
     ]
     return run_missing(
         NAME,
-        PROTOCOL,
+        protocol.name,
         protocol.as_row(),
         jobs,
         at_once=at_once,
         results=results,
-        words=lambda row: f"keeprate's: {100 * row['traces']['keeprate'][-1][2]:.2f} %",
+        words=lambda row: ", ".join(
+            f"{name} {100 * trace[-1][2]:.2f} %" for name, trace in row["traces"].items() if trace
+        ),
     )
 
 
 # Numbers from the rows -------------------------------------------------------------------------
 
 
-def at_cost(row: Row, arm: str, cost: float) -> tuple[float, float] | None:
+def traces_of(rows: Sequence[Row], noise: str, arm: str) -> dict[int, list[list[float]]]:
+    """The traces of an arm under a noise, by seed."""
+    return {
+        row["seed"]: row["traces"][arm]
+        for row in rows
+        if row["noise"] == noise and arm in row["traces"]
+    }
+
+
+def at_cost(trace: Sequence[Sequence[float]], cost: float) -> tuple[float, float] | None:
     """Value and test accuracy of the schedule that ranks first at a cost; None before any does."""
-    reached = [(value, test) for spent, value, test in row["traces"][arm] if spent <= cost + 1e-9]
+    reached = [(value, test) for spent, value, test in trace if spent <= cost + 1e-9]
     return reached[-1] if reached else None
 
 
-def mean_curve(rows: Sequence[Row], arm: str, cost: int, which: int) -> NDArray[np.float64]:
-    """Mean over rows at each whole cost 1..cost, NaN where a row has no schedule yet.
+def mean_curve(
+    traces: Sequence[Sequence[Sequence[float]]], cost: int, which: int
+) -> NDArray[np.float64]:
+    """Mean over traces at each whole cost 1..cost, NaN where one has no schedule yet.
 
     `which` is 0 for the value, 1 for the test accuracy.
     """
     nothing = (np.nan, np.nan)
     curves = [
-        [(at_cost(row, arm, spent) or nothing)[which] for spent in range(1, cost + 1)]
-        for row in rows
+        [(at_cost(trace, spent) or nothing)[which] for spent in range(1, cost + 1)]
+        for trace in traces
     ]
     return np.asarray(np.mean(curves, axis=0))
 
@@ -351,7 +488,7 @@ def mean_curve(rows: Sequence[Row], arm: str, cost: int, which: int) -> NDArray[
 # The picture -----------------------------------------------------------------------------------
 
 
-def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
+def draw(protocol: str, *, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
     """Draw a column for each noise: value above, test accuracy below, against cost.
 
     Returns
@@ -359,30 +496,30 @@ def draw(*, results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
     list of Path
         A PNG and an SVG.
     """
-    stored = results_to_draw(NAME, PROTOCOL, results)
-    cost = int(stored["protocol"]["cost"])
+    rows = results_to_draw(NAME, protocol, results)["rows"]
     with matplotlib.rc_context(STYLE):
-        figure, panels = new_figure(2, len(TASKS))
-        for column, noise in zip(panels.T, TASKS, strict=True):
-            rows = [row for row in stored["rows"] if row["noise"] == noise]
+        figure, panels = new_figure(2, len(NOISES))
+        for column, noise in zip(panels.T, NOISES, strict=True):
             for which, axes in enumerate(column):
-                _lines(axes, rows, cost, which)
+                _lines(axes, rows, noise, which)
             column[0].set_title(NOISES[noise])
             column[1].set_xlabel("cost, full trainings")
         panels[0, 0].set_ylabel("validation value, %")
         panels[1, 0].set_ylabel("test accuracy, last epoch, %")
         panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=3)
-        return save(figure, NAME, images)
+        return save(figure, f"{NAME}-{protocol}", images)
 
 
-def _lines(axes: Axes, rows: Sequence[Row], cost: int, which: int) -> None:
-    for arm in ARMS if rows else ():
-        axes.step(
-            np.arange(1, cost + 1),
-            100 * mean_curve(rows, arm.name, cost, which),
-            where="post",
-            color=arm.look.color,
-            ls=arm.look.dashes,
-            lw=arm.look.width,
-            label=arm.label,
-        )
+def _lines(axes: Axes, rows: Sequence[Row], noise: str, which: int) -> None:
+    for arm in ARMS:
+        traces = list(traces_of(rows, noise, arm.name).values())
+        if traces:
+            axes.step(
+                np.arange(1, COST + 1),
+                100 * mean_curve(traces, COST, which),
+                where="post",
+                color=arm.look.color,
+                ls=arm.look.dashes,
+                lw=arm.look.width,
+                label=arm.label,
+            )

@@ -155,13 +155,15 @@ def run_seeds(
     jobs_of: Callable[[int], Iterable[Job]],
     *,
     seeds: int | None = None,
+    first_seed: int = 0,
     **options: Any,
 ) -> list[Row]:
-    """Run the jobs of all the protocol's seeds, or of the first `seeds`.
+    """Run the jobs of all the protocol's seeds, or of the first `seeds`, from `first_seed` on.
 
     The other `options` are those of `run_missing`.
     """
-    numbers = range(protocol.seeds if seeds is None else seeds)
+    n_seeds = protocol.seeds if seeds is None else seeds
+    numbers = range(first_seed, first_seed + n_seeds)
     jobs = [job for seed in numbers for job in jobs_of(seed)]
     return run_missing(item, protocol.name, protocol.as_row(), jobs, **options)
 

@@ -9,8 +9,7 @@ from typing import Any
 from experiments.common import DATA_SETS, Row
 from experiments.comparison import Arm, percent, rows_of
 from experiments.rows import in_words, mean_std
-from keeprate.schedules import get_space
-from keeprate.searching import Proposals, confirming
+from keeprate.searching import Budget
 
 COLUMNS = (
     ("last epoch", "last", "test_accuracy"),
@@ -99,40 +98,16 @@ def protocol_in_words(protocol: Row) -> str:
     return (
         f"{DATA_SETS.get(data, data)}, {size}; {protocol['model']}, {protocol['epochs']} epochs, "
         f"batch {protocol['batch_size']}, {protocol['optimizer']} {protocol['learning_rate']:g}, "
-        f"{protocol['lr_schedule']}; searches of {trials_in_words(protocol)}; "
+        f"{protocol['lr_schedule']}; searches of {search_in_words(protocol)}; "
         f"{protocol['seeds']} seeds."
     )
 
 
-def trials_in_words(protocol: Row, run: Row | None = None) -> str:
-    """The trials of a search, as planned or, where a row of a `run` is given, as they were."""
-    if run is None:
-        n_trials = protocol["trials"]
-        n_confirming = confirming(n_trials) if protocol["confirm"] else 0
-    else:
-        n_trials = len(run["trials"])
-        n_confirming = sum(trial["confirms"] is not None for trial in run["trials"])
-    plan = Proposals(
-        get_space("basis"),
-        protocol["epochs"],
-        protocol["sampler"],
-        n_trials,
-        n_confirming,
-        seed=0,
-        warm_start=bool(protocol["warm_start"]),
-    )
-    parts = []
-    if n_updates := (plan.n_explored - 1) // plan.generation_size:
-        parts.append(f"{n_updates} update" + "s" * (n_updates > 1))
-    if protocol["warm_start"] is True:  # in a file of earlier code, with other presets
-        parts.append("warm start")
-    elif protocol["warm_start"]:
-        n_presets = min(len(protocol["warm_start"]), plan.n_explored)
-        only_presets = n_presets == plan.n_explored
-        parts.append(f"{n_presets} presets" + ", nothing drawn" * only_presets)
-    fidelity = protocol.get("fidelity", 1.0)
-    if fidelity < 1:
-        parts.append(f"new schedules in {round(fidelity * protocol['epochs'])} epochs")
-    if n_confirming:
-        parts.append(f"{n_confirming} to confirm")
-    return f"{n_trials} trials" + (f" ({', '.join(parts)})" if parts else "")
+def search_in_words(protocol: Row) -> str:
+    """The searches of a protocol, as its results file holds it."""
+    if "trials" in protocol:  # in files of earlier code
+        return f"{protocol['trials']} trials by an earlier search"
+    budget = Budget.parse(protocol["budget"])
+    size = str(budget) if budget.unit == "trials" else f"the price of {budget}"
+    begins = "" if protocol["warm_start"] else ", which begin with nothing"
+    return f"{size} ({protocol['sampler']}{begins})"

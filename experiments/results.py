@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
+
+from scipy.stats import wilcoxon
 
 from experiments import (
     claims,
@@ -17,7 +20,6 @@ from experiments import (
     fig6,
     fig7,
     gpu_page,
-    main_job,
     table7,
 )
 from experiments.claims import CLAIMS, UNKNOWN, Source, Verdict
@@ -32,7 +34,7 @@ from experiments.common import (
     command_of,
     read_results,
 )
-from experiments.comparison import Arm, Comparison, missing, rows_of
+from experiments.comparison import Comparison, missing, rows_of
 from experiments.drawing import TABLES
 from experiments.markdown import (
     NOTHING,
@@ -45,11 +47,9 @@ from experiments.markdown import (
     paragraph,
     protocol_in_words,
     table,
-    trials_in_words,
 )
 from experiments.rows import hours, in_words, mean_std, paper_numbers
 from keeprate import InputError
-from keeprate.engine import METHODS
 from keeprate.files import write_atomically
 
 NAME = "results"
@@ -61,19 +61,15 @@ FIGURES = (
     (fig7, "Figure 7: label precision"),
 )
 COMPARISONS = (*TABLES, table7.TABLE)
-MAIN_JOB_ARMS = (
-    Arm("standard", "Standard", "standard"),
-    Arm("co-teaching", "Co-teaching, its own R(t)", "co-teaching"),
-    Arm("proposed", "Co-teaching, searched R(t)", "co-teaching"),
-)
 
 
 def write(*, results: Path = RESULTS, page: Path = PAGE, images: Path = IMAGES) -> None:
     """Draw the figures that have rows, then write the page."""
     if read_results(fig3.NAME, fig3.PROTOCOL, results) is not None:
         fig3.draw(results=results, images=images)
-    if read_results(fig6.NAME, fig6.PROTOCOL, results) is not None:
-        fig6.draw(results=results, images=images)
+    for searched in fig6.PROTOCOLS:
+        if read_results(fig6.NAME, searched.name, results) is not None:
+            fig6.draw(searched.name, results=results, images=images)
     for protocol in PROTOCOLS:
         if read_results(fig1.NAME, protocol, results) is not None:
             fig1.draw(protocol, results=results, images=images)
@@ -105,7 +101,6 @@ def text(results: Path = RESULTS) -> str:
     parts = [
         _INTRODUCTION,
         "\n".join(_claims(results)),
-        *("\n".join(_main_job(protocol, results)) for protocol in main_job.PROTOCOLS),
         *("\n".join(_comparison(comparison, results)) for comparison in COMPARISONS),
         "\n".join(_memorisation(results)),
         "\n".join(_synthetic(results)),
@@ -135,12 +130,6 @@ more reasons than the code. Hours are the sum over all runs, on the machines tha
 
 def _sources(results: Path) -> Iterator[Source]:
     """Every source that may judge a claim, with results or without."""
-    for protocol in main_job.PROTOCOLS:
-        rows = main_job.table_rows(read_results(main_job.NAME, protocol.name, results))
-        names = [arm.name for arm in MAIN_JOB_ARMS]
-        complete = len(rows) == protocol.seeds * len(main_job.NOISES) * len(names)
-        title = f"main job (three methods), {protocol.title}"
-        yield Source(title, "methods", rows, main_job.NOISES, names, complete)
     for comparison in COMPARISONS:
         for name in PROTOCOLS:
             yield from _sources_of_table(comparison, name, results)
@@ -198,31 +187,6 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
 # Tables ----------------------------------------------------------------------------------------
 
 
-def _main_job(protocol: main_job.Protocol, results: Path) -> Iterator[str]:
-    stored = read_results(main_job.NAME, protocol.name, results)
-    yield f"## The main job: MNIST, {protocol.title}"
-    yield ""
-    command = command_of(main_job.NAME, protocol.name)
-    if stored is None:
-        yield f"Not run yet: `{command}`."
-        return
-    ran, rows = stored["protocol"], main_job.table_rows(stored)
-    shared = ", which the two best schedules share" if ran.get("finalists") == 2 else ""
-    yield paragraph(
-        f"{ran['data']}; {ran['network']}; {ran['epochs']} epochs; searches of "
-        f"{trials_in_words(ran, stored['rows'][0])}; each final training the best of "
-        f"{ran['restarts']} by validation{shared}. `{command}`, {hours(stored['rows']):.1f} hours."
-    )
-    for noise in main_job.NOISES:
-        yield ""
-        if not any(row["noise"] == noise for row in rows):
-            yield f"{NOISES[noise].capitalize()}: not run yet."
-            continue
-        yield f"{NOISES[noise].capitalize()}:"
-        yield ""
-        yield from table(arms_header(with_paper=False), arms_lines(MAIN_JOB_ARMS, rows, noise, {}))
-
-
 def _comparison(comparison: Comparison, results: Path) -> Iterator[str]:
     yield f"## {comparison.title}"
     yield ""
@@ -238,19 +202,11 @@ def _note(comparison: Comparison) -> str:
     """What holds for all protocols of a table."""
     if comparison is table7.TABLE:
         return "Co-teaching, R(t) searched in three spaces."
-    note = (
+    return (
         "The selecting methods have Co-teaching's own R(t) with the nominal noise rate; Proposed "
         "is Co-teaching with the searched R(t). The paper has neither Co-Mining nor JoCoR here: "
-        "its claims are judged without them. The paper protocol also has a search of six trials, "
-        "as `--budget 6` plans it."
+        "its claims are judged without them. No search is told the noise rate."
     )
-    for arm in comparison.arms:
-        if arm.tries_own_schedule:
-            note += (
-                f" {METHODS[arm.method].label}'s desk search tries its own R(t) in one trial more: "
-                "the presets were made for Co-teaching."
-            )
-    return note
 
 
 def _protocol_of_table(comparison: Comparison, name: str, results: Path) -> Iterator[str]:
@@ -389,53 +345,91 @@ def _medians(rows: Sequence[Row], arms: Sequence[fig3.Arm], mark: int) -> list[l
 
 
 def _real_task(results: Path) -> Iterator[str]:
-    yield "## Figure 6: search algorithms on the real task"
+    yield "## Figure 6: search algorithms on real trainings"
     yield ""
-    stored = read_results(fig6.NAME, fig6.PROTOCOL, results)
-    command = command_of(fig6.NAME, fig6.PROTOCOL)
-    if stored is None:
-        yield f"Not run yet: `{command}`."
-        return
-    protocol = stored["protocol"]
-    data, cost = protocol["data"], protocol["cost"]
-    spent = sum(row["seconds"] for row in stored["rows"]) / 3600
     yield paragraph(
-        f"{DATA_SETS.get(data, data)}, {protocol['limit']:,} samples, {protocol['model']}, "
-        f"{METHODS[protocol['method']].label}, {protocol['epochs']} epochs; each search may spend "
-        f"{cost} full trainings. Test accuracy at the last epoch of the schedule that the search "
-        "ranks first by its validation value at this cost (mean of that schedule's complete "
-        "trainings; the search never sees it); mean ± sample standard deviation over seeds. "
-        "keeprate's searches ask for up to ten schedules at a time, the others for one; TPE and GP "
-        f"begin with {fig6.STARTUP} random ones. Most presets were chosen on MNIST. "
-        f"`{command}`, {spent:.1f} hours."
+        "Test accuracy at the last epoch of the schedule that a search ranks first by its "
+        "validation value, at the cost of 3 and of 6 full trainings; mean ± sample standard "
+        "deviation over seeds. What keeprate's search begins with was seen on scikit-learn's "
+        "digits: it has never seen these data. The short training that estimates the noise is part "
+        'of its cost. "From the same start" means after its first three trials.'
     )
-    costs = sorted({c for c in (6, 12, cost) if c <= cost})
-    for noise in fig6.TASKS:
-        rows = [row for row in stored["rows"] if row["noise"] == noise]
+    for protocol in fig6.PROTOCOLS:
         yield ""
-        if not rows:
-            yield f"{NOISES[noise].capitalize()}: not run yet."
+        yield f"### Figure 6, {DATA_SETS[protocol.data]}"
+        yield ""
+        stored = read_results(fig6.NAME, protocol.name, results)
+        command = command_of(fig6.NAME, protocol.name)
+        if stored is None:
+            yield f"Not run yet: `{command}`."
             continue
-        yield f"{NOISES[noise].capitalize()}, {len(rows)} seed{'s' * (len(rows) > 1)}:"
+        yield from _searches(stored, protocol, command)
+
+
+def _searches(stored: Row, protocol: fig6.Protocol, command: str) -> Iterator[str]:
+    rows, ran = stored["rows"], stored["protocol"]
+    spent = sum(row["seconds"] for row in rows) / 3600
+    size = "all training samples" if ran["limit"] is None else f"{ran['limit']:,} training samples"
+    asked = len(protocol.numbers) * len(NOISES) * len(fig6.GROUPS)
+    yield paragraph(
+        f"{size}, {ran['model']}, {ran['epochs']} epochs, batch {ran['batch_size']}. `{command}`, "
+        f"{spent:.1f} hours. {len(rows)} of {asked} runs are there."
+    )
+    for cost in fig6.COSTS:
         yield ""
-        yield from table(["", *(f"cost {c}" for c in costs)], _at_costs(rows, costs))
+        yield f"Cost {cost}:"
+        yield ""
+        header = ["", *NOISES.values(), "difference to keeprate's, paired"]
+        yield from table(header, _at_cost(rows, cost))
     yield ""
-    yield image(fig6.NAME, "best validation value and test accuracy against cost")
+    yield image(f"{fig6.NAME}-{protocol.name}", "validation value and test accuracy against cost")
 
 
-def _at_costs(rows: Sequence[Row], costs: Sequence[int]) -> list[list[str]]:
+def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
+    """A line for each arm: accuracies by noise, and how far it is from keeprate's search."""
+    labels = [(arm.name, arm.label) for arm in (*fig6.ARMS, fig6.LONG_ARM)]
+    labels.append((fig6.TOLD, "Co-teaching told the noise rate, one training"))
+    tests = {name: _tests(rows, name, cost) for name, _ in labels}
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
-    for cost in costs:
-        pairs = [[fig6.at_cost(row, arm.name, cost) for row in rows] for arm in fig6.ARMS]
-        tests = [
-            None if None in of_arm else [100 * pair[1] for pair in of_arm if pair is not None]
-            for of_arm in pairs
-        ]
-        columns.append([NOTHING if test is None else in_words(*mean_std(test)) for test in tests])
-        means.append([None if test is None else mean_std(test)[0] for test in tests])
+    for noise in NOISES:
+        of_noise = [[v for (n, _), v in tests[name].items() if n == noise] for name, _ in labels]
+        columns.append([in_words(*mean_std(v)) if v else NOTHING for v in of_noise])
+        means.append([mean_std(v)[0] if v else None for v in of_noise])
     bold_best(columns, means)
-    return labelled([arm.label for arm in fig6.ARMS], columns)
+    columns.append([_difference(tests[fig6.OURS.name], tests[name]) for name, _ in labels])
+    return labelled([label for _, label in labels], columns)
+
+
+def _tests(rows: Sequence[Row], name: str, cost: int) -> dict[tuple[str, int], float]:
+    """Test accuracies of an arm in percent, by noise and seed; the long search's at its end."""
+    found = {}
+    for row in rows:
+        reached = None
+        if name == fig6.TOLD:
+            reached = row.get(name)
+        elif name in row["traces"]:
+            limit = fig6.LONG + 1 if name == fig6.LONG_ARM.name else cost
+            at = fig6.at_cost(row["traces"][name], limit)
+            reached = None if at is None else at[1]
+        if reached is not None:
+            found[row["noise"], row["seed"]] = 100 * reached
+    return found
+
+
+def _difference(ours: dict[tuple[str, int], float], other: dict[tuple[str, int], float]) -> str:
+    """The mean difference over the runs that both have, with the p-value of a signed-rank test."""
+    both = sorted(ours.keys() & other.keys())
+    gaps = [other[key] - ours[key] for key in both]
+    if not any(gaps):
+        return NOTHING
+    mean = f"{fmean(gaps):+.2f}"
+    if len(gaps) < LEAST_PAIRS:
+        return f"{mean} ({len(gaps)} runs)"
+    return f"{mean} (p = {wilcoxon(gaps).pvalue:.2g}, {len(gaps)} runs)"
+
+
+LEAST_PAIRS = 6  # below, a signed-rank test cannot reach p < 0.05
 
 
 def _figure(name: str, title: str, results: Path) -> Iterator[str]:

@@ -175,11 +175,11 @@ def run(
 
     def jobs(seed: int) -> Iterator[Job]:
         for noise in protocol.noises:
-            train = partial(_train, protocol, sources, noise, seed + first_seed, runs)
-            yield Job({"noise": noise, "seed": seed + first_seed}, train, (*METHODS, PROPOSED))
+            train = partial(_train, protocol, sources, noise, seed, runs)
+            yield Job({"noise": noise, "seed": seed}, train, (*METHODS, PROPOSED))
 
     item = f"{NAME}-dev" if first_seed else NAME
-    return run_seeds(item, protocol, jobs, words=_in_words, **options)
+    return run_seeds(item, protocol, jobs, first_seed=first_seed, words=_in_words, **options)
 
 
 def _below(protocol: Protocol, data: str) -> Sources:

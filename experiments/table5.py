@@ -20,7 +20,13 @@ TABLE = Comparison(
         replace(desk("cifar-10", "model1", epochs=30, limit=5_000), batch_size=64),
         # Five generations of ten trials, half of those of the other data sets (App. A.2).
         Protocol(
-            "paper", "cifar-10", "model1", epochs=200, seeds=5, trials=50, sampler="paper:500"
+            "paper",
+            "cifar-10",
+            "model1",
+            epochs=200,
+            seeds=5,
+            budget="50trials",
+            sampler="paper:500",
         ),
     ),
     desk_note=(

@@ -19,7 +19,13 @@ TABLE = Comparison(
     (
         replace(table5.TABLE.protocol("desk"), data="cifar-100"),
         Protocol(
-            "paper", "cifar-100", "model2", epochs=200, seeds=5, trials=100, sampler="paper:80"
+            "paper",
+            "cifar-100",
+            "model2",
+            epochs=200,
+            seeds=5,
+            budget="100trials",
+            sampler="paper:80",
         ),
     ),
     desk_note=table5.TABLE.desk_note,

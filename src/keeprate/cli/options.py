@@ -150,9 +150,9 @@ class SearchOptions:
     space: Annotated[str, _research("--space", "basis, co-teaching, power-decay or full.")] = (
         "basis"
     )
-    sampler: Annotated[str, _research("--sampler", "Or random, tpe, paper:STEP.")] = (
-        "natural-gradient"
-    )
+    sampler: Annotated[
+        str, _research("--sampler", "Or natural-gradient, random, tpe, paper:STEP.")
+    ] = "gaussian-process"
     pruner: Annotated[str, _research("--pruner", "Stops bad trials: halving, median ...")] = "none"
     fidelity: Annotated[
         float, _research("--fidelity", "Share of the epochs that trials train for.")

@@ -274,6 +274,25 @@ def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
     return float(np.abs(estimate - target).sum() / np.abs(target).sum())
 
 
+def rival_share(matrix: ArrayLike) -> float:
+    """Return the most frequent wrong label of a class as a share of its right ones.
+
+    The mean over the classes, each at most 1: the nearer to 1, the harder it is for a network to
+    tell which of two labels is the right one.
+
+    Examples
+    --------
+    >>> rival_share([[0.8, 0.2, 0.0], [0.1, 0.8, 0.1], [0.0, 0.0, 1.0]])
+    0.125
+    """
+    table = check_transition_matrix(matrix, name="matrix")
+    right = table.diagonal().copy()
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0.0)
+    most = wrong.max(1)
+    return float((most / np.maximum(np.maximum(right, most), 1e-12)).mean())
+
+
 def _check_distributions(name: str, table: FloatArray, tolerance: float, remedy: str) -> None:
     """Raise an InputError unless each row lies in [0, 1] and sums to 1, up to `tolerance`."""
     if table.size and not (table.min() >= 0.0 and table.max() <= 1.0):  # or one is NaN

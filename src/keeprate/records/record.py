@@ -202,11 +202,21 @@ class Result:
 
 @dataclass(frozen=True)
 class FirstTraining:
-    """The training that estimated the noise rate for `schedule="auto"`."""
+    """The training that estimated the noise for a search, or for `schedule="auto"`.
+
+    Attributes
+    ----------
+    noise_rate : float
+    epochs : int
+    seconds : float
+    rival_share : float or None
+        As in `keeprate.noise.rival_share`; None in records of earlier versions.
+    """
 
     noise_rate: float
     epochs: int
     seconds: float
+    rival_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,11 @@ from .classifier import load as load
 from .classifier import save_classifier as save_classifier
 from .cross_fit import judging_trainings as judging_trainings
 from .export import export_onnx as export_onnx
+from .first import FIRST_STEPS as FIRST_STEPS
+from .first import first_cost as first_cost
+from .first import first_epochs as first_epochs
+from .first import remove_first as remove_first
+from .first import train_first as train_first
 from .outputs import finish as finish
 from .outputs import finished_run as finished_run
 from .plans import Baselines as Baselines
@@ -13,6 +18,5 @@ from .plans import baselines_in_config as baselines_in_config
 from .plans import get_baselines as get_baselines
 from .predictions import predict_files as predict_files
 from .run import Run as Run
-from .train_run import FIRST_STEPS as FIRST_STEPS
 from .train_run import train as train
 from .verification import verify_run as verify_run

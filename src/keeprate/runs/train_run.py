@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,10 +22,10 @@ from keeprate.engine import (
     resolve_model,
 )
 from keeprate.errors import InputError, check_whole
-from keeprate.noise import NoiseEstimate
-from keeprate.records import Cost, FirstTraining, RunRecord, open_record, owned, save_record
+from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
 from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
 from keeprate.runs.finals import train_plans
+from keeprate.runs.first import first_cost, remove_first, train_first
 from keeprate.runs.outputs import conclude, finish, finished_run
 from keeprate.runs.plans import (
     Baselines,
@@ -44,11 +43,7 @@ from keeprate.schedules import (
     as_schedule,
     estimated_schedule,
     named_schedule,
-    plain_decay,
 )
-
-CAUTIOUS = 0.4  # R(T) of the training that estimates the noise rate
-FIRST_STEPS = 500  # the least number of its steps, if the final training has as many
 
 
 def train(
@@ -186,8 +181,9 @@ def train(
         if is_cross_fitted:
             return _cross_fit(setup, record, compared, restarts)
         if schedules[0] is None and record.first is None:
-            record = replace(record, first=_first_training(setup, method, command))
+            record = replace(record, first=train_first(setup, method))
             save_record(setup.folder, record)
+            remove_first(setup)
         plan = plan_without_search(
             method,
             [one or _estimated(record.first, config.epochs) for one in schedules],
@@ -195,7 +191,7 @@ def train(
         )
         plans = [plan, *without_repetition(plan, compared)]
         restarts = max(restarts, len(schedules))
-        return finish(setup, record, plans, _cost(record, config.epochs), restarts=restarts)
+        return finish(setup, record, plans, first_cost(record, config.epochs), restarts=restarts)
 
 
 def _cross_fit(setup: Setup, record: RunRecord, compared: Sequence[Plan], restarts: int) -> Run:
@@ -205,7 +201,7 @@ def _cross_fit(setup: Setup, record: RunRecord, compared: Sequence[Plan], restar
     if compared:
         results += train_plans(compared, setup, restarts=restarts)[0]
     return conclude(
-        setup, record, results, networks, judgement, cost=_cost(record, setup.config.epochs)
+        setup, record, results, networks, judgement, cost=first_cost(record, setup.config.epochs)
     )
 
 
@@ -224,44 +220,3 @@ def _estimated(first: FirstTraining | None, epochs: int) -> Schedule:
     if first is None:
         raise InputError("the record holds no first training; delete the run folder.")
     return estimated_schedule(epochs, first.noise_rate)
-
-
-def _first_training(setup: Setup, method: Method, command: str) -> FirstTraining:
-    """Estimate the noise rate by a careful training; its run folder is `first`."""
-    config, steps = setup.config, len(setup.data.train) // setup.config.batch_size
-    # A network that has seen too little is wrong about right labels.
-    epochs = min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
-
-    outer = setup.progress
-
-    def progress(stage: str, done: float, total: float, best: str | None) -> None:
-        if outer is not None:
-            outer("noise rate", done, total, best)
-
-    setup = replace(
-        setup,
-        data=replace(setup.data, test=None),  # which the estimate could not use
-        config=replace(config, epochs=epochs),
-        folder=None if setup.folder is None else setup.folder / "first",
-        progress=progress,
-        curves_writer=None,
-    )
-    options = {"method": method.name, "method_fingerprint": method.fingerprint()}
-    record = open_record(setup, "train", command=command, options=options)
-    run = finished_run(setup, record, with_report=False)
-    if run is None:
-        schedule = Schedule(plain_decay(epochs, CAUTIOUS), "cautious")
-        plan = plan_without_search(method, [schedule])
-        run = finish(setup, record, [plan], Cost(), restarts=1, with_report=False)
-    noise: NoiseEstimate | None = run.record.noise_estimate
-    if noise is None:
-        raise InputError(f"{setup.folder} holds a run without a noise estimate; delete the folder.")
-    return FirstTraining(noise.noise_rate, epochs, run.record.cost.final_seconds)
-
-
-def _cost(record: RunRecord, epochs: int) -> Cost:
-    """The cost before the final trainings."""
-    if record.first is None:
-        return Cost()
-    first = record.first
-    return Cost(first.epochs, first.epochs / epochs, first.seconds)

@@ -15,10 +15,6 @@ from .named import SCHEDULE_FILE as SCHEDULE_FILE
 from .named import estimated_schedule as estimated_schedule
 from .named import load_schedule as load_schedule
 from .named import named_schedule as named_schedule
-from .presets import PRESETS as PRESETS
-from .presets import preset_keep_rate as preset_keep_rate
-from .presets import presets_for as presets_for
-from .presets import presets_in_words as presets_in_words
 from .schedule import Schedule as Schedule
 from .schedule import as_schedule as as_schedule
 from .spaces import SPACES as SPACES

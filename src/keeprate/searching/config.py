@@ -26,9 +26,11 @@ class SearchConfig:
     ----------
     space : {"basis", "co-teaching", "power-decay", "full"}
         The schedules that can be proposed (`keeprate.schedules.SPACES`).
-    sampler : {"natural-gradient", "random", "tpe", "paper:STEP"}
-        What proposes schedules. "paper:STEP" is the paper's natural gradient with that step size
-        and a fifth of the trials in a generation.
+    sampler : {"gaussian-process", "natural-gradient", "random", "tpe", "paper:STEP"}
+        What proposes schedules. "gaussian-process": the schedule that is expected to improve most
+        on the best so far. "natural-gradient": Alg. 2 with ranks and a bounded step, and a Gaussian
+        process over the schedules that screens its proposals. "paper:STEP": the paper's own form,
+        with that step size and a fifth of the trials in a generation.
     pruner : {"none", "halving", "median", "successive-halving", "hyperband"} or an Optuna pruner
         What stops trials early, by their value so far; only trials that train to the end can win.
         "halving" stops the worse six of a generation's ten after 40 % of the epochs, and half of
@@ -45,20 +47,26 @@ class SearchConfig:
         16), from other initial weights and with other batches, the best of them once more, and
         choose by the mean. The best of many single trainings was partly lucky.
     warm_start : bool, or one or several schedules
-        True: the first trials are presets, at most ten (of at least four exploring trials).
-        Schedules from other data (run folders, files, `Schedule`s or rows of numbers, of any
-        length) come before the presets. False: no preset.
+        True: "gaussian-process" begins with what searches on other data have seen at such noise
+        (`keeprate.searching.experience`); a first, short training estimates the noise, unless the
+        noise rate is given. Schedules from other data (run folders, files, `Schedule`s or rows of
+        numbers, of any length) are tried first. False: nothing is known before the first trial.
     earlier : tuple of Schedule
         The user's schedules among `warm_start`, as they were read.
     """
 
     space: str = "basis"
-    sampler: str = "natural-gradient"
+    sampler: str = "gaussian-process"
     pruner: str | BasePruner = "none"
     fidelity: float = 1.0
     confirm: bool = True
     warm_start: bool | ScheduleSource | Iterable[ScheduleSource] = True
     earlier: tuple[Schedule, ...] = field(init=False, repr=False)
+
+    @property
+    def uses_experience(self) -> bool:
+        """Whether proposals begin with what searches on other data have seen."""
+        return self.warm_start is not False and self.sampler == "gaussian-process"
 
     def __post_init__(self) -> None:
         get_space(self.space)  # raises, like the next two

@@ -18,14 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 from keeprate.engine import Curves, trial_value
 from keeprate.errors import invalid
 from keeprate.records import TrialSummary
-from keeprate.schedules import (
-    Array,
-    Schedule,
-    Space,
-    preset_keep_rate,
-    presets_for,
-)
+from keeprate.schedules import Schedule, Space
 from keeprate.searching.config import check_fidelity
+from keeprate.searching.experience import NoiseLevel, shipped_experience
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import (
@@ -56,13 +51,12 @@ class Proposals:
         other batches, and from five on the best of these once more. One training may be lucky:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
-    warm_start : bool
-        Whether the first trials are `earlier` schedules and, where at least four explore, `PRESETS`
-        ones.
+    level : NoiseLevel or None
+        The noise, if proposals begin from what searches on other data have seen at such noise.
     fidelity : float
         Share of the T epochs that explored trials train for.
     earlier : tuple of Schedule
-        Found before, on other data; of any length.
+        Tried first; of any length.
     """
 
     space: Space
@@ -71,7 +65,7 @@ class Proposals:
     trials: int
     confirm: int
     seed: int
-    warm_start: bool = True
+    level: NoiseLevel | None = None
     fidelity: float = 1.0
     earlier: tuple[Schedule, ...] = ()
 
@@ -93,7 +87,7 @@ class Proposals:
     @property
     def generation_size(self) -> int:
         """Trials asked for at once."""
-        return self._spec.generation_size(self.trials)
+        return self._spec.generation_size(self.trials, self.n_explored)
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -110,26 +104,6 @@ class Proposals:
     def n_explored(self) -> int:
         """Trials before the confirming ones."""
         return self.trials - sum(self.rounds)
-
-    @property
-    def n_presets(self) -> int:
-        """How many of the explored trials, the first ones, try presets or earlier schedules.
-
-        >>> from keeprate.schedules import get_space
-        >>> first = (get_space("basis"), 40, "random")
-        >>> [Proposals(*first, n, confirm=0, seed=0).n_presets for n in (3, 4, 40)]
-        [0, 4, 10]
-        """
-        return len(self._presets)
-
-    @cached_property
-    def _presets(self) -> list[Array]:
-        """The schedules [T] of a warm start."""
-        # With one epoch, R(1) = 1, all of them would be the same.
-        if not self.warm_start or self.epochs == 1:
-            return []
-        first = presets_for(self.n_explored, self.earlier)
-        return [preset_keep_rate(one, self.epochs) for one in first]
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -173,8 +147,9 @@ class Proposals:
     ) -> None:
         """Give a trial all its parameters, those of another one if it trains that `again`."""
         fixed: Mapping[str, Any] | None = None
-        if trial.number < self.n_presets:
-            fixed = nearest_parameters(self.space, self._presets[trial.number])
+        if trial.number < len(self.earlier):
+            earlier = self.earlier[trial.number].stretched(self.epochs).keep_rate
+            fixed = nearest_parameters(self.space, earlier)
         if trial.number in again:
             trial.set_user_attr("confirms", again[trial.number].number)
             fixed = again[trial.number].params
@@ -249,8 +224,13 @@ class Proposals:
 
     def _build_sampler(self, *stream: int | str) -> optuna.samplers.BaseSampler:
         seed = derive_seed(self.seed, "sampler", *stream) % 2**31
-        size = self.generation_size
-        return self._spec.build(seed, generation_size=size, features=self.keep_rates)
+        return self._spec.build(
+            seed,
+            space=self.space.distributions(self.epochs),
+            generation_size=self.generation_size,
+            features=self.keep_rates,
+            belief=None if self.level is None else shipped_experience().belief(self.level),
+        )
 
     def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """The schedules [n, T] that the parameters of n trials stand for."""

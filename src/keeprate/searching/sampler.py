@@ -129,7 +129,7 @@ class NaturalGradientSampler(BaseSampler):
             remedy = "an update compares samples: use 4 or more"
             raise invalid("generation_size", "be at least 2", generation_size, remedy)
         self._seeded = seed is not None
-        self._seed = _fresh_seed() if seed is None else int(seed)
+        self._seed = fresh_seed() if seed is None else int(seed)
         self._generation_size = generation_size or DEFAULT_GENERATION_SIZE
         self._fisher: Fisher = fisher
         self._utilities: Utilities = utilities
@@ -146,7 +146,7 @@ class NaturalGradientSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Draw a new seed unless one was given (trial numbers keep parallel draws apart)."""
         if not self._seeded:
-            self._seed = _fresh_seed()
+            self._seed = fresh_seed()
         if self._independent_sampler is not None:
             self._independent_sampler.reseed_rng()
 
@@ -379,7 +379,7 @@ class _Points:
         return np.array([self.of(trial) for trial in trials], dtype=np.float64)
 
     def _find(self, trial: FrozenTrial) -> Array | None:
-        if not _is_usable(trial, self.space):
+        if not is_usable(trial, self.space):
             return None
         return np.array([to_unit(trial.params[name], self.space[name]) for name in self.space])
 
@@ -453,11 +453,13 @@ def _are_same(some: Sequence[FrozenTrial], others: Sequence[FrozenTrial]) -> boo
     return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
-def _fresh_seed() -> int:
+def fresh_seed() -> int:
+    """A seed that nobody has used."""
     return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
 
 
-def _is_usable(trial: FrozenTrial, space: NumericalSpace) -> bool:
+def is_usable(trial: FrozenTrial, space: NumericalSpace) -> bool:
+    """Whether something can be learnt from a trial: it is finished, and has these parameters."""
     if trial.state == TrialState.COMPLETE:
         if trial.value is None or math.isnan(trial.value):
             return False

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 
 from keeprate.errors import invalid
+from keeprate.searching.experience import Belief
+from keeprate.searching.process_sampler import GaussianProcessSampler
 from keeprate.searching.sampler import DEFAULT_GENERATION_SIZE, Features, NaturalGradientSampler
 
-NAMES = ("natural-gradient", "random", "tpe", "paper:STEP")
+NAMES = ("gaussian-process", "natural-gradient", "random", "tpe", "paper:STEP")
 PAPER_ITERATIONS = 5  # of a search on real data (App. A.2)
 
 
@@ -24,7 +27,7 @@ class SamplerSpec:
 
     Attributes
     ----------
-    name : {"natural-gradient", "random", "tpe", "paper"}
+    name : {"gaussian-process", "natural-gradient", "random", "tpe", "paper"}
     step_size : float or None
         Of "paper", the paper's form of the natural gradient.
 
@@ -39,7 +42,7 @@ class SamplerSpec:
 
     @classmethod
     def parse(cls, text: str) -> SamplerSpec:
-        """Read "natural-gradient", "random", "tpe" or "paper:STEP".
+        """Read a name of `NAMES`.
 
         Raises
         ------
@@ -64,20 +67,45 @@ class SamplerSpec:
     def remembers(self) -> bool:
         """Whether one sampler serves all trials.
 
-        The natural gradient derives each point from (seed, trial number). The others draw from a
-        generator in memory: they get a seed for each parameter of each trial, so that a resumed
-        search draws the same.
+        Our own derive each point from (seed, trial number). The others draw from a generator in
+        memory: they get a seed for each parameter of each trial, so that a resumed search draws the
+        same.
         """
-        return self.name in ("natural-gradient", "paper")
+        return self.name in ("gaussian-process", "natural-gradient", "paper")
 
-    def generation_size(self, trials: int) -> int:
-        """How many trials are asked for at once."""
+    def generation_size(self, trials: int, n_explored: int) -> int:
+        """How many trials are asked for at once, of so many and of so many exploring ones."""
         if self.name == "paper":
             return max(2, trials // PAPER_ITERATIONS)
+        if self.name == "gaussian-process":  # at least two generations: the second one has learnt
+            return max(1, min(DEFAULT_GENERATION_SIZE, (n_explored + 1) // 2))
         return DEFAULT_GENERATION_SIZE
 
-    def build(self, seed: int, *, generation_size: int, features: Features) -> BaseSampler:
-        """Build the Optuna sampler; `features` gives the keep rates of parameters."""
+    def build(
+        self,
+        seed: int,
+        *,
+        space: Mapping[str, BaseDistribution],
+        generation_size: int,
+        features: Features,
+        belief: Belief | None = None,
+    ) -> BaseSampler:
+        """Build the Optuna sampler.
+
+        Parameters
+        ----------
+        seed : int
+        space : mapping of str to distribution
+            The parameters of a schedule.
+        generation_size : int
+            Trials that are asked for at once.
+        features : callable
+            Gives the keep rates of parameters.
+        belief : Belief, optional
+            What "gaussian-process" expects before any trial is finished.
+        """
+        if self.name == "gaussian-process":
+            return GaussianProcessSampler(space, features, seed=seed, belief=belief)
         if self.name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         if self.name == "tpe":

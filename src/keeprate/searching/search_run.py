@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,17 @@ from keeprate.runs import (
     baselines_in_config,
     finish,
     finished_run,
+    first_cost,
+    first_epochs,
     get_baselines,
     judging_trainings,
+    remove_first,
+    train_first,
 )
-from keeprate.schedules import PRESETS, Schedule, get_space, presets_in_words
+from keeprate.schedules import Schedule, get_space
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
+from keeprate.searching.experience import NoiseLevel, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
@@ -81,13 +87,14 @@ def search(
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
 
-    The search has five steps:
+    The search has six steps:
 
     1. Check all arguments. Nothing is written before they are good.
     2. Open the run folder. A finished run is returned as it is, an interrupted one goes on.
     3. Plan how many trials the budget buys.
-    4. Train the trials, a generation at a time in lockstep, and rank their schedules.
-    5. Train the two best schedules to the end, several times, beside the baselines.
+    4. Estimate the noise by a short training, unless the noise rate is given.
+    5. Train the trials, a generation at a time in lockstep, and rank their schedules.
+    6. Train the two best schedules to the end, several times, beside the baselines.
 
     The value of a trial is its validation score (accuracy, or the determinant where labels are
     noisy: `Data.criterion`), averaged over the last tenth of the epochs and over the peers. The
@@ -129,7 +136,7 @@ checkpoint_seconds, metric
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
     restarts = check_whole("restarts", restarts, 1)
     n_finalists = min(MOST_FINALISTS, restarts)
-    _proposals(search_config, config, _trial_counts(limit, search_config), seed)  # raises
+    is_known = noise_rate is not None or not search_config.uses_experience or config.epochs == 1
     setup = make_setup(
         data,
         model=model,
@@ -142,6 +149,10 @@ checkpoint_seconds, metric
         tensorboard=tensorboard,
         metric=metric,
     )
+
+    n_before = 0.0 if is_known else first_epochs(setup) / config.epochs  # trainings
+    planned = _trial_counts(limit, search_config, n_before)
+    _proposals(search_config, config, planned, seed)  # raises
 
     # 2. Open the run folder.
     options = _options(method, limit, search_config) | {
@@ -161,16 +172,26 @@ checkpoint_seconds, metric
             n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
             after_search = restarts * n_networks + judging_trainings(setup)
             n_finals = after_search / networks_trained(method)
-            counts = _affordable_trials(limit, search_config, setup, method, n_finals)
+            counts = planned
+            if limit.unit == "seconds":
+                n_others = n_finals + n_before
+                counts = _counts(affordable(limit.amount, setup, method, n_finals=n_others))
             record = replace(record, trial_counts=counts)
             save_record(setup.folder, record)  # after a kill a time would buy another number
-        _check_counts(counts, limit, search_config, setup.folder)
-        proposals = _proposals(search_config, config, counts, seed)
+        _check_counts(counts, limit, planned, setup.folder)
 
-        # 4. Train the trials, rank their schedules.
+        # 4. Estimate the noise.
+        if not is_known and record.first is None:
+            record = replace(record, first=train_first(setup, method))
+            save_record(setup.folder, record)
+            remove_first(setup)
+        level = _noise_level(record, noise_rate) if search_config.uses_experience else None
+        proposals = _proposals(search_config, config, counts, seed, level)
+
+        # 5. Train the trials, rank their schedules.
         record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
 
-        # 5. Train the best schedules to the end.
+        # 6. Train the best schedules to the end.
         searched = replace(searched, schedules=schedules[:n_finalists])
         record = replace(record, finalists=record.finalists[:n_finalists])
         cost = _cost(record, config.epochs)
@@ -194,21 +215,25 @@ def get_searchable(method: str | Method) -> Method:
     return method
 
 
-def _trial_counts(budget: Budget, search_config: SearchConfig) -> TrialCounts:
-    """How many trials the budget buys; for a time the least, until the machine is timed."""
+def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) -> TrialCounts:
+    """How many trials the budget buys; for a time the least, until the machine is timed.
+
+    `n_before` trainings are spent before the trials, on the noise.
+    """
     if budget.unit == "seconds":
         n_earlier = len(search_config.earlier)
         return TrialCounts(math.floor(LEAST_TRAININGS) + n_earlier, 0)
-    return _counts(budget.amount, confirm=search_config.confirm)
+    amount = budget.amount
+    if budget.unit == "trainings":
+        amount = max(1.0, amount - n_before)
+    return _counts(amount, confirm=search_config.confirm)
 
 
-def _affordable_trials(
-    limit: Budget, search_config: SearchConfig, setup: Setup, method: Method, n_finals: float
-) -> TrialCounts:
-    """How many trials the budget buys on this machine, besides `n_finals` final trainings."""
-    if limit.unit == "seconds":
-        return _counts(affordable(limit.amount, setup, method, n_finals=n_finals))
-    return _trial_counts(limit, search_config)
+def _noise_level(record: RunRecord, noise_rate: float | None) -> NoiseLevel:
+    """What the search knows of the noise: the user's rate, or what the first training found."""
+    if record.first is not None and record.first.rival_share is not None:
+        return NoiseLevel(record.first.noise_rate, record.first.rival_share)
+    return NoiseLevel.of_rate(noise_rate or 0.0)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
@@ -217,13 +242,12 @@ def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
 
 
 def _check_counts(
-    counts: TrialCounts, limit: Budget, search_config: SearchConfig, folder: Path | None
+    counts: TrialCounts, limit: Budget, planned: TrialCounts, folder: Path | None
 ) -> None:
     """Refuse a number of trials that the budget does not buy: somebody has edited the record."""
+    expected = planned
     if limit.unit == "seconds":  # which buys what the machine can do
         expected = _counts(max(counts.trials, LEAST_TRAININGS))
-    else:
-        expected = _trial_counts(limit, search_config)
     if counts != expected:
         raise invalid(
             f"trial_counts in {folder}/{RECORD_FILE}",
@@ -250,7 +274,11 @@ def _check_trials(study: optuna.Study, proposals: Proposals, folder: Path | None
 
 
 def _proposals(
-    search_config: SearchConfig, config: TrainingConfig, counts: TrialCounts, seed: int
+    search_config: SearchConfig,
+    config: TrainingConfig,
+    counts: TrialCounts,
+    seed: int,
+    level: NoiseLevel | None = None,
 ) -> Proposals:
     return Proposals(
         get_space(search_config.space),
@@ -259,7 +287,7 @@ def _proposals(
         counts.trials,
         counts.confirm,
         seed,
-        search_config.warm_start is not False,
+        level,
         search_config.fidelity,
         search_config.earlier,
     )
@@ -267,12 +295,10 @@ def _proposals(
 
 def _options(method: Method, budget: Budget, search_config: SearchConfig) -> dict[str, object]:
     """The options of a search as the record holds them."""
-    earlier = search_config.earlier
-    counts = _trial_counts(budget, search_config)
-    n_explored = counts.trials - counts.confirm
-    if budget.unit == "seconds":
-        n_explored = len(earlier) + len(PRESETS)
-    has_warm_start = search_config.warm_start is not False
+    earlier = [one.keep_rate.tobytes() for one in search_config.earlier]
+    known = [f"earlier {sha256(rates).hexdigest()[:8]}" for rates in earlier]
+    if search_config.uses_experience:
+        known.append(f"experience {experience_digest()}")
     return {
         "method": method.name,
         "method_fingerprint": method.fingerprint(),
@@ -282,7 +308,7 @@ def _options(method: Method, budget: Budget, search_config: SearchConfig) -> dic
         "pruner": pruner_in_words(search_config.pruner),
         "fidelity": search_config.fidelity,
         "confirm": search_config.confirm,
-        "warm_start": has_warm_start and presets_in_words(n_explored, earlier),
+        "warm_start": known,
     }
 
 
@@ -314,6 +340,8 @@ def _run_trials(
 
 def _cost(record: RunRecord, epochs: int) -> Cost:
     """The cost before the final trainings."""
-    candidate_epochs = sum(len(trial.validation_score) for trial in record.trials)
-    seconds = sum(float(trial.seconds) for trial in record.trials)
+    first = first_cost(record, epochs)
+    candidate_epochs = first.candidate_epochs
+    candidate_epochs += sum(len(trial.validation_score) for trial in record.trials)
+    seconds = first.search_seconds + sum(float(trial.seconds) for trial in record.trials)
     return Cost(candidate_epochs, candidate_epochs / epochs, seconds)

@@ -57,6 +57,47 @@ def propose(
 
 
 @dataclass(frozen=True)
+class Posterior:
+    """What scores with a known covariance say of others.
+
+    Attributes
+    ----------
+    factor : ndarray [n, n]
+        The lower Cholesky factor of the covariance of the scores, their noise included.
+    weights : ndarray [n]
+        The inverse of that covariance times the scores.
+    log_likelihood : float
+        Of the scores, up to a constant.
+    """
+
+    factor: Array
+    weights: Array
+    log_likelihood: float
+
+    @classmethod
+    def given(cls, covariance: Array, scores: Array) -> Posterior:
+        """From the covariance [n, n] and the scores [n], whose mean is 0."""
+        factor = _factor(covariance)
+        weights = _solve(factor, scores)
+        likelihood = -0.5 * float(scores @ weights) - float(np.log(factor.diagonal()).sum())
+        return cls(factor, weights, likelihood)
+
+    def shift(self, between: Array) -> Array:
+        """By how much the scores move the mean of others [m], given their covariance [m, n]."""
+        return np.asarray(between @ self.weights)
+
+    def solve(self, right: Array) -> Array:
+        """The product of the inverse of the scores' covariance with another [n, ...]."""
+        return _solve(self.factor, right)
+
+    def explained(self, between: Array) -> Array:
+        """E [n, m]: the scores take E^T E from the covariance of others."""
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(self.factor, between.T, lower=True, check_finite=False))
+
+
+@dataclass(frozen=True)
 class Surrogate:
     """A Gaussian process over what evaluated points stand for.
 
@@ -64,10 +105,7 @@ class Surrogate:
     ----------
     prior : Prior
     points : ndarray [n, f]
-    factor : ndarray [n, n]
-        The lower Cholesky factor of the covariance of their scores.
-    weights : ndarray [n]
-        The inverse of that covariance times the scores.
+    posterior : Posterior
 
     Examples
     --------
@@ -79,8 +117,7 @@ class Surrogate:
 
     prior: Prior
     points: Array
-    factor: Array
-    weights: Array
+    posterior: Posterior
 
     @classmethod
     def fit(cls, features: npt.ArrayLike, order: npt.ArrayLike) -> Surrogate:
@@ -96,11 +133,22 @@ class Surrogate:
         """
         points = np.asarray(features, np.float64)[-MOST:]
         scores = _normal_scores(np.asarray(order, np.float64)[-MOST:])
-        squared = _squared_distances(points)
+        squared = squared_distances(points)
         with one_thread():
             prior = _most_likely(points, squared, scores)
-            factor = _factor(prior.covariance(prior.signal(squared)))
-            return cls(prior, points, factor, _solve(factor, scores))
+            covariance = prior.covariance(prior.signal(squared))
+            return cls(prior, points, Posterior.given(covariance, scores))
+
+    def mean(self, points: Array) -> Array:
+        """Mean [m] of the scores of points [m, f]."""
+        return self.posterior.shift(self.prior.signal(squared_distances(points, self.points)))
+
+    def expect(self, points: Array) -> tuple[Array, Array]:
+        """Mean [m] and covariance [m, m] of the scores of points [m, f], without noise."""
+        between = self.prior.signal(squared_distances(points, self.points))
+        explained = self.posterior.explained(between)
+        covariance = self.prior.signal(squared_distances(points)) - explained.T @ explained
+        return self.posterior.shift(between), covariance
 
     def most_promising(self, proposed: npt.ArrayLike, rng: np.random.Generator) -> int:
         """Return the index of the proposal [m, f] that is best in one draw from the posterior.
@@ -112,24 +160,24 @@ class Surrogate:
             return self._most_promising(np.asarray(proposed, np.float64), rng)
 
     def _most_promising(self, points: Array, rng: np.random.Generator) -> int:
-        from scipy.linalg import solve_triangular
-
-        between = self.prior.signal(_squared_distances(points, self.points))
-        mean = between @ self.weights
-        explained = solve_triangular(
-            self.factor, between.T, lower=True, overwrite_b=True, check_finite=False
-        )
+        between = self.prior.signal(squared_distances(points, self.points))
+        explained = self.posterior.explained(between)
         variance = self.prior.constant - np.square(explained).sum(0)
-        reach = mean + DEVIATIONS * np.sqrt(np.maximum(variance, 0.0))
+        reach = self.posterior.shift(between) + DEVIATIONS * np.sqrt(np.maximum(variance, 0.0))
         chosen = np.sort(np.argsort(-reach, kind="stable")[:FINALISTS])
-        # The noise of an evaluation is no reason to try a point; a little on the diagonal stays, or
-        # proposals that are nearly alike have no Cholesky factor.
-        covariance = self.prior.signal(_squared_distances(points[chosen]))
-        explained = explained[:, chosen]
-        covariance -= explained.T @ explained
-        covariance[np.diag_indices(len(chosen))] += JITTER
-        draw = mean[chosen] + _factor(covariance) @ rng.standard_normal(len(chosen))
+        mean, covariance = self.expect(points[chosen])
+        draw = draws(mean, covariance, 1, rng)[0]
         return int(chosen[np.argmax(draw)])
+
+
+def draws(mean: Array, covariance: Array, n: int, rng: np.random.Generator) -> Array:
+    """Draw from a Gaussian with this mean [m] and covariance [m, m]: [n, m].
+
+    A little on the diagonal stays, or proposals that are nearly alike have no Cholesky factor.
+    """
+    lifted = covariance.copy()
+    lifted[np.diag_indices(len(mean))] += JITTER
+    return np.asarray(mean + rng.standard_normal((n, len(mean))) @ _factor(lifted).T)
 
 
 @contextmanager
@@ -209,7 +257,8 @@ def _most_likely(points: Array, squared: Array, scores: Array) -> Prior:
     return Prior(*np.exp(found.x).tolist())
 
 
-def _squared_distances(points: Array, others: Array | None = None) -> Array:
+def squared_distances(points: Array, others: Array | None = None) -> Array:
+    """Squared distances [n, m] of points [n, f] from others [m, f], or from each other."""
     from scipy.spatial.distance import cdist, pdist, squareform
 
     if others is None:

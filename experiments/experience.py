@@ -1,0 +1,171 @@
+"""The experience that ships, `src/keeprate/searching/experience.json`: schedules tried on digits.
+
+For each noise and each of four settings `SCHEDULES` schedules are trained on scikit-learn's digits:
+three quarters are drops in units of about the noise rate, one quarter comes from anywhere in the
+basis space. All of them ship, good and bad, with their validation accuracy; so do the numbers of
+the kernel under which these are likeliest. The seeds are development seeds. No test label takes
+part, and nothing is trained on the data sets of the figures and tables.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+import keeprate
+from experiments.common import RESULTS, Row, command_of, load_data
+from experiments.jobs import Job, run_missing
+from keeprate import Schedule, TrainingConfig
+from keeprate.engine import (
+    Candidate,
+    Population,
+    get_method,
+    make_setup,
+    train_candidates,
+    trial_value,
+)
+from keeprate.files import write_json
+from keeprate.noise import Noise, rival_share
+from keeprate.schedules import get_space
+from keeprate.searching import EXPERIENCE, Experience, Kernel, NoiseLevel, Task, standard_scores
+
+NAME = "experience"
+SUMMARY = "what ships for searches to begin with, trained on digits (trains)"
+NOISES = (
+    "none",
+    *(f"symmetric:{rate}" for rate in (0.1, 0.2, 0.35, 0.5, 0.65)),
+    *(f"pairflip:{rate}" for rate in (0.1, 0.2, 0.3, 0.4, 0.45)),
+)
+SETTINGS = ((1000, 40, 32), (1001, 40, 32), (1002, 80, 32), (1003, 40, 64))
+"""Seed, epochs, batch size."""
+SCHEDULES = 48
+PROTOCOL: Row = {
+    "data": "digits",
+    "network": "MLP, Adam 0.001, linear decay from 40 %",
+    "method": "co-teaching",
+    "schedules": SCHEDULES,
+    "settings (seed, epochs, batch size)": [list(one) for one in SETTINGS],
+}
+FIRST_GUESS = Kernel(0.7, 0.2, 0.4, 1.0, 0.6, 0.15, 0.5, 0.05)
+EVALUATIONS = 120  # of the likelihood, to find the kernel
+
+
+def draw(rng: np.random.Generator, epochs: int, noise_rate: float) -> NDArray[np.float64]:
+    """A drop [T] in units of about the noise rate; it may rise again."""
+    speed, drop = np.exp(rng.uniform(np.log(1.5), np.log(30))), rng.uniform(0.2, 2.0)
+    start = rng.uniform(0, 0.15)
+    unit = min(0.8, max(0.03, noise_rate + rng.normal(0, 0.08)))
+    drop = min(drop, 0.95 / unit)
+    returns = rng.uniform(0.3, 1) * drop if rng.random() < 0.35 else 0.0
+    turn = rng.uniform(0.3, 0.7)
+    share = np.arange(epochs) / (epochs - 1)
+    way = np.clip((share - start) / (1 - start), 0, None)
+    dropped = drop * (1 - np.exp(-speed * way)) / (1 - np.exp(-speed))
+    if returns:
+        dropped = dropped - (drop - returns) * np.clip((share - turn) / (1 - turn), 0, 1)
+    return np.asarray(np.clip(1 - unit * dropped, 0.01, 1))
+
+
+def train(noise: str, seed: int, epochs: int, batch_size: int) -> Row:
+    """Train the schedules of one noise and setting, in lockstep."""
+    data = keeprate.prepare(load_data("", "digits", seed), noise=noise, seed=seed, n_test=0)
+    noise_rate = Noise.parse(noise).noise_rate or 0.0
+    words = f"digits{noise}{epochs}{batch_size}"
+    rng = np.random.default_rng([seed, zlib.crc32(words.encode())])
+    n_drops = SCHEDULES * 3 // 4
+    rates = [draw(rng, epochs, noise_rate) for _ in range(n_drops)]
+    space = get_space("basis")
+    names = list(space.distributions(epochs))
+    for _ in range(SCHEDULES - n_drops):
+        parameters = dict(zip(names, rng.random(len(names)).tolist(), strict=True))
+        rates.append(space.schedule(parameters, epochs).keep_rate)
+    rates = [np.concatenate([[1.0], one[1:]]) for one in rates]
+    config = TrainingConfig(epochs=epochs, batch_size=batch_size)
+    setup = make_setup(data, model="mlp", config=config, seed=seed, out=None)
+    method, values, seconds = get_method("co-teaching"), {}, 0.0
+
+    def collect(population: Population) -> None:
+        nonlocal seconds
+        for number, curves in population.curves.items():
+            values[number] = trial_value(curves.validation_score, epochs)
+            seconds += curves.seconds
+
+    candidates = [Candidate(i, Schedule(one), method) for i, one in enumerate(rates)]
+    train_candidates(candidates, setup, stream="bank", after_group=collect)
+    return {
+        "keep_rates": [one.round(4).tolist() for one in rates],
+        "values": [round(values[i], 6) for i in range(SCHEDULES)],
+        "seconds": round(seconds, 1),
+    }
+
+
+def task_of(row: Row) -> Task:
+    """What a row says, as searches use it."""
+    noise = Noise.parse(row["noise"])
+    rival = 0.0 if noise.kind == "none" else rival_share(noise.transition_matrix(10))
+    level = NoiseLevel(noise.noise_rate or 0.0, rival)
+    return Task(level, level.drops(np.array(row["keep_rates"])), standard_scores(row["values"]))
+
+
+def likeliest_kernel(tasks: Sequence[Task]) -> Kernel:
+    """The kernel under which the scores are likeliest, with a weak prior around `FIRST_GUESS`."""
+    start = np.log(list(vars(FIRST_GUESS).values()))
+
+    def loss(logarithms: NDArray[np.float64]) -> float:
+        try:
+            likelihood = Experience(tasks, Kernel(*np.exp(logarithms).tolist())).log_likelihood
+        except np.linalg.LinAlgError:
+            return np.inf
+        return -likelihood + 0.5 * float(np.square(logarithms - start).sum())
+
+    options = {"maxfev": EVALUATIONS, "xatol": 0.05, "fatol": 0.5}
+    found = minimize(loss, start, method="Nelder-Mead", options=options)
+    return Kernel(*np.exp(found.x).round(4).tolist())
+
+
+def shipped(rows: Sequence[Row]) -> Row:
+    """What ships, from the rows of the results file."""
+    tasks = [task_of(row) for row in rows]
+    kernel = likeliest_kernel(tasks)
+    return {
+        "source": command_of(NAME, ""),
+        "kernel": vars(kernel),
+        "tasks": [
+            {
+                "noise_rate": task.level.noise_rate,
+                "rival_share": round(task.level.rival_share, 4),
+                "drops": task.drops.round(3).tolist(),
+                "scores": task.scores.round(3).tolist(),
+            }
+            for task in tasks
+        ],
+    }
+
+
+def run(*, at_once: int = 1, results: Path = RESULTS, experience: Path = EXPERIENCE) -> list[Row]:
+    """Train what the results file does not have yet; when nothing is missing, write the file."""
+    jobs = [
+        Job(
+            {"noise": noise, "seed": seed},
+            partial(train, noise, seed, epochs, batch_size),
+        )
+        for seed, epochs, batch_size in SETTINGS
+        for noise in NOISES
+    ]
+    rows = run_missing(
+        NAME,
+        "",
+        PROTOCOL,
+        jobs,
+        at_once=at_once,
+        results=results,
+        words=lambda row: f"the best of {SCHEDULES} validates at {100 * max(row['values']):.2f} %",
+    )
+    write_json(experience, shipped(rows))
+    return rows

@@ -1,0 +1,312 @@
+"""What searches on other data have seen: a belief about schedules before any is trained.
+
+A schedule is described by its *drop*, (1 - R(t)) / noise rate, at `MARKS` points of the training.
+In these units good schedules look alike: on digits with a tenth of the labels wrong and on MNIST
+with half of them wrong, they keep all samples for a few epochs, drop by 1 (as many samples as
+there are wrong labels) after a third of the training, and by 1.2 to 1.6 in the end. The belief is a
+Gaussian process over drops and the noise, fitted to all trainings of the searches, good and bad. It
+has one part that all data share, and one of each data set's own.
+
+References
+----------
+Swersky, Snoek and Adams 2013, Multi-task Bayesian optimization, NIPS (searches on other data).
+Rasmussen and Williams 2006, Gaussian processes for machine learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from keeprate.files import read_json
+from keeprate.searching.natural_gradient import Array
+from keeprate.searching.surrogate import Posterior, one_thread, squared_distances
+
+EXPERIENCE = Path(__file__).with_name("experience.json")
+MARKS = 16  # points of a training, evenly from the first epoch to the last
+LEAST_NOISE_RATE, LARGEST_DROP = 0.05, 3.0  # a drop is a share of the noise rate: it has limits
+SCALES = tuple(2.0**power for power in range(-2, 4))
+OWN, NOISE = (1.0, 3.0), (1.0, 4.0, 16.0)
+"""How much wider than on the known data scores, own part and noise may be, of which the likeliest
+are taken."""
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """What a search knows of the noise in its labels.
+
+    Attributes
+    ----------
+    noise_rate : float
+        Share of wrong labels, in [0, 1).
+    rival_share : float
+        The most frequent wrong label of a class as a share of its right labels, the mean over the
+        classes (`keeprate.noise.rival_share`): near 0 for symmetric noise of many classes, 0.82
+        for pairflip 45 %.
+    """
+
+    noise_rate: float
+    rival_share: float
+
+    @classmethod
+    def of_rate(cls, noise_rate: float) -> NoiseLevel:
+        """A level of which only the rate is known: between symmetric and pairflip noise."""
+        return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2)
+
+    def drops(self, keep_rates: Array) -> Array:
+        """Describe schedules [n, T]: [n, MARKS].
+
+        >>> NoiseLevel(0.5, 0.1).drops(np.linspace(1, 0.4, 31)[None])[0, [0, 5, 15]]
+        array([0. , 0.4, 1.2])
+        """
+        at = np.linspace(0, keep_rates.shape[1] - 1, MARKS)
+        low = np.floor(at).astype(int)
+        high = np.minimum(low + 1, keep_rates.shape[1] - 1)
+        rates = keep_rates[:, low] + (at - low) * (keep_rates[:, high] - keep_rates[:, low])
+        drops: Array = np.minimum(
+            (1 - rates) / max(self.noise_rate, LEAST_NOISE_RATE), LARGEST_DROP
+        )
+        return drops
+
+    @property
+    def coordinates(self) -> Array:
+        """[2]."""
+        return np.array([self.noise_rate, self.rival_share])
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Covariance of the scores of two schedules.
+
+    shared * near(drops, drop_length) * near(noise, noise_lengths) + always * near(drops,
+    drop_length), and for schedules on the same data own * near(drops, own_length); near(x, l) =
+    exp(-|x - y|^2 / (2 l^2)), of drops per mark.
+    """
+
+    drop_length: float
+    noise_rate_length: float
+    rival_share_length: float
+    shared: float
+    always: float
+    own: float
+    own_length: float
+    noise: float
+
+    def between_data(self, drops: Array, noise: Array, others: Array, their_noise: Array) -> Array:
+        """Covariance [n, m] of what all data share, of drops [n, MARKS] and noise [n, 2]."""
+        lengths = np.array([self.noise_rate_length, self.rival_share_length])
+        apart = squared_distances(noise / lengths, their_noise / lengths)
+        near = np.exp(squared_distances(drops, others) / (-2 * MARKS * self.drop_length**2))
+        return np.asarray(near * (self.shared * np.exp(-apart / 2) + self.always))
+
+    def of_own(self, drops: Array, others: Array) -> Array:
+        """Covariance [n, m] of what only one data set has."""
+        return np.asarray(
+            self.own * np.exp(squared_distances(drops, others) / (-2 * MARKS * self.own_length**2))
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search on other data.
+
+    Attributes
+    ----------
+    level : NoiseLevel
+        The true one.
+    drops : ndarray [n, MARKS]
+    scores : ndarray [n]
+        `standard_scores` of the validation values.
+    """
+
+    level: NoiseLevel
+    drops: Array
+    scores: Array
+
+
+def standard_scores(values: Sequence[float]) -> Array:
+    """Bring the values of a search to a scale that searches have in common.
+
+    0 is a value that one schedule in ten exceeds; 1 is the distance from there down to a value
+    that 70 % exceed. Below -3 all are alike: bad.
+    """
+    known = np.asarray(values, np.float64)
+    good, fair = np.quantile(known, (0.9, 0.3))
+    scores: Array = np.maximum((known - good) / max(float(good - fair), 1e-9), -3.0)
+    return scores
+
+
+class Experience:
+    """All trainings of searches on other data, and the kernel that explains them.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    kernel : Kernel
+    """
+
+    def __init__(self, tasks: Sequence[Task], kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._drops = np.concatenate([task.drops for task in tasks])
+        noise = [np.tile(task.level.coordinates, (len(task.drops), 1)) for task in tasks]
+        self._noise = np.concatenate(noise)
+        scores = np.concatenate([task.scores for task in tasks])
+        covariance = kernel.between_data(self._drops, self._noise, self._drops, self._noise)
+        start = 0
+        for task in tasks:
+            rows = slice(start, start + len(task.drops))
+            covariance[rows, rows] += kernel.of_own(task.drops, task.drops)
+            start = rows.stop
+        covariance[np.diag_indices(len(covariance))] += kernel.noise
+        with one_thread():
+            self._posterior = Posterior.given(covariance, scores)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Of all scores, up to a constant."""
+        return self._posterior.log_likelihood
+
+    def belief(self, level: NoiseLevel) -> Belief:
+        """What is to be expected at this noise."""
+        return Belief(self, level)
+
+    def covariance_with(self, drops: Array, level: NoiseLevel) -> Array:
+        """Covariance [n, seen] of schedules at this noise with all that was seen."""
+        noise = np.tile(level.coordinates, (len(drops), 1))
+        return self.kernel.between_data(drops, noise, self._drops, self._noise)
+
+    @property
+    def posterior(self) -> Posterior:
+        """Of the scores that were seen."""
+        return self._posterior
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Expected scores of schedules at one noise, as a Gaussian process.
+
+    Attributes
+    ----------
+    experience : Experience
+    level : NoiseLevel
+    """
+
+    experience: Experience
+    level: NoiseLevel
+
+    def describe(self, keep_rates: Array) -> Array:
+        """Describe schedules [n, T] as `expect` takes them."""
+        return self.level.drops(keep_rates)
+
+    def mean(self, points: Array) -> Array:
+        """Mean [n] of the scores of described schedules [n, MARKS]."""
+        seen = self.experience.covariance_with(points, self.level)
+        return self.experience.posterior.shift(seen)
+
+    def expect(self, points: Array, own: float = 1.0) -> tuple[Array, Array]:
+        """Mean [n] and covariance [n, n] of the scores of described schedules [n, MARKS].
+
+        `own` multiplies the part that is this data set's own.
+        """
+        kernel, posterior = self.experience.kernel, self.experience.posterior
+        seen = self.experience.covariance_with(points, self.level)
+        mean, explained = posterior.shift(seen), posterior.explained(seen)
+        noise = np.tile(self.level.coordinates, (len(points), 1))
+        covariance = kernel.between_data(points, noise, points, noise)
+        covariance += own * kernel.of_own(points, points) - explained.T @ explained
+        return mean, covariance
+
+    def learn(self, points: Array, values: Array) -> Learned:
+        """Take the values [n] of trained schedules [n, MARKS] into account.
+
+        Values have an unknown offset and scale: score = (value - offset) / scale. The likeliest
+        scale is taken, with the offset that it implies, and how much the data differ from others.
+        """
+        kernel = self.experience.kernel
+        spread = float(values.std()) or 1.0
+        best: tuple[float, Learned] | None = None
+        for own in OWN:
+            mean, covariance = self.expect(points, own)
+            for noise in NOISE:
+                noisy = covariance + noise * kernel.noise * np.eye(len(points))
+                precision = np.linalg.inv(noisy)
+                weights = precision.sum(0)
+                half_determinant = 0.5 * float(np.linalg.slogdet(noisy)[1])
+                for scale in spread * np.array(SCALES):
+                    scores = values / scale
+                    offset = float(weights @ (scores - mean) / weights.sum())
+                    error = scores - offset - mean
+                    likelihood = (
+                        -0.5 * float(error @ precision @ error)
+                        - half_determinant
+                        - len(points) * float(np.log(scale))
+                        - 0.5 * np.log(noise) ** 2 / 4
+                    )
+                    if best is None or likelihood > best[0]:
+                        posterior = Posterior.given(noisy, error)
+                        best = likelihood, Learned(self, own, points, posterior)
+        assert best is not None
+        return best[1]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A belief after some schedules were trained on the data themselves."""
+
+    belief: Belief
+    own: float
+    points: Array
+    posterior: Posterior
+
+    def mean(self, points: Array) -> Array:
+        """Mean [n] of the scores of described schedules [n, MARKS]."""
+        experience, level = self.belief.experience, self.belief.level
+        kernel, weights = experience.kernel, self.posterior.weights
+        noise, here = (np.tile(level.coordinates, (len(a), 1)) for a in (points, self.points))
+        direct = kernel.between_data(points, noise, self.points, here)
+        direct += self.own * kernel.of_own(points, self.points)
+        return self.belief.mean(points) + direct @ weights - self._through_seen(points)
+
+    def _through_seen(self, points: Array) -> Array:
+        """The part of the shift [n] that what was seen elsewhere explains already."""
+        experience, level = self.belief.experience, self.belief.level
+        return experience.covariance_with(points, level) @ self._weights_of_seen
+
+    @cached_property
+    def _weights_of_seen(self) -> Array:
+        experience, level = self.belief.experience, self.belief.level
+        between = experience.covariance_with(self.points, level)
+        return experience.posterior.solve(self.posterior.weights @ between)
+
+    def expect(self, points: Array) -> tuple[Array, Array]:
+        """Mean [n] and covariance [n, n] of the scores of described schedules [n, MARKS]."""
+        n = len(self.points)
+        mean, covariance = self.belief.expect(np.concatenate([self.points, points]), self.own)
+        explained = self.posterior.explained(covariance[n:, :n])
+        shift = self.posterior.shift(covariance[n:, :n])
+        return mean[n:] + shift, covariance[n:, n:] - explained.T @ explained
+
+
+def experience_digest() -> str:
+    """A short digest of the experience: a run goes on only with the same one."""
+    return sha256(EXPERIENCE.read_bytes()).hexdigest()[:8]
+
+
+@cache
+def shipped_experience() -> Experience:
+    """The experience that comes with keeprate; `python -m experiments experience` writes it."""
+    stored = read_json(EXPERIENCE)
+    tasks = [
+        Task(
+            NoiseLevel(task["noise_rate"], task["rival_share"]),
+            np.array(task["drops"]),
+            np.array(task["scores"]),
+        )
+        for task in stored["tasks"]
+    ]
+    return Experience(tasks, Kernel(**stored["kernel"]))
