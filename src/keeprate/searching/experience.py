@@ -97,12 +97,22 @@ class Kernel:
     own_length: float
     noise: float
 
-    def between_data(self, drops: Array, noise: Array, others: Array, their_noise: Array) -> Array:
-        """Covariance [n, m] of what all data share, of drops [n, MARKS] and noise [n, 2]."""
+    def between_noises(self, noise: Array, others: Array) -> Array:
+        """Covariance [n, m] of the scores of equal drops on two data sets, of noise [n, 2]."""
         lengths = np.array([self.noise_rate_length, self.rival_share_length])
-        apart = squared_distances(noise / lengths, their_noise / lengths)
-        near = np.exp(squared_distances(drops, others) / (-2 * MARKS * self.drop_length**2))
-        return np.asarray(near * (self.shared * np.exp(-apart / 2) + self.always))
+        apart = squared_distances(noise / lengths, others / lengths)
+        return np.asarray(self.shared * np.exp(-apart / 2) + self.always)
+
+    def near(self, drops: Array, others: Array) -> Array:
+        """How near drops [n, MARKS] are to others: [n, m], from 0 to 1."""
+        return np.asarray(
+            np.exp(squared_distances(drops, others) / (-2 * MARKS * self.drop_length**2))
+        )
+
+    def between(self, drops: Array, others: Array, own: float = 1.0) -> Array:
+        """Covariance [n, m] of the scores of drops on the same data."""
+        shared = (self.shared + self.always) * self.near(drops, others)
+        return np.asarray(shared + own * self.of_own(drops, others))
 
     def of_own(self, drops: Array, others: Array) -> Array:
         """Covariance [n, m] of what only one data set has."""
@@ -156,7 +166,8 @@ class Experience:
         noise = [np.tile(task.level.coordinates, (len(task.drops), 1)) for task in tasks]
         self._noise = np.concatenate(noise)
         scores = np.concatenate([task.scores for task in tasks])
-        covariance = kernel.between_data(self._drops, self._noise, self._drops, self._noise)
+        covariance = kernel.near(self._drops, self._drops)
+        covariance *= kernel.between_noises(self._noise, self._noise)
         start = 0
         for task in tasks:
             rows = slice(start, start + len(task.drops))
@@ -177,8 +188,9 @@ class Experience:
 
     def covariance_with(self, drops: Array, level: NoiseLevel) -> Array:
         """Covariance [n, seen] of schedules at this noise with all that was seen."""
-        noise = np.tile(level.coordinates, (len(drops), 1))
-        return self.kernel.between_data(drops, noise, self._drops, self._noise)
+        covariance = self.kernel.near(drops, self._drops)
+        covariance *= self.kernel.between_noises(level.coordinates[None], self._noise)
+        return covariance
 
     @property
     def posterior(self) -> Posterior:
@@ -216,9 +228,7 @@ class Belief:
         kernel, posterior = self.experience.kernel, self.experience.posterior
         seen = self.experience.covariance_with(points, self.level)
         mean, explained = posterior.shift(seen), posterior.explained(seen)
-        noise = np.tile(self.level.coordinates, (len(points), 1))
-        covariance = kernel.between_data(points, noise, points, noise)
-        covariance += own * kernel.of_own(points, points) - explained.T @ explained
+        covariance = kernel.between(points, points, own) - explained.T @ explained
         return mean, covariance
 
     def learn(self, points: Array, values: Array) -> Learned:
@@ -265,11 +275,8 @@ class Learned:
 
     def mean(self, points: Array) -> Array:
         """Mean [n] of the scores of described schedules [n, MARKS]."""
-        experience, level = self.belief.experience, self.belief.level
-        kernel, weights = experience.kernel, self.posterior.weights
-        noise, here = (np.tile(level.coordinates, (len(a), 1)) for a in (points, self.points))
-        direct = kernel.between_data(points, noise, self.points, here)
-        direct += self.own * kernel.of_own(points, self.points)
+        kernel, weights = self.belief.experience.kernel, self.posterior.weights
+        direct = kernel.between(points, self.points, self.own)
         return self.belief.mean(points) + direct @ weights - self._through_seen(points)
 
     def _through_seen(self, points: Array) -> Array:
