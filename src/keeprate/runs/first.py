@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from shutil import rmtree
+from statistics import fmean
 
-from keeprate.engine import Method, Setup
-from keeprate.noise import rival_share
+from torch import Tensor
+
+from keeprate.data import Split
+from keeprate.engine import Method, Setup, probabilities
+from keeprate.noise import NoiseEstimate, best_power, estimate_noise, rival_share, to_power
 from keeprate.records import Cost, FirstTraining, RunRecord
-from keeprate.runs.finals import train_plans
-from keeprate.runs.judgement import judge_labels
+from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import plan_without_search
 from keeprate.schedules import Schedule, plain_decay
 
@@ -52,11 +55,37 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     )
     plan = plan_without_search(method, [Schedule(plain_decay(epochs, CAUTIOUS), "cautious")])
     results, networks = train_plans([plan], setup, restarts=1)
-    noise, _ = judge_labels(setup, networks)
-    matrix = noise.transition_matrix
-    if matrix is None:
-        raise ValueError("an estimate without a matrix")
-    return FirstTraining(noise.noise_rate, epochs, results[0].seconds, rival_share(matrix))
+    readings = _readings(setup, networks)
+    rate = fmean(reading.noise_rate for reading in readings)
+    matrices = [one.transition_matrix for one in readings if one.transition_matrix is not None]
+    rival = fmean(rival_share(matrix) for matrix in matrices)
+    return FirstTraining(rate, epochs, results[0].seconds, rival)
+
+
+def _readings(setup: Setup, networks: TrainedNetworks) -> list[NoiseEstimate]:
+    """Estimate the noise in the training labels, or where no label is clean in held-out ones.
+
+    There are two readings of training labels. One takes every prediction that differs from its
+    label for a wrong label: it finds too many, as networks err. The other one corrects for errors
+    as clean samples tell them: it finds too few, as networks have begun to memorise.
+    """
+    data, device = setup.data, setup.config.resolve_device()
+    modules = [module.to(device) for module in networks.modules]
+
+    def predicted(split: Split) -> Tensor:
+        return probabilities(modules, split.inputs, setup.normaliser)
+
+    of_validation, labels = predicted(data.validation), data.validation.labels
+    if data.criterion == "determinant":
+        return [estimate_noise(of_validation, labels)]
+    # Clean samples tell how sure the networks may be, and how often they are wrong.
+    power = best_power(of_validation, labels)[0]
+    is_right = of_validation.argmax(1) == labels
+    of_training, given = predicted(data.train), data.train.labels
+    return [
+        estimate_noise(of_training, given, held_out=False),
+        estimate_noise(to_power(of_training, power), given, is_right=is_right),
+    ]
 
 
 def remove_first(setup: Setup) -> None:
