@@ -153,6 +153,9 @@ SAMPLERS = (
 """Fig. 3 (c): on the basis space. The last four are an ablation."""
 
 
+OURS = SAMPLERS[-1].name  # keeprate's default
+
+
 def arms() -> tuple[Arm, ...]:
     """Every arm once: both parts have random search in the basis space."""
     return tuple({arm.name: arm for arm in (*SPACES, *SAMPLERS)}.values())

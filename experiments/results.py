@@ -141,6 +141,29 @@ def _sources(results: Path) -> Iterator[Source]:
         title = f"Figure 1, {name}"
         yield Source(title, "memorisation", rows, complete=complete, memorisation=asked)
 
+    stored = read_results(fig3.NAME, fig3.PROTOCOL, results)
+    rows = [] if stored is None else stored["rows"]
+    yield Source("Figure 3", "samplers", rows, complete=_has_all_searches(rows))
+    for searched in fig6.PROTOCOLS:
+        stored = read_results(fig6.NAME, searched.name, results)
+        rows = [] if stored is None else stored["rows"]
+        yield Source(
+            f"Figure 6, {DATA_SETS[searched.data]}",
+            "searches",
+            rows,
+            complete=_is_whole(searched, rows),
+        )
+
+
+def _has_all_searches(rows: Sequence[Row]) -> bool:
+    """Whether Fig. 3 has as many seeds of every arm."""
+    n_seeds = len({row["seed"] for row in rows})
+    return len(rows) == n_seeds * len(fig3.TARGETS) * len(fig3.arms())
+
+
+def _is_whole(protocol: fig6.Protocol, rows: Sequence[Row]) -> bool:
+    return len(rows) == len(protocol.numbers) * len(NOISES) * len(fig6.GROUPS)
+
 
 def _sources_of_table(comparison: Comparison, protocol: str, results: Path) -> Iterator[Source]:
     """The arms that the paper has; of Tables 4 to 6 also all arms."""
@@ -162,8 +185,8 @@ def _claims(results: Path) -> Iterator[str]:
     yield ""
     yield paragraph(
         "The rules in [experiments/claims.py](../experiments/claims.py) judge the claims from the "
-        "rows that are there. A single noise or setting that contradicts a claim settles it. Means "
-        "are compared as they are, whatever the number of seeds."
+        "rows that are there. A single noise or setting that contradicts a claim settles it. Two "
+        "means that differ by no more than the larger of their standard deviations are a tie."
     )
     sources = list(_sources(results))
     for claim in CLAIMS:
@@ -297,7 +320,7 @@ def _synthetic(results: Path) -> Iterator[str]:
         return
     rows, protocol = stored["rows"], stored["protocol"]
     n_seeds = len({row["seed"] for row in rows})
-    complete = len(rows) == n_seeds * len(fig3.TARGETS) * len(fig3.arms())
+    complete = _has_all_searches(rows)
     yield paragraph(
         "Sec. 4.1: the value of a trial is the root mean square error of its R(t), "
         f"{protocol['epochs']} epochs, to a schedule drawn by hand. Each search asks for ten "

@@ -17,6 +17,7 @@ from .natural_gradient import NaturalGradient as NaturalGradient
 from .natural_gradient import ProductBeta as ProductBeta
 from .natural_gradient import Utilities as Utilities
 from .process_sampler import GaussianProcessSampler as GaussianProcessSampler
+from .process_sampler import most_improving as most_improving
 from .proposals import Proposals as Proposals
 from .proposals import tell as tell
 from .pruners import get_pruner as get_pruner
@@ -28,3 +29,4 @@ from .search_run import search as search
 from .study import one_transaction as one_transaction
 from .study import open_study as open_study
 from .study import ranked as ranked
+from .surrogate import Surrogate as Surrogate

@@ -176,15 +176,10 @@ class GaussianProcessSampler(BaseSampler):
         known = np.array([self._point(trial) for trial in finished]).reshape(-1, len(self._space))
         order = np.argsort([-row for row in _ranks(finished, sign)], kind="stable")
         pool = self._pool(process, known[order[:BEST]], rng)
-        # The improvement on all that is known or on its way, whose values are uncertain too.
         others = np.concatenate([known, np.array(running).reshape(-1, len(self._space))])
-        mean, covariance = process.expect(self._describe(np.concatenate([others, pool])))
-        if not len(others):
-            return np.asarray(pool[np.argmax(mean)])
-        drawn = draws(mean, covariance, DRAWS, rng)
-        best = drawn[:, : len(others)].max(1, keepdims=True)
-        improvement = np.maximum(drawn[:, len(others) :] - best, 0.0).mean(0)
-        return np.asarray(pool[np.argmax(improvement)])
+        described = self._describe(np.concatenate([others, pool]))
+        best = most_improving(process, described[: len(others)], described[len(others) :], rng)
+        return np.asarray(pool[best])
 
     def _learn(self, finished: Sequence[FrozenTrial], sign: float) -> Process | None:
         """What the finished trials say; None if too little is known to say anything."""
@@ -247,6 +242,22 @@ class GaussianProcessSampler(BaseSampler):
         if number:
             sequence.fast_forward(number)
         return np.asarray(np.clip(sequence.random(1)[0], EDGE, 1 - EDGE))
+
+
+def most_improving(
+    process: Process, known: Array, proposed: Array, rng: np.random.Generator
+) -> int:
+    """Return the proposal [m, f] that is expected to improve most on all that is known [n, f].
+
+    What is known, finished or on its way, has uncertain values, too: all are drawn together. If
+    nothing is known, the proposal with the highest mean is best.
+    """
+    mean, covariance = process.expect(np.concatenate([known, proposed]))
+    if not len(known):
+        return int(np.argmax(mean))
+    drawn = draws(mean, covariance, DRAWS, rng)
+    best = drawn[:, : len(known)].max(1, keepdims=True)
+    return int(np.argmax(np.maximum(drawn[:, len(known) :] - best, 0.0).mean(0)))
 
 
 def _near(points: Array, rng: np.random.Generator) -> Array:
