@@ -684,7 +684,7 @@ def test_the_command_python_and_the_classifier_have_the_same_defaults(tmp_path):
     search = options.SearchOptions()
     assert command.training_config() == keeprate_package.TrainingConfig()
     assert search.config() == keeprate_package.SearchConfig()
-    assert search.budget == "20trials" and command.restarts is None
+    assert search.budget == "6" and command.restarts is None
     of_search = defaults_of(keeprate_package.search)
     of_train = defaults_of(keeprate_package.train)
     assert (of_search["restarts"], of_train["restarts"]) == (3, 1)

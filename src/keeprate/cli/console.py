@@ -184,8 +184,9 @@ def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
         cost = record.cost
         yield f"search: {cost.full_trainings:.4g} full trainings, {cost.search_seconds:.1f} s"
     if (first := record.first) is not None:
+        began = "the search began with" if record.trials else "R(t) by"
         yield (
-            f"R(t) by a noise rate of {first.noise_rate:.1%}, as {first.epochs} epochs of careful "
+            f"{began} a noise rate of {first.noise_rate:.1%}, as {first.epochs} epochs of careful "
             f"training estimated it in {first.seconds:.1f} s"
         )
         if schedule_name == "constant":

@@ -146,7 +146,7 @@ class SearchOptions:
 
     budget: Annotated[
         str, _everyday("--budget", "Cost of the search: 6 (trainings), 30m or 40trials.")
-    ] = "20trials"
+    ] = "6"
     space: Annotated[str, _research("--space", "basis, co-teaching, power-decay or full.")] = (
         "basis"
     )

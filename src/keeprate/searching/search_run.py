@@ -67,7 +67,7 @@ MOST_FINALISTS = 2  # schedules that share the final trainings
 def search(
     data: Data,
     *,
-    budget: float | str = "20trials",
+    budget: float | str = 6,
     method: str | Method = "auto",
     model: str | Callable[..., nn.Module] = "auto",
     config: TrainingConfig | None = None,
