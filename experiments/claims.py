@@ -375,7 +375,8 @@ def _peak_of_each_setting(source: Source) -> Iterator[tuple[str, Peak | None]]:
     words_of = {source.memorisation.base: "base"}
     for factor, values in source.memorisation.factors.items():
         for label, setting in values.items():
-            words_of.setdefault(setting, f"{factor} {label}")
+            if label not in source.memorisation.too_short:
+                words_of.setdefault(setting, f"{factor} {label}")
     for setting, words in words_of.items():
         rows = fig1.rows_of(list(source.rows), setting)
         yield words, peak_of(rows) if rows else None
@@ -400,8 +401,10 @@ def training_goes_on_rising(source: Source) -> Findings:
 
 def every_factor_matters(source: Source) -> Findings:
     peaks_of: dict[str, list[Peak | None]] = {}
-    for factor, _, peak in peaks(source):
-        peaks_of.setdefault(factor, []).append(peak)
+    too_short = () if source.memorisation is None else source.memorisation.too_short
+    for factor, label, peak in peaks(source):
+        if label not in too_short:
+            peaks_of.setdefault(factor, []).append(peak)
     for factor, of_factor in peaks_of.items():
         known = [peak for peak in of_factor if peak is not None]
         finding = None

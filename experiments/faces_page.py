@@ -56,7 +56,8 @@ def _of_protocol(stored: dict[str, Any], name: str) -> Iterator[str]:
         f"{protocol['model']}, {protocol['side']} x {protocol['side']} pixels, "
         f"{protocol['epochs']} epochs, batch {protocol['batch_size']}, adam "
         f"{protocol['learning_rate']:g}, augmentation {protocol['augment']}; searches of "
-        f"{protocol['trials']} trials; {protocol['seeds']} seeds, which also choose the people. "
+        f"{protocol['trials']} trials (natural gradient with presets, commit 51a4cdd); "
+        f"{protocol['seeds']} seeds, which also choose the people. "
         f'The test pairs were looked at four times in a training; the best of these is "best". '
         f"`{command_of(NAME, name)}`, {hours(rows):.1f} hours. {_missing(protocol, rows)}"
     )

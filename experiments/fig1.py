@@ -71,12 +71,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A base setting, and the settings to compare: factor -> label of the value -> setting."""
+    """A base setting, and the settings to compare.
+
+    Attributes
+    ----------
+    name : str
+    seeds : int
+    base : Setting
+    factors : mapping
+        Factor -> label of the value -> setting.
+    too_short : tuple of str
+        Labels of settings that memorise late and train for far fewer epochs than the paper's: no
+        claim is judged by them.
+    """
 
     name: str
     seeds: int
     base: Setting
     factors: Mapping[str, Mapping[str, Setting]]
+    too_short: tuple[str, ...] = ()
 
     def settings(self) -> list[Setting]:
         """Every setting once: each factor holds the base."""
@@ -126,6 +139,7 @@ PROTOCOLS = (
             ("mlp", "model1"),
             long=30,
         ),
+        too_short=("SGD, 0.1", "0.0001"),
     ),
     Protocol(
         "paper",
