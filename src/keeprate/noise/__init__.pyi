@@ -23,5 +23,6 @@ from .transition import check_classes as check_classes
 from .transition import check_probabilities as check_probabilities
 from .transition import empirical_transition_matrix as empirical_transition_matrix
 from .transition import estimate_transition_matrix as estimate_transition_matrix
+from .transition import matrix_by_confusion as matrix_by_confusion
 from .transition import rival_share as rival_share
 from .transition import transition_error as transition_error

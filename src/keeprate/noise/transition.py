@@ -274,6 +274,59 @@ def transition_error(estimated: ArrayLike, true: ArrayLike) -> float:
     return float(np.abs(estimate - target).sum() / np.abs(target).sum())
 
 
+def matrix_by_confusion(
+    predicted: FloatArray, labels: IntArray, clean_predicted: FloatArray, clean_labels: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Estimate the transition matrix of noisy labels by predictions that are often wrong.
+
+    Let M[i, k] be the mean probability that is predicted for class i where the class is k, and
+    J[i, j] that where the noisy label is j, times the share of this label. If prediction and noisy
+    label are independent given the class, J = M A with A[k, j] = P(class k, noisy label j). A is
+    the solution by least squares that is not negative. The probabilities need not be calibrated.
+
+    Parameters
+    ----------
+    predicted : array [N, C]
+        Class probabilities of samples that the networks have not learnt.
+    labels : array [N] of int64
+        Their noisy labels.
+    clean_predicted, clean_labels : array [M, C] and array [M] of int64
+        Of other samples that the networks have not learnt; their labels are right.
+
+    Returns
+    -------
+    matrix : array [C, C]
+        The transition matrix. A class without a noisy sample has its own label alone.
+    prior : array [C]
+        The share of each class.
+
+    Examples
+    --------
+    >>> sure = np.eye(2)
+    >>> labels, clean = np.array([0, 1, 1, 1]), np.array([0, 1])
+    >>> matrix, prior = matrix_by_confusion(sure[[0, 0, 1, 1]], labels, sure, clean)
+    >>> matrix.round(3), prior.round(3)
+    (array([[0.5, 0.5],
+           [0. , 1. ]]), array([0.5, 0.5]))
+    """
+    from scipy.optimize import nnls
+
+    n_classes = predicted.shape[1]
+    classes = np.eye(n_classes)
+    joint = np.asarray(predicted, np.float64).T @ classes[labels] / len(labels)
+    n_of_class = np.bincount(clean_labels, minlength=n_classes)
+    confusion = np.asarray(clean_predicted, np.float64).T @ classes[clean_labels]
+    unknown = n_of_class == 0  # no clean sample tells how such a class is predicted
+    confusion[unknown, unknown] = 1.0
+    confusion /= np.maximum(n_of_class, 1)
+    solved = np.stack([nnls(confusion, joint[:, j])[0] for j in range(n_classes)], axis=1)
+    prior = solved.sum(1)
+    empty = prior <= 0
+    solved[empty, empty] = 1.0
+    matrix = solved / solved.sum(1, keepdims=True)
+    return matrix, prior / prior.sum()
+
+
 def rival_share(matrix: ArrayLike) -> float:
     """Return the most frequent wrong label of a class as a share of its right ones.
 

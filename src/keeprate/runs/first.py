@@ -1,24 +1,37 @@
-"""The first training of a run that has to know the noise: short, and careful."""
+"""The first training of a run that has to know the noise: short, before networks memorise.
+
+It keeps every sample but those that are held out. With clean validation samples, held-out
+predictions and labels give the transition matrix whatever the network's errors are: the joint
+distribution of prediction and noisy label is J = M diag(prior) T, and clean samples tell M, what is
+predicted for the samples of a class. (Networks are weak so early. To take each
+difference between prediction and label for a wrong label would find far too many.)
+
+References
+----------
+Lipton, Wang and Smola 2018, Detecting and correcting for label shift with black box predictors
+(the solution by the confusion matrix; here for the joint distribution with noisy labels).
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from shutil import rmtree
-from statistics import fmean
 
+import numpy as np
 from torch import Tensor
 
-from keeprate.data import Split
+from keeprate.data import Data, Split, part
 from keeprate.engine import Method, Setup, probabilities
-from keeprate.noise import NoiseEstimate, best_power, estimate_noise, rival_share, to_power
+from keeprate.noise import estimate_noise, matrix_by_confusion, rival_share
 from keeprate.records import Cost, FirstTraining, RunRecord
 from keeprate.runs.finals import TrainedNetworks, train_plans
 from keeprate.runs.plans import plan_without_search
-from keeprate.schedules import Schedule, plain_decay
+from keeprate.schedules import Schedule
+from keeprate.seeding import derive_seed
 
-CAUTIOUS = 0.4  # its R(T)
 FIRST_STEPS = 500  # the least number of its steps, if a full training has as many
+HELD_OUT, MOST_HELD_OUT = 0.2, 5_000  # share and number of training samples that are held out
 FOLDER = "first"  # of its checkpoints, within the run folder
 
 
@@ -32,11 +45,11 @@ def first_epochs(setup: Setup) -> int:
 
 
 def train_first(setup: Setup, method: Method) -> FirstTraining:
-    """Estimate the noise by a careful training, from the labels as they are given.
+    """Estimate the noise by a short training, from the labels as they are given.
 
     After a kill it goes on from its checkpoint; the caller keeps what it found.
     """
-    epochs, outer = first_epochs(setup), setup.progress
+    epochs, outer, data = first_epochs(setup), setup.progress, setup.data
 
     def progress(stage: str, done: float, total: float, best: str | None) -> None:
         if outer is not None:
@@ -45,47 +58,52 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     folder = None if setup.folder is None else setup.folder / FOLDER
     if folder is not None:
         folder.mkdir(exist_ok=True)
+    held_out = data.validation  # as noisy as the training samples, where no label is clean
+    if data.criterion != "determinant":
+        held_out, data = _hold_out(setup)
     setup = replace(
         setup,
-        data=replace(setup.data, test=None),  # which the estimate could not use
+        data=replace(data, test=None),  # which the estimate could not use
         config=replace(setup.config, epochs=epochs),
         folder=folder,
         progress=progress,
         curves_writer=None,
     )
-    plan = plan_without_search(method, [Schedule(plain_decay(epochs, CAUTIOUS), "cautious")])
+    plan = plan_without_search(method, [Schedule(np.ones(epochs), "constant")])
     results, networks = train_plans([plan], setup, restarts=1)
-    readings = _readings(setup, networks)
-    rate = fmean(reading.noise_rate for reading in readings)
-    matrices = [one.transition_matrix for one in readings if one.transition_matrix is not None]
-    rival = fmean(rival_share(matrix) for matrix in matrices)
-    return FirstTraining(rate, epochs, results[0].seconds, rival)
+    noise_rate, rival = _estimate(setup, networks, held_out)
+    return FirstTraining(noise_rate, epochs, results[0].seconds, rival)
 
 
-def _readings(setup: Setup, networks: TrainedNetworks) -> list[NoiseEstimate]:
-    """Estimate the noise in the training labels, or where no label is clean in held-out ones.
+def _hold_out(setup: Setup) -> tuple[Split, Data]:
+    """Some of the training samples, and the data without them."""
+    data, rng = setup.data, np.random.default_rng(derive_seed(setup.seed, "first"))
+    n = len(data.train)
+    rows = rng.permutation(n)
+    n_held_out = max(1, min(MOST_HELD_OUT, int(HELD_OUT * n), n - setup.config.batch_size))
+    held_out, kept = np.sort(rows[:n_held_out]), np.sort(rows[n_held_out:])
+    return part(data.train, held_out), replace(data, train=part(data.train, kept))
 
-    There are two readings of training labels. One takes every prediction that differs from its
-    label for a wrong label: it finds too many, as networks err. The other one corrects for errors
-    as clean samples tell them: it finds too few, as networks have begun to memorise.
-    """
+
+def _estimate(setup: Setup, networks: TrainedNetworks, held_out: Split) -> tuple[float, float]:
+    """The noise rate and the rival share of the labels of held-out samples."""
     data, device = setup.data, setup.config.resolve_device()
     modules = [module.to(device) for module in networks.modules]
 
     def predicted(split: Split) -> Tensor:
         return probabilities(modules, split.inputs, setup.normaliser)
 
-    of_validation, labels = predicted(data.validation), data.validation.labels
+    of_held_out = predicted(held_out)
     if data.criterion == "determinant":
-        return [estimate_noise(of_validation, labels)]
-    # Clean samples tell how sure the networks may be, and how often they are wrong.
-    power = best_power(of_validation, labels)[0]
-    is_right = of_validation.argmax(1) == labels
-    of_training, given = predicted(data.train), data.train.labels
-    return [
-        estimate_noise(of_training, given, held_out=False),
-        estimate_noise(to_power(of_training, power), given, is_right=is_right),
-    ]
+        noise = estimate_noise(of_held_out, held_out.labels)
+        if noise.transition_matrix is None:
+            raise ValueError("an estimate without a matrix")
+        return noise.noise_rate, rival_share(noise.transition_matrix)
+    clean = data.validation
+    matrix, prior = matrix_by_confusion(
+        of_held_out.numpy(), held_out.labels.numpy(), predicted(clean).numpy(), clean.labels.numpy()
+    )
+    return float(1 - prior @ matrix.diagonal()), rival_share(matrix)
 
 
 def remove_first(setup: Setup) -> None:
