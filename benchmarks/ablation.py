@@ -50,7 +50,7 @@ from keeprate.searching import (
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 COSTS = (3, 6, 12, 22)
-REPEATS, SUBSET = 40, 80
+REPEATS, SUBSET = 20, 80
 SPACE = get_space("basis")
 EARLIER_PRESETS: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
     (exponential_drop, (0.45, 20)),
@@ -289,6 +289,20 @@ def measure(pool: Pool, repeats: int, subset: int | None) -> dict[str, dict[str,
     return found
 
 
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: the mean gap of each way, over noises, by data set and cost."""
+    columns = [("MNIST", cost) for cost in COSTS] + [("digits", cost) for cost in COSTS[:-1]]
+    lines = ["| | " + " | ".join(f"{data}, cost {cost}" for data, cost in columns) + " |"]
+    lines.append("| --- " * (len(columns) + 1) + "|")
+    for name, (label, _) in WAYS.items():
+        cells = [
+            fmean(fmean(row["gaps"][name][str(cost)]) for row in rows if row["data"] == data)
+            for data, cost in columns
+        ]
+        lines.append(f"| {label} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return lines
+
+
 def main() -> None:
     """Measure all ways on all pools; print and write the means."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -301,7 +315,7 @@ def main() -> None:
         repeats, subset = (options.repeats, SUBSET) if is_large else (3, None)
         gaps = measure(pool, repeats, subset)
         rows.append({"data": pool.data, "noise": pool.noise, "gaps": gaps})
-        print(pool.data, pool.noise, {n: fmean(g["6"]) for n, g in gaps.items()}, flush=True)
+        print(pool.data, pool.noise, f"{fmean(gaps['ours']['6']):.2f}", flush=True)
     content = {
         "command": "python -m benchmarks.ablation",
         "versions": versions(),
@@ -309,6 +323,7 @@ def main() -> None:
         "rows": rows,
     }
     write_json(RESULTS, content)
+    print(*table(rows), sep="\n")
 
 
 if __name__ == "__main__":
