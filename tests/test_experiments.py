@@ -24,6 +24,7 @@ from experiments import (
     claims,
     common,
     comparison,
+    experience,
     fig1,
     fig3,
     fig4,
@@ -44,8 +45,9 @@ from experiments.jobs import row_of
 from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.data import Loaded, Split
 from keeprate.errors import InputError
+from keeprate.files import read_json
 from keeprate.records.record import load_record
-from keeprate.searching import experience_digest
+from keeprate.searching import EXPERIENCE, Experience, Kernel, experience_digest
 from tests.house import imports_of
 from tests.searches import draw_no_page
 
@@ -566,6 +568,73 @@ def test_medians_by_hand(searched) -> None:
     _, median, _ = fig3.quartiles(rows, "gp", "plain drop", 10)
     assert len(two) == 2 and median == pytest.approx(sum(two) / 2)
     assert fig3.quartiles(rows, "no such", "plain drop", 10) is None
+
+
+# The experience that ships ---------------------------------------------------------------------
+
+
+def stored_experience() -> list[dict]:
+    stored = read_results(experience.NAME, "")
+    if stored is None:
+        pytest.skip(f"not run yet: {common.command_of(experience.NAME, '')}")
+    assert stored["protocol"] == json.loads(json.dumps(experience.PROTOCOL))
+    rows: list[dict] = stored["rows"]
+    return rows
+
+
+def test_what_ships_is_what_the_committed_results_say(monkeypatch) -> None:
+    rows, shipped = stored_experience(), read_json(EXPERIENCE)
+    # The kernel is found by another test.
+    monkeypatch.setattr(experience, "likeliest_kernel", lambda tasks: Kernel(**shipped["kernel"]))
+    assert shipped == experience.shipped(rows)
+
+
+def test_what_ships_was_seen_with_development_seeds_alone() -> None:
+    rows = stored_experience()
+    keys = {(row["noise"], row["seed"]) for row in rows}
+    wanted = {(noise, seed) for noise in experience.NOISES for seed, _, _ in experience.SETTINGS}
+    assert keys == wanted and len(rows) == len(keys)
+    assert min(row["seed"] for row in rows) >= common.FIRST_DEVELOPMENT_SEED
+    assert len({json.dumps(row["keep_rates"]) for row in rows}) == len(rows)  # drawn anew
+
+
+@pytest.mark.slow
+def test_the_kernel_that_ships_is_the_likeliest() -> None:
+    rows, shipped = stored_experience(), read_json(EXPERIENCE)["kernel"]
+    tasks = [experience.task_of(row) for row in rows]
+    found = vars(experience.likeliest_kernel(tasks))
+    assert found == pytest.approx(shipped, rel=0.02)  # other processors round differently
+
+
+def test_experience_is_made_once_and_from_all_its_rows(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(experience, "NOISES", ("none", "pairflip:0.4"))
+    monkeypatch.setattr(experience, "SETTINGS", ((1000, 4, 64), (1001, 3, 128)))
+    monkeypatch.setattr(experience, "SCHEDULES", 8)
+    monkeypatch.setattr(experience, "EVALUATIONS", 10)
+    file = tmp_path / "shipped.json"
+    rows = experience.run(results=tmp_path, experience=file)
+    assert [(row["seed"], row["noise"]) for row in rows] == [
+        (seed, noise) for seed in (1000, 1001) for noise in ("none", "pairflip:0.4")
+    ]
+    for row in rows:
+        rates = np.array(row["keep_rates"])
+        assert rates.shape == (8, 4 if row["seed"] == 1000 else 3) and (rates[:, 0] == 1).all()
+        assert rates.min() > 0 and rates.max() <= 1 and len(set(row["values"])) > 1
+    shipped, tasks = read_json(file), [experience.task_of(row) for row in rows]
+    assert len(shipped["tasks"]) == 4
+    for task, row, kept in zip(tasks, rows, shipped["tasks"], strict=True):
+        rate = 0.4 if row["noise"] == "pairflip:0.4" else 0.0
+        rates = np.array(row["keep_rates"])[:: experience.EVERY]
+        ends = np.minimum((1 - rates[:, -1]) / max(rate, 0.05), 3)
+        assert np.array(kept["drops"])[:, -1] == pytest.approx(ends, abs=1e-3)
+        assert (kept["noise_rate"], kept["rival_share"]) == (rate, round(rate / 0.6, 4))
+        assert kept["scores"] == pytest.approx(task.scores, abs=1e-3)
+    first, found = experience.FIRST_GUESS, Kernel(**shipped["kernel"])
+    assert Experience(tasks, found).log_likelihood >= Experience(tasks, first).log_likelihood - 0.01
+    before = file.read_bytes()
+    monkeypatch.setattr(experience, "train", refuse)
+    assert experience.run(results=tmp_path, experience=file) == rows
+    assert file.read_bytes() == before
 
 
 # Searches on real trainings ----------------------------------------------------------------------
