@@ -428,7 +428,7 @@ def test_the_first_proposal_fits_the_noise(epochs: int, seed: int) -> None:
     noisy, clean = first(PAIRFLIP), first(NoiseLevel(0.0, 0.0))
     assert noisy[0] > 0.95 and noisy[-1] < 0.55  # below the share of clean labels
     assert noisy.min() > 0.1
-    assert clean[-1] > 0.97 and clean.mean() > 0.95  # few are left out, and only early
+    assert clean.mean() > 0.95 and clean.min() > 0.75  # few are left out, and seldom
     some_noise = first(NoiseLevel(0.2, 0.03))
     assert noisy[-1] < some_noise[-1] < clean[-1] and some_noise[-1] < 0.8 + 0.02
 

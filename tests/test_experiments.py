@@ -42,6 +42,7 @@ from experiments.common import NOISES, Protocol, load_data, read_results
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
 from experiments.jobs import row_of
+from experiments.markdown import search_in_words
 from experiments.rows import in_words, mean_std, paper_numbers
 from keeprate.data import Loaded, Split
 from keeprate.errors import InputError
@@ -343,6 +344,14 @@ def test_one_seed_has_no_deviation() -> None:
     assert in_words(*mean_std([93.684])) == "93.68"
     mean, std = mean_std([1.0, 2.0, 4.0])
     assert (mean, std) == (pytest.approx(7 / 3), pytest.approx(statistics.stdev([1, 2, 4])))
+
+
+def test_a_search_is_said_by_its_price_or_its_trials() -> None:
+    desk = table4.TABLE.protocol("desk").as_row()
+    assert search_in_words(desk) == "the price of 6 trainings (gaussian-process)"
+    tiny = "2 trials (gaussian-process, which begin with nothing)"
+    assert search_in_words(TINY.as_row()) == tiny
+    assert search_in_words({"trials": 6, "warm_start": []}) == "6 trials by an earlier search"
 
 
 def test_missing_runs_are_said() -> None:
@@ -954,6 +963,12 @@ def test_committed_results_are_of_the_protocols_in_the_code(item, protocol, go_o
     if read_results(item, protocol) is None:
         pytest.skip(f"not run yet: {common.command_of(item, protocol)}")
     assert go_on(seeds=0)
+
+
+def test_committed_rows_of_figure_3_are_of_arms_in_the_code() -> None:
+    """An arm that changes needs another name: its old rows would stay."""
+    rows = read_results(fig3.NAME, fig3.PROTOCOL)["rows"]
+    assert {row["arm"] for row in rows} <= {arm.name for arm in fig3.arms()}
 
 
 def test_experiments_use_the_public_api_only() -> None:
