@@ -278,6 +278,8 @@ def test_changing_every_test_label_changes_no_search_result(run, data):
     labels = (data.test.labels + 1) % data.n_classes
     leaky = replace(data, test=replace(data.test, labels=labels, true_labels=None))
     other = search(leaky, trials=12, config=CONFIG)
+    assert other.record.first.noise_rate == run.record.first.noise_rate
+    assert other.record.first.rival_share == run.record.first.rival_share
     assert essence(other.record)["trials"] == essence(run.record)["trials"]
     assert np.array_equal(other.schedule.keep_rate, run.schedule.keep_rate)
     ours = [r.curves.validation_accuracy for r in run.record.results]
