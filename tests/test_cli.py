@@ -120,7 +120,7 @@ def test_search_begins_with_what_was_found_before(table_run, tmp_path, no_page, 
         "--baselines", "none", capsys=capsys,
     )  # fmt: skip
     assert code == 0
-    assert "the search assumed a noise rate of " in output.out and "R(t) by" not in output.out
+    assert "the search began with a noise rate of " in output.out and "R(t) by" not in output.out
     first, second = load_record(tmp_path / "run").trials
     found = np.loadtxt(out / "schedule.csv", delimiter=",", skiprows=1)[:, 1]
     assert first.keep_rate == pytest.approx(found, abs=0.03)
