@@ -79,7 +79,7 @@ class GaussianProcessSampler(BaseSampler):
     >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
     >>> space, wanted = get_space("co-teaching"), 1 - 0.3 * np.minimum(np.arange(40) / 9, 1)
     >>> sampler = GaussianProcessSampler(
-    ...     space.distributions(40), lambda p: space.keep_rates(p, 40), seed=0
+    ...     space.distributions(40), lambda p: space.keep_rates(p, 40), seed=1
     ... )
     >>> study = optuna.create_study(sampler=sampler)
     >>> for _ in range(25):
