@@ -37,7 +37,7 @@ from experiments import (
 )
 from experiments import jobs as jobs_module
 from experiments import rows as rows_module
-from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, UNKNOWN, Source
+from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, TIED, UNKNOWN, Source
 from experiments.common import NOISES, Protocol, load_data, read_results
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
@@ -400,19 +400,28 @@ def test_claims_that_hold_and_claims_that_do_not() -> None:
     assert set(verdicts(source).values()) == {FAILED}
 
 
-def test_a_searched_line_may_be_behind_by_the_deviation_of_the_best() -> None:
+def test_a_searched_line_ties_within_the_larger_deviation() -> None:
     means = {"proposed": (90.0, 0.1), "jocor": (92.0, 0.5), "jocor-searched": (91.6, 0.1)}
-    rows = [
-        {"noise": noise, "seed": seed, "name": name}
-        | {when: {"test_accuracy": (mean + std * (seed - 1)) / 100} for when in ("last", "best")}
-        for noise in NOISES
-        for name, (mean, std) in means.items()
-        for seed in range(3)
-    ]
+
+    def source_of(searched: float) -> Source:
+        changed = means | {"jocor-searched": (searched, 0.1)}
+        rows = [
+            {"noise": noise, "seed": seed, "name": name}
+            | {
+                when: {"test_accuracy": (mean + std * (seed - 1)) / 100}
+                for when in ("last", "best")
+            }
+            for noise in NOISES
+            for name, (mean, std) in changed.items()
+            for seed in range(3)
+        ]
+        return Source("made up", "all methods", rows, tuple(NOISES), tuple(means))
+
     (claim,) = (one for one in CLAIMS if one.kind == "all methods")
-    source = Source("made up", "all methods", rows, tuple(NOISES), tuple(means))
-    assert claim.verdict(source).verdict == HELD
-    assert claim.verdict(replace(source, complete=False)).verdict == IN_PART
+    for searched, expected in ((91.6, TIED), (92.4, TIED), (91.4, FAILED), (92.6, HELD)):
+        assert claim.verdict(source_of(searched)).verdict == expected
+    assert claim.verdict(replace(source_of(92.6), complete=False)).verdict == IN_PART
+    source = source_of(91.6)
     verdict = claim.verdict(replace(source, names=("proposed", "jocor"), noises=("pairflip:0.45",)))
     assert verdict.verdict == FAILED
     words = "90.00 % (proposed), the best 92.00\xa0±\xa00.50 (jocor) (no)"
@@ -577,6 +586,7 @@ def test_medians_by_hand(searched) -> None:
     _, median, _ = fig3.quartiles(rows, "gp", "plain drop", 10)
     assert len(two) == 2 and median == pytest.approx(sum(two) / 2)
     assert fig3.quartiles(rows, "no such", "plain drop", 10) is None
+    assert fig3.quartiles(rows, "gp", "plain drop", 30) is None  # twenty were evaluated
 
 
 # The experience that ships ---------------------------------------------------------------------
