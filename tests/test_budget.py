@@ -145,7 +145,7 @@ def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:
 def test_the_same_search_said_otherwise_goes_on(data, tmp_path) -> None:
     for name, said, otherwise in (
         ("a", {"budget": 4}, {"budget": "4.0"}),
-        ("b", {"trials": 20}, {}),
+        ("b", {"budget": "6.0"}, {}),
     ):
         first = search(data, out=tmp_path / name, **said, **QUICK)
         again = search(data, out=tmp_path / name, **otherwise, **QUICK)

@@ -691,7 +691,7 @@ def test_the_command_python_and_the_classifier_have_the_same_defaults(tmp_path):
     of_search = defaults_of(keeprate_package.search)
     of_train = defaults_of(keeprate_package.train)
     assert (of_search["restarts"], of_train["restarts"]) == (3, 1)
-    assert of_search["budget"] == search.budget
+    assert str(of_search["budget"]) == search.budget
     of_command = defaults_of(commands.train_command)
     words = {True: "auto", False: "none"}
     assert words[of_search["baselines"]] == search.baselines
