@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -10,12 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 import keeprate
 from benchmarks import (
+    ablation,
     asking,
     criteria,
     criteria_elsewhere,
@@ -100,6 +103,29 @@ def test_the_criterion_is_compared_on_other_data(monkeypatch):
     assert set(row["criteria"]) == {"determinant", "accuracy, noisy labels"}
     (line,) = criteria_elsewhere.table([row | {"data": "digits", "noise": "n", "seed": 0}])[2:]
     assert line.startswith("| digits, n, 0 |")
+
+
+@pytest.mark.parametrize("name", ablation.WAYS)
+def test_each_way_of_the_ablation_chooses_other_schedules_of_the_pool(name: str):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pool, (_, way) = next(ablation.pools_of_mnist()).subset(np.arange(30)), ablation.WAYS[name]
+    chosen = list(way(pool, np.random.default_rng(0), 6))
+    assert len(set(chosen)) == 6 and set(chosen) <= set(range(30))
+    # Nothing is known of the values before the first generation is trained.
+    opposite = replace(pool, values=1 - pool.values)
+    assert list(way(opposite, np.random.default_rng(0), 6))[:2] == chosen[:2]
+    best = int(pool.values.argmax())
+    assert ablation.gap(pool, [*chosen, best]) == 0
+    worst = int(pool.judged.argmin())
+    assert ablation.gap(pool, [worst]) == pytest.approx(
+        100 * (pool.judged[best] - pool.judged[worst])
+    )
+
+
+def test_what_the_ablation_begins_with_lacks_the_noise_that_it_is_judged_on():
+    for pool in itertools.islice(ablation.pools_of_digits(), 3):
+        rates = pool.known._noise[:, 0]
+        assert len(rates) > 500 and not np.isclose(rates, pool.level.noise_rate).any()
 
 
 def test_label_issues_are_compared_on_the_same_labels():
