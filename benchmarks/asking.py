@@ -78,7 +78,7 @@ def search(
 
 def measure(sampler: str, place: str, filled: Path, scratch: Path) -> dict[str, Any]:
     """Milliseconds per trial after so many trials, and a hash of the answers."""
-    # All that is imported late; with other presets, as their parameters are found once.
+    # All that is imported late.
     search(sampler, 30, None, EPOCHS + 1)
     found: dict[str, Any] = {}
     for n in TOLD:

@@ -1,4 +1,4 @@
-"""Learning curves of several hundred schedules, to replay searches on in seconds.
+"""Learning curves of several hundred schedules, to compare criteria on in seconds.
 
     python -m benchmarks.schedule_bench [--settings symmetric-0.2 ...] [--runs FOLDER] [--jobs 2]
 
@@ -14,7 +14,7 @@ label), agreement of the two networks, log-likelihood of the forward model. The 
 sees only the validation accuracies of the full trainings.
 
 The same command goes on after a kill. `results/schedule_bench.parquet` is written when a setting is
-complete; `benchmarks.replay` reads it.
+complete; `benchmarks.criteria` reads it.
 """
 
 from __future__ import annotations

@@ -233,9 +233,9 @@ def curves(rows: Sequence[Row], arm: str, target: str) -> NDArray[np.float64]:
 def quartiles(
     rows: Sequence[Row], arm: str, target: str, evaluations: int
 ) -> tuple[float, ...] | None:
-    """First quartile, median and third quartile over seeds after so many evaluations."""
+    """First quartile, median and third quartile over seeds after so many evaluations, if known."""
     rmse = curves(rows, arm, target)
-    if not len(rmse):
+    if not len(rmse) or rmse.shape[1] < evaluations // BATCH:
         return None
     reached = rmse[:, evaluations // BATCH - 1]
     return tuple(float(q) for q in np.quantile(reached, (0.25, 0.5, 0.75)))

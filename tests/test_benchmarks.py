@@ -1,7 +1,8 @@
-"""The benchmark of schedules and its replays, on digits."""
+"""The benchmarks, on digits."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ import torch
 
 import keeprate
 from benchmarks import (
+    ablation,
     asking,
     criteria,
     criteria_elsewhere,
@@ -28,13 +30,10 @@ from benchmarks import (
     noisy_validation,
     overhead,
     reading,
-    replay,
     schedule_bench,
     soak,
 )
-from benchmarks.replay import Interpolator, Replayed
 from keeprate.engine import loop
-from keeprate.schedules.spaces import get_space
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
 TRIALS = 12  # of each sampler, in two generations
@@ -81,7 +80,6 @@ def test_the_file_holds_the_rows_of_all_settings(made, tmp_path):
     counts = [table["setting"].to_pylist().count(name) for name in (DIGITS.name, other.name)]
     assert counts == [20, 15]
     assert json.loads(table.schema.metadata[b"settings"])[other.name]["noise"] == "symmetric:0.2"
-    assert replay.read(DIGITS.name, path).errors()["schedules"] == 20
 
 
 def test_criteria_are_compared_with_the_test_accuracy(made):
@@ -107,47 +105,27 @@ def test_the_criterion_is_compared_on_other_data(monkeypatch):
     assert line.startswith("| digits, n, 0 |")
 
 
-def test_the_interpolator_finds_a_smooth_function_again():
-    space, rng = get_space("basis"), np.random.default_rng(0)
-    columns = {name: rng.random(220) for name in space.distributions(20)}
-    schedules = space.keep_rates(columns, 20)
-    target = np.linspace(1, 0.5, 20)
-    error = np.sqrt(np.square(schedules - target).mean(1))[:, None]
-    curves = 0.9 - error * np.linspace(0.2, 1, 15)  # [220, 15]
-    fitted = Interpolator.fit(schedules[:200], curves[:200])
-    predicted = np.array([fitted.predict(schedule) for schedule in schedules[200:]])
-    assert np.abs(predicted - curves[200:]).mean() < 0.4 * curves[200:].std()
-    # What a schedule is predicted by must not have seen it.
-    seen = np.array([fitted.predict(schedule) for schedule in schedules[:200]])
-    assert np.abs(fitted.residuals).mean() > 1.5 * np.abs(seen - curves[:200]).mean()
-    assert np.allclose(fitted.left_out + fitted.residuals, curves[:200])
-
-
-def test_replayed_trainings_are_as_noisy_as_the_residuals(made):
-    rows, _ = made
-    setting = Replayed.fit(rows, 10)
-    parameters = get_space("basis").distributions(10)
-    point = dict.fromkeys(parameters, 0.3)
-    rng = np.random.default_rng(0)
-    drawn = {tuple(setting.train(point, rng)) for _ in range(60)}
-    assert 2 <= len(drawn) <= replay.NEIGHBOURS
-    assert [len(setting.train(point, rng, share)) for share in (0.2, 0.4, 1.0)] == [2, 4, 10]
-    assert setting.test_accuracy(point) == setting.test_accuracy(point)
-    assert all(0 <= value <= 1 for curve in drawn for value in curve)
-
-
-def test_replays_cost_what_they_say_and_repeat(made):
-    rows, _ = made
-    setting = Replayed.fit(rows, 10)
+@pytest.mark.parametrize("name", ablation.WAYS)
+def test_each_way_of_the_ablation_chooses_other_schedules_of_the_pool(name: str):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    first, cost = replay.ours(setting, 0, trials=16, fidelity=0.2)
-    assert cost == pytest.approx(12 * 0.2 + 4)
-    assert replay.ours(setting, 0, trials=16, fidelity=0.2)[0] == first
-    assert replay.ours(setting, 0, trials=6)[1] == 6
-    _, cost = replay.hyperband(setting, 0, cost=3.0)
-    assert 3.0 <= cost <= 4.0  # the last trial may go beyond
-    parameters, cost = replay.fully(setting, 0, sampler=optuna.samplers.RandomSampler, trials=5)
-    assert cost == 5.0 and set(parameters) == set(first)
+    pool, (_, way) = next(ablation.pools_of_mnist()).subset(np.arange(30)), ablation.WAYS[name]
+    chosen = list(way(pool, np.random.default_rng(0), 6))
+    assert len(set(chosen)) == 6 and set(chosen) <= set(range(30))
+    # Nothing is known of the values before the first generation is trained.
+    opposite = replace(pool, values=1 - pool.values)
+    assert list(way(opposite, np.random.default_rng(0), 6))[:2] == chosen[:2]
+    best = int(pool.values.argmax())
+    assert ablation.gap(pool, [*chosen, best]) == 0
+    worst = int(pool.judged.argmin())
+    assert ablation.gap(pool, [worst]) == pytest.approx(
+        100 * (pool.judged[best] - pool.judged[worst])
+    )
+
+
+def test_what_the_ablation_begins_with_lacks_the_noise_that_it_is_judged_on():
+    for pool in itertools.islice(ablation.pools_of_digits(), 3):
+        rates = pool.known._noise[:, 0]
+        assert len(rates) > 500 and not np.isclose(rates, pool.level.noise_rate).any()
 
 
 def test_label_issues_are_compared_on_the_same_labels():

@@ -66,23 +66,37 @@ def test_a_budget_of_trainings_or_time_plans_the_trials_itself(data, budget, mor
 
 
 def test_a_search_costs_what_was_said(data, tmp_path) -> None:
-    run = search(data, budget="16.9", out=tmp_path, **QUICK)
+    run = search(data, budget="17.9", out=tmp_path, **QUICK)
     assert run.record.trial_counts == TrialCounts(trials=16, confirm=4)
-    assert run.record.cost.full_trainings == 16 and len(run.record.trials) == 16
+    assert run.record.first.epochs == CONFIG.epochs  # as costly as a trial: the data are few
+    assert run.record.cost.full_trainings == 17 and len(run.record.trials) == 16
     again = [trial.confirms is not None for trial in run.record.trials]
     assert again == [False] * 12 + [True] * 4
 
 
-@given(st.floats(2, 300))
-def test_a_plan_uses_its_budget_and_no_more(trainings: float) -> None:
-    counts = search_run._trial_counts(Budget(trainings, "trainings"), SearchConfig())
-    assert trainings - 1 < counts.trials <= trainings and 0 <= counts.confirm < counts.trials
+@pytest.mark.parametrize("known", ["noise rate", "nothing wanted", "another sampler"])
+def test_the_whole_budget_is_for_trials_where_no_noise_is_estimated(data, known) -> None:
+    options = {
+        "noise rate": {"noise_rate": 0.4},
+        "nothing wanted": {"warm_start": False},
+        "another sampler": {"sampler": "random"},
+    }[known]
+    record = search(data, budget="3.9", **options, **QUICK).record
+    assert record.first is None and record.trial_counts == TrialCounts(3, 0)
+    assert record.cost.full_trainings == 3
+
+
+@given(st.floats(2, 300), st.floats(0, 1))
+def test_a_plan_uses_its_budget_and_no_more(trainings: float, before: float) -> None:
+    counts = search_run._trial_counts(Budget(trainings, "trainings"), SearchConfig(), before)
+    assert trainings - 1 < counts.trials + before <= trainings
+    assert 0 <= counts.confirm < counts.trials
 
 
 @pytest.mark.parametrize(("said", "trials", "confirm"), [(2, 2, 0), ("6.9", 6, 0), (16, 16, 4)])
 def test_a_budget_is_so_many_trials(said, trials, confirm) -> None:
     for budget in (Budget.parse(said), Budget.parse(f"{trials}trials")):
-        counts = search_run._trial_counts(budget, SearchConfig())
+        counts = search_run._trial_counts(budget, SearchConfig(), 0.0)
         assert counts == TrialCounts(trials, confirm)
 
 
@@ -93,11 +107,21 @@ def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
     def stop(*arguments, **options):
         raise StoppedError
 
-    monkeypatch.setattr(search_run, "affordable", lambda *_, **__: 4.2)
+    kept = []
+
+    def affordable(*_, n_finals: float) -> float:
+        kept.append(n_finals)
+        return 4.2
+
+    monkeypatch.setattr(search_run, "affordable", affordable)
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(search_run, "_run_trials", stop)
         search(data, budget="9m", out=tmp_path, **QUICK)
     assert load_record(tmp_path).trial_counts == TrialCounts(4, 0)
+    with pytest.raises(StoppedError), monkeypatch.context() as patch:
+        patch.setattr(search_run, "_run_trials", stop)
+        search(data, budget="9m", noise_rate=0.4, **QUICK)
+    assert kept[0] == kept[1] + 1  # time for the first training is put aside
     monkeypatch.setattr(search_run, "affordable", stop)  # not asked again
     assert len(search(data, budget="9m", out=tmp_path, **QUICK).record.trials) == 4
 
@@ -121,7 +145,7 @@ def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:
 def test_the_same_search_said_otherwise_goes_on(data, tmp_path) -> None:
     for name, said, otherwise in (
         ("a", {"budget": 4}, {"budget": "4.0"}),
-        ("b", {"trials": 20}, {}),
+        ("b", {"budget": "6.0"}, {}),
     ):
         first = search(data, out=tmp_path / name, **said, **QUICK)
         again = search(data, out=tmp_path / name, **otherwise, **QUICK)

@@ -111,15 +111,16 @@ def test_train_takes_every_kind_of_schedule(table_run, tmp_path, no_page, capsys
     assert code == 2 and "--noise-rate" in output.err
 
 
-def test_search_begins_with_what_was_found_before(table_run, tmp_path, no_page):
+def test_search_begins_with_what_was_found_before(table_run, tmp_path, no_page, capsys):
     data, out = table_run
     (tmp_path / "drop.csv").write_text("epoch,keep_rate\n1,1.0\n2,0.5\n3,0.4\n")
-    code, _ = keeprate(
+    code, output = keeprate(
         "search", data, "--out", tmp_path / "run", "--budget", "2trials", "--warm-start", out,
         "--warm-start", tmp_path / "drop.csv", "--epochs", 8, "--batch-size", 12,
-        "--baselines", "none",
+        "--baselines", "none", capsys=capsys,
     )  # fmt: skip
     assert code == 0
+    assert "the search began with a noise rate of " in output.out and "R(t) by" not in output.out
     first, second = load_record(tmp_path / "run").trials
     found = np.loadtxt(out / "schedule.csv", delimiter=",", skiprows=1)[:, 1]
     assert first.keep_rate == pytest.approx(found, abs=0.03)
@@ -257,7 +258,7 @@ def test_a_users_own_model(tmp_path, no_page, capsys, monkeypatch):
         (["--pruner", "hyper"], ["pruner must be one of none, halving, median", "hyper"]),
         (["--noise", "asymmetric-cifar100:0.4"], ["n_classes must be 100"]),
         (["--space", "cubic"], ["space must be one of basis"]),
-        (["--sampler", "grid"], ["sampler must be one of natural-gradient"]),
+        (["--sampler", "grid"], ["sampler must be one of gaussian-process"]),
         (["--fidelity", "0"], ["fidelity must lie in (0, 1]", "0.0"]),
         (["--fidelity", "0.5", "--budget", "9trials"], ["fidelity must be 1 where no trial"]),
         (["--sampler", "paper"], ["sampler must have a positive step size", "try paper:20"]),
@@ -572,10 +573,12 @@ def test_ctrl_c_during_training_and_the_same_command_again(tmp_path, no_page, ca
     command = [sys.executable, "-m", "keeprate", *line]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, preexec_fn=hear_interrupts) as process:
-        first = process.stderr.readline()
+        lines = iter(process.stderr.readline, "")
+        assert next(lines).startswith("noise rate: ")
+        assert any(line.startswith("search: ") for line in lines)
         process.send_signal(signal.SIGINT)
         shown, errors = process.communicate()
-    assert first.startswith("search: ") and process.returncode == 130
+    assert process.returncode == 130
     assert errors.endswith(STOPPED) and "Traceback" not in errors
     assert "written to" not in shown
     assert not load_record(tmp_path / "run").finished
@@ -688,7 +691,7 @@ def test_the_command_python_and_the_classifier_have_the_same_defaults(tmp_path):
     of_search = defaults_of(keeprate_package.search)
     of_train = defaults_of(keeprate_package.train)
     assert (of_search["restarts"], of_train["restarts"]) == (3, 1)
-    assert of_search["budget"] == search.budget
+    assert str(of_search["budget"]) == search.budget
     of_command = defaults_of(commands.train_command)
     words = {True: "auto", False: "none"}
     assert words[of_search["baselines"]] == search.baselines

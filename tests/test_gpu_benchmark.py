@@ -239,13 +239,13 @@ TINY = replace(
     data="digits",
     epochs=2,
     seeds=2,
-    trials=2,
+    budget="2trials",
     sampler="random",
 )
 TABLE = replace(
     table4.TABLE,
     arms=tuple(
-        replace(arm, trials=arm.trials and 1)
+        replace(arm, budget=arm.budget and "1trials")
         for arm in table4.TABLE.arms
         if arm.name in ("standard", "mentornet", "proposed", "proposed-6")
     ),

@@ -21,6 +21,7 @@ from keeprate.noise.transition import (
     check_transition_matrix,
     empirical_transition_matrix,
     estimate_transition_matrix,
+    rival_share,
     transition_error,
 )
 
@@ -685,3 +686,26 @@ def test_the_error_needs_two_transition_matrices(
 ) -> None:
     with pytest.raises(InputError, match=message):
         transition_error(estimated, true)  # type: ignore[arg-type]
+
+
+# The most frequent wrong label -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.45, 0.7])
+def test_the_rival_of_a_class_is_its_most_frequent_wrong_label(rate: float) -> None:
+    odds = rate / (1 - rate)
+    assert rival_share(symmetric(10, rate)) == pytest.approx(min(odds / 9, 1))
+    assert rival_share(pairflip(10, rate)) == pytest.approx(min(odds, 1))
+    assert rival_share(np.eye(4)) == 0
+
+
+def test_rival_shares_are_averaged_over_classes() -> None:
+    matrix = [
+        [0.5, 0.3, 0.2, 0.0],  # 3/5, not (3 + 2)/5
+        [0.0, 1.0, 0.0, 0.0],
+        [0.7, 0.2, 0.1, 0.0],  # more often wrong than right: 1
+        [1.0, 0.0, 0.0, 0.0],  # always
+    ]
+    assert rival_share(matrix) == pytest.approx((0.6 + 0 + 1 + 1) / 4)
+    with pytest.raises(InputError, match="matrix must"):
+        rival_share([[0.5, 0.6], [0.0, 1.0]])

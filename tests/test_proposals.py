@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from keeprate.engine import Curves
 from keeprate.schedules import get_space
+from keeprate.searching.experience import NoiseLevel
 from keeprate.searching.natural_gradient import ProductBeta
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.sampler import from_unit, from_units
@@ -36,12 +37,13 @@ from keeprate.searching.surrogate import (
     propose,
 )
 
-SAMPLERS = ["natural-gradient", "tpe", "random", "paper:20"]
+SAMPLERS = ["gaussian-process", "natural-gradient", "tpe", "random", "paper:20"]
 EPOCHS = 8
 
 
 def make(sampler: str = "natural-gradient", space: str = "basis", trials: int = 26) -> Proposals:
-    return Proposals(get_space(space), EPOCHS, sampler, trials, 5, 0)
+    level = NoiseLevel(0.45, 0.8) if sampler == "gaussian-process" else None
+    return Proposals(get_space(space), EPOCHS, sampler, trials, 5, 0, level)
 
 
 def answer(study: optuna.Study, pending: list[FrozenTrial], proposals: Proposals) -> None:
@@ -78,7 +80,7 @@ def test_a_search_resumed_before_every_generation_asks_the_same(sampler, space, 
 
 
 # Not TPE: the half of a trial that is asked for later comes from another seed.
-@pytest.mark.parametrize("sampler", ["natural-gradient", "random", "paper:20"])
+@pytest.mark.parametrize("sampler", ["gaussian-process", "natural-gradient", "random", "paper:20"])
 def test_a_trial_with_half_of_its_parameters_gets_the_others(
     sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

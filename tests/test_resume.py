@@ -16,7 +16,7 @@ import keeprate
 from keeprate.noise.spec import Noise
 from keeprate.records.record import load_record
 from keeprate.runs.train_run import train
-from keeprate.schedules import presets
+from keeprate.searching import search_run
 from keeprate.searching.study import find_study
 from tests.searches import ALONE, CONFIG, RESEARCH, SIXTEEN, essence, search
 
@@ -95,7 +95,7 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
         search(data, trials=20, config=replace(CONFIG, epochs=4), out=run.folder)
     assert "training.epochs: 3 before, 4 now" in str(error.value)
     assert "budget: 12 trials before, 20 trials now" in str(error.value)
-    assert "warm_start" not in str(error.value)  # follows from the budget, and is a list of hashes
+    assert "warm_start" not in str(error.value)  # the same experience
     other = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=1)
     with pytest.raises(keeprate.InputError, match="seed: 0 before, 1 now"):
         search(other, trials=12, config=CONFIG, seed=1, out=run.folder)
@@ -107,9 +107,11 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
         search(brighter, trials=12, config=CONFIG, out=run.folder)
 
 
-def test_a_search_is_not_continued_with_other_given_schedules(run, data, monkeypatch):
-    monkeypatch.setattr(presets, "PRESETS", presets.PRESETS[1:])
-    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other presets"):
+def test_a_search_is_not_continued_with_another_experience(run, data, monkeypatch):
+    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other experience or other"):
+        search(data, trials=12, config=CONFIG, warm_start=False, out=run.folder)
+    monkeypatch.setattr(search_run, "experience_digest", lambda: "00000000")
+    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other experience or other"):
         search(data, trials=12, config=CONFIG, out=run.folder)
 
 
@@ -122,18 +124,26 @@ def test_what_another_run_left_is_not_adopted(run, data, tmp_path):
 @pytest.mark.parametrize(
     ("where", "at"),
     [
-        ("search", 6.6),  # two thirds of the first population
-        ("search", 11.3),  # within the second one
+        ("noise rate", 2),  # within the first training
+        ("search", 3.9),  # two thirds of the first population
+        ("search", 9.3),  # within the second one
+        ("ask", 0),  # between the first training and the first question
         ("ask", 4),  # between two questions
         ("suggest", 30),  # within a question
-        ("tell", 5),  # half of a population told
+        ("tell", 3),  # half of a population told
         ("final training", 5),
         ("judging labels", 2),
     ],
 )
 def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path, where, at):
     kill(tmp_path, where, at)
+    first = load_record(tmp_path).first
+    assert (first is None) == (where == "noise rate")
     resumed = search(data, trials=12, config=CONFIG, out=tmp_path, checkpoint_seconds=0)
+    assert first is None or resumed.record.first == first  # it is not trained again
+    for name in ("noise_rate", "rival_share", "epochs"):
+        assert getattr(resumed.record.first, name) == getattr(run.record.first, name)
+    assert not (tmp_path / "first").exists()
     assert essence(resumed.record) == essence(run.record)
     assert np.array_equal(resumed.schedule.keep_rate, run.schedule.keep_rate)
     for one in ("rows", "scores", "suggested"):
@@ -145,10 +155,10 @@ def test_a_killed_search_continues_to_the_same_result(kill, run, data, tmp_path,
 @pytest.mark.parametrize(
     ("where", "at"),
     [
-        ("search", 5),  # within a short population
-        ("tell", 5),  # one that is trained but not told
+        ("search", 4),  # within a short population
+        ("tell", 3),  # one that is trained but not told
         ("search", 13),  # within a confirming one
-        ("suggest", 130),  # within a question that is screened
+        ("suggest", 110),  # within a question that the process answers
     ],
 )
 def test_a_killed_search_with_short_trials_goes_on_to_the_same_choice(
@@ -196,7 +206,7 @@ def pruned(data):
 
     @cache
     def pruned(pruner):
-        trials = 22 if pruner == "hyperband" else 12  # more than one population
+        trials = 22 if pruner == "hyperband" else 20  # more than one population
         options = {"trials": trials, "pruner": pruner, "confirm": False, **ALONE}
         return options, search(data, config=replace(CONFIG, epochs=5), **options)
 

@@ -27,17 +27,18 @@ from keeprate.noise.inference import count_pairs, determinant_score
 from keeprate.noise.transition import empirical_transition_matrix, transition_error
 from keeprate.records.record import load_record
 from keeprate.runs import finals as finals_module
-from keeprate.runs import outputs, train_run
+from keeprate.runs import first as first_training
+from keeprate.runs import outputs
 from keeprate.runs.classifier import load
 from keeprate.runs.finals import train_plans
 from keeprate.runs.plans import Plan
 from keeprate.runs.train_run import train
-from keeprate.schedules.presets import PRESETS, PRESETS_FROM_DIGITS, preset_keep_rate
+from keeprate.schedules.formulas import exponential_drop, plain_decay
 from keeprate.schedules.spaces import SPACES, get_space
 from keeprate.searching import trials
 from keeprate.searching.proposals import Proposals, nearest_parameters
 from keeprate.searching.study import ranked
-from tests.searches import CONFIG, SIXTEEN, essence, search
+from tests.searches import ALONE, CONFIG, SIXTEEN, essence, search
 
 
 def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
@@ -50,7 +51,7 @@ def test_search_leaves_a_record_a_classifier_and_label_scores(run, data):
     assert best.value == pytest.approx(best.validation_score[-1])
     saved = keeprate.Schedule.load(run.folder / "schedule.csv")
     assert np.array_equal(saved.keep_rate, run.schedule.keep_rate)
-    assert record.cost.full_trainings == 12
+    assert record.cost.full_trainings == 12 + 1  # the first one is for the noise rate
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{run.folder}/study.db")
     assert [t.value for t in study.trials] == [t.value for t in record.trials]
     assert not list(run.folder.glob("checkpoint*"))
@@ -121,18 +122,25 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path, no_page)
 
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, no_page, monkeypatch):
-    monkeypatch.setattr(train_run, "FIRST_STEPS", 7 * (1079 // 64))
+    monkeypatch.setattr("keeprate.runs.first.FIRST_STEPS", 7 * (1079 // 64))
+    seen, train_careful = [], first_training.train_plans
+
+    def spy(plans, setup, **others):
+        results, networks = train_careful(plans, setup, **others)
+        seen.append(results[0])
+        return results, networks
+
+    monkeypatch.setattr(first_training, "train_plans", spy)
     options = {"method": "co-teaching", "config": replace(CONFIG, epochs=16), "baselines": False}
     run = train(data, out=tmp_path, **options)
-    first = load_record(tmp_path / "first")
-    rate = run.record.first.noise_rate
+    rate, (careful,) = run.record.first.noise_rate, seen
     assert abs(rate - data.noise_rate) < 0.08
     (result,) = run.record.results
     assert len(result.restarts) == 2 and result.finalist == 0  # a fifth of the labels is wrong
     assert run.schedule.parameters == {"noise_rate": rate}
     assert run.schedule.keep_rate[-1] == pytest.approx((1 - rate) ** 1.5)
-    assert len(first.results[0].curves.train_loss) == 7  # steps, not a quarter
-    assert first.results[0].curves.test_accuracy == []
+    assert run.record.first.epochs == len(careful.curves.train_loss) == 7  # steps, not a quarter
+    assert careful.curves.test_accuracy == [] and not (tmp_path / "first").exists()
     cost = run.record.cost
     assert (cost.candidate_epochs, cost.full_trainings) == (7, 7 / 16)
     assert result.label == "Co-teaching, R(t) without a search"
@@ -270,6 +278,8 @@ def test_changing_every_test_label_changes_no_search_result(run, data):
     labels = (data.test.labels + 1) % data.n_classes
     leaky = replace(data, test=replace(data.test, labels=labels, true_labels=None))
     other = search(leaky, trials=12, config=CONFIG)
+    assert other.record.first.noise_rate == run.record.first.noise_rate
+    assert other.record.first.rival_share == run.record.first.rival_share
     assert essence(other.record)["trials"] == essence(run.record)["trials"]
     assert np.array_equal(other.schedule.keep_rate, run.schedule.keep_rate)
     ours = [r.curves.validation_accuracy for r in run.record.results]
@@ -327,7 +337,7 @@ def test_short_trials_explore_and_only_full_ones_win(confirmed):
     winner, rival = (t.confirms for t in sorted(first, key=lambda t: -t.value)[:2])
     finalists = confirmed.record.finalists
     assert [[trials[n].confirms for n in same] for same in finalists] == [[winner], [rival]]
-    assert confirmed.record.cost.full_trainings == pytest.approx(12 * 0.5 + 4)
+    assert confirmed.record.cost.full_trainings == pytest.approx(1 + 12 * 0.5 + 4)
 
 
 def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
@@ -343,45 +353,46 @@ def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
     config = replace(CONFIG, epochs=6)
     found = search(data, config=config, **SIXTEEN)
     whole = np.array([t.keep_rate for t in found.record.trials])
-    assert [(n, c.epochs) for n, c, _ in seen] == [(10, 3), (2, 3), (4, 6)]
+    assert [(n, c.epochs) for n, c, _ in seen] == [(6, 3), (6, 3), (4, 6)]
     # Epochs 1, 3.5 and 6 of six.
-    middle = (whole[:10, 2] + whole[:10, 3]) / 2
-    assert np.allclose(seen[0][2], np.stack([whole[:10, 0], middle, whole[:10, -1]], 1))
+    middle = (whole[:6, 2] + whole[:6, 3]) / 2
+    assert np.allclose(seen[0][2], np.stack([whole[:6, 0], middle, whole[:6, -1]], 1))
     assert np.array_equal(seen[2][2], whole[12:])
     assert seen[0][1].learning_rate_at(2) < config.learning_rate_at(2)  # decays within three
 
 
+GIVEN = (
+    partial(exponential_drop, level=0.45, speed=20),
+    partial(exponential_drop, level=0.4, speed=8),
+    partial(plain_decay, level=0.85),
+    partial(exponential_drop, level=0.7, speed=4),
+    partial(plain_decay, level=1.0),
+)
+
+
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("epochs", [5, 40])
-def test_each_space_comes_near_the_given_schedules(space, epochs):
-    for one in PRESETS:
-        given = preset_keep_rate(one, epochs)
+def test_each_space_comes_near_given_schedules(space, epochs):
+    for one in GIVEN:
+        given = one(epochs)
         nearest = space.schedule(nearest_parameters(space, given), epochs).keep_rate
         error = np.sqrt(np.square(nearest - given).mean())
         assert error < {"power-decay": 0.06, "co-teaching": 0.035}.get(space.name, 0.021)
 
 
-@pytest.mark.parametrize("sampler", ["natural-gradient", "random"])
-def test_a_warm_start_begins_with_given_schedules(data, sampler):
-    options = {"trials": 16, "sampler": sampler, "config": replace(CONFIG, epochs=10)}
-    options |= {"confirm": False, "baselines": False}
-    warm = search(data, **options).record.trials
-    cold = search(data, warm_start=False, **options).record.trials
-    given = np.array([t.keep_rate for t in warm[:10]])  # [10, 10]
-    found = np.array([one.stretched(10).keep_rate for one in PRESETS_FROM_DIGITS])  # on digits
-    assert (np.sqrt(np.square(given[:3] - found).mean(1)) < 0.021).all()
-    assert np.allclose(given[3:, -1], [0.45, 0.4, 0.85, 0.6, 1.0, 0.35, 0.7], atol=0.02)
-    drops = given[[3, 4, 6, 8, 9]]
-    # One epoch of nine: the first falls by 1 - exp(-20 / 9), the last by 1 - exp(-4 / 9), the
-    # others by 1 - exp(-8 / 9).
-    shares = (1 - drops[:, 1]) / (1 - np.array([0.45, 0.4, 0.6, 0.35, 0.7]))
-    assert np.allclose(shares, [0.89, 0.59, 0.59, 0.59, 0.36], atol=0.03)
-    assert (drops[:, 3] < 1.16 * drops[:, -1]).all()  # early, and then hardly lower
-    # What comes next is drawn; by random search, from no knowledge of them. The other sampler
-    # chooses among the same proposals, with other knowledge: one of them may come up twice.
+@pytest.mark.parametrize("sampler", ["gaussian-process", "random"])
+def test_a_search_begins_with_given_schedules(data, sampler):
+    options = {"trials": 9, "sampler": sampler, "config": replace(CONFIG, epochs=10)}
+    options |= {"confirm": False, "noise_rate": 0.3, **ALONE}
+    given = np.array([one(10) for one in GIVEN])
+    warm = search(data, warm_start=list(given), **options).record.trials
+    cold = search(data, warm_start=[], **options).record.trials
+    tried = np.array([t.keep_rate for t in warm[:5]])
+    assert (np.sqrt(np.square(tried - given).mean(1)) < 0.021).all()
+    # What comes next is drawn; by random search, from no knowledge of them.
     same = [a.parameters == b.parameters for a, b in zip(warm, cold, strict=True)]
-    assert not any(same[:10])
-    assert all(same[10:]) == (sampler == "random")
+    assert not any(same[:5])
+    assert all(same[5:]) == (sampler == "random")
 
 
 def test_a_warm_start_from_earlier_searches(run, data, tmp_path, no_page):
@@ -390,13 +401,12 @@ def test_a_warm_start_from_earlier_searches(run, data, tmp_path, no_page):
     options = {"config": CONFIG, "baselines": False, "restarts": 1, "out": tmp_path / "warm"}
     places = [run.folder, str(tmp_path / "rise.json")]
     warm = search(data, trials=5, warm_start=places, **options).record
-    first, second, third, *_ = [t.keep_rate for t in warm.trials]
+    first, second, *_ = [t.keep_rate for t in warm.trials]
     assert first == pytest.approx(run.schedule.keep_rate, abs=0.02)
     assert second == pytest.approx([1.0, 0.3, 0.7], abs=0.05)  # of epochs 1, 3 and 5
-    assert third == pytest.approx(preset_keep_rate(PRESETS[0], 3), abs=0.02)
     alone = search(data, trials=1, warm_start=rise, config=CONFIG, baselines=False).record
-    assert alone.trials[0].keep_rate == second  # though fewer than four explore
-    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other presets or other"):
+    assert alone.trials[0].keep_rate == second  # though nothing else is tried
+    with pytest.raises(keeprate.InputError, match=r"\(warm_start: other experience or other"):
         search(data, trials=5, warm_start=[rise], **options)
     same = [run.schedule, rise.keep_rate]  # wherever they come from
     assert search(data, trials=5, warm_start=same, **options).record.trials == warm.trials
@@ -427,9 +437,9 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
     monkeypatch.setattr(lockstep, "train_population", spy)
     config = replace(CONFIG, epochs=1)
     options = {"config": config, "restarts": 2, "baselines": False}
-    search(data, trials=16, lockstep=7, **options)
+    search(data, trials=16, lockstep=4, **options)
     searched = [
-        ("search", 0, 7), ("search", 0, 3), ("search", 10, 2), ("search", 12, 4),
+        ("search", 0, 4), ("search", 0, 2), ("search", 6, 4), ("search", 6, 2), ("search", 12, 4),
     ]  # fmt: skip
     finals = [("final-co-teaching", 0, 2), ("fit-0", 0, 1)]  # the latter judges labels
     assert seen == searched + finals
@@ -662,7 +672,7 @@ def test_every_space_is_searched(data, space, epochs):
 
 
 def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
-    plan = Proposals(get_space("basis"), 40, "paper:20", 100, 0, 0, warm_start=False)
+    plan = Proposals(get_space("basis"), 40, "paper:20", 100, 0, 0)
     assert [plan.generation_of(n) for n in (0, 19, 20, 99)] == [
         range(0, 20), range(0, 20), range(20, 40), range(80, 100),
     ]  # fmt: skip
@@ -670,7 +680,6 @@ def test_the_papers_form_takes_a_fifth_of_the_trials_an_iteration():
 
 def test_the_papers_form_takes_its_step(data):
     options = {"trials": 11, "config": replace(CONFIG, epochs=1), "baselines": False}
-    options |= {"warm_start": False}
     far, near = (
         [t.parameters for t in search(data, sampler=f"paper:{step}", **options).record.trials]
         for step in (20, 0.001)
@@ -689,9 +698,9 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path, no_page):
         return step(networks, optimizer, *rest)
 
     monkeypatch.setattr(loop, "train_step", poisoned)
-    found = search(data, trials=5, config=CONFIG, baselines=False, out=tmp_path)
+    found = search(data, trials=9, config=CONFIG, baselines=False, out=tmp_path)
     states = [t.state for t in found.record.trials]
-    assert states == ["complete", "complete", "failed", "complete", "complete"]
+    assert states == ["complete", "complete", "failed", *["complete"] * 6]
     study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{tmp_path}/study.db")
     # Pruned for Optuna: the natural gradient counts it, as the worst of its generation.
     assert study.trials[2].state == optuna.trial.TrialState.PRUNED
@@ -699,8 +708,10 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path, no_page):
 
 def test_when_every_candidate_fails_the_user_is_told(data):
     config = replace(CONFIG, learning_rate=1e30)
-    with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
+    with pytest.raises(keeprate.InputError, match=r"cautious R\(t\) was not finite.*learning rate"):
         search(data, trials=3, config=config, baselines=False)
+    with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
+        search(data, trials=3, config=config, noise_rate=0.3, baselines=False)
 
 
 def test_out_of_memory_halves_the_population(data, monkeypatch):
@@ -713,7 +724,7 @@ def test_out_of_memory_halves_the_population(data, monkeypatch):
         return new(numbers, *rest, **options)
 
     monkeypatch.setattr(lockstep, "new_population", small)
-    found = search(data, trials=5, config=replace(CONFIG, epochs=1), baselines=False)
+    found = search(data, trials=10, config=replace(CONFIG, epochs=1), baselines=False)
     assert sizes[:4] == [5, 2, 2, 1]
     assert all(t.state == "complete" for t in found.record.trials)
 

@@ -27,7 +27,7 @@ MACHINE = ("training.device", "training.precision")  # of a configuration
 FINGERPRINT = "data_fingerprint"
 DERIVED = {
     "method_fingerprint": "method: its code is not the code of before",
-    "warm_start": "warm_start: other presets or other schedules than before",
+    "warm_start": "warm_start: other experience or other schedules than before",
 }
 """Parts of a configuration that say little to a reader, and what to say in their place."""
 MEASURED = ("data.noise_rate",)  # follows from labels

@@ -30,6 +30,7 @@ from keeprate.searching.surrogate import Posterior, one_thread, squared_distance
 EXPERIENCE = Path(__file__).with_name("experience.json")
 MARKS = 16  # points of a training, evenly from the first epoch to the last
 LEAST_NOISE_RATE, LARGEST_DROP = 0.05, 3.0  # a drop is a share of the noise rate: it has limits
+LEAST_SPREAD = 1e-12  # of values; below, they are rounding errors of the same one
 SCALES = tuple(2.0**power for power in range(-2, 4))
 OWN, NOISE = (1.0, 3.0), (1.0, 4.0, 16.0)
 """How much wider than on the known data scores, own part and noise may be, of which the likeliest
@@ -238,8 +239,11 @@ class Belief:
         scale is taken, with the offset that it implies, and how much the data differ from others.
         """
         kernel = self.experience.kernel
-        spread = float(values.std()) or 1.0
-        best: tuple[float, Learned] | None = None
+        spread = float(values.std())
+        if spread < LEAST_SPREAD:
+            spread = 1.0
+        best: tuple[float, Array, Array] | None = None
+        likeliest = -np.inf
         for own in OWN:
             mean, covariance = self.expect(points, own)
             for noise in NOISE:
@@ -257,11 +261,12 @@ class Belief:
                         - len(points) * float(np.log(scale))
                         - 0.5 * np.log(noise) ** 2 / 4
                     )
-                    if best is None or likelihood > best[0]:
-                        posterior = Posterior.given(noisy, error)
-                        best = likelihood, Learned(self, own, points, posterior)
-        assert best is not None
-        return best[1]
+                    if best is None or likelihood > likeliest:
+                        best, likeliest = (own, noisy, error), likelihood
+        if best is None:
+            raise ValueError("no number of OWN, NOISE and SCALES")
+        own, noisy, error = best
+        return Learned(self, own, points, Posterior.given(noisy, error))
 
 
 @dataclass(frozen=True)

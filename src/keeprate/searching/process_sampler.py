@@ -79,7 +79,7 @@ class GaussianProcessSampler(BaseSampler):
     >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
     >>> space, wanted = get_space("co-teaching"), 1 - 0.3 * np.minimum(np.arange(40) / 9, 1)
     >>> sampler = GaussianProcessSampler(
-    ...     space.distributions(40), lambda p: space.keep_rates(p, 40), seed=0
+    ...     space.distributions(40), lambda p: space.keep_rates(p, 40), seed=1
     ... )
     >>> study = optuna.create_study(sampler=sampler)
     >>> for _ in range(25):
@@ -109,7 +109,7 @@ class GaussianProcessSampler(BaseSampler):
         self._seeded = seed is not None
         self._seed = fresh_seed() if seed is None else int(seed)
         # What the next trials would compute again; speed only.
-        self._learned: tuple[tuple[tuple[float, ...], ...], Process | None] | None = None
+        self._learned: tuple[tuple[list[Any], list[Any]], Process | None] | None = None
 
     def reseed_rng(self) -> None:
         """Draw a new seed unless one was given."""
@@ -183,7 +183,8 @@ class GaussianProcessSampler(BaseSampler):
 
     def _learn(self, finished: Sequence[FrozenTrial], sign: float) -> Process | None:
         """What the finished trials say; None if too little is known to say anything."""
-        state = tuple(tuple(row) for row in keys(finished, sign).tolist())
+        params = [[trial.params[name] for name in self._space] for trial in finished]
+        state = params, keys(finished, sign).tolist()
         if self._learned is None or self._learned[0] != state:
             self._learned = state, self._fit(finished, sign)
         return self._learned[1]
