@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from keeprate.engine import Curves, trial_value
 from keeprate.errors import invalid
 from keeprate.records import TrialSummary
-from keeprate.schedules import Schedule, Space
+from keeprate.schedules import Array, Schedule, Space
 from keeprate.searching.config import check_fidelity
 from keeprate.searching.experience import NoiseLevel, shipped_experience
 from keeprate.searching.nearest import nearest_parameters
@@ -31,6 +31,8 @@ from keeprate.searching.study import (
     standing_of,
 )
 from keeprate.seeding import derive_seed
+
+FEW = 4  # a search that explores fewer trials spends none on keeping every sample
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,19 @@ class Proposals:
         """Trials before the confirming ones."""
         return self.trials - sum(self.rounds)
 
+    def _given(self, number: int) -> Array | None:
+        """The schedule [T] that a trial tries whatever the sampler proposes; None for the others.
+
+        One of the first generation keeps every sample. On digits, where the experience is from,
+        networks always memorise; elsewhere some do not, and then any drop loses right labels.
+        """
+        if number < len(self.earlier):
+            return self.earlier[number].stretched(self.epochs).keep_rate
+        is_last_of_first = number == self.generation_size - 1
+        if self.level is not None and self.n_explored >= FEW and is_last_of_first:
+            return np.ones(self.epochs)
+        return None
+
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
 
@@ -147,9 +162,9 @@ class Proposals:
     ) -> None:
         """Give a trial all its parameters, those of another one if it trains that `again`."""
         fixed: Mapping[str, Any] | None = None
-        if trial.number < len(self.earlier):
-            earlier = self.earlier[trial.number].stretched(self.epochs).keep_rate
-            fixed = nearest_parameters(self.space, earlier)
+        given = self._given(trial.number)
+        if given is not None:
+            fixed = nearest_parameters(self.space, given)
         if trial.number in again:
             trial.set_user_attr("confirms", again[trial.number].number)
             fixed = again[trial.number].params
