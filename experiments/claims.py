@@ -101,10 +101,10 @@ class Claim:
             verdict = UNKNOWN
         elif FAILED in states:
             verdict = FAILED
-        elif TIED in states:
-            verdict = TIED
+        elif not source.complete or len(known) < len(findings):
+            verdict = IN_PART
         else:
-            verdict = HELD if source.complete and len(known) == len(findings) else IN_PART
+            verdict = TIED if TIED in states else HELD
         return Verdict(source.title, verdict, evidence)
 
 

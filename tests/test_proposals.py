@@ -22,7 +22,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from threadpoolctl import ThreadpoolController
 
 from keeprate.engine import Curves
-from keeprate.schedules import get_space
+from keeprate.schedules import Schedule, get_space
 from keeprate.searching.experience import NoiseLevel
 from keeprate.searching.natural_gradient import ProductBeta
 from keeprate.searching.proposals import Proposals, tell
@@ -274,3 +274,31 @@ def test_what_is_not_drawn_is_next_to_never_the_best():
 def test_many_numbers_become_parameters_as_one_does(distribution):
     u = np.concatenate([[0.0, 1.0], np.random.default_rng(0).random(500)])
     assert from_units(u, distribution).tolist() == [from_unit(one, distribution) for one in u]
+
+
+def first_generation(trials: int, level: NoiseLevel | None, earlier: int = 0) -> list[np.ndarray]:
+    proposals = Proposals(
+        get_space("basis"),
+        EPOCHS,
+        "gaussian-process",
+        trials,
+        0,
+        0,
+        level,
+        earlier=(Schedule(np.linspace(1, 0.5, EPOCHS)),) * earlier,
+    )
+    asked = proposals.ask(open_study(None))
+    return [proposals.space.schedule(trial.params, EPOCHS).keep_rate for trial in asked]
+
+
+def test_one_trial_of_the_first_generation_keeps_every_sample():
+    """Networks that do not memorise lose by every drop, and the experience never saw such."""
+    level = NoiseLevel(0.45, 0.8)
+    drop, other, everything = first_generation(5, level)
+    assert everything.min() > 0.97
+    assert drop[-1] < 0.5 and other[-1] < 0.97
+    assert len(first_generation(3, level)) == 2  # too few trials to spend one
+    for trials, known in ((3, level), (5, None)):
+        assert all(rates.min() < 0.97 for rates in first_generation(trials, known))
+    given = first_generation(5, level, earlier=3)  # what a user gives is tried first
+    assert all(rates[-1] == pytest.approx(0.5, abs=0.03) for rates in given)

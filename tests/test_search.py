@@ -158,6 +158,35 @@ def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, no_page, monkeyp
         train(data, restarts=0, **options)
 
 
+def test_the_first_training_judges_labels_that_it_has_not_learnt(data, monkeypatch):
+    """A network that has learnt a wrong label predicts it: the noise would seem less."""
+    trained, judged = [], []
+    train_careful, predict = first_training.train_plans, first_training.probabilities
+
+    def train_spy(plans, setup, **others):
+        trained.append(setup.data.train)
+        return train_careful(plans, setup, **others)
+
+    def predict_spy(modules, inputs, normaliser):
+        judged.append(inputs)
+        return predict(modules, inputs, normaliser)
+
+    monkeypatch.setattr(first_training, "train_plans", train_spy)
+    monkeypatch.setattr(first_training, "probabilities", predict_spy)
+    setup = make_setup(data, model="mlp", config=replace(CONFIG, epochs=16), seed=0, out=None)
+    found = first_training.train_first(setup, METHODS["co-teaching"])
+    assert abs(found.noise_rate - data.noise_rate) < 0.08 and 0 < found.rival_share < 1
+    (kept,), held_out = trained, judged[0]
+    assert len(kept) + len(held_out) == len(data.train) and len(held_out) == len(data.train) // 5
+    together = torch.cat([kept.inputs, held_out]).flatten(1)
+    assert np.array_equal(np.sort(together.sum(1)), np.sort(data.train.inputs.flatten(1).sum(1)))
+    rows = {row.numpy().tobytes() for row in kept.inputs}
+    unseen = [row.numpy().tobytes() not in rows for row in held_out]
+    assert np.mean(unseen) > 0.99  # digits holds two equal pictures, perhaps
+    again = first_training.train_first(setup, METHODS["co-teaching"])
+    assert again.noise_rate == found.noise_rate
+
+
 @pytest.mark.parametrize(("winner", "level"), [(0, 0.729), (1, 1.0)])
 def test_every_sample_kept_is_the_rival_of_a_schedule_by_the_noise_rate(
     data, tmp_path, no_page, monkeypatch, winner, level
