@@ -106,9 +106,12 @@ class Kernel:
 
     def near(self, drops: Array, others: Array) -> Array:
         """How near drops [n, MARKS] are to others: [n, m], from 0 to 1."""
-        return np.asarray(
-            np.exp(squared_distances(drops, others) / (-2 * MARKS * self.drop_length**2))
-        )
+        # |x - y|^2 by a matrix product: this is nearly all of the time that a proposal takes.
+        apart = drops @ (-2 * others.T)
+        apart += np.square(drops).sum(1)[:, None]
+        apart += np.square(others).sum(1)
+        apart *= -1 / (2 * MARKS * self.drop_length**2)
+        return np.asarray(np.exp(apart, out=apart))
 
     def between(self, drops: Array, others: Array, own: float = 1.0) -> Array:
         """Covariance [n, m] of the scores of drops on the same data."""
