@@ -210,7 +210,7 @@ class FirstTraining:
     epochs : int
     seconds : float
     rival_share : float or None
-        As in `keeprate.noise.rival_share`; None in records of earlier versions.
+        As in `keeprate.noise.rival_share`; None where the classes are many.
     """
 
     noise_rate: float

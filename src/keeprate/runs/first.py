@@ -31,6 +31,7 @@ from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
 
 FIRST_STEPS = 500  # the least number of its steps, if a full training has as many
+MOST_CLASSES = 100  # of a matrix: its estimate takes the cube of their number, and more samples
 HELD_OUT, MOST_HELD_OUT = 0.2, 5_000  # share and number of training samples that are held out
 FOLDER = "first"  # of its checkpoints, within the run folder
 
@@ -85,8 +86,10 @@ def _hold_out(setup: Setup) -> tuple[Split, Data]:
     return part(data.train, held_out), replace(data, train=part(data.train, kept))
 
 
-def _estimate(setup: Setup, networks: TrainedNetworks, held_out: Split) -> tuple[float, float]:
-    """The noise rate and the rival share of the labels of held-out samples."""
+def _estimate(
+    setup: Setup, networks: TrainedNetworks, held_out: Split
+) -> tuple[float, float | None]:
+    """The noise rate and, unless the classes are many, the rival share of held-out labels."""
     data, device = setup.data, setup.config.resolve_device()
     modules = [module.to(device) for module in networks.modules]
 
@@ -100,8 +103,14 @@ def _estimate(setup: Setup, networks: TrainedNetworks, held_out: Split) -> tuple
             raise ValueError("an estimate without a matrix")
         return noise.noise_rate, rival_share(noise.transition_matrix)
     clean = data.validation
+    of_clean = predicted(clean)
+    if data.n_classes > MOST_CLASSES:
+        # A wrong prediction hits a wrong label next to never: P(agree) = (1 - rate) P(right).
+        agree = float((of_held_out.argmax(1) == held_out.labels).float().mean())
+        right = float((of_clean.argmax(1) == clean.labels).float().mean())
+        return float(np.clip(1 - agree / max(right, 1e-9), 0.0, 0.95)), None
     matrix, prior = matrix_by_confusion(
-        of_held_out.numpy(), held_out.labels.numpy(), predicted(clean).numpy(), clean.labels.numpy()
+        of_held_out.numpy(), held_out.labels.numpy(), of_clean.numpy(), clean.labels.numpy()
     )
     return float(1 - prior @ matrix.diagonal()), rival_share(matrix)
 

@@ -231,9 +231,12 @@ def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) 
 
 def _noise_level(record: RunRecord, noise_rate: float | None) -> NoiseLevel:
     """What the search knows of the noise: the user's rate, or what the first training found."""
-    if record.first is not None and record.first.rival_share is not None:
-        return NoiseLevel(record.first.noise_rate, record.first.rival_share)
-    return NoiseLevel.of_rate(noise_rate or 0.0)
+    first = record.first
+    if first is None:
+        return NoiseLevel.of_rate(noise_rate or 0.0)
+    if first.rival_share is None:
+        return NoiseLevel.of_rate(first.noise_rate)
+    return NoiseLevel(first.noise_rate, first.rival_share)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
