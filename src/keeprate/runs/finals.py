@@ -120,13 +120,14 @@ class BestOfPlan:
 
 
 def train_plans(
-    plans: Sequence[Plan], setup: Setup, *, restarts: int
+    plans: Sequence[Plan], setup: Setup, *, restarts: int, tracks: bool = True
 ) -> tuple[tuple[Result, ...], TrainedNetworks]:
     """Train every plan `restarts` times, from other initial weights, and keep the best training.
 
     Plans whose methods have the same number of networks train in lockstep; F-correction trains
     apart, because another training goes before. The best training has the best validation score at
-    the end, so that one of several schedules wins too. No test label takes part.
+    the end, so that one of several schedules wins too. No test label takes part. `tracks` keeps
+    what the first plan's networks say of the training samples while they learn.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def train_plans(
             setup,
             stream=f"final-{group[0].plan.method.name}",
             keep_checkpoints=True,
-            n_tracked=restarts if has_own and fits(setup.data, restarts) else 0,
+            n_tracked=restarts if tracks and has_own and fits(setup.data, restarts) else 0,
             after_epoch=show,
             after_group=collect,
         )

@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from keeprate.data import Data, Split, part
-from keeprate.engine import Method, Setup, probabilities
+from keeprate.engine import Method, Setup, probabilities, training_weights
 from keeprate.noise import estimate_noise, matrix_by_confusion, rival_share
 from keeprate.records import Cost, FirstTraining, RunRecord
 from keeprate.runs.finals import TrainedNetworks, train_plans
@@ -32,6 +32,10 @@ from keeprate.seeding import derive_seed
 
 FIRST_STEPS = 500  # the least number of its steps, if a full training has as many
 MOST_CLASSES = 100  # of a matrix: its estimate takes the cube of their number, and more samples
+AT_CHANCE, UNKNOWN_RATE = 1.5, 0.2
+"""Networks that are right less than 1.5 times as often as chance tell nothing; a fifth of wrong
+labels is assumed then."""
+MOST_NOISE = 0.8  # that an estimate may say
 HELD_OUT, MOST_HELD_OUT = 0.2, 5_000  # share and number of training samples that are held out
 FOLDER = "first"  # of its checkpoints, within the run folder
 
@@ -41,8 +45,17 @@ def first_epochs(setup: Setup) -> int:
 
     A network that has seen too little is wrong about right labels.
     """
-    config, steps = setup.config, len(setup.data.train) // setup.config.batch_size
+    config, n = setup.config, len(setup.data.train)
+    steps = max(1, (n - _n_held_out(setup)) // config.batch_size)
     return min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
+
+
+def _n_held_out(setup: Setup) -> int:
+    """How many training samples are held out; none where validation labels are as noisy."""
+    if setup.data.criterion == "determinant":
+        return 0
+    n = len(setup.data.train)
+    return min(max(1, int(HELD_OUT * n)), MOST_HELD_OUT, n - 1)
 
 
 def train_first(setup: Setup, method: Method) -> FirstTraining:
@@ -62,16 +75,19 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     held_out = data.validation  # as noisy as the training samples, where no label is clean
     if data.criterion != "determinant":
         held_out, data = _hold_out(setup)
+    batch_size = min(setup.config.batch_size, len(data.train))
     setup = replace(
         setup,
         data=replace(data, test=None),  # which the estimate could not use
-        config=replace(setup.config, epochs=epochs),
+        config=replace(setup.config, epochs=epochs, batch_size=batch_size),
+        weights=training_weights(data.train, setup.config.class_weight),
+        metric=None,  # it would score what nobody looks at
         folder=folder,
         progress=progress,
         curves_writer=None,
     )
     plan = plan_without_search(method, [Schedule(np.ones(epochs), "constant")])
-    results, networks = train_plans([plan], setup, restarts=1)
+    results, networks = train_plans([plan], setup, restarts=1, tracks=False)
     noise_rate, rival = _estimate(setup, networks, held_out)
     return FirstTraining(noise_rate, epochs, results[0].seconds, rival)
 
@@ -79,9 +95,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
 def _hold_out(setup: Setup) -> tuple[Split, Data]:
     """Some of the training samples, and the data without them."""
     data, rng = setup.data, np.random.default_rng(derive_seed(setup.seed, "first"))
-    n = len(data.train)
-    rows = rng.permutation(n)
-    n_held_out = max(1, min(MOST_HELD_OUT, int(HELD_OUT * n), n - setup.config.batch_size))
+    rows, n_held_out = rng.permutation(len(data.train)), _n_held_out(setup)
     held_out, kept = np.sort(rows[:n_held_out]), np.sort(rows[n_held_out:])
     return part(data.train, held_out), replace(data, train=part(data.train, kept))
 
@@ -104,15 +118,18 @@ def _estimate(
         return noise.noise_rate, rival_share(noise.transition_matrix)
     clean = data.validation
     of_clean = predicted(clean)
+    right = float((of_clean.argmax(1) == clean.labels).float().mean())
+    if right < min(0.5, AT_CHANCE / data.n_classes):
+        return UNKNOWN_RATE, None
     if data.n_classes > MOST_CLASSES:
         # A wrong prediction hits a wrong label next to never: P(agree) = (1 - rate) P(right).
         agree = float((of_held_out.argmax(1) == held_out.labels).float().mean())
-        right = float((of_clean.argmax(1) == clean.labels).float().mean())
-        return float(np.clip(1 - agree / max(right, 1e-9), 0.0, 0.95)), None
+        return float(np.clip(1 - agree / right, 0.0, MOST_NOISE)), None
     matrix, prior = matrix_by_confusion(
         of_held_out.numpy(), held_out.labels.numpy(), of_clean.numpy(), clean.labels.numpy()
     )
-    return float(1 - prior @ matrix.diagonal()), rival_share(matrix)
+    rate = float(1 - prior @ matrix.diagonal())
+    return float(np.clip(rate, 0.0, MOST_NOISE)), rival_share(matrix)
 
 
 def remove_first(setup: Setup) -> None:

@@ -1,6 +1,5 @@
 from .budget import Budget as Budget
 from .budget import confirming as confirming
-from .budget import exploring as exploring
 from .config import SearchConfig as SearchConfig
 from .config import check_budget as check_budget
 from .experience import EXPERIENCE as EXPERIENCE

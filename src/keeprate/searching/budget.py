@@ -80,12 +80,3 @@ def confirming(trials: int) -> int:
     [0, 4, 10]
     """
     return 2 * (trials // 8) if trials >= MANY_TRIALS else 0
-
-
-def exploring(trials: int) -> int:
-    """How many of so many trials propose new schedules.
-
-    >>> [exploring(trials) for trials in (15, 16, 40)]
-    [15, 12, 30]
-    """
-    return trials - confirming(trials)

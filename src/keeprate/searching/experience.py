@@ -33,8 +33,8 @@ LEAST_NOISE_RATE, LARGEST_DROP = 0.05, 3.0  # a drop is a share of the noise rat
 LEAST_SPREAD = 1e-12  # of values; below, they are rounding errors of the same one
 SCALES = tuple(2.0**power for power in range(-2, 4))
 OWN, NOISE = (1.0, 3.0), (1.0, 4.0, 16.0)
-"""How much wider than on the known data scores, own part and noise may be, of which the likeliest
-are taken."""
+"""How much wider than on the known data scores, own part and noise may be. The likeliest are taken,
+with a weak prior (a standard deviation of 2 of its logarithm) that the noise is as elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from keeprate.searching.study import (
 )
 from keeprate.seeding import derive_seed
 
-FEW = 4  # a search that explores fewer trials spends none on keeping every sample
+LEAST_EXPLORED = 4  # a search that explores fewer trials spends none on keeping every sample
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ class Proposals:
     def _given(self, number: int) -> Array | None:
         """The schedule [T] that a trial tries whatever the sampler proposes; None for the others.
 
-        One of the first generation keeps every sample. On digits, where the experience is from,
+        The last one of the first generation keeps every sample. On digits, where the experience is from,
         networks always memorise; elsewhere some do not, and then any drop loses right labels.
         """
         if number < len(self.earlier):
             return self.earlier[number].stretched(self.epochs).keep_rate
-        is_last_of_first = number == self.generation_size - 1
-        if self.level is not None and self.n_explored >= FEW and is_last_of_first:
+        place = max(self.generation_size - 1, len(self.earlier))
+        if self.level is not None and self.n_explored >= LEAST_EXPLORED and number == place:
             return np.ones(self.epochs)
         return None
 

@@ -176,6 +176,7 @@ checkpoint_seconds, metric
             if limit.unit == "seconds":
                 n_others = n_finals + n_before
                 counts = _counts(affordable(limit.amount, setup, method, n_finals=n_others))
+            _proposals(search_config, config, counts, seed)  # raises
             record = replace(record, trial_counts=counts)
             save_record(setup.folder, record)  # after a kill a time would buy another number
         _check_counts(counts, limit, planned, setup.folder)
