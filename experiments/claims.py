@@ -494,7 +494,7 @@ CLAIMS = (
         default_is_best,
     ),
     Claim(
-        "Not the paper's: at six trainings, too, the natural gradient finds better schedules (Fig. 6)",
+        "Not the paper's: at six trainings, too, the natural gradient finds more (Fig. 6)",
         "the paper's searches cost 50 trainings and more. At the cost of six, in generations of "
         "two, the test accuracy of the schedule that its form ranks first is the highest, of the "
         "same samplers, under every noise",

@@ -356,7 +356,8 @@ def _synthetic(results: Path) -> Iterator[str]:
         "Sec. 4.1: the value of a trial is the root mean square error of its R(t), "
         f"{protocol['epochs']} epochs, to a schedule drawn by hand. Each search asks for ten "
         f"trials at a time. Medians over {n_seeds} seeds, best so far, with the quartiles in "
-        f"brackets; lower is better. No sampler begins with anything; the last target took part in no choice. `{command}`"
+        "brackets; lower is better. No sampler begins with anything; the last target took part in "
+        f"no choice. `{command}`"
         + ("." if complete else "; not finished: the seeds differ in number.")
     )
     for title, arms, all_marks in (
@@ -381,16 +382,22 @@ def _synthetic(results: Path) -> Iterator[str]:
 def _medians(rows: Sequence[Row], arms: Sequence[fig3.Arm], mark: int) -> list[list[str]]:
     columns: list[list[str]] = []
     values: list[list[float | None]] = []
+    n_seeds = [
+        min(len(fig3.curves(rows, arm.name, target)) for target in fig3.TARGETS) for arm in arms
+    ]
     for target in fig3.TARGETS:
         quartiles = [fig3.quartiles(rows, arm.name, target, mark) for arm in arms]
-        values.append([None if q is None else -q[1] for q in quartiles])  # lower is better
+        # Lower is better; an arm that is not finished is not the best.
+        values.append(
+            [
+                None if q is None or n < max(n_seeds) else -q[1]
+                for q, n in zip(quartiles, n_seeds, strict=True)
+            ]
+        )
         columns.append(
             [NOTHING if q is None else f"{q[1]:.4f} ({q[0]:.4f}–{q[2]:.4f})" for q in quartiles]
         )
     bold_best(columns, values)
-    n_seeds = [
-        min(len(fig3.curves(rows, arm.name, target)) for target in fig3.TARGETS) for arm in arms
-    ]
     labels = [
         arm.label + f" ({n} seeds)" * (n < max(n_seeds))
         for arm, n in zip(arms, n_seeds, strict=True)
@@ -406,8 +413,8 @@ def _real_task(results: Path) -> Iterator[str]:
         "validation value, at the cost of 3 and of 6 full trainings; mean ± sample standard "
         "deviation over seeds. What keeprate's search begins with was seen on scikit-learn's "
         "digits: it has never seen these data. The short training that estimates the noise is part "
-        'of its cost. "From the same start" means after its first three trials. The p-values are of '
-        "signed-rank tests over all runs of a data set, not corrected for the number of arms."
+        'of its cost. "From the same start" means after its first three trials. The p-values are '
+        "of signed-rank tests over all runs of a data set, not corrected for the number of arms."
     )
     for protocol in fig6.PROTOCOLS:
         yield ""
@@ -451,8 +458,8 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
         of_noise = [[v for (n, _), v in tests[name].items() if n == noise] for name, _ in labels]
         columns.append([in_words(*mean_std(v)) if v else NOTHING for v in of_noise])
         means.append([mean_std(v)[0] if v else None for v in of_noise])
-    for of_noise in means:  # these two have another price
-        of_noise[-2:] = [None, None]
+    for column in means:  # the last two have another price
+        column[-2:] = [None, None]
     bold_best(columns, means)
     columns.append([_difference(tests[fig6.OURS.name], tests[name]) for name, _ in labels])
     return labelled([label for _, label in labels], columns)

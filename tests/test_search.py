@@ -122,7 +122,7 @@ def test_tensorboard_reads_the_curves_of_every_training(data, tmp_path, no_page)
 
 
 def test_a_schedule_by_the_estimated_noise_rate(data, tmp_path, no_page, monkeypatch):
-    monkeypatch.setattr("keeprate.runs.first.FIRST_STEPS", 7 * (1079 // 64))
+    monkeypatch.setattr("keeprate.runs.first.FIRST_STEPS", 7 * (864 // 64))  # a fifth is held out
     seen, train_careful = [], first_training.train_plans
 
     def spy(plans, setup, **others):
@@ -185,6 +185,37 @@ def test_the_first_training_judges_labels_that_it_has_not_learnt(data, monkeypat
     assert np.mean(unseen) > 0.99  # digits holds two equal pictures, perhaps
     again = first_training.train_first(setup, METHODS["co-teaching"])
     assert again.noise_rate == found.noise_rate
+
+
+@pytest.mark.parametrize("n", [3, 60, 128, 129])
+def test_the_first_training_of_few_samples(n):
+    rng = np.random.default_rng(0)
+    labels = np.arange(n + 60) % 3
+    inputs = (labels[:, None] + rng.normal(size=(n + 60, 4))).astype(np.float32)
+    few = keeprate.prepare((inputs, labels), n_validation=60, n_test=0)
+    config = TrainingConfig(epochs=2, batch_size=min(128, n))
+    setup = make_setup(few, model="mlp", config=config, seed=0, out=None)
+    found = first_training.train_first(setup, METHODS["co-teaching"])
+    assert 0 <= found.noise_rate <= 0.8
+    assert found.rival_share is None or 0 <= found.rival_share <= 1
+
+
+def test_the_first_training_weighs_the_samples_that_it_keeps(data, monkeypatch):
+    weighted = replace(data.train, weights=torch.arange(len(data.train)) + 1.0)
+    setup = make_setup(replace(data, train=weighted), model="mlp", config=CONFIG, seed=0, out=None)
+    seen, train_careful = [], first_training.train_plans
+
+    def spy(plans, setup, **others):
+        seen.append(setup)
+        return train_careful(plans, setup, **others)
+
+    monkeypatch.setattr(first_training, "train_plans", spy)
+    first_training.train_first(setup, METHODS["co-teaching"])
+    (of_first,) = seen
+    own = of_first.data.train.weights
+    assert len(own) < len(weighted) and torch.allclose(
+        of_first.weights / own, of_first.weights[0] / own[0]
+    )
 
 
 @pytest.mark.parametrize(("winner", "level"), [(0, 0.729), (1, 1.0)])
@@ -420,7 +451,7 @@ def test_a_search_begins_with_given_schedules(data, sampler):
     assert (np.sqrt(np.square(tried - given).mean(1)) < 0.021).all()
     # What comes next is drawn; by random search, from no knowledge of them.
     same = [a.parameters == b.parameters for a, b in zip(warm, cold, strict=True)]
-    assert not any(same[:5])
+    assert not any(same[:4])  # the fifth keeps every sample, given or not
     assert all(same[5:]) == (sampler == "random")
 
 
@@ -737,7 +768,9 @@ def test_a_candidate_with_nan_fails_alone(data, monkeypatch, tmp_path, no_page):
 
 def test_when_every_candidate_fails_the_user_is_told(data):
     config = replace(CONFIG, learning_rate=1e30)
-    with pytest.raises(keeprate.InputError, match=r"cautious R\(t\) was not finite.*learning rate"):
+    with pytest.raises(
+        keeprate.InputError, match=r"every sample kept was not finite.*learning rate"
+    ):
         search(data, trials=3, config=config, baselines=False)
     with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
         search(data, trials=3, config=config, noise_rate=0.3, baselines=False)

@@ -110,8 +110,8 @@ class Proposals:
     def _given(self, number: int) -> Array | None:
         """The schedule [T] that a trial tries whatever the sampler proposes; None for the others.
 
-        The last one of the first generation keeps every sample. On digits, where the experience is from,
-        networks always memorise; elsewhere some do not, and then any drop loses right labels.
+        The last one of the first generation keeps every sample. On digits, where the experience is
+        from, networks always memorise; elsewhere some do not, and any drop loses right labels.
         """
         if number < len(self.earlier):
             return self.earlier[number].stretched(self.epochs).keep_rate
