@@ -34,7 +34,7 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def mnist(folder: Path) -> Loaded:
     """Decoded once, as the experiments read it."""
-    return load_data(str(folder), "mnist")
+    return load_data(str(folder), "mnist", 0)
 
 
 def test_mnist(mnist: Loaded) -> None:
@@ -71,7 +71,7 @@ def test_protocols_find_their_data(folder: Path, mnist: Loaded, table, n_train: 
     protocol = table.protocol("desk")
     if not (folder / protocol.data).is_dir():
         pytest.skip(f"KEEPRATE_DATA={folder} has no folder {protocol.data}")
-    loaded = mnist if protocol.data == "mnist" else load_data(str(folder), protocol.data)
+    loaded = mnist if protocol.data == "mnist" else load_data(str(folder), protocol.data, 0)
     data = prepare(loaded, noise="symmetric:0.2", limit=protocol.limit)
     assert data.test is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (n_train, 5_000, 5_000)

@@ -186,8 +186,8 @@ def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
     if (first := record.first) is not None:
         began = "the search began with" if record.trials else "R(t) by"
         yield (
-            f"{began} a noise rate of {first.noise_rate:.1%}, as {first.epochs} epochs of careful "
-            f"training estimated it in {first.seconds:.1f} s"
+            f"{began} a noise rate of {first.noise_rate:.1%}, as a first training of "
+            f"{first.epochs} epochs estimated it in {first.seconds:.1f} s"
         )
         if schedule_name == "constant":
             yield "but every sample kept did better on the validation samples"

@@ -52,7 +52,7 @@ def first_epochs(setup: Setup) -> int:
 
 def _n_held_out(setup: Setup) -> int:
     """How many training samples are held out; none where validation labels are as noisy."""
-    if setup.data.criterion == "determinant":
+    if setup.data.criterion == "determinant" and setup.metric is None:
         return 0
     n = len(setup.data.train)
     return min(max(1, int(HELD_OUT * n)), MOST_HELD_OUT, n - 1)
@@ -73,7 +73,9 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     if folder is not None:
         folder.mkdir(exist_ok=True)
     held_out = data.validation  # as noisy as the training samples, where no label is clean
-    if data.criterion != "determinant":
+    # With a metric no validation label takes part in a search, here neither.
+    has_clean = data.criterion != "determinant" and setup.metric is None
+    if _n_held_out(setup):
         held_out, data = _hold_out(setup)
     batch_size = min(setup.config.batch_size, len(data.train))
     setup = replace(
@@ -88,7 +90,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     )
     plan = plan_without_search(method, [Schedule(np.ones(epochs), "constant")])
     results, networks = train_plans([plan], setup, restarts=1, tracks=False)
-    noise_rate, rival = _estimate(setup, networks, held_out)
+    noise_rate, rival = _estimate(setup, networks, held_out, has_clean=has_clean)
     return FirstTraining(noise_rate, epochs, results[0].seconds, rival)
 
 
@@ -101,7 +103,7 @@ def _hold_out(setup: Setup) -> tuple[Split, Data]:
 
 
 def _estimate(
-    setup: Setup, networks: TrainedNetworks, held_out: Split
+    setup: Setup, networks: TrainedNetworks, held_out: Split, *, has_clean: bool
 ) -> tuple[float, float | None]:
     """The noise rate and, unless the classes are many, the rival share of held-out labels."""
     data, device = setup.data, setup.config.resolve_device()
@@ -111,7 +113,7 @@ def _estimate(
         return probabilities(modules, split.inputs, setup.normaliser)
 
     of_held_out = predicted(held_out)
-    if data.criterion == "determinant":
+    if not has_clean:
         noise = estimate_noise(of_held_out, held_out.labels)
         if noise.transition_matrix is None:
             raise ValueError("an estimate without a matrix")

@@ -75,7 +75,7 @@ def train(
         A string is "auto", "constant", "co-teaching", the file of a schedule, or a run folder.
 
         "auto" with a method is a plain decay to (1 - noise rate)^1.5. Without `noise_rate` a
-        first, careful training estimates the noise rate: it takes a quarter of the epochs, or 500
+        first, short training estimates the noise rate: it takes a quarter of the epochs, or 500
         steps if that is more. Every other final training (there are at least two) keeps every
         sample instead, because not every network memorises. The best training by validation
         becomes the run's.
