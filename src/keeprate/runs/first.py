@@ -3,8 +3,8 @@
 It keeps every sample but those that are held out. With clean validation samples, held-out
 predictions and labels give the transition matrix whatever the network's errors are: the joint
 distribution of prediction and noisy label is J = M diag(prior) T, and clean samples tell M, what is
-predicted for the samples of a class. (Networks are weak so early. To take each
-difference between prediction and label for a wrong label would find far too many.)
+predicted for the samples of a class. (Networks are weak so early. To take each difference between
+prediction and label for a wrong label would find far too many.)
 
 References
 ----------

@@ -179,12 +179,12 @@ class Experience:
             start = rows.stop
         covariance[np.diag_indices(len(covariance))] += kernel.noise
         with one_thread():
-            self._posterior = Posterior.given(covariance, scores)
+            self.posterior = Posterior.given(covariance, scores)  # of the scores that were seen
 
     @property
     def log_likelihood(self) -> float:
         """Of all scores, up to a constant."""
-        return self._posterior.log_likelihood
+        return self.posterior.log_likelihood
 
     def belief(self, level: NoiseLevel) -> Belief:
         """What is to be expected at this noise."""
@@ -195,11 +195,6 @@ class Experience:
         covariance = self.kernel.near(drops, self._drops)
         covariance *= self.kernel.between_noises(level.coordinates[None], self._noise)
         return covariance
-
-    @property
-    def posterior(self) -> Posterior:
-        """Of the scores that were seen."""
-        return self._posterior
 
 
 @dataclass(frozen=True)

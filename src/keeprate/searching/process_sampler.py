@@ -31,8 +31,11 @@ from keeprate.searching.sampler import (
     NumericalSpace,
     fresh_seed,
     from_units,
+    given_or_fresh_seed,
+    has_parameters,
     is_usable,
     keys,
+    ranks,
     to_unit,
 )
 from keeprate.searching.surrogate import Surrogate, draws, one_thread
@@ -101,13 +104,10 @@ class GaussianProcessSampler(BaseSampler):
         for name, distribution in space.items():
             if not isinstance(distribution, Numerical):
                 raise invalid(name, "be a number", distribution, "leave it out of the space")
-        if seed is not None and seed < 0:
-            raise invalid("seed", "not be negative", seed, "use 0 or more")
+        self._seeded, self._seed = seed is not None, given_or_fresh_seed(seed)
         self._whole = {n: d for n, d in space.items() if isinstance(d, Numerical)}
         self._space: NumericalSpace = {n: d for n, d in self._whole.items() if not d.single()}
         self._features, self._belief = features, belief
-        self._seeded = seed is not None
-        self._seed = fresh_seed() if seed is None else int(seed)
         # What the next trials would compute again; speed only.
         self._learned: tuple[tuple[list[Any], list[Any]], Process | None] | None = None
 
@@ -141,7 +141,9 @@ class GaussianProcessSampler(BaseSampler):
         running = [
             self._point(t)
             for t in trials
-            if t.state == TrialState.RUNNING and t.number != trial.number and self._is_whole(t)
+            if t.state == TrialState.RUNNING
+            and t.number != trial.number
+            and has_parameters(t, self._space)
         ]
         rng = np.random.default_rng([self._seed, trial.number])
         with one_thread():
@@ -174,7 +176,7 @@ class GaussianProcessSampler(BaseSampler):
         if process is None:
             return self._evenly(number)
         known = np.array([self._point(trial) for trial in finished]).reshape(-1, len(self._space))
-        order = np.argsort([-row for row in _ranks(finished, sign)], kind="stable")
+        order = np.argsort([-row for row in ranks(finished, sign)], kind="stable")
         pool = self._pool(process, known[order[:BEST]], rng)
         others = np.concatenate([known, np.array(running).reshape(-1, len(self._space))])
         described = self._describe(np.concatenate([others, pool]))
@@ -195,7 +197,7 @@ class GaussianProcessSampler(BaseSampler):
         points = self._describe(np.array([self._point(trial) for trial in finished]))
         if self._belief is not None:
             return self._belief.learn(points, _values(finished, sign))
-        return Surrogate.fit(points, _ranks(finished, sign))
+        return Surrogate.fit(points, ranks(finished, sign))
 
     def _pool(self, process: Process, best: Array, rng: np.random.Generator) -> Array:
         """Proposals [m, d]: the best of several rounds, and others."""
@@ -230,10 +232,6 @@ class GaussianProcessSampler(BaseSampler):
 
     def _point(self, trial: FrozenTrial) -> Array:
         return np.array([to_unit(trial.params[name], self._space[name]) for name in self._space])
-
-    def _is_whole(self, trial: FrozenTrial) -> bool:
-        """Whether a running trial has all its parameters."""
-        return all(trial.distributions.get(name) == self._space[name] for name in self._space)
 
     def _evenly(self, number: int) -> Array:
         """A point of a low-discrepancy sequence."""
@@ -270,14 +268,6 @@ def _near(points: Array, rng: np.random.Generator) -> Array:
     deviation = np.exp(rng.uniform(np.log(NEAREST), np.log(FURTHEST), (len(points), 1)))
     shifted = points + moved * deviation * rng.standard_normal(points.shape)
     return np.asarray(np.clip(shifted, EDGE, 1 - EDGE))
-
-
-def _ranks(trials: Sequence[FrozenTrial], sign: float) -> Array:
-    """Numbers that sort as the trials do, the best one highest: [n]."""
-    if not trials:
-        return np.zeros(0)
-    places = np.unique(keys(trials, sign), axis=0, return_inverse=True)[1]
-    return np.asarray(places.reshape(-1).astype(np.float64))
 
 
 def _values(trials: Sequence[FrozenTrial], sign: float) -> Array:

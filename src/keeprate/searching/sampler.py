@@ -123,13 +123,12 @@ class NaturalGradientSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
     ) -> None:
         check_options(fisher, utilities, step_size)
-        if seed is not None and seed < 0:
-            raise invalid("seed", "not be negative", seed, "use 0 or more")
+        own_seed = given_or_fresh_seed(seed)
         if generation_size is not None and generation_size < 2:
             remedy = "an update compares samples: use 4 or more"
             raise invalid("generation_size", "be at least 2", generation_size, remedy)
         self._seeded = seed is not None
-        self._seed = fresh_seed() if seed is None else int(seed)
+        self._seed = own_seed
         self._generation_size = generation_size or DEFAULT_GENERATION_SIZE
         self._fisher: Fisher = fisher
         self._utilities: Utilities = utilities
@@ -415,8 +414,7 @@ class _Screen:
         cls, features: Features, seen: Sequence[FrozenTrial], sign: float, points: _Points
     ) -> _Screen:
         """Learn from evaluated trials."""
-        place = np.unique(keys(seen, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
-        order = place.reshape(-1).astype(np.float64)
+        order = ranks(seen, sign)
         space = points.space
         fixed = {
             name: seen[0].params[name]
@@ -458,6 +456,24 @@ def fresh_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
 
 
+def given_or_fresh_seed(seed: int | None) -> int:
+    """The seed that was given, or a new one.
+
+    Raises
+    ------
+    InputError
+        If it is negative.
+    """
+    if seed is not None and seed < 0:
+        raise invalid("seed", "not be negative", seed, "use 0 or more")
+    return fresh_seed() if seed is None else int(seed)
+
+
+def has_parameters(trial: FrozenTrial, space: NumericalSpace) -> bool:
+    """Whether a trial has all parameters of a space, with the same distributions."""
+    return all(trial.distributions.get(name) == space[name] for name in space)
+
+
 def is_usable(trial: FrozenTrial, space: NumericalSpace) -> bool:
     """Whether something can be learnt from a trial: it is finished, and has these parameters."""
     if trial.state == TrialState.COMPLETE:
@@ -465,7 +481,15 @@ def is_usable(trial: FrozenTrial, space: NumericalSpace) -> bool:
             return False
     elif trial.state != TrialState.PRUNED:
         return False
-    return all(trial.distributions.get(name) == space[name] for name in space)
+    return has_parameters(trial, space)
+
+
+def ranks(trials: Sequence[FrozenTrial], sign: float) -> Array:
+    """Numbers that sort as the trials do, the best one highest; equal trials share theirs. [n]."""
+    if not trials:
+        return np.zeros(0)
+    place = np.unique(keys(trials, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
+    return place.reshape(-1).astype(np.float64)
 
 
 def keys(trials: Sequence[FrozenTrial], sign: float) -> Array:
