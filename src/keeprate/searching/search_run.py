@@ -54,7 +54,7 @@ from keeprate.runs import (
 from keeprate.schedules import Schedule, get_space
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
-from keeprate.searching.experience import NoiseLevel, experience_digest
+from keeprate.searching.experience import Conditions, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
@@ -186,8 +186,10 @@ checkpoint_seconds, metric
             record = replace(record, first=train_first(setup, method))
             save_record(setup.folder, record)
             remove_first(setup)
-        level = _noise_level(record, noise_rate) if search_config.uses_experience else None
-        proposals = _proposals(search_config, config, counts, seed, level)
+        conditions = None
+        if search_config.uses_experience:
+            conditions = _conditions(record, noise_rate, setup.config)
+        proposals = _proposals(search_config, config, counts, seed, conditions)
 
         # 5. Train the trials, rank their schedules.
         record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
@@ -230,14 +232,14 @@ def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) 
     return _counts(amount, confirm=search_config.confirm)
 
 
-def _noise_level(record: RunRecord, noise_rate: float | None) -> NoiseLevel:
-    """What the search knows of the noise: the user's rate, or what the first training found."""
-    first = record.first
+def _conditions(record: RunRecord, noise_rate: float | None, config: TrainingConfig) -> Conditions:
+    """What the search knows of its data: of the noise, what the user or the first training says."""
+    first, pull = record.first, config.epochs / config.batch_size
     if first is None:
-        return NoiseLevel.of_rate(noise_rate or 0.0)
+        return Conditions.of_rate(noise_rate or 0.0, pull)
     if first.rival_share is None:
-        return NoiseLevel.of_rate(first.noise_rate)
-    return NoiseLevel(first.noise_rate, first.rival_share)
+        return Conditions.of_rate(first.noise_rate, pull)
+    return Conditions(first.noise_rate, first.rival_share, pull)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
@@ -282,7 +284,7 @@ def _proposals(
     config: TrainingConfig,
     counts: TrialCounts,
     seed: int,
-    level: NoiseLevel | None = None,
+    conditions: Conditions | None = None,
 ) -> Proposals:
     return Proposals(
         get_space(search_config.space),
@@ -291,7 +293,7 @@ def _proposals(
         counts.trials,
         counts.confirm,
         seed,
-        level,
+        conditions,
         search_config.fidelity,
         search_config.earlier,
     )
