@@ -25,7 +25,7 @@ import numpy as np
 
 from keeprate.files import read_json
 from keeprate.searching.natural_gradient import Array
-from keeprate.searching.surrogate import Posterior, one_thread, squared_distances
+from keeprate.searching.surrogate import Posterior, one_thread
 
 EXPERIENCE = Path(__file__).with_name("experience.json")
 MARKS = 16  # points of a training, evenly from the first epoch to the last
@@ -108,17 +108,12 @@ class Kernel:
     def between_data(self, conditions: Array, others: Array) -> Array:
         """Covariance [n, m] of the scores of equal drops on data under conditions [n, 3]."""
         lengths = np.array([self.noise_rate_length, self.rival_share_length, self.pull_length])
-        apart = squared_distances(conditions / lengths, others / lengths)
+        apart = np.square((conditions[:, None] - others) / lengths).sum(2)
         return np.asarray(self.shared * np.exp(-apart / 2) + self.always)
 
     def near(self, drops: Array, others: Array) -> Array:
         """How near drops [n, MARKS] are to others: [n, m], from 0 to 1."""
-        # |x - y|^2 by a matrix product: this is nearly all of the time that a proposal takes.
-        apart = drops @ (-2 * others.T)
-        apart += np.square(drops).sum(1)[:, None]
-        apart += np.square(others).sum(1)
-        apart *= -1 / (2 * MARKS * self.drop_length**2)
-        return np.asarray(np.exp(apart, out=apart))
+        return _near(drops, others, self.drop_length)
 
     def between(self, drops: Array, others: Array, own: float = 1.0) -> Array:
         """Covariance [n, m] of the scores of drops on the same data."""
@@ -127,9 +122,16 @@ class Kernel:
 
     def of_own(self, drops: Array, others: Array) -> Array:
         """Covariance [n, m] of what only one data set has."""
-        return np.asarray(
-            self.own * np.exp(squared_distances(drops, others) / (-2 * MARKS * self.own_length**2))
-        )
+        return self.own * _near(drops, others, self.own_length)
+
+
+def _near(drops: Array, others: Array, length: float) -> Array:
+    # |x - y|^2 by a matrix product: this is nearly all of the time that a proposal takes.
+    apart = drops @ (-2 * others.T)
+    apart += np.square(drops).sum(1)[:, None]
+    apart += np.square(others).sum(1)
+    apart *= -1 / (2 * MARKS * length**2)
+    return np.asarray(np.exp(apart, out=apart))
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,13 @@ class Experience:
     def __init__(self, tasks: Sequence[Task], kernel: Kernel) -> None:
         self.kernel = kernel
         self._drops = np.concatenate([task.drops for task in tasks])
-        conditions = [np.tile(task.conditions.coordinates, (len(task.drops), 1)) for task in tasks]
-        self._conditions = np.concatenate(conditions)
+        self._conditions = np.stack([task.conditions.coordinates for task in tasks])
+        self._task_of = np.repeat(np.arange(len(tasks)), [len(task.drops) for task in tasks])
         scores = np.concatenate([task.scores for task in tasks])
         self.mean = float(scores.mean())  # what nobody has tried is neither good nor bad
         covariance = kernel.near(self._drops, self._drops)
-        covariance *= kernel.between_data(self._conditions, self._conditions)
+        between = kernel.between_data(self._conditions, self._conditions)
+        covariance *= between[np.ix_(self._task_of, self._task_of)]
         start = 0
         for task in tasks:
             rows = slice(start, start + len(task.drops))
@@ -201,7 +204,8 @@ class Experience:
     def covariance_with(self, drops: Array, conditions: Conditions) -> Array:
         """Covariance [n, seen] of schedules under these conditions with all that was seen."""
         covariance = self.kernel.near(drops, self._drops)
-        covariance *= self.kernel.between_data(conditions.coordinates[None], self._conditions)
+        between = self.kernel.between_data(conditions.coordinates[None], self._conditions)
+        covariance *= between[:, self._task_of]
         return covariance
 
 
