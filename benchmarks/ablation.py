@@ -35,7 +35,7 @@ from benchmarks.schedule_bench import RESULTS as BENCH
 from benchmarks.schedule_bench import TEST_ACCURACY
 from experiments import experience
 from experiments.common import Row, read_results
-from keeprate import NaturalGradientSampler, TrainingConfig
+from keeprate import NaturalGradientSampler
 from keeprate.files import write_json
 from keeprate.noise import Noise
 from keeprate.records import versions
@@ -54,6 +54,8 @@ Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 COSTS = (3, 6, 12, 22)
 REPEATS, SUBSET = 20, 80
+GAPS_ON_MNIST = {"symmetric:0.2": 0.23, "symmetric:0.5": 0.33, "pairflip:0.45": 0.18}
+"""Loss gaps that `keeprate.runs.train_first` finds there."""
 SPACE = get_space("basis")
 EARLIER_PRESETS: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
     (exponential_drop, (0.45, 20)),
@@ -84,7 +86,7 @@ class Pool:
     known : Experience
         What a search may begin with: nothing of this noise and these data.
     blind : Experience
-        The same without the pull of the trainings, which it takes for equal.
+        The same without the loss gaps, which it takes for equal.
     """
 
     data: str
@@ -144,16 +146,16 @@ def by_process(
     n: int,
     *,
     begins: bool = True,
-    knows_pull: bool = True,
+    knows_gap: bool = True,
     rate_error: float = 0.0,
     generations: int = 2,
 ) -> Iterator[int]:
     """keeprate's search, with experience or without, in generations."""
     assumed = max(0.0, pool.conditions.noise_rate + rate_error)
     conditions = replace(pool.conditions, noise_rate=assumed)
-    known = pool.known if knows_pull else pool.blind
-    if not knows_pull:
-        conditions = replace(conditions, pull=1.0)
+    known = pool.known if knows_gap else pool.blind
+    if not knows_gap:
+        conditions = replace(conditions, loss_gap=0.0)
     belief = known.belief(conditions) if begins else None
     points = pool.keep_rates if belief is None else belief.describe(pool.keep_rates)
     taken: list[int] = []
@@ -205,7 +207,7 @@ def _wrong(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
 
 
 def _blind(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
-    return by_process(pool, rng, n, knows_pull=False)
+    return by_process(pool, rng, n, knows_gap=False)
 
 
 def _one_generation(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
@@ -225,7 +227,7 @@ WAYS: dict[str, tuple[str, Way]] = {
     "prior": ("experience alone, nothing learnt", by_prior_mean),
     "once": ("experience and process, one generation", _one_generation),
     "wrong": ("keeprate's, noise rate taken 8 points too high", _wrong),
-    "blind": ("keeprate's, without the pull of the training", _blind),
+    "blind": ("keeprate's, the loss gap unknown", _blind),
     "ours": ("keeprate's: experience and process", by_process),
 }
 
@@ -236,7 +238,7 @@ WAYS: dict[str, tuple[str, Way]] = {
 def pools_of_mnist(path: Path = BENCH) -> Iterator[Pool]:
     """One for each noise of `benchmarks.schedule_bench`."""
     known = shipped_experience()
-    blind = _without_pull([experience.task_of(row) for row in _experience_rows()], known.kernel)
+    blind = _without_gap([experience.task_of(row) for row in _experience_rows()], known.kernel)
     rows = pq.read_table(path).to_pylist()
     for setting in sorted({row["setting"] for row in rows}):
         of_setting = [row for row in rows if row["setting"] == setting]
@@ -247,7 +249,7 @@ def pools_of_mnist(path: Path = BENCH) -> Iterator[Pool]:
         yield Pool(
             "MNIST",
             str(noise),
-            experience.conditions_of(noise, epochs / TrainingConfig.batch_size),
+            experience.conditions_of(noise, GAPS_ON_MNIST[str(noise)]),
             SPACE.keep_rates(dict(zip(names, columns, strict=True)), epochs),
             np.array(
                 [fmean(row["validation_accuracy"][-max(1, epochs // 10) :]) for row in of_setting]
@@ -269,7 +271,7 @@ def pools_of_digits() -> Iterator[Pool]:
         if rate not in known:
             others = [experience.task_of(one) for one in rows]
             others = [one for one in others if one.conditions.noise_rate != rate]
-            known[rate] = Experience(others, kernel), _without_pull(others, kernel)
+            known[rate] = Experience(others, kernel), _without_gap(others, kernel)
         name = "digits" if row["seed"] < experience.FIRST_VARIED else "varied digits"
         keep_rates = np.array(row["keep_rates"])
         yield Pool(name, str(noise), conditions, keep_rates, values, values, *known[rate])
@@ -280,8 +282,8 @@ def _experience_rows() -> list[Row]:
     return [] if stored is None else stored["rows"]
 
 
-def _without_pull(tasks: Sequence[Task], kernel: Kernel) -> Experience:
-    equal = [replace(one, conditions=replace(one.conditions, pull=1.0)) for one in tasks]
+def _without_gap(tasks: Sequence[Task], kernel: Kernel) -> Experience:
+    equal = [replace(one, conditions=replace(one.conditions, loss_gap=0.0)) for one in tasks]
     return Experience(equal, kernel)
 
 

@@ -41,6 +41,7 @@ from keeprate.engine import (
 )
 from keeprate.files import write_atomically
 from keeprate.noise import Noise, rival_share
+from keeprate.runs import train_first
 from keeprate.schedules import get_space
 from keeprate.searching import EXPERIENCE, Conditions, Experience, Kernel, Task, standard_scores
 
@@ -68,7 +69,7 @@ PROTOCOL: Row = {
     "schedules, of the digits and of variations": [SCHEDULES, SHIPPED],
     "settings (seed, epochs, batch size, variations)": [list(one) for one in SETTINGS],
 }
-FIRST_GUESS = Kernel(0.7, 0.2, 0.4, 0.7, 1.0, 0.6, 0.15, 0.5, 0.05)
+FIRST_GUESS = Kernel(0.7, 0.2, 0.4, 0.2, 1.0, 0.6, 0.15, 0.5, 0.05)
 EVALUATIONS = 120  # of the likelihood, to find the kernel
 
 
@@ -142,6 +143,7 @@ def train(noise: str, seed: int, epochs: int, batch_size: int, n_train: int) -> 
     config = TrainingConfig(epochs=epochs, batch_size=batch_size)
     setup = make_setup(data, model="mlp", config=config, seed=seed, out=None)
     method, values, seconds = get_method("co-teaching"), {}, 0.0
+    first = train_first(setup, method)
 
     def collect(population: Population) -> None:
         nonlocal seconds
@@ -153,22 +155,22 @@ def train(noise: str, seed: int, epochs: int, batch_size: int, n_train: int) -> 
     train_candidates(candidates, setup, stream="bank", after_group=collect)
     return {
         "keep_rates": [one.round(4).tolist() for one in rates],
+        "loss_gap": round(first.loss_gap or 0.0, 4),
         "values": [round(values[i], 6) for i in range(n_schedules)],
         "seconds": round(seconds, 1),
     }
 
 
-def conditions_of(noise: Noise, pull: float) -> Conditions:
-    """The true conditions, of ten classes."""
+def conditions_of(noise: Noise, loss_gap: float) -> Conditions:
+    """The true noise of ten classes, and a loss gap."""
     if noise.kind == "none":
-        return Conditions(0.0, 0.0, pull)
-    return Conditions(noise.noise_rate or 0.0, rival_share(noise.transition_matrix(10)), pull)
+        return Conditions(0.0, 0.0, loss_gap)
+    return Conditions(noise.noise_rate or 0.0, rival_share(noise.transition_matrix(10)), loss_gap)
 
 
 def task_of(row: Row) -> Task:
     """What a row says, as searches use it."""
-    epochs, batch_size = next(rest[:2] for seed, *rest in SETTINGS if seed == row["seed"])
-    conditions = conditions_of(Noise.parse(row["noise"]), epochs / batch_size)
+    conditions = conditions_of(Noise.parse(row["noise"]), row["loss_gap"])
     drops, scores = conditions.drops(np.array(row["keep_rates"])), standard_scores(row["values"])
     every = len(scores) // SHIPPED
     return Task(conditions, drops[::every], scores[::every])
@@ -201,7 +203,7 @@ def shipped(rows: Sequence[Row]) -> Row:
             {
                 "noise_rate": task.conditions.noise_rate,
                 "rival_share": round(task.conditions.rival_share, 4),
-                "pull": task.conditions.pull,
+                "loss_gap": task.conditions.loss_gap,
                 "drops": task.drops.round(3).tolist(),
                 "scores": task.scores.round(3).tolist(),
             }

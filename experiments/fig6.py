@@ -53,6 +53,7 @@ from keeprate.noise import Noise
 from keeprate.runs import train_first
 from keeprate.schedules import Schedule, Space, co_teaching_schedule, get_space
 from keeprate.searching import (
+    USUAL_GAP,
     Conditions,
     GaussianProcessSampler,
     Proposals,
@@ -356,11 +357,11 @@ def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: 
     )
     config = TrainingConfig(epochs=protocol.epochs, batch_size=protocol.batch_size)
     setup = make_setup(data, model=protocol.model, config=config, seed=seed, out=None)
-    pull = protocol.epochs / protocol.batch_size
-    conditions, spent = Conditions.of_rate(0.0, pull), 0.0
+    conditions, spent = Conditions.of_rate(0.0, USUAL_GAP), 0.0
     if group != "alone":
         first = train_first(setup, get_method("co-teaching"))
-        conditions = Conditions(first.noise_rate, first.rival_share or 0.0, pull)
+        gap = USUAL_GAP if first.loss_gap is None else first.loss_gap
+        conditions = Conditions(first.noise_rate, first.rival_share or 0.0, gap)
         spent = first.epochs / protocol.epochs
     seconds = [0.0]
     arms = GROUPS[group]

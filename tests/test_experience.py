@@ -19,10 +19,10 @@ from keeprate.schedules import get_space
 from keeprate.searching import search_run
 from keeprate.searching.experience import (
     LARGEST_DROP,
+    LARGEST_GAP,
     MARKS,
     NOISE,
     OWN,
-    PULLS,
     SCALES,
     Belief,
     Conditions,
@@ -36,9 +36,8 @@ from keeprate.searching.experience import (
 from keeprate.searching.process_sampler import GaussianProcessSampler
 from tests.searches import ALONE, CONFIG, search
 
-PAIRFLIP = Conditions(0.45, 0.82, 0.4)
+PAIRFLIP = Conditions(0.45, 0.82, 0.2)
 EPOCHS = 12
-PULL = CONFIG.epochs / CONFIG.batch_size
 
 
 # Drops -----------------------------------------------------------------------------------------
@@ -48,7 +47,7 @@ PULL = CONFIG.epochs / CONFIG.batch_size
 def test_a_drop_is_interpolated_and_a_share_of_the_noise_rate(epochs: int) -> None:
     rng = np.random.default_rng(epochs)
     rates = 1 - 0.4 * rng.random((3, epochs))
-    drops = Conditions(0.4, 0.1, 0.4).drops(rates)
+    drops = Conditions(0.4, 0.1, 0.2).drops(rates)
     assert drops.shape == (3, MARKS)
     at = np.linspace(0, epochs - 1, MARKS)
     for drop, row in zip(drops, rates, strict=True):
@@ -60,23 +59,23 @@ def test_a_drop_is_interpolated_and_a_share_of_the_noise_rate(epochs: int) -> No
 def test_a_drop_has_limits() -> None:
     nothing, everything = np.zeros((1, 20)), np.ones((1, 20))
     for rate in (0.0, 0.1, 0.9):
-        conditions = Conditions(rate, 0.0, 0.4)
+        conditions = Conditions(rate, 0.0, 0.2)
         assert (conditions.drops(everything) == 0).all()
         assert conditions.drops(nothing).max() == pytest.approx(
             min(1 / max(rate, 0.05), LARGEST_DROP)
         )
     # Without noise a drop is not infinite: one of a twentieth is 1.
-    assert Conditions(0.0, 0.0, 0.4).drops(np.full((1, 3), 0.95)) == pytest.approx(
+    assert Conditions(0.0, 0.0, 0.2).drops(np.full((1, 3), 0.95)) == pytest.approx(
         np.ones((1, MARKS))
     )
 
 
 def test_a_level_by_its_rate_lies_between_symmetric_and_pairflip_noise() -> None:
     for rate in (0.05, 0.2, 0.45):
-        conditions, odds = Conditions.of_rate(rate, 0.4), rate / (1 - rate)
+        conditions, odds = Conditions.of_rate(rate, 0.2), rate / (1 - rate)
         assert conditions.noise_rate == rate and odds / 9 < conditions.rival_share < odds
-    assert Conditions.of_rate(0.0, 0.4) == Conditions(0.0, 0.0, 0.4)
-    assert Conditions.of_rate(0.9, 0.4).rival_share <= 1
+    assert Conditions.of_rate(0.0, 0.2) == Conditions(0.0, 0.0, 0.2)
+    assert Conditions.of_rate(0.9, 0.2).rival_share <= 1
 
 
 def test_scores_have_a_common_scale() -> None:
@@ -93,7 +92,7 @@ def test_scores_have_a_common_scale() -> None:
 
 # The process -------------------------------------------------------------------------------------
 
-KERNEL = Kernel(0.7, 0.2, 0.4, 0.7, 1.0, 0.6, 0.15, 0.5, 0.05)
+KERNEL = Kernel(0.7, 0.2, 0.4, 0.15, 1.0, 0.6, 0.15, 0.5, 0.05)
 
 
 def made_up(n: int, conditions: Conditions, seed: int) -> Task:
@@ -103,11 +102,11 @@ def made_up(n: int, conditions: Conditions, seed: int) -> Task:
 
 
 TASKS = (
-    made_up(7, Conditions(0.1, 0.02, 0.4), 1),
-    made_up(5, Conditions(0.4, 0.6, 1.6), 2),
-    made_up(9, Conditions(0.4, 0.6, 1.6), 3),  # the same noise is not the same data
+    made_up(7, Conditions(0.1, 0.02, 0.2), 1),
+    made_up(5, Conditions(0.4, 0.6, 0.4), 2),
+    made_up(9, Conditions(0.4, 0.6, 0.4), 3),  # the same noise is not the same data
 )
-HERE = Conditions(0.35, 0.5, 0.4)
+HERE = Conditions(0.35, 0.5, 0.2)
 Row = tuple[np.ndarray, Conditions, int]  # a drop, its conditions, its data
 
 
@@ -116,7 +115,7 @@ def covariance_of(a: Row, b: Row, own: float) -> float:
     apart = np.square(a[0] - b[0]).mean()
     noise = ((a[1].noise_rate - b[1].noise_rate) / KERNEL.noise_rate_length) ** 2
     noise += ((a[1].rival_share - b[1].rival_share) / KERNEL.rival_share_length) ** 2
-    noise += (np.log(a[1].pull / b[1].pull) / KERNEL.pull_length) ** 2
+    noise += ((a[1].loss_gap - b[1].loss_gap) / KERNEL.loss_gap_length) ** 2
     found = (KERNEL.shared * np.exp(-noise / 2) + KERNEL.always) * np.exp(
         -apart / (2 * KERNEL.drop_length**2)
     )
@@ -433,11 +432,11 @@ def test_the_first_proposal_fits_the_noise(epochs: int, seed: int) -> None:
         )
         return rates_of(study.ask(get_space("basis").distributions(epochs)).params, epochs=epochs)
 
-    noisy, clean = first(PAIRFLIP), first(Conditions(0.0, 0.0, 0.4))
+    noisy, clean = first(PAIRFLIP), first(Conditions(0.0, 0.0, 0.2))
     assert noisy[0] > 0.95 and noisy[-1] < 0.55  # below the share of clean labels
     assert noisy.min() > 0.1
     assert clean.mean() > 0.95 and clean.min() > 0.75  # few are left out, and seldom
-    some_noise = first(Conditions(0.2, 0.03, 0.4))
+    some_noise = first(Conditions(0.2, 0.03, 0.2))
     assert noisy[-1] < some_noise[-1] < clean[-1] and some_noise[-1] < 0.8 + 0.02
 
 
@@ -448,9 +447,9 @@ def test_what_ships_is_sound() -> None:
     assert experience._drops.shape[1] == MARKS and len(experience._drops) > 1000
     assert experience._drops.min() >= 0 and experience._drops.max() <= LARGEST_DROP
     assert np.isfinite(experience.log_likelihood)
-    rates, rivals, pulls = experience._conditions.T
+    rates, rivals, gaps = experience._conditions.T
     assert rates.min() == 0 and 0.6 < rates.max() < 1 and 0 <= rivals.min() < rivals.max() < 1
-    assert np.exp([pulls.min(), pulls.max()]) == pytest.approx(PULLS, rel=0.2)  # the known ones
+    assert 0 <= gaps.min() < 0.05 and 0.25 < gaps.max() <= LARGEST_GAP
 
 
 # Searches ----------------------------------------------------------------------------------------
@@ -484,17 +483,17 @@ def test_a_search_begins_with_the_noise_that_it_found(data, tmp_path, no_page, k
     assert load_record(tmp_path).first == first
     assert abs(first.noise_rate - data.noise_rate) < 0.2 and first.epochs == 6
     assert 0.3 < first.rival_share < 1  # it is pairflip 45 %
-    assert known[-1] == Conditions(first.noise_rate, first.rival_share, 6 / CONFIG.batch_size)
+    assert known[-1] == Conditions(first.noise_rate, first.rival_share, first.loss_gap)
     assert found.record.cost.candidate_epochs == 6 + 3 * 6
     assert found.record.cost.search_seconds >= first.seconds
     digest = experience_digest()
     assert found.record.config["warm_start"] == [f"experience {digest}"]
 
 
-def test_a_noise_rate_that_is_given_is_not_estimated(data, known) -> None:
+def test_a_noise_rate_that_is_given_takes_the_place_of_the_estimate(data, known) -> None:
     options = {"trials": 2, "config": CONFIG, **ALONE}
     given = search(data, noise_rate=0.3, **options).record
-    assert given.first is None and known[-1] == Conditions.of_rate(0.3, PULL)
+    assert given.first.loss_gap > 0 and known[-1] == Conditions.of_rate(0.3, given.first.loss_gap)
     nothing = search(data, warm_start=False, **options).record
     assert nothing.first is None and known[-1] is None
     assert nothing.config["warm_start"] == []

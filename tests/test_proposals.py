@@ -42,7 +42,7 @@ EPOCHS = 8
 
 
 def make(sampler: str = "natural-gradient", space: str = "basis", trials: int = 26) -> Proposals:
-    conditions = Conditions(0.45, 0.8, 0.4) if sampler == "gaussian-process" else None
+    conditions = Conditions(0.45, 0.8, 0.2) if sampler == "gaussian-process" else None
     return Proposals(get_space(space), EPOCHS, sampler, trials, 5, 0, conditions)
 
 
@@ -295,7 +295,7 @@ def first_generation(
 
 def test_one_trial_of_the_first_generation_keeps_every_sample():
     """Networks that do not memorise lose by every drop, and the experience never saw such."""
-    conditions = Conditions(0.45, 0.8, 0.4)
+    conditions = Conditions(0.45, 0.8, 0.2)
     drop, other, everything = first_generation(5, conditions)
     assert everything.min() > 0.97
     assert drop[-1] < 0.5 and other[-1] < 0.97

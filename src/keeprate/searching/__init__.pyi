@@ -3,6 +3,7 @@ from .budget import confirming as confirming
 from .config import SearchConfig as SearchConfig
 from .config import check_budget as check_budget
 from .experience import EXPERIENCE as EXPERIENCE
+from .experience import USUAL_GAP as USUAL_GAP
 from .experience import Belief as Belief
 from .experience import Conditions as Conditions
 from .experience import Experience as Experience

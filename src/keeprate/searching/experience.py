@@ -31,7 +31,7 @@ EXPERIENCE = Path(__file__).with_name("experience.json")
 MARKS = 16  # points of a training, evenly from the first epoch to the last
 LEAST_NOISE_RATE, LARGEST_DROP = 0.05, 3.0  # a drop is a share of the noise rate: it has limits
 LEAST_SPREAD = 1e-12  # of values; below, they are rounding errors of the same one
-PULLS = (0.2, 2.5)  # the least and the most that experience has seen, roundly
+LARGEST_GAP, USUAL_GAP = 0.5, 0.2  # roundly what experience has seen; where none was measured
 SCALES = tuple(2.0**power for power in range(-2, 4))
 OWN, NOISE = (1.0, 3.0), (1.0, 4.0, 16.0)
 """How much wider than on the known data scores, own part and noise may be. The likeliest are taken,
@@ -50,25 +50,24 @@ class Conditions:
         The most frequent wrong label of a class as a share of its right labels, the mean over the
         classes (`keeprate.noise.rival_share`): near 0 for symmetric noise of many classes, 0.82
         for pairflip 45 %.
-    pull : float
-        Epochs / batch size: how far the training pulls a network towards the label of one sample,
-        which is seen once an epoch and shares its step with a batch. The larger, the sooner are
-        wrong labels memorised.
+    loss_gap : float
+        How far networks know labels by heart after a quarter of the epochs, if they train on all
+        samples (`keeprate.records.FirstTraining`). The larger, the sooner are wrong labels learnt.
     """
 
     noise_rate: float
     rival_share: float
-    pull: float
+    loss_gap: float
 
     @classmethod
-    def of_rate(cls, noise_rate: float, pull: float) -> Conditions:
+    def of_rate(cls, noise_rate: float, loss_gap: float) -> Conditions:
         """Only the rate of the noise is known: it lies between symmetric and pairflip noise."""
-        return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2, pull)
+        return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2, loss_gap)
 
     def drops(self, keep_rates: Array) -> Array:
         """Describe schedules [n, T]: [n, MARKS].
 
-        >>> Conditions(0.5, 0.1, pull=0.3).drops(np.linspace(1, 0.4, 31)[None])[0, [0, 5, 15]]
+        >>> Conditions(0.5, 0.1, 0.2).drops(np.linspace(1, 0.4, 31)[None])[0, [0, 5, 15]]
         array([0. , 0.4, 1.2])
         """
         at = np.linspace(0, keep_rates.shape[1] - 1, MARKS)
@@ -82,8 +81,8 @@ class Conditions:
 
     @property
     def coordinates(self) -> Array:
-        """[3]; less and more pull than was seen elsewhere is like the least and the most."""
-        return np.array([self.noise_rate, self.rival_share, np.log(np.clip(self.pull, *PULLS))])
+        """[3]; a larger gap than experience has seen is like the largest."""
+        return np.array([self.noise_rate, self.rival_share, min(self.loss_gap, LARGEST_GAP)])
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Kernel:
     drop_length: float
     noise_rate_length: float
     rival_share_length: float
-    pull_length: float  # of its logarithm
+    loss_gap_length: float
     shared: float
     always: float
     own: float
@@ -107,7 +106,7 @@ class Kernel:
 
     def between_data(self, conditions: Array, others: Array) -> Array:
         """Covariance [n, m] of the scores of equal drops on data under conditions [n, 3]."""
-        lengths = np.array([self.noise_rate_length, self.rival_share_length, self.pull_length])
+        lengths = np.array([self.noise_rate_length, self.rival_share_length, self.loss_gap_length])
         apart = np.square((conditions[:, None] - others) / lengths).sum(2)
         return np.asarray(self.shared * np.exp(-apart / 2) + self.always)
 
@@ -326,7 +325,7 @@ def shipped_experience() -> Experience:
     stored = read_json(EXPERIENCE)
     tasks = [
         Task(
-            Conditions(task["noise_rate"], task["rival_share"], task["pull"]),
+            Conditions(task["noise_rate"], task["rival_share"], task["loss_gap"]),
             np.array(task["drops"]),
             np.array(task["scores"]),
         )
