@@ -93,7 +93,7 @@ def search(
     1. Check all arguments. Nothing is written before they are good.
     2. Open the run folder. A finished run is returned as it is, an interrupted one goes on.
     3. Plan how many trials the budget buys.
-    4. Estimate the noise by a short training, unless the noise rate is given.
+    4. Estimate the noise, and how fast networks learn it by heart, by a short training.
     5. Train the trials, a generation at a time in lockstep, and rank their schedules.
     6. Train the two best schedules to the end, several times, beside the baselines.
 
