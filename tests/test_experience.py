@@ -432,7 +432,7 @@ def test_the_first_proposal_fits_the_noise(epochs: int, seed: int) -> None:
         )
         return rates_of(study.ask(get_space("basis").distributions(epochs)).params, epochs=epochs)
 
-    noisy, clean = first(PAIRFLIP), first(Conditions(0.0, 0.0, 0.2))
+    noisy, clean = first(PAIRFLIP), first(Conditions(0.0, 0.0, 0.03))
     assert noisy[0] > 0.95 and noisy[-1] < 0.55  # below the share of clean labels
     assert noisy.min() > 0.1
     assert clean.mean() > 0.95 and clean.min() > 0.75  # few are left out, and seldom
