@@ -628,5 +628,6 @@ def test_a_metric_below_zero_is_searched_recorded_and_drawn(people, tmp_path):
     assert record == run.record and record.has_own_metric and not record.has_scorer
     values = {trial.value: trial.number for trial in record.trials}
     assert max(values) < -100 and record.finalists[0] == (values[max(values)],)
+    keeprate.report.write_plots(record, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "ends at -1" in page and "validation mine" in page and "Validation mine, %" not in page

@@ -329,7 +329,7 @@ def test_no_better_than_the_majority_is_a_caution(tmp_path: Path) -> None:
         data=data,
         config=by_metric,
         results=(replace(own, curves=curves),),
-        by_class=ByClass("test", (95, 5), (98, 2), (94, 1), 0, 0.05),
+        by_class=ByClass(True, (95, 5), (98, 2), (94, 1), 0, 0.05),
     )
     first, *others = find_cautions(record)
     assert "a test average precision of 0.050, and the networks have 0.040" in first
@@ -345,7 +345,7 @@ def test_of_many_classes_the_worst_ten_are_shown(tmp_path: Path) -> None:
     for i in range(5, 15):
         right[i] = i - 5  # kinds 5 to 14
     predicted = tuple(max(n, 1) for n in right)
-    record = replace(record, by_class=ByClass("test", (10,) * 40, predicted, tuple(right), 3))
+    record = replace(record, by_class=ByClass(True, (10,) * 40, predicted, tuple(right), 3))
     keeprate.records.save_record(tmp_path, record)
     write_report([tmp_path], tmp_path / "page.html")
     table = (
@@ -368,4 +368,4 @@ def test_of_many_classes_the_worst_ten_are_shown(tmp_path: Path) -> None:
 )
 def test_counts_that_no_predictions_have_are_refused(counts: Any) -> None:
     with pytest.raises(ValueError, match="by_class must"):
-        ByClass("test", *counts, majority=0)
+        ByClass(True, *counts, majority=0)

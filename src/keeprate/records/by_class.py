@@ -13,8 +13,8 @@ class ByClass:
 
     Attributes
     ----------
-    split : {"test", "validation"}
-        Which samples: those of the test split, if there is one.
+    is_of_test : bool
+        Whether the samples are those of the test split, and not the validation samples.
     samples, predicted, right : tuple of C int
         Samples that have the label of the class, that are predicted to be of the class, and both.
     majority : int
@@ -25,14 +25,14 @@ class ByClass:
 
     Examples
     --------
-    >>> found = ByClass("test", (95, 5), (98, 2), (94, 1), 0)
+    >>> found = ByClass(True, (95, 5), (98, 2), (94, 1), 0)
     >>> found.accuracy, found.majority_accuracy, found.precision(1), found.recall(1)
     (0.95, 0.95, 0.5, 0.2)
     >>> found.worst(1)
     [1]
     """
 
-    split: str
+    is_of_test: bool
     samples: tuple[Count, ...]
     predicted: tuple[Count, ...]
     right: tuple[Count, ...]
@@ -46,8 +46,13 @@ class ByClass:
             raise ValueError("by_class must hold three numbers for each class")
         if any(right > min(both) for *both, right in zip(*columns, strict=True)):
             raise ValueError("by_class must hold no more right predictions than samples")
-        if not sum(self.samples) or self.split not in ("test", "validation"):
-            raise ValueError("by_class must be of test or of validation samples")
+        if not sum(self.samples):
+            raise ValueError("by_class must be of one sample or more")
+
+    @property
+    def split(self) -> str:
+        """Which samples: "test" or "validation"."""
+        return "test" if self.is_of_test else "validation"
 
     @property
     def accuracy(self) -> float:

@@ -28,9 +28,9 @@ def count_by_class(
         None where no sample was held out.
     """
     data, device = setup.data, setup.config.resolve_device()
-    name, split = ("validation", data.validation) if data.test is None else ("test", data.test)
-    if name == "validation" and trains_validation:
+    if data.test is None and trains_validation:
         return None
+    split = data.validation if data.test is None else data.test
     homes = [next(module.parameters()).device for module in networks.modules]
     modules = [module.to(device) for module in networks.modules]
     predicted = probabilities(modules, split.inputs, setup.normaliser).argmax(1).cpu()
@@ -45,4 +45,4 @@ def count_by_class(
         tuple(some.bincount(minlength=data.n_classes).tolist())
         for some in (labels, predicted, labels[labels == predicted])
     )
-    return ByClass(name, samples, named, right, int(counts.argmax()), score)
+    return ByClass(data.test is not None, samples, named, right, int(counts.argmax()), score)
