@@ -238,7 +238,7 @@ def test_the_report_says_the_metric_the_class_and_the_majority(tmp_path: Path) -
     )
     page = (tmp_path / "report.html").read_text()
     for words in (
-        "test average precision; Standard at 0.",
+        "ends at a test average precision of 0.",
         "positive class: bad",
         "always &#x27;ok&#x27;",
         "Test average precision, last epoch",
@@ -319,7 +319,7 @@ def test_no_better_than_the_majority_is_a_caution(tmp_path: Path) -> None:
         record.data,
         criterion="average precision",
         class_counts=(900, 100),
-        validation_counts=(9, 9),
+        validation_counts=(300, 9),
     )
     by_metric = config | {"metric": {"name": "average precision", "scorer": "", "positive": "bad"}}
     own = record.results[0]
@@ -369,3 +369,14 @@ def test_of_many_classes_the_worst_ten_are_shown(tmp_path: Path) -> None:
 def test_counts_that_no_predictions_have_are_refused(counts: Any) -> None:
     with pytest.raises(ValueError, match="by_class must"):
         ByClass(True, *counts, majority=0)
+
+
+def test_few_samples_of_a_rare_class_are_a_caution_of_a_metric_alone() -> None:
+    run = keeprate.search(
+        rare_data(), metric="balanced_accuracy", budget="2trials", config=CONFIG, restarts=1
+    )
+    words = "chosen by the validation balanced accuracy of 120 samples. Only 12 of them"
+    assert any(words in one for one in run.record.cautions)
+    assert "balanced accuracy 5" in repr(run) or "balanced accuracy 6" in repr(run)  # percent
+    even = replace(run.record.data, validation_counts=(60, 60))
+    assert not any("Only" in one for one in find_cautions(replace(run.record, data=even)))

@@ -104,8 +104,8 @@ def few_validation_samples(record: RunRecord) -> str:
         chosen = "training"
     else:
         return ""  # nothing was chosen
-    if record.has_scorer:
-        return _few_that_score(record, chosen)
+    if record.has_scorer and (caution := _few_that_score(record, chosen)):
+        return caution
     accuracy = own.last.validation_accuracy
     if not n or (error := standard_error(accuracy, n)) <= LARGEST_ERROR:
         return ""
@@ -118,15 +118,16 @@ def few_validation_samples(record: RunRecord) -> str:
 
 
 def _few_that_score(record: RunRecord, chosen: str) -> str:
-    """The same for a metric, which may depend on the rarest class."""
+    """The same for a metric, which may depend on a rare class."""
     data = record.data
     counts = dict(zip(data.class_names, data.validation_counts, strict=False))
-    if not counts or min(counts.values()) >= FEW_THAT_SCORE:
+    n, least = sum(counts.values()), min(counts.values(), default=FEW_THAT_SCORE)
+    if least >= FEW_THAT_SCORE or least >= n / len(counts) / 2:  # half as many as of others
         return ""
     rarest = min(counts, key=counts.__getitem__)
     return (
         f"The {chosen} was chosen by the {validation_measure(record).name} of "
-        f"{sum(counts.values()):,} samples. Only {counts[rarest]:,} of them have the label "
+        f"{n:,} samples. Only {counts[rarest]:,} of them have the label "
         f"{listed([rarest])}, and chance has much say in it. Hold out more samples."
     )
 

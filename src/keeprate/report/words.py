@@ -19,7 +19,7 @@ from keeprate.report.facts import (
     positive_class,
     validation_measure,
 )
-from keeprate.text import duration, grouped, listed, percent
+from keeprate.text import duration, grouped, is_share, listed, percent
 from keeprate.verification import TrueAccepts, Verification
 
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
@@ -90,10 +90,9 @@ def finding(record: RunRecord) -> str:
     against = _join([f"{rival.label} at {measure.as_text(rival)}" for rival in rivals])
     if len(others) > len(rivals):
         against = f"the best of the {len(others)} others are {against}"
-    sentences = [
-        f"{subject} ends at {measure.as_text(own)} {_measure(record)}"
-        + (f"; {against}." if against else ".")
-    ]
+    value, what = measure.as_text(own), _measure(record)
+    ends = f"{value} {what}" if is_share(measure.criterion) else f"a {what} of {value}"
+    sentences = [f"{subject} ends at {ends}" + (f"; {against}." if against else ".")]
     if has_test_accuracy(record):
         sentences += [
             unclear_difference_in_words(record),
@@ -200,7 +199,9 @@ def results_in_words(record: RunRecord) -> str:
         sentences.append(f"Best epoch: the {BEST_EPOCH}.")
     if len(record.results) > 1:
         sentences.append("Time: trainings in lockstep have equal shares.")
-    sentences.append(majority_in_words(record))
+    if record.has_scorer:
+        sentences.append(f"A higher {record.data.criterion} is better.")
+    sentences.append(_majority_in_words(record))
     return " ".join(filter(None, sentences))
 
 
@@ -242,13 +243,15 @@ def by_class_in_words(record: RunRecord, n_shown: int) -> str:
     )
 
 
-def majority_in_words(record: RunRecord) -> str:
+def _majority_in_words(record: RunRecord) -> str:
     """Say what the line of the majority is, where the table has it."""
     if record.by_class is None:
         return ""
+    name = majority_name(record)
+    shares = " Its class probabilities are their shares." if record.has_scorer else ""
     return (
-        f"{majority_name(record).capitalize()} names the class of most training labels for every "
-        "sample."
+        f"{name[:1].upper()}{name[1:]} names the class of most training labels for every sample."
+        f"{shares}"
     )
 
 
