@@ -136,12 +136,13 @@ def test_a_scorer_object_and_a_function_are_scorers() -> None:
     run = keeprate.train(data, metric=make_scorer(fbeta_score, beta=2), **options)
     assert run.record.data.criterion == "fbeta score"
 
-    def share_of_right(estimator: Any, X: Any, y: Any) -> float:
+    def accuracy(estimator: Any, X: Any, y: Any) -> float:
         return float((estimator.predict(X) == y).mean())
 
-    own = keeprate.train(data, metric=share_of_right, **options)
+    own = keeprate.train(data, metric=accuracy, **options)
     curves = own.results[0].curves
     assert curves.validation_score == pytest.approx(curves.validation_accuracy)
+    assert own.record.data.criterion == "accuracy score" and own.record.has_scorer
     assert own.record.config["metric"]["scorer"].startswith("<function")
     assert "0x" not in own.record.config["metric"]["scorer"]  # the same in another process
 

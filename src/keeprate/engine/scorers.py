@@ -246,7 +246,8 @@ def _found(scorer: str | ScorerLike) -> ScorerLike:
 def _in_words(name: str) -> str:
     """A name as records hold it: "average precision"."""
     plain = re.sub(r"[^A-Za-z0-9.%@-]+", " ", name).strip(" .%@-")[:40].strip()
-    return plain or "metric"
+    # Records know these words for scores without a scorer.
+    return f"{plain} score" if plain in ("accuracy", "determinant") else plain or "metric"
 
 
 def _identity(scorer: object, function: object) -> str:

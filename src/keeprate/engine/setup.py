@@ -92,7 +92,7 @@ class Setup:
     @property
     def criterion(self) -> str:
         """What validation scores are: the metric's name, or as `Data.criterion`."""
-        metric = self.metric or self.scorer
+        metric = self.scorer if self.metric is None else self.metric
         return self.data.criterion if metric is None else metric.name
 
     def build(self) -> nn.Module:

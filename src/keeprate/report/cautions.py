@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from keeprate.records import FINGERPRINT, RunRecord
-from keeprate.report.facts import main_measure, validation_measure
+from keeprate.report.facts import main_measure, on_validation
 from keeprate.report.words import unclear_difference_in_words
 from keeprate.text import listed, percent, score_as_text
 
@@ -126,7 +126,7 @@ def _few_that_score(record: RunRecord, chosen: str) -> str:
         return ""
     rarest = min(counts, key=counts.__getitem__)
     return (
-        f"The {chosen} was chosen by the {validation_measure(record).name} of "
+        f"The {chosen} was chosen by the {on_validation(record).name} of "
         f"{n:,} samples. Only {counts[rarest]:,} of them have the label "
         f"{listed([rarest])}, and chance has much say in it. Hold out more samples."
     )

@@ -50,7 +50,7 @@ def accuracy_measure(record: RunRecord) -> Measure:
     return Measure(name, "accuracy", lambda result: result.curves.validation_accuracy)
 
 
-def test_measure(record: RunRecord) -> Measure:
+def on_test(record: RunRecord) -> Measure:
     """What results are told by on the test samples: the scorer's score if there is one."""
     if not record.has_scorer:
         return accuracy_measure(record)
@@ -58,7 +58,7 @@ def test_measure(record: RunRecord) -> Measure:
     return Measure(f"test {criterion}", criterion, lambda result: result.curves.test_score)
 
 
-def validation_measure(record: RunRecord) -> Measure:
+def on_validation(record: RunRecord) -> Measure:
     """What results are told by on the validation samples, or by the metric in their place."""
     criterion = record.data.criterion
     if record.has_scorer:
@@ -71,7 +71,7 @@ def validation_measure(record: RunRecord) -> Measure:
 
 def main_measure(record: RunRecord) -> Measure:
     """What results are compared by: on the test samples, or without them on the validation ones."""
-    return test_measure(record) if has_test_accuracy(record) else validation_measure(record)
+    return on_test(record) if has_test_accuracy(record) else on_validation(record)
 
 
 def majority_name(record: RunRecord) -> str:

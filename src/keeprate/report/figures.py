@@ -22,8 +22,8 @@ from keeprate.report.facts import (
     best_trial,
     has_label_precision,
     has_test_accuracy,
-    test_measure,
-    validation_measure,
+    on_test,
+    on_validation,
 )
 from keeprate.report.style import (
     GRID,
@@ -202,7 +202,7 @@ def draw_curves(record: RunRecord) -> Figure:
         figure, (axes,) = new_figure()
         write_in_place_of_curves(axes, NO_RESULTS)
         return figure
-    validation, test = (Panel.of(one(record)) for one in (validation_measure, test_measure))
+    validation, test = (Panel.of(one(record)) for one in (on_validation, on_test))
     panels = (test, validation) if has_test_accuracy(record) else (validation, _LOSS)
     figure, both_axes = new_figure(len(panels))
     for panel, axes in zip(panels, both_axes, strict=True):

@@ -14,8 +14,8 @@ from keeprate.report.facts import (
     has_test_accuracy,
     last_accuracy,
     majority_name,
-    test_measure,
-    validation_measure,
+    on_test,
+    on_validation,
 )
 from keeprate.report.figures import NO_RESULTS, in_percent
 from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
@@ -62,7 +62,7 @@ def _columns(record: RunRecord) -> list[_Column]:
     """The columns that a record can fill."""
     columns = [_Column("Training", lambda result: result.label, majority_name(record))]
     if has_test_accuracy(record):
-        test = test_measure(record)
+        test = on_test(record)
         columns += [
             _last_epoch(record, test),
             _Column(
@@ -70,7 +70,7 @@ def _columns(record: RunRecord) -> list[_Column]:
                 lambda one: f"{test.as_text(one, one.best.epoch)} (epoch {one.best.epoch})",
             ),
         ]
-    columns.append(_last_epoch(record, validation_measure(record)))
+    columns.append(_last_epoch(record, on_validation(record)))
     if record.has_scorer:
         columns.append(_last_epoch(record, accuracy_measure(record)))
     if has_label_precision(record):

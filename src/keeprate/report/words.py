@@ -16,8 +16,8 @@ from keeprate.report.facts import (
     last_accuracy,
     main_measure,
     majority_name,
+    on_validation,
     positive_class,
-    validation_measure,
 )
 from keeprate.text import duration, grouped, is_share, listed, percent
 from keeprate.verification import TrueAccepts, Verification
@@ -118,7 +118,7 @@ def _measure(record: RunRecord) -> str:
     labels = "against the noisy labels of" if is_noisy else "on"
     chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
     if record.has_own_metric or record.has_scorer:
-        return f"{validation_measure(record).name}{chose}"
+        return f"{on_validation(record).name}{chose}"
     return f"accuracy {labels} the validation samples{chose}"
 
 
