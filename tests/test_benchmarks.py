@@ -224,6 +224,16 @@ def test_searches_of_a_rare_class_are_compared_seed_by_seed():
     assert lines[-1].startswith("| difference, points | 20.00\xa0±\xa014.14 | 0.00")
 
 
+def test_the_numbers_of_the_rare_class_in_the_docs_are_those_of_the_file():
+    rows = json.loads((imbalanced.RESULTS / "imbalanced.json").read_text())["rows"]
+    page = (Path(__file__).parent.parent / "docs" / "running.md").read_text()
+    for line in imbalanced.table(rows)[2:]:
+        average_precision, accuracy = line.replace("\xa0", " ").strip("| ").split(" | ")[1:]
+        assert average_precision in page
+        assert accuracy in page or line.startswith("| difference")
+    assert {row["seed"] for row in rows} == set(range(100, 105))
+
+
 def test_reading_is_measured_on_real_files(monkeypatch, tmp_path):
     pytest.importorskip("pyarrow")
     monkeypatch.setattr(reading, "N_ROWS", 2_000)
