@@ -23,6 +23,7 @@ from benchmarks import (
     criteria,
     criteria_elsewhere,
     engine,
+    imbalanced,
     judging,
     label_issues,
     long_tail,
@@ -200,6 +201,39 @@ def test_classes_are_thinned_out():
         {"noise": "n", "method": "m", "recalls": [0.9] * 7 + [0.7, 0.6, 0.5]},
     ]
     assert long_tail.table(rows)[2] == "| n | m | 78.00\xa0±\xa04.24 | 50.00\xa0±\xa014.14 |"
+
+
+def test_searches_of_a_rare_class_are_compared_seed_by_seed():
+    data = imbalanced.some_data(1000)
+    assert data.validation.label_status == "clean" and data.criterion == "accuracy"
+    rare = data.class_names.index("rare")
+    assert float((data.test.labels == rare).float().mean()) == pytest.approx(0.05, abs=0.005)
+    assert data.noise_rate == pytest.approx(0.1, abs=0.02)
+    shared = {"majority_average_precision": 0.05, "majority_accuracy": 0.95}
+    rows = [
+        {"metric": metric, "seed": seed, "average_precision": score, "accuracy": 0.9, **shared}
+        for metric, seed, score in (
+            ("average_precision", 1, 0.5),
+            ("average_precision", 2, 0.7),
+            ("accuracy", 2, 0.4),  # in another order than the others
+            ("accuracy", 1, 0.4),
+            ("accuracy", 3, 0.1),  # alone as yet
+        )
+    ]
+    assert imbalanced.differences(rows, "average_precision") == pytest.approx([0.1, 0.3])
+    lines = imbalanced.table(rows)
+    assert lines[-2] == "| always the frequent class | 5.00\xa0±\xa00.00 | 95.00\xa0±\xa00.00 |"
+    assert lines[-1].startswith("| difference, points | 20.00\xa0±\xa014.14 | 0.00")
+
+
+def test_the_numbers_of_the_rare_class_in_the_docs_are_those_of_the_file():
+    rows = json.loads((imbalanced.RESULTS / "imbalanced.json").read_text())["rows"]
+    page = (Path(__file__).parent.parent / "docs" / "running.md").read_text()
+    for line in imbalanced.table(rows)[2:]:
+        average_precision, accuracy = line.replace("\xa0", " ").strip("| ").split(" | ")[1:]
+        assert average_precision in page
+        assert accuracy in page or line.startswith("| difference")
+    assert {row["seed"] for row in rows} == set(range(100, 105))
 
 
 def test_reading_is_measured_on_real_files(monkeypatch, tmp_path):

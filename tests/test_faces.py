@@ -480,6 +480,7 @@ def test_a_run_does_not_go_on_with_other_scales_of_pixels(people, tmp_path):
 
 class Mine:
     name = "mine"
+    worst = -7.0
 
     def __init__(self, score: object) -> None:
         self.score = score
@@ -496,7 +497,8 @@ class Mine:
     [
         (torch.zeros(2, 2), r"the metric mine must give a score for each network, \[2, 1\]"),
         (0.5, "got float"),
-        (torch.tensor([[0.5], [1.5]]), r"the metric mine must lie in \[0, 1\], got 1.5"),
+        (torch.tensor([[0.5], [2e6]]), "the metric mine must lie within a million either way"),
+        (torch.tensor([[0.5], [-math.inf]]), "got -inf; scale it"),
     ],
 )
 def test_a_metric_that_gives_something_else_is_refused(score, message):
@@ -507,8 +509,8 @@ def test_a_metric_that_gives_something_else_is_refused(score, message):
 
 def test_a_score_that_is_no_number_counts_as_the_worst():
     networks = StackedNetworks(lambda: MODELS["mlp"]((1, 2, 2), 2), [1, 2], 1, CPU)
-    found = scored(Mine(torch.tensor([[math.nan], [0.5]])), networks, keeprate.data.Normaliser())
-    assert found.score.tolist() == [[0.0], [0.5]]
+    found = scored(Mine(torch.tensor([[math.nan], [-3.5]])), networks, keeprate.data.Normaliser())
+    assert found.score.tolist() == [[-7.0], [-3.5]]
 
 
 KILLED = """
@@ -648,3 +650,28 @@ def test_a_metric_has_a_name_of_plain_words(people):
     mine.name = "<b>$x$</b>"
     with pytest.raises(keeprate.InputError, match="the metric's name must be letters"):
         keeprate.train(people, model="mlp", config=CONFIG, metric=mine)
+
+
+class ByWeights(Mine):
+    """A metric of its own whose scores are far below 0: of another kind than an accuracy."""
+
+    def __init__(self) -> None: ...
+
+    def check(self, module, input_shape) -> None: ...
+
+    def __call__(self, networks, normaliser, autocast=None):
+        return -100 - networks.outputs(normaliser(self.inputs)).float().abs().mean((-2, -1))
+
+
+def test_a_metric_below_zero_is_searched_recorded_and_drawn(people, tmp_path):
+    mine = ByWeights()
+    mine.inputs = people.train.inputs[:8]
+    options = {"budget": "3trials", "config": CONFIG, "model": "mlp", "baselines": False}
+    run = search(people, metric=mine, restarts=1, out=tmp_path, **options)
+    record = load_record(tmp_path)  # refuses an accuracy outside of [0, 1]
+    assert record == run.record and record.has_own_metric and not record.has_scorer
+    values = {trial.value: trial.number for trial in record.trials}
+    assert max(values) < -100 and record.finalists[0] == (values[max(values)],)
+    keeprate.report.write_plots(record, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "ends at -1" in page and "validation mine" in page and "Validation mine, %" not in page

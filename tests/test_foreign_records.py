@@ -36,7 +36,7 @@ from keeprate.records import (
 from keeprate.records.record import LARGEST, to_json
 from keeprate.report import write_report
 from keeprate.text import as_meant, neutral
-from tests.report_records import make_finished_record, make_record
+from tests.report_records import make_by_class, make_finished_record, make_record
 
 Path_ = tuple[str | int, ...]  # of a leaf in a JSON file
 HOSTILE = (
@@ -88,8 +88,14 @@ def records() -> dict[str, RunRecord]:
         data=replace(data, n_test=0, noise_rate=None, criterion="determinant"),
         suspects=(Suspect(4, "cat", "dog", 0.1, "row 4", values={"age": 1.5}),),
     )
+    scorer = {"name": "f1", "scorer": "f1", "positive": "cat"}
     text = replace(
-        table, results=table.results[:1], suspects=(Suspect(4, "cat", "dog", 0.1, "a text"),)
+        table,
+        config=table.config | {"metric": scorer},
+        data=replace(table.data, criterion="f1"),
+        by_class=replace(make_by_class(3), is_of_test=False, majority_score=0.25),
+        results=table.results[:1],
+        suspects=(Suspect(4, "cat", "dog", 0.1, "a text"),),
     )
     begun = replace(make_record(), results=(), trials=images.trials, trial_counts=TrialCounts(9, 1))
     return {"images": images, "table": table, "text": text, "begun": begun}
@@ -196,6 +202,8 @@ def test_all_texts_at_once_become_no_markup(kind: str, tmp_path: Path) -> None:
     kept = {name: file[name] for name in ("schema_version", "kind")}
     changed = hostile(file) | kept
     changed["data"]["criterion"] = file["data"]["criterion"]
+    if (metric := file["config"].get("metric")) is not None:
+        changed["config"]["metric"] = {name: hostile(value) for name, value in metric.items()}
     write(folder, changed)
     assert_harmless(page_of(folder), page_of(usual))
     assert_harmless(page_of(folder, folder), page_of(usual, usual))
@@ -283,7 +291,7 @@ def test_numbers_at_the_ends_of_what_is_read_are_drawn(tmp_path: Path) -> None:
     [
         ({"data": {"n_test": -1}}, ">= 0 - at `$.data.n_test"),
         ({"cost": {"search_seconds": 1e300}}, "<= 1000000000000"),
-        ({"data": {"class_names": []}}, "transition_matrix must be shares [0, 0]"),
+        ({"data": {"class_names": []}}, "samples must be of 0 classes"),
         ({"noise_estimate": {"transition_matrix": [0.5]}}, "must be shares [3, 3]"),
         ({"noise_estimate": {"transition_matrix": [[1e308] * 3] * 3}}, "must be shares [3, 3]"),
         ({"suspects": [{}] * 1001}, "length <= 1000"),

@@ -36,6 +36,7 @@ from keeprate.data import (
 )
 from keeprate.engine import (
     Method,
+    MetricLike,
     TextProgress,
     TrainingConfig,
     check_weights,
@@ -105,6 +106,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Share or number of the samples that `fit` holds out where no validation set is given. Their
         labels are as noisy as the others. The search then maximises
         `keeprate.noise.determinant_score`, not accuracy.
+    metric : str or callable
+        What the best training, and in a search the best R(t), goes by: "accuracy", the name of a
+        scorer of scikit-learn ("average_precision", "balanced_accuracy", "neg_log_loss", ...), or a
+        scorer object. Another metric than accuracy needs `X_val` and `y_val` with right labels. The
+        method "auto" is then Co-teaching.
+    positive : class, optional
+        Of two classes the one that such metrics as "f1" and "average_precision" look for. Left out,
+        the one that fewer labels name.
     class_weight : {None, "balanced"} or dict of class to float
         How much the classes count in the loss, by the labels as given. "balanced": all the same,
         however rare. Which samples are selected does not depend on it.
@@ -180,6 +189,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         max_grad_norm: float = 0.0,
         restarts: int | None = None,
         validation: float = HELD_OUT,
+        metric: MetricLike = "accuracy",
+        positive: Any = None,
         class_weight: str | dict[Any, float] | None = None,
         augment: str = "none",
         search_config: SearchConfig | None = None,
@@ -202,6 +213,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.max_grad_norm = max_grad_norm
         self.restarts = restarts
         self.validation = validation
+        self.metric = metric
+        self.positive = positive
         self.class_weight = class_weight
         self.augment = augment
         self.search_config = search_config
@@ -464,6 +477,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "config": config,
             "seed": seed,
             "noise_rate": self.noise_rate,
+            "metric": self.metric,
+            "positive": self.positive,
             "baselines": False,
             "progress": TextProgress(sys.stdout) if self.verbose > 0 else False,
         }

@@ -92,6 +92,28 @@ def percent(share: float | None, places: int = 1) -> str:
     return UNKNOWN if share is None else f"{100 * share:.{places}f} %"
 
 
+def is_share(criterion: str) -> bool:
+    """Whether scores by a criterion are shares of samples: those by an accuracy are.
+
+    >>> is_share("accuracy"), is_share("pair accuracy"), is_share("average precision")
+    (True, True, False)
+    """
+    return criterion.endswith("accuracy")
+
+
+def score_as_text(score: float | None, criterion: str, places: int = 1) -> str:
+    """Write a score: in percent by an accuracy, else as a number; None is a dash.
+
+    `places` are those of the percentage; a number has two more.
+
+    >>> score_as_text(0.4567, "accuracy"), score_as_text(-0.4567, "neg log loss")
+    ('45.7 %', '-0.457')
+    """
+    if score is None or is_share(criterion):
+        return percent(score, places)
+    return f"{score:.{places + 2}f}" if abs(score) < 1e4 else f"{score:.{places + 3}g}"
+
+
 def probability_in_words(probability: float) -> str:
     """Write a probability in percent; none is certain.
 

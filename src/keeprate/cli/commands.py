@@ -113,6 +113,7 @@ def _complete(
             say("few samples: one batch holds all that train; --batch-size gives more steps")
     if options.restarts is not None:
         special["restarts"] = options.restarts
+    special |= {"metric": options.metric, "positive": options.positive}
     if options.pairs is not None:
         special["metric"] = _pair_accuracy(options.pairs, options.pair_images, data)
     with shown_progress(is_quiet=options.quiet) as progress:

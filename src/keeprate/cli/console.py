@@ -13,7 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keeprate.engine import TextProgress
-from keeprate.text import grouped, listed, percent, probability_in_words, shortened, visible
+from keeprate.text import (
+    UNKNOWN,
+    grouped,
+    listed,
+    percent,
+    probability_in_words,
+    shortened,
+    visible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,12 +142,18 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
     baselines : str
         As typed: "auto" leaves Co-teaching out where the noise rate is not known.
     """
-    from keeprate.report import noisy_test_in_words
+    from keeprate.report import noisy_test_in_words, positive_class
 
     Console().print(closing_table(run.record))
     if warning := noisy_test_in_words(run.record):
         say(warning)
     if not is_quiet:
+        if positive := positive_class(run.record):
+            say(f"{run.record.data.criterion}: the positive class is {positive}")
+        if (by_class := by_class_table(run.record)) is not None:
+            table, words = by_class
+            Console().print(table)
+            say(words)
         names = {result.name for result in run.results}
         if baselines == "auto" and "co-teaching" not in names:
             say("Co-teaching's own schedule needs the noise rate: give --noise-rate to compare")
@@ -153,27 +167,48 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
 
 def closing_table(record: RunRecord) -> Table:
     """The final trainings, one a row, in at most 80 characters."""
-    from keeprate.report import has_test_accuracy, validation_name
+    from keeprate.report import accuracy_measure, main_measure, majority_as_text, majority_name
 
-    is_tested = has_test_accuracy(record)
-    measure = "test accuracy" if is_tested else validation_name(record).replace(" ", "\n", 1)
+    own = main_measure(record)
+    measures = [own, *([accuracy_measure(record)] if record.has_scorer else [])]
+    has_precision = not record.has_scorer  # 80 characters hold no more columns
+    heads = [f"{textwrap.fill(one.name, 13 - i)}\nlast epoch" for i, one in enumerate(measures)]
+    heads[1:1] = ["best\n(epoch)"]
     table = Table()
     table.add_column("training")
-    for name in (f"{measure}\nlast epoch", "best\n(epoch)", "label\nprecision", "s"):
+    for name in (*heads, *["label\nprecision"] * has_precision, "s"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in record.results:
-        last, best = result.last, result.best
-        ends, peak = (
-            one.test_accuracy if is_tested else one.validation_accuracy for one in (last, best)
-        )
-        table.add_row(
-            _cell(result.label),
-            percent(ends, 2),
-            f"{percent(peak, 2)} ({best.epoch})",
-            percent(last.label_precision, 2),
-            f"{result.seconds:.1f}",
-        )
+        epoch = result.best.epoch
+        cells = [one.as_text(result, places=2) for one in measures]
+        cells[1:1] = [f"{own.as_text(result, epoch, places=2)} ({epoch})"]
+        cells += [percent(result.last.label_precision, 2)] * has_precision
+        table.add_row(_cell(result.label), *cells, f"{result.seconds:.1f}")
+    if record.by_class is not None:
+        cells = [majority_as_text(record, one, places=2) for one in measures]
+        cells[1:1] = [UNKNOWN]
+        cells += [UNKNOWN] * has_precision
+        table.add_row(_cell(majority_name(record)), *cells, UNKNOWN)
     return table
+
+
+def by_class_table(record: RunRecord) -> tuple[Table, str] | None:
+    """How the classifier does in each class, and what the table counts; None without samples."""
+    from keeprate.report import MOST_CLASSES_SHOWN, by_class_in_words
+
+    found = record.by_class
+    if found is None:
+        return None
+    shown = found.worst(MOST_CLASSES_SHOWN)
+    table = Table()
+    table.add_column("class")
+    for name in (f"{found.split}\nsamples", "precision", "recall"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number in shown:
+        shares = [percent(one(number), 2) for one in (found.precision, found.recall)]
+        name = shortened(record.data.class_names[number], 40)
+        table.add_row(_cell(name), f"{found.samples[number]:,}", *shares)
+    return table, by_class_in_words(record, len(shown))
 
 
 def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:

@@ -214,6 +214,12 @@ class RunOptions:
         str | None, _everyday("--columns", "What columns hold: age=number,note=text,id=ignore.")
     ] = None
     seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
+    metric: Annotated[
+        str, _everyday("--metric", "accuracy, average_precision ...: a scorer of scikit-learn.")
+    ] = "accuracy"
+    positive: Annotated[
+        str | None, _research("--positive", "Of two classes the one --metric looks for.")
+    ] = None
     quiet: Annotated[bool, _everyday("--quiet", "Print the table and cautions only.")] = False
     help_all: AllHelp = False
     restarts: Annotated[
@@ -305,6 +311,7 @@ class RunOptions:
             remedy = "give --pairs, too, or leave it out"
             raise invalid("pair_images", "come with --pairs", self.pair_images, remedy)
         check_places(pairs=self.pairs, pair_images=self.pair_images)
+        self._check_metric()
         check_method_name(self.method)
         check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two
@@ -312,6 +319,19 @@ class RunOptions:
         self.parsed_noise()
         self.kinds()
         self.parsed_image_size()
+
+    def _check_metric(self) -> None:
+        """Refuse a metric that is none, or does not go with other options."""
+        if self.metric == "accuracy":
+            if self.positive is not None:
+                remedy = "give --metric average_precision, say, or leave it out"
+                raise invalid("positive", "come with --metric", self.positive, remedy)
+            return
+        if self.pairs is not None:
+            raise invalid("metric", "be left out with --pairs", self.metric, "give one of the two")
+        from keeprate.engine import check_scorer_name
+
+        check_scorer_name(self.metric)
 
     def kinds(self) -> dict[str, str] | None:
         """What some columns hold."""

@@ -2,6 +2,7 @@ from .checkpoints import load_curves as load_curves
 from .checkpoints import load_tensors as load_tensors
 from .checkpoints import save_tensors as save_tensors
 from .config import TrainingConfig as TrainingConfig
+from .curves import LARGEST_SCORE as LARGEST_SCORE
 from .curves import Curves as Curves
 from .curves import EpochMetrics as EpochMetrics
 from .curves import trial_value as trial_value
@@ -29,6 +30,8 @@ from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
 from .metrics import METRIC_NAME as METRIC_NAME
 from .metrics import Metric as Metric
+from .metrics import MetricLike as MetricLike
+from .metrics import is_accuracy as is_accuracy
 from .models import MODELS as MODELS
 from .models import ModelFactory as ModelFactory
 from .models import adapt_factory as adapt_factory
@@ -49,6 +52,9 @@ from .population import new_population as new_population
 from .progress import Progress as Progress
 from .progress import TextProgress as TextProgress
 from .progress import score_in_words as score_in_words
+from .scorers import Scorer as Scorer
+from .scorers import ScorerLike as ScorerLike
+from .scorers import check_scorer_name as check_scorer_name
 from .selection import every_sample as every_sample
 from .selection import per_sample_cross_entropy as per_sample_cross_entropy
 from .setup import CHECKPOINT_SECONDS as CHECKPOINT_SECONDS

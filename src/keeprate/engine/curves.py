@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+LARGEST_SCORE = 1e6
+"""Scores by a metric lie between this and its negative: pages calculate with them."""
+
 
 @dataclass(frozen=True)
 class EpochMetrics:
@@ -22,11 +25,13 @@ class EpochMetrics:
         Against the labels as given. Accuracies and label precision lie in [0, 1].
     validation_accuracy : float
     validation_score : float
-        By `Data.criterion`.
+        By `Setup.criterion`; higher is better.
     test_accuracy : float or None
         None without a test split.
     label_precision : float or None
         The share of the kept samples whose label is right; None where true labels are unknown.
+    test_score : float or None
+        By `Setup.scorer`; None without one, or without a test split.
     """
 
     epoch: int
@@ -36,6 +41,7 @@ class EpochMetrics:
     validation_score: float
     test_accuracy: float | None
     label_precision: float | None
+    test_score: float | None = None
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Curves:
     validation_score: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)  # empty without a test split
     label_precision: list[float] = field(default_factory=list)  # empty without true labels
+    test_score: list[float] = field(default_factory=list)  # empty without scorer or test split
     seconds: float = 0.0  # this candidate's share of the population's time
 
     def __len__(self) -> int:
@@ -71,6 +78,8 @@ class Curves:
             self.test_accuracy.append(metrics.test_accuracy)
         if metrics.label_precision is not None:
             self.label_precision.append(metrics.label_precision)
+        if metrics.test_score is not None:
+            self.test_score.append(metrics.test_score)
 
     def at(self, epoch: int) -> EpochMetrics:
         """The metrics of an epoch, counted from 1."""
@@ -83,6 +92,7 @@ class Curves:
             self.validation_score[index],
             self.test_accuracy[index] if self.test_accuracy else None,
             self.label_precision[index] if self.label_precision else None,
+            self.test_score[index] if self.test_score else None,
         )
 
 

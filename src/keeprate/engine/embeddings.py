@@ -100,6 +100,7 @@ class PairAccuracy:
     """
 
     name = "pair accuracy"
+    worst = 0.0
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs

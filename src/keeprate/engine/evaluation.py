@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from keeprate.data import Normaliser, Split
 from keeprate.engine.networks import Networks
 from keeprate.noise import count_pairs, determinant_score
+
+if TYPE_CHECKING:  # scikit-learn's metrics take long to import
+    from keeprate.engine.scorers import Scorer
 
 EVALUATION_BATCH = 1000
 
@@ -26,7 +29,7 @@ class Scores:
     accuracy : Tensor [K, R]
         Share of right predictions.
     score : Tensor [K, R]
-        By the criterion: the accuracy itself, or the determinant score.
+        By the criterion: the accuracy itself, the determinant score, or that of a scorer.
     """
 
     accuracy: Tensor
@@ -41,6 +44,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     *,
     averages: bool = False,
+    scorer: Scorer | None = None,
 ) -> Scores:
     """Accuracy and score of each network on a split, in one pass.
 
@@ -52,19 +56,27 @@ def evaluate(
         As `Data.criterion`; "determinant" is `keeprate.noise.determinant_score`.
     averages : bool
         Whether the peers predict together, by their mean probabilities; R is then 1.
+    scorer : Scorer, optional
+        Scores in place of the criterion, by the same predictions.
     """
     shape = (networks.n_candidates, 1 if averages else networks.n_peers)
     n_right = torch.zeros(shape, device=split.inputs.device)
     pair_counts: Tensor | None = None  # [K, R, C, C]
+    predictions = []  # for a scorer: [K, R, b, C] each
     for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
         if averages:
             logits = logits.float().softmax(-1).mean(1, keepdim=True)
         predicted, labels = logits.argmax(-1), split.labels[piece]
         n_right += (predicted == labels).sum(-1)
-        if criterion == "determinant":
+        if scorer is not None:
+            of_piece = logits.double()
+            predictions.append((of_piece if averages else of_piece.softmax(-1)).cpu())
+        elif criterion == "determinant":
             counts = count_pairs(predicted, labels, logits.shape[-1])
             pair_counts = counts if pair_counts is None else pair_counts + counts
     accuracy = n_right / len(split)
+    if scorer is not None:
+        return Scores(accuracy, scorer(split.labels, torch.cat(predictions, -2)))
     return Scores(accuracy, accuracy if pair_counts is None else determinant_score(pair_counts))
 
 

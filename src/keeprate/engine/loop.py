@@ -90,7 +90,8 @@ def train_population(
             return False
         if not in_flight:
             return True
-        most = 1 if setup.metric is not None else most_in_flight(device, seconds)  # which may wait
+        waits = setup.metric is not None or setup.scorer is not None  # the host, for each epoch
+        most = 1 if waits else most_in_flight(device, seconds)
         if len(in_flight) >= most:
             return False
         return catches_up is None or not catches_up()
@@ -143,6 +144,7 @@ class _Epochs:
         """Train an epoch and evaluate; on a GPU, ask for both and return."""
         epoch, config, data = self.next, self._setup.config, self._data
         networks, normaliser = self._population.networks, self._setup.normaliser
+        scorer, autocast = self._setup.scorer, self._autocast
         generator = torch_generator(*self._seed_parts, epoch)
         batches = epoch_order(len(data.train), config.batch_size, generator)
         steps = self._steps_of(epoch)
@@ -151,18 +153,27 @@ class _Epochs:
         networks.train(False)
         validation = steps.meter.held_out_scores(data.criterion)
         if self._setup.metric is not None:
-            validation = scored(self._setup.metric, networks, normaliser, self._autocast)
+            validation = scored(self._setup.metric, networks, normaliser, autocast)
         elif validation is None:
             validation = evaluate(
-                networks, data.validation, normaliser, data.criterion, self._autocast
+                networks, data.validation, normaliser, data.criterion, autocast, scorer=scorer
             )
         test, is_averaged = None, self._population.folds is not None
         if data.test is not None:
             test = evaluate(
-                networks, data.test, normaliser, "accuracy", self._autocast, averages=is_averaged
+                networks,
+                data.test,
+                normaliser,
+                "accuracy",
+                autocast,
+                averages=is_averaged,
+                scorer=scorer,
             )
         self.next += 1
-        return steps.meter.measured(self.next, len(batches), validation, test)
+        has_scorer = scorer is not None
+        return steps.meter.measured(
+            self.next, len(batches), validation, test, has_scorer=has_scorer
+        )
 
     def _steps_of(self, epoch: int) -> Steps:
         """The steps of an epoch; the last ones, if candidates and rules are the same."""

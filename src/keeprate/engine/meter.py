@@ -103,7 +103,13 @@ class EpochMeter:
         return Scores(accuracy[:, None].float(), score[:, None].float())
 
     def measured(
-        self, epoch: int, n_steps: int, validation: Scores, test: Scores | None
+        self,
+        epoch: int,
+        n_steps: int,
+        validation: Scores,
+        test: Scores | None,
+        *,
+        has_scorer: bool = False,
     ) -> Measured:
         """What the epoch has measured of each candidate, the mean over its peers.
 
@@ -114,6 +120,8 @@ class EpochMeter:
         n_steps : int
             Of the epoch.
         validation, test : Scores
+        has_scorer : bool
+            Whether a scorer has scored the test split, too.
         """
         columns = {
             "train_loss": self._loss.mean((1, 2), dtype=torch.float64) / n_steps,
@@ -123,6 +131,8 @@ class EpochMeter:
         }
         if test is not None:
             columns["test_accuracy"] = test.accuracy.mean(1)
+            if has_scorer:
+                columns["test_score"] = test.score.mean(1)
         if self._is_right is not None:
             sums = (self._n_kept_right, self._n_kept)
             n_kept_right, n_kept = (one.sum((1, 2), dtype=torch.float64) for one in sums)
@@ -165,7 +175,9 @@ class Measured:
         """The metrics of each candidate, by number; waits for the device to have them."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        absent: dict[str, float | None] = {"test_accuracy": None, "label_precision": None}
+        absent: dict[str, float | None] = dict.fromkeys(
+            ("test_accuracy", "label_precision", "test_score")
+        )
         rows = (absent | dict(zip(self.names, row, strict=True)) for row in self.values.tolist())
         return {
             number: EpochMetrics(epoch=self.epoch, **row)

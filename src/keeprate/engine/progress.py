@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
+from keeprate.text import score_as_text
+
 
 class Progress(Protocol):
     """A callable that is told how far a stage of a run is.
@@ -31,18 +33,16 @@ def score_in_words(value: float, criterion: str) -> str:
     Parameters
     ----------
     value : float
-        In [0, 1].
     criterion : str
-        `Setup.criterion`. A score by the determinant is no percentage of anything.
+        `Setup.criterion`.
 
     Examples
     --------
     >>> score_in_words(0.9312, "accuracy"), score_in_words(0.9123, "determinant")
     ('best validation accuracy 93.1 %', 'best validation score 0.912')
     """
-    if criterion == "determinant":
-        return f"best validation score {value:.3f}"
-    return f"best validation {criterion} {100 * value:.1f} %"
+    name = "score" if criterion == "determinant" else criterion
+    return f"best validation {name} {score_as_text(value, criterion)}"
 
 
 class TextProgress:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from keeprate.data import Data, Normaliser
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.heads import AngularMargin, margin_of
-from keeprate.engine.metrics import METRIC_NAME, Metric
+from keeprate.engine.metrics import Metric, MetricLike, read_metric
 from keeprate.engine.models import (
     ModelFactory,
     adapt_factory,
@@ -29,6 +30,9 @@ from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.engine.weights import training_weights
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.seeding import forked_seed
+
+if TYPE_CHECKING:
+    from keeprate.engine.scorers import Scorer
 
 CHECKPOINT_SECONDS = 60.0
 SMALL_BATCH = 32
@@ -62,7 +66,9 @@ class Setup:
     weights : Tensor [n_train] or None
         How much each training sample counts in the loss; see `training_weights`.
     metric : Metric or None
-        What scores the networks, if not the validation samples.
+        What scores the networks by held-out data of its own, if not the validation samples.
+    scorer : Scorer or None
+        What scores predictions for the validation and the test samples, beside the accuracy.
     margin : AngularMargin or None
         In the loss of networks whose logits are cosines.
     """
@@ -80,12 +86,14 @@ class Setup:
     curves_writer: CurvesWriter | None = None
     weights: Tensor | None = None
     metric: Metric | None = None
+    scorer: Scorer | None = None
     margin: AngularMargin | None = None
 
     @property
     def criterion(self) -> str:
         """What validation scores are: the metric's name, or as `Data.criterion`."""
-        return self.data.criterion if self.metric is None else self.metric.name
+        metric = self.scorer if self.metric is None else self.metric
+        return self.data.criterion if metric is None else metric.name
 
     def build(self) -> nn.Module:
         """One network with fresh weights."""
@@ -103,7 +111,8 @@ def make_setup(
     progress: bool | Progress | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
-    metric: Metric | None = None,
+    metric: MetricLike = None,
+    positive: object = None,
 ) -> Setup:
     """Check everything that can be checked before the first step, the model included.
 
@@ -123,8 +132,9 @@ def make_setup(
     checkpoint_seconds : float
     tensorboard : bool
         Write curves for TensorBoard to the run folder.
-    metric : Metric, optional
-        Scores the networks in place of the validation samples.
+    metric : str, callable or Metric, optional
+        As `keeprate.engine.metrics.read_metric` takes it.
+    positive : class name, optional
 
     Raises
     ------
@@ -164,11 +174,9 @@ def make_setup(
         requirement = f"be fewer than the {config.epochs} epochs"
         raise invalid("warmup_epochs", requirement, config.warmup_epochs, "try 0")
     margin = _margin(config.margin, module)
-    if metric is not None:
-        if not METRIC_NAME.fullmatch(metric.name):
-            requirement = "be letters, digits and blanks, 40 at most"
-            raise invalid("the metric's name", requirement, metric.name, "choose another")
-        metric.check(module, data.input_shape)
+    own_metric, scorer = read_metric(metric, data, positive)
+    if own_metric is not None:
+        own_metric.check(module, data.input_shape)
     weights = training_weights(data.train, config.class_weight)
     if isinstance(progress, bool):
         progress = TextProgress() if progress else None
@@ -185,7 +193,8 @@ def make_setup(
         checkpoint_seconds=checkpoint_seconds,
         curves_writer=CurvesWriter(out) if tensorboard else None,
         weights=weights,
-        metric=metric,
+        metric=own_metric,
+        scorer=scorer,
         margin=margin,
     )
 

@@ -1,3 +1,4 @@
+from .by_class import ByClass as ByClass
 from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record

@@ -102,6 +102,12 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
         config["normalise"] = setup.data.normalise
     if setup.metric is not None:
         config["metric"] = {"name": setup.metric.name, "held out": setup.metric.fingerprint()}
+    if (scorer := setup.scorer) is not None:
+        config["metric"] = {
+            "name": scorer.name,
+            "scorer": scorer.identity,
+            "positive": scorer.positive,
+        }
     summary = summarise(setup.data, setup.criterion)
     new = RunRecord(kind, command, config, versions(), summary)
     folder = setup.folder

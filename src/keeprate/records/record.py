@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.checksums import RECORD_FILE
-from keeprate.engine import METRIC_NAME, Curves, EpochMetrics
+from keeprate.engine import LARGEST_SCORE, Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
 from keeprate.files import read_bytes, write_json
 from keeprate.noise import NoiseEstimate
+from keeprate.records.bounds import Count, Criterion, Score, Seconds, Share
+from keeprate.records.by_class import ByClass
 from keeprate.schedules import Schedule
 from keeprate.text import cut
 
@@ -29,13 +31,6 @@ SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 LARGEST = 2**28  # bytes of a file that is read
 MOST_RESULTS, MOST_SUSPECTS, MOST_CAUTIONS = 100, 1000, 100  # read; a run writes far fewer
-
-# What a run can write, and all that is read: pages calculate with these numbers.
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-Criterion = Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME.pattern}\Z")]  # is drawn and said
-Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 
 
 @dataclass(frozen=True)
@@ -189,9 +184,11 @@ class Result:
     def best(self) -> EpochMetrics:
         """The best epoch on the test set, or without one on the validation set.
 
-        The number is optimistic: early-stop tables of the literature report it.
+        By the scorer of the run, if it has one. The number is optimistic: early-stop tables of the
+        literature report it.
         """
-        judged = self.curves.test_accuracy or self.curves.validation_score
+        curves = self.curves
+        judged = curves.test_score or curves.test_accuracy or curves.validation_score
         return self.curves.at(int(np.argmax(judged)) + 1)
 
     @property
@@ -301,6 +298,8 @@ class RunRecord:
     first : FirstTraining or None
     results : tuple of Result
         The run's own first.
+    by_class : ByClass or None
+        Of the run's own classifier; None where no sample was held out.
     noise_estimate : NoiseEstimate or None
     labels_judged, label_issues : int
         How many labels were judged, how many of them look wrong.
@@ -323,6 +322,7 @@ class RunRecord:
     finalists: tuple[tuple[int, ...], ...] = ()
     first: FirstTraining | None = None
     results: Annotated[tuple[Result, ...], msgspec.Meta(max_length=MOST_RESULTS)] = ()
+    by_class: ByClass | None = None
     noise_estimate: NoiseEstimate | None = None
     labels_judged: Count = 0
     label_issues: Count = 0
@@ -337,6 +337,18 @@ class RunRecord:
         return isinstance(other, RunRecord) and to_json(self) == to_json(other)
 
     __hash__ = None  # type: ignore[assignment]  # its dicts can change
+
+    @property
+    def has_own_metric(self) -> bool:
+        """Whether a metric with held-out data of its own scored the networks."""
+        metric = self.config.get("metric")
+        return isinstance(metric, dict) and "scorer" not in metric
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether a scorer scored predictions for validation and test samples."""
+        metric = self.config.get("metric")
+        return isinstance(metric, dict) and "scorer" in metric
 
 
 def versions() -> dict[str, str]:
@@ -416,9 +428,11 @@ def _check_version(version: Any, path: Path) -> None:
 
 def _check_arrays(record: RunRecord) -> None:
     for place, result in enumerate(record.results):
-        _check_curves(result.curves, f"$.results[{place}].curves")
+        _check_curves(record, result.curves, f"$.results[{place}].curves")
+    n_classes = len(record.data.class_names)
+    if (found := record.by_class) is not None and len(found.samples) != n_classes:
+        raise ValueError(f"samples must be of {n_classes} classes - at `$.by_class`")
     if (noise := record.noise_estimate) is not None:
-        n_classes = len(record.data.class_names)
         for name in ("transition_matrix", "transition_matrix_std"):
             matrix = getattr(noise, name)
             if matrix is not None and (
@@ -429,18 +443,25 @@ def _check_arrays(record: RunRecord) -> None:
                 )
 
 
-def _check_curves(curves: Curves, place: str) -> None:
-    """Refuse curves of unequal length; those of test accuracy and label precision may be empty."""
+def _check_curves(record: RunRecord, curves: Curves, place: str) -> None:
+    """Refuse curves of unequal length, of which some may be empty, and numbers out of bounds."""
     n_epochs = len(curves)
     for name in ("train_accuracy", "validation_accuracy", "validation_score"):
         if len(getattr(curves, name)) != n_epochs or not n_epochs:
             raise ValueError(f"{name} must have {max(1, n_epochs)} epochs - at `{place}`")
-    for name in ("test_accuracy", "label_precision"):
+    for name in ("test_accuracy", "label_precision", "test_score"):
         if len(getattr(curves, name)) not in (0, n_epochs):
             raise ValueError(f"{name} must have 0 or {n_epochs} epochs - at `{place}`")
-    for name in ("train_accuracy", "validation_accuracy", "test_accuracy", "label_precision"):
+    shares = ["train_accuracy", "validation_accuracy", "test_accuracy", "label_precision"]
+    scores = ["validation_score", "test_score"]
+    if record.has_own_metric:  # whose scores stand for the accuracy, too
+        scores.append(shares.pop(1))
+    for name in shares:
         if not all(0 <= share <= 1 for share in getattr(curves, name)):
             raise ValueError(f"{name} must lie in [0, 1] - at `{place}`")
+    for name in scores:
+        if not all(abs(score) <= LARGEST_SCORE for score in getattr(curves, name)):
+            raise ValueError(f"{name} must lie within a million either way - at `{place}`")
 
 
 def _encode(value: Any) -> Any:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 from keeprate.records import FINGERPRINT, RunRecord
-from keeprate.report.facts import has_metric
+from keeprate.report.facts import main_measure, on_validation
 from keeprate.report.words import unclear_difference_in_words
-from keeprate.text import listed, percent
+from keeprate.text import listed, percent, score_as_text
 
 LEAST_STEPS = 200
 """Of the optimiser. On scikit-learn's digits and breast cancer, 80 steps of the default batch size
@@ -17,6 +17,8 @@ more."""
 LARGEST_ERROR = 0.025  # standard error of an accuracy by which something is chosen
 FEW_OF_A_CLASS = 10  # training samples
 WIDEST_INTERVAL = 0.2  # of the share of wrong labels
+MOST_OF_ALL = 0.8  # of the samples are of one class: the others are rare
+FEW_THAT_SCORE = 50  # samples of a class on which a metric depends
 
 
 def find_cautions(record: RunRecord) -> tuple[str, ...]:
@@ -37,18 +39,38 @@ def find_cautions(record: RunRecord) -> tuple[str, ...]:
 
 def learnt_nothing(record: RunRecord) -> str:
     """Warn of networks that are no better than always naming the most frequent class."""
+    if record.has_scorer:
+        return _scores_no_more(record)
     counts = _validation_counts(record)
     # Weights may trade the most frequent class for others: a lower accuracy is meant.
-    if not sum(counts) or _is_weighted(record) or has_metric(record):
+    if not sum(counts) or _is_weighted(record) or record.has_own_metric:
         return ""
     accuracy, share = record.results[0].last.validation_accuracy, max(counts) / sum(counts)
     if accuracy > share + standard_error(accuracy, sum(counts)):
         return ""
     name = listed([record.data.class_names[counts.index(max(counts))]])
     noisy = "noisy " if record.data.criterion == "determinant" else ""
+    rare = " Accuracy says little of rare classes: try --metric balanced_accuracy."
+    rare = rare if share >= MOST_OF_ALL and not noisy else ""  # noisy labels allow no metric
     return (
         f"Always naming {name} is right for {percent(share)} of the {noisy}validation labels, and "
         f"the networks for {percent(accuracy)}: they may have learnt nothing. Check that inputs "
+        f"and labels belong together, or train longer.{rare}"
+    )
+
+
+def _scores_no_more(record: RunRecord) -> str:
+    """The same by the metric of the run, on the samples that its table is of."""
+    found, measure = record.by_class, main_measure(record)
+    if found is None or found.majority_score is None:
+        return ""
+    if measure.last(record.results[0]) > found.majority_score:
+        return ""
+    name = listed([record.data.class_names[found.majority]])
+    score = score_as_text(found.majority_score, measure.criterion)
+    return (
+        f"Always naming {name} has a {measure.name} of {score}, and the networks have "
+        f"{measure.as_text(record.results[0])}: they may have learnt nothing. Check that inputs "
         "and labels belong together, or train longer."
     )
 
@@ -72,7 +94,7 @@ def few_steps(record: RunRecord) -> str:
 def few_validation_samples(record: RunRecord) -> str:
     """Warn of a choice by so few samples that chance has much say in it."""
     own, n = record.results[0], sum(record.data.validation_counts)
-    if has_metric(record):
+    if record.has_own_metric:
         return ""  # the validation samples chose nothing
     if record.kind == "search":
         chosen = "schedule"
@@ -82,6 +104,8 @@ def few_validation_samples(record: RunRecord) -> str:
         chosen = "training"
     else:
         return ""  # nothing was chosen
+    if record.has_scorer and (caution := _few_that_score(record, chosen)):
+        return caution
     accuracy = own.last.validation_accuracy
     if not n or (error := standard_error(accuracy, n)) <= LARGEST_ERROR:
         return ""
@@ -90,6 +114,21 @@ def few_validation_samples(record: RunRecord) -> str:
         f"The {chosen} was chosen by {_number(n, 'validation sample')}{noisy}, and chance moves an "
         f"accuracy of {percent(accuracy)} there by {100 * error:.1f} points (standard error). Hold "
         "out more samples for validation."
+    )
+
+
+def _few_that_score(record: RunRecord, chosen: str) -> str:
+    """The same for a metric, which may depend on a rare class."""
+    data = record.data
+    counts = dict(zip(data.class_names, data.validation_counts, strict=False))
+    n, least = sum(counts.values()), min(counts.values(), default=FEW_THAT_SCORE)
+    if least >= FEW_THAT_SCORE or least >= n / len(counts) / 2:  # half as many as of others
+        return ""
+    rarest = min(counts, key=counts.__getitem__)
+    return (
+        f"The {chosen} was chosen by the {on_validation(record).name} of "
+        f"{n:,} samples. Only {counts[rarest]:,} of them have the label "
+        f"{listed([rarest])}, and chance has much say in it. Hold out more samples."
     )
 
 

@@ -3,28 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from keeprate.records import Result, RunRecord, TrialSummary
+from keeprate.text import UNKNOWN, listed, score_as_text
 
 MOST_TRIALS_SHOWN = 200  # of a search, in a picture
 SEARCHED = "searched"  # the name of the run's own result after a search
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What the results of a run are told by.
+
+    Attributes
+    ----------
+    name : str
+        "test accuracy", say.
+    criterion : str
+        "accuracy", or the name of a metric.
+    curve : callable
+        From a result to its values, one an epoch; empty where nothing was measured.
+    """
+
+    name: str
+    criterion: str
+    curve: Callable[[Result], Sequence[float]]
+
+    def last(self, result: Result) -> float:
+        """The value at the last epoch; without one, less than all others."""
+        values = self.curve(result)
+        return values[-1] if values else -math.inf
+
+    def as_text(self, result: Result, epoch: int = 0, places: int = 1) -> str:
+        """The value at an epoch, from 1 on; left out, at the last one. A dash if there is none."""
+        values = self.curve(result)
+        return score_as_text(values[epoch - 1], self.criterion, places) if values else UNKNOWN
+
+
+def accuracy_measure(record: RunRecord) -> Measure:
+    """The accuracy on the test samples, or without them on the validation samples."""
+    if has_test_accuracy(record):
+        return Measure("test accuracy", "accuracy", lambda result: result.curves.test_accuracy)
+    name = "validation accuracy"
+    return Measure(name, "accuracy", lambda result: result.curves.validation_accuracy)
+
+
+def on_test(record: RunRecord) -> Measure:
+    """What results are told by on the test samples: the scorer's score if there is one."""
+    if not record.has_scorer:
+        return accuracy_measure(record)
+    criterion = record.data.criterion
+    return Measure(f"test {criterion}", criterion, lambda result: result.curves.test_score)
+
+
+def on_validation(record: RunRecord) -> Measure:
+    """What results are told by on the validation samples, or by the metric in their place."""
+    criterion = record.data.criterion
+    if record.has_scorer:
+        name = f"validation {criterion}"
+        return Measure(name, criterion, lambda result: result.curves.validation_score)
+    criterion = "accuracy" if criterion == "determinant" else criterion
+    name = f"validation {criterion}"
+    return Measure(name, criterion, lambda result: result.curves.validation_accuracy)
+
+
+def main_measure(record: RunRecord) -> Measure:
+    """What results are compared by: on the test samples, or without them on the validation ones."""
+    return on_test(record) if has_test_accuracy(record) else on_validation(record)
+
+
+def majority_name(record: RunRecord) -> str:
+    """Whoever always names the class of most training labels; empty for unfinished runs."""
+    found = record.by_class
+    return "" if found is None else f"always {listed([record.data.class_names[found.majority]])!r}"
+
+
+def positive_class(record: RunRecord) -> str:
+    """Of two classes the one that the scorer looks for; empty without one."""
+    positive = record.config["metric"].get("positive") if record.has_scorer else None
+    return "" if positive is None else str(positive)
+
+
 def has_test_accuracy(record: RunRecord) -> bool:
     """Whether the results were measured on a test split."""
     return any(result.curves.test_accuracy for result in record.results)
-
-
-def validation_name(record: RunRecord) -> str:
-    """What validation scores are called: "validation accuracy", or by the metric of the run."""
-    criterion = record.data.criterion
-    return f"validation {'accuracy' if criterion == 'determinant' else criterion}"
-
-
-def has_metric(record: RunRecord) -> bool:
-    """Whether something else than the validation samples scored the networks."""
-    return "metric" in record.config
 
 
 def has_label_precision(record: RunRecord) -> bool:

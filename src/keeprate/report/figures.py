@@ -18,10 +18,12 @@ from keeprate.records import Result, RunRecord, TrialSummary, VerificationRecord
 from keeprate.report.facts import (
     MOST_TRIALS_SHOWN,
     SEARCHED,
+    Measure,
     best_trial,
     has_label_precision,
     has_test_accuracy,
-    validation_name,
+    on_test,
+    on_validation,
 )
 from keeprate.report.style import (
     GRID,
@@ -39,7 +41,7 @@ from keeprate.report.style import (
     write_in_place_of_curves,
     write_last_values,
 )
-from keeprate.text import shortened
+from keeprate.text import is_share, shortened
 
 NO_RESULTS = "No final training has finished yet."
 NO_SCHEDULES = "No schedule has been tried yet."
@@ -60,16 +62,26 @@ class Panel:
         From the values to what the axis shows.
     places : int
         Decimals of the values at the last epoch.
+    is_share : bool
+        Whether the axis shows percent.
     """
 
     title: str
     curve: Callable[[Result], Sequence[float]]
     scale: float = 100.0
     places: int = 1
+    is_share: bool = True
+
+    @classmethod
+    def of(cls, measure: Measure) -> Panel:
+        """The curves of a measure, in percent where it is an accuracy."""
+        title = f"{measure.name[:1].upper()}{measure.name[1:]}"
+        if is_share(measure.criterion):
+            return cls(f"{title}, %", measure.curve)
+        return cls(title, measure.curve, scale=1.0, places=3, is_share=False)
 
 
-_TEST = Panel("Test accuracy, %", lambda result: result.curves.test_accuracy)
-_LOSS = Panel("Training loss", lambda result: result.curves.train_loss, scale=1.0, places=2)
+_LOSS = Panel("Training loss", lambda one: one.curves.train_loss, 1.0, 2, is_share=False)
 _PRECISION = Panel("Label precision, %", lambda result: result.curves.label_precision)
 
 
@@ -142,15 +154,17 @@ def _draw_trials(figure: Figure, axes: Axes, record: RunRecord) -> None:
         lines.set(color=GRID, linestyle="dotted")
         axes.add_collection(lines)
     if scored:
-        is_share = record.data.criterion != "determinant"  # which is no percentage
-        values = np.array([scores[trial.number] for trial in scored]) * (100 if is_share else 1)
+        criterion = record.data.criterion
+        has_share = is_share(criterion)
+        values = np.array([scores[trial.number] for trial in scored]) * (100 if has_share else 1)
         # The few worst trials would use up the whole scale: the scale begins at the lowest quarter.
         low, high = float(np.quantile(values, 0.25)), float(values.max())
-        scale = Normalize(low, high if high > low else low + (1 if is_share else 0.01))
+        scale = Normalize(low, high if high > low else low + (1 if has_share else 0.01))
         lines = _thin_lines(scored)
         lines.set(array=values, cmap=TRIALS, norm=scale)
         axes.add_collection(lines)
-        label = f"trial's {validation_name(record)}, %" if is_share else "trial's validation score"
+        name = "score" if criterion == "determinant" else criterion
+        label = f"trial's validation {name}{', %' if has_share else ''}"
         _add_colour_bar(figure, axes, scale, label, goes_below=bool(values.min() < low))
     axes.autoscale_view()
 
@@ -183,20 +197,19 @@ def _add_colour_bar(
 
 
 def draw_curves(record: RunRecord) -> Figure:
-    """Draw test and validation accuracy; without a test split validation accuracy and loss."""
+    """Draw test and validation scores; without a test split validation scores and the loss."""
     if not record.results:
         figure, (axes,) = new_figure()
         write_in_place_of_curves(axes, NO_RESULTS)
         return figure
-    title = f"{validation_name(record).capitalize()}, %"
-    validation = Panel(title, lambda result: result.curves.validation_accuracy)
-    panels = (_TEST, validation) if has_test_accuracy(record) else (validation, _LOSS)
+    validation, test = (Panel.of(one(record)) for one in (on_validation, on_test))
+    panels = (test, validation) if has_test_accuracy(record) else (validation, _LOSS)
     figure, both_axes = new_figure(len(panels))
     for panel, axes in zip(panels, both_axes, strict=True):
         _draw_panel(axes, record, panel)
         axes.set(title=panel.title, xlabel="epoch")
-        if panel is _TEST:
-            _mark_best(axes, record)
+        if panel is test:
+            _mark_best(axes, record, panel)
     return finish_figure(figure, both_axes)
 
 
@@ -222,7 +235,7 @@ def _draw_panel(axes: Axes, record: RunRecord, panel: Panel) -> None:
         plot_curve(axes, values, colour, result.label)
         axes.plot(len(values), values[-1], "o", color=colour, markersize=6, clip_on=False)
         ends.append((float(values[-1]), _last_in_words(values[-1], panel.places), colour))
-    if panel is not _LOSS:
+    if panel.is_share:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2.0), min(high, 101.5))
     write_last_values(axes, ends)
@@ -232,14 +245,14 @@ def _last_in_words(value: float, places: int) -> str:
     return f"{value:.{places}f}" if abs(value) < 1e5 else f"{value:.2g}"  # a loss may have no end
 
 
-def _mark_best(axes: Axes, record: RunRecord) -> None:
+def _mark_best(axes: Axes, record: RunRecord, panel: Panel) -> None:
     """Put a ring on the best epoch of each test curve, and say what dots and rings are."""
     for result, colour in _runs_result_last(record.results):
-        best = result.best
-        if best.test_accuracy is not None:
+        epoch, values = result.best.epoch, panel.curve(result)
+        if values:
             axes.plot(
-                best.epoch,
-                100 * best.test_accuracy,
+                epoch,
+                panel.scale * values[epoch - 1],
                 "o",
                 color=colour,
                 markerfacecolor=SURFACE,

@@ -23,7 +23,13 @@ from keeprate.report.facts import has_label_precision
 from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all, draw_roc
 from keeprate.report.gallery import fix_list, gallery
 from keeprate.report.style import inline_svg, png, styled
-from keeprate.report.tables import comparison, framed, results_table, verification_table
+from keeprate.report.tables import (
+    by_class_table,
+    comparison,
+    framed,
+    results_table,
+    verification_table,
+)
 from keeprate.text import visible
 
 
@@ -130,6 +136,7 @@ def _section(
         cautions=_cautions(record),
         reading=_reading(record),
         results=results_table(record),
+        by_class=by_class_table(record),
         keep_rate=_keep_rate(record, drawings["keep_rate"]),
         curves=_curves(record, drawings["curves"]),
         label_precision=_label_precision(record, drawings["label_precision"]),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from keeprate.records import Result, RunRecord, VerificationRecord
 from keeprate.report.facts import (
+    Measure,
+    accuracy_measure,
     has_label_precision,
     has_test_accuracy,
     last_accuracy,
-    validation_name,
+    majority_name,
+    on_test,
+    on_validation,
 )
 from keeprate.report.figures import NO_RESULTS, in_percent
 from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
@@ -18,13 +23,16 @@ from keeprate.report.words import (
     VERIFICATION,
     accepts_in_words,
     accuracy_over_folds,
+    by_class_in_words,
     disjoint_in_words,
     full_trainings,
     people_in_words,
     results_in_words,
     source_in_words,
 )
-from keeprate.text import UNKNOWN, duration, percent
+from keeprate.text import UNKNOWN, duration, percent, score_as_text, shortened
+
+MOST_CLASSES_SHOWN = 10  # with how each does
 
 
 def results_table(record: RunRecord) -> str:
@@ -35,27 +43,73 @@ def results_table(record: RunRecord) -> str:
     rows = []
     for place, result in enumerate(record.results):
         is_marked = place == 0 and len(record.results) > 1
-        rows.append(_row([cell(result) for cell in columns.values()], is_marked=is_marked))
-    return _table(list(columns), rows, results_in_words(record))
+        rows.append(_row([one.cell(result) for one in columns], is_marked=is_marked))
+    if record.by_class is not None:
+        rows.append(_row([one.of_majority for one in columns]))
+    return _table([one.head for one in columns], rows, results_in_words(record))
 
 
-def _columns(record: RunRecord) -> dict[str, Callable[[Result], str]]:
-    """The heads of the columns that a record can fill, and what fills each."""
-    columns: dict[str, Callable[[Result], str]] = {"Training": lambda result: result.label}
+@dataclass(frozen=True)
+class _Column:
+    """A column of the results: its head, the cell of a result, and that of the majority."""
+
+    head: str
+    cell: Callable[[Result], str]
+    of_majority: str = UNKNOWN
+
+
+def _columns(record: RunRecord) -> list[_Column]:
+    """The columns that a record can fill."""
+    columns = [_Column("Training", lambda result: result.label, majority_name(record))]
     if has_test_accuracy(record):
-        columns["Test accuracy, last epoch"] = lambda result: percent(result.last.test_accuracy)
-        columns["at its best epoch"] = _best_test_accuracy
-    columns[f"{validation_name(record).capitalize()}, last epoch"] = lambda result: percent(
-        result.last.validation_accuracy
-    )
+        test = on_test(record)
+        columns += [
+            _last_epoch(record, test),
+            _Column(
+                "at its best epoch",
+                lambda one: f"{test.as_text(one, one.best.epoch)} (epoch {one.best.epoch})",
+            ),
+        ]
+    columns.append(_last_epoch(record, on_validation(record)))
+    if record.has_scorer:
+        columns.append(_last_epoch(record, accuracy_measure(record)))
     if has_label_precision(record):
-        columns["Label precision, last epoch"] = lambda result: percent(result.last.label_precision)
-    columns["Time"] = lambda result: duration(result.seconds)
-    return columns
+        words = "Label precision, last epoch"
+        columns.append(_Column(words, lambda result: percent(result.last.label_precision)))
+    return [*columns, _Column("Time", lambda result: duration(result.seconds))]
 
 
-def _best_test_accuracy(result: Result) -> str:
-    return f"{percent(result.best.test_accuracy)} (epoch {result.best.epoch})"
+def _last_epoch(record: RunRecord, measure: Measure) -> _Column:
+    """The value of a measure at the last epoch."""
+    head = f"{measure.name[:1].upper()}{measure.name[1:]}, last epoch"
+    return _Column(head, measure.as_text, majority_as_text(record, measure))
+
+
+def majority_as_text(record: RunRecord, measure: Measure, places: int = 1) -> str:
+    """What always naming the most frequent class is worth; a dash on other samples."""
+    found = record.by_class
+    if found is None or not measure.name.startswith(found.split):
+        return UNKNOWN
+    if record.has_own_metric and found.split == "validation":  # samples of which it says nothing
+        return UNKNOWN
+    is_scored = record.has_scorer and measure.criterion != "accuracy"
+    score = found.majority_score if is_scored else found.majority_accuracy
+    return score_as_text(score, measure.criterion, places)
+
+
+def by_class_table(record: RunRecord) -> str:
+    """How the classifier does in each class, as an HTML table; of many classes the worst."""
+    found = record.by_class
+    if found is None:
+        return ""
+    shown = found.worst(MOST_CLASSES_SHOWN)
+    rows = []
+    for number in shown:
+        shares = percent(found.precision(number)), percent(found.recall(number))
+        name = shortened(record.data.class_names[number], 60)
+        rows.append(_row([name, f"{found.samples[number]:,}", *shares]))
+    heads = ["Class", f"{found.split.capitalize()} samples", "Precision", "Recall"]
+    return _table(heads, rows, by_class_in_words(record, len(shown)))
 
 
 def comparison(records: Sequence[RunRecord], names: Sequence[str]) -> str:

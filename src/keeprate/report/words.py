@@ -12,12 +12,14 @@ from keeprate.report.facts import (
     SEARCHED,
     best_trial,
     differ_clearly,
-    has_metric,
     has_test_accuracy,
     last_accuracy,
-    validation_name,
+    main_measure,
+    majority_name,
+    on_validation,
+    positive_class,
 )
-from keeprate.text import duration, grouped, listed, percent
+from keeprate.text import duration, grouped, is_share, listed, percent
 from keeprate.verification import TrueAccepts, Verification
 
 BEST_EPOCH = "best epoch on the test set, an optimistic number that the literature often reports"
@@ -58,6 +60,8 @@ def data_in_words(record: RunRecord) -> str:
         facts.append(f"{percent(data.noise_rate)} of the training labels wrong")
     if data.validation_labels != "unknown":
         facts.append(f"{data.validation_labels} validation labels")
+    if positive := positive_class(record):
+        facts.append(f"positive class: {positive}")
     return ", ".join(facts)
 
 
@@ -82,13 +86,13 @@ def finding(record: RunRecord) -> str:
     own, *others = record.results
     rivals = _best_rivals(record)
     subject = "The searched schedule" if own.name == SEARCHED else own.label
-    against = _join([f"{rival.label} at {percent(last_accuracy(rival))}" for rival in rivals])
+    measure = main_measure(record)
+    against = _join([f"{rival.label} at {measure.as_text(rival)}" for rival in rivals])
     if len(others) > len(rivals):
         against = f"the best of the {len(others)} others are {against}"
-    sentences = [
-        f"{subject} ends at {percent(last_accuracy(own))} {_measure(record)}"
-        + (f"; {against}." if against else ".")
-    ]
+    value, what = measure.as_text(own), _measure(record)
+    ends = f"{value} {what}" if is_share(measure.criterion) else f"a {what} of {value}"
+    sentences = [f"{subject} ends at {ends}" + (f"; {against}." if against else ".")]
     if has_test_accuracy(record):
         sentences += [
             unclear_difference_in_words(record),
@@ -109,23 +113,25 @@ def _finding_so_far(record: RunRecord) -> str:
 
 def _measure(record: RunRecord) -> str:
     if has_test_accuracy(record):
-        return "test accuracy"
+        return main_measure(record).name
     is_noisy = record.data.criterion == "determinant"
     labels = "against the noisy labels of" if is_noisy else "on"
     chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
-    if has_metric(record):
-        return f"{validation_name(record)}{chose}"
+    if record.has_own_metric or record.has_scorer:
+        return f"{on_validation(record).name}{chose}"
     return f"accuracy {labels} the validation samples{chose}"
 
 
 def _best_rivals(record: RunRecord) -> list[Result]:
-    return sorted(record.results[1:], key=last_accuracy, reverse=True)[:_MOST_RIVALS]
+    return sorted(record.results[1:], key=main_measure(record).last, reverse=True)[:_MOST_RIVALS]
 
 
 def unclear_difference_in_words(record: RunRecord) -> str:
     """Name the best rivals whose test accuracy chance alone could set apart from the run's own."""
     n_test = record.data.n_test
     if not (record.results and has_test_accuracy(record) and n_test):
+        return ""
+    if record.has_scorer:  # of whose scores no standard error is known
         return ""
     accuracy = last_accuracy(record.results[0])
     alike = [
@@ -193,6 +199,9 @@ def results_in_words(record: RunRecord) -> str:
         sentences.append(f"Best epoch: the {BEST_EPOCH}.")
     if len(record.results) > 1:
         sentences.append("Time: trainings in lockstep have equal shares.")
+    if record.has_scorer:
+        sentences.append(f"A higher {record.data.criterion} is better.")
+    sentences.append(_majority_in_words(record))
     return " ".join(filter(None, sentences))
 
 
@@ -218,6 +227,34 @@ def _restarts_in_words(own: Result) -> str:
     )
 
 
+def by_class_in_words(record: RunRecord, n_shown: int) -> str:
+    """What the table of the classes counts."""
+    found = record.by_class
+    if found is None:
+        return ""
+    labels = record.data.test_labels if found.split == "test" else record.data.validation_labels
+    noisy = " with noisy labels" if labels == "noisy" else ""
+    worst = ""
+    if n_shown < len(found.samples):
+        worst = f" The {n_shown} of {len(found.samples):,} classes with the lowest F1 are shown."
+    return (
+        f"{sum(found.samples):,} {found.split} samples{noisy}, {percent(found.accuracy)} of them "
+        f"predicted right by the run's classifier.{worst}"
+    )
+
+
+def _majority_in_words(record: RunRecord) -> str:
+    """Say what the line of the majority is, where the table has it."""
+    if record.by_class is None:
+        return ""
+    name = majority_name(record)
+    shares = " Its class probabilities are their shares." if record.has_scorer else ""
+    return (
+        f"{name[:1].upper()}{name[1:]} names the class of most training labels for every sample."
+        f"{shares}"
+    )
+
+
 # Noise and labels
 
 
@@ -236,7 +273,7 @@ def _how_estimated(record: RunRecord, estimate: NoiseEstimate) -> str:
     """What the estimate rests on, and what it cannot show."""
     if estimate.by_clean_labels:
         return "by predictions for held-out labels, noisy and clean ones"
-    if record.data.criterion == "determinant" or has_metric(record):
+    if record.data.criterion == "determinant" or record.has_own_metric:
         return (
             "by predictions for held-out labels. Wrong labels that follow from the inputs are not "
             "counted: only some clean labels could show them"

@@ -122,7 +122,9 @@ def pooled(setup: Setup) -> tuple[Setup, Tensor]:
     pool = join(data.train, data.validation)
     weights = training_weights(pool, setup.config.class_weight)
     # Folds that are held out score the networks, whatever metric chose R(t).
-    of_pool = replace(setup, data=replace(data, train=pool), weights=weights, metric=None)
+    of_pool = replace(
+        setup, data=replace(data, train=pool), weights=weights, metric=None, scorer=None
+    )
     return of_pool, is_clean
 
 

@@ -92,7 +92,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     if folder is not None:
         folder.mkdir(exist_ok=True)
     held_out = data.validation  # as noisy as the training samples, where no label is clean
-    # With a metric no validation label takes part in a search, here neither.
+    # With a metric of other data no validation label takes part in a search, here neither.
     has_clean = data.criterion != "determinant" and setup.metric is None
     if _n_held_out(setup):
         held_out, data = _hold_out(setup)
@@ -103,6 +103,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
         config=replace(setup.config, epochs=epochs, batch_size=batch_size),
         weights=training_weights(data.train, setup.config.class_weight),
         metric=LossGap(held_out, _as_many(data.train, len(held_out), setup.seed)),
+        scorer=None,
         folder=folder,
         progress=progress,
         curves_writer=None,
@@ -121,6 +122,7 @@ class LossGap:
     """
 
     name = "loss gap"
+    worst = 0.0
 
     def __init__(self, held_out: Split, trained: Split) -> None:
         self._splits = held_out, trained

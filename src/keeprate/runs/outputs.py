@@ -23,6 +23,7 @@ from keeprate.records import (
     save_record,
 )
 from keeprate.report import find_cautions
+from keeprate.runs.by_class import count_by_class
 from keeprate.runs.classifier import Classifier, load, save_classifier
 from keeprate.runs.cross_fit import judge_by_folds
 from keeprate.runs.finals import TrainedNetworks, fits, train_plans
@@ -94,9 +95,11 @@ def conclude(
     noise, quality = judgement
     data = setup.data
     names, columns = data.class_names, data.input_columns
+    is_pooled = results[0].method == "auto"  # the validation samples have trained, too
     record = replace(
         record,
         results=results,
+        by_class=count_by_class(setup, networks, trains_validation=is_pooled),
         cost=replace(cost, final_seconds=cost.final_seconds + sum(one.seconds for one in results)),
         noise_estimate=noise,
         labels_judged=len(quality.rows),

@@ -10,7 +10,7 @@ import optuna
 from keeprate.records import LabelQuality, Result, RunRecord
 from keeprate.runs.classifier import Classifier
 from keeprate.schedules import Schedule
-from keeprate.text import percent
+from keeprate.text import percent, score_as_text
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +52,10 @@ class Run:
             words = "test" if accuracy is not None else "validation"
             accuracy = result.last.validation_accuracy if accuracy is None else accuracy
             lines.append(f"  {result.label}: {words} accuracy {percent(accuracy, 2)} at the end")
+            if record.has_scorer:
+                last, criterion = result.last, record.data.criterion
+                score = last.validation_score if last.test_score is None else last.test_score
+                lines[-1] += f", {criterion} {score_as_text(score, criterion, 2)}"
         if record.noise_estimate is not None:
             lines.append(f"  {record.noise_estimate.in_words()}")
         lines.append(

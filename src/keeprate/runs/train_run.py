@@ -12,12 +12,13 @@ from keeprate.data import Data
 from keeprate.engine import (
     CHECKPOINT_SECONDS,
     Method,
-    Metric,
+    MetricLike,
     Progress,
     Setup,
     TrainingConfig,
     cross_fitted,
     get_method,
+    is_accuracy,
     make_setup,
     resolve_model,
 )
@@ -63,7 +64,8 @@ def train(
     progress: bool | Progress = False,
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    metric: Metric | None = None,
+    metric: MetricLike = "accuracy",
+    positive: object = None,
 ) -> Run:
     """Train without a search.
 
@@ -116,9 +118,15 @@ def train(
     checkpoint_seconds : float
         Most seconds between two checkpoints of a training. They follow each other sooner, down to
         a second, as long as they take no more than a twentieth of the time.
-    metric : Metric, optional
-        Scores the networks in place of the validation samples (`keeprate.engine.Metric`); the best
-        training by that score is kept. Method "auto" is then Co-teaching.
+    metric : str, callable or Metric
+        What scores the networks; the best training by that score is kept. "accuracy", a scorer of
+        scikit-learn by its name ("average_precision", "balanced_accuracy", "neg_log_loss", ...) or
+        as an object: higher is better, and the validation labels must be right ones. Or a
+        `keeprate.engine.Metric`, which has held-out data of its own. Method "auto" is Co-teaching
+        with another metric than accuracy.
+    positive : class name, optional
+        Of two classes the one that such scorers as "f1" and "average_precision" look for; left
+        out, the one that fewer training labels name.
 
     Returns
     -------
@@ -137,7 +145,7 @@ def train(
         and method == "auto"
         and is_auto
         and noise_rate is None
-        and metric is None  # held-out folds score the networks there
+        and is_accuracy(metric)  # held-out folds score the networks there
         and not config.margin  # it is for a label, and refined labels are shares of classes
     )
     method = cross_fitted(n_folds(data)) if is_cross_fitted else get_method(method)
@@ -165,6 +173,7 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
         metric=metric,
+        positive=positive,
     )
     options = {
         "method": method.name,

@@ -18,7 +18,7 @@ from keeprate.data import Data
 from keeprate.engine import (
     CHECKPOINT_SECONDS,
     Method,
-    Metric,
+    MetricLike,
     Progress,
     Setup,
     TrainingConfig,
@@ -83,7 +83,8 @@ def search(
     progress: bool | Progress = False,
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    metric: Metric | None = None,
+    metric: MetricLike = "accuracy",
+    positive: object = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -97,7 +98,7 @@ def search(
     5. Train the trials, a generation at a time in lockstep, and rank their schedules.
     6. Train the two best schedules to the end, several times, beside the baselines.
 
-    The value of a trial is its validation score (accuracy, or the determinant where labels are
+    The value of a trial is its validation score (by the metric; the determinant where labels are
     noisy: `Data.criterion`), averaged over the last tenth of the epochs and over the peers. The
     search optimises the end of training, not a peak. No test sample takes part.
 
@@ -109,7 +110,7 @@ def search(
         6 or "6": a search that costs no more than six full trainings. "30m": a run that takes about
         half an hour, final trainings included. "40trials": exactly 40 trials, at any cost.
     method, model, config, noise_rate, baselines, seed, lockstep, tensorboard, progress, command, \
-checkpoint_seconds, metric
+checkpoint_seconds, metric, positive
         As in `keeprate.train`.
     search_config : SearchConfig, optional
         Space, sampler, pruner, fidelity, confirmation, warm start.
@@ -149,6 +150,7 @@ checkpoint_seconds, metric
         checkpoint_seconds=checkpoint_seconds,
         tensorboard=tensorboard,
         metric=metric,
+        positive=positive,
     )
 
     n_before = first_epochs(setup) / config.epochs if needs_first else 0.0  # trainings
