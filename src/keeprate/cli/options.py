@@ -123,6 +123,24 @@ JudgedLabels: TypeAlias = Annotated[
 PredictionsFile: TypeAlias = Annotated[
     Path | None, _everyday("--out", "CSV file; if left out, predictions.csv in RUN.")
 ]
+DecisionsFile: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DECISIONS",
+        show_default=False,
+        help="CSV file of decisions on labels, as the report of RUN gives it.",
+    ),
+]
+FixedData: TypeAlias = Annotated[
+    Path,
+    _everyday("--out", "New folder; for a single file also a new file of the same suffix."),
+]
+MovedData: TypeAlias = Annotated[
+    Path | None, _everyday("--data", "The data of RUN, if they lie elsewhere by now.")
+]
+Link: TypeAlias = Annotated[
+    bool, _everyday("--link", "Give files a second name (a hard link) in place of a copy.")
+]
 IssuesFile: TypeAlias = Annotated[
     Path | None, _everyday("--out", "Write the labels to a .csv, .parquet or .json file.")
 ]

@@ -1,12 +1,17 @@
+from .copies import new_folder as new_folder
+from .copies import refuse_place as refuse_place
 from .corrections import write_corrected as write_corrected
 from .features import Encoder as Encoder
 from .folders import table_files as table_files
+from .judged import Corrections as Corrections
+from .judged import JudgedSource as JudgedSource
 from .labels import as_array as as_array
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser
 from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
+from .samples import Source as Source
 from .samples import Split as Split
 from .sources import load_data as load_data
 from .splitting import join as join

@@ -1,3 +1,8 @@
+from .decisions import DECISION_COLUMNS as DECISION_COLUMNS
+from .decisions import Applied as Applied
+from .decisions import Decision as Decision
+from .decisions import apply_decisions as apply_decisions
+from .decisions import load_decisions as load_decisions
 from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.checksums import RECORD_FILE
+from keeprate.data import Source
 from keeprate.engine import METRIC_NAME, Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
 from keeprate.files import read_bytes, write_json
@@ -70,6 +71,8 @@ class DataSummary:
         All columns that are neither inputs nor labels, and why.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
+    source : Source or None
+        None for data in memory.
     """
 
     name: str
@@ -89,6 +92,7 @@ class DataSummary:
     inputs: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
