@@ -203,13 +203,6 @@ class Data:
         return {column.name: column.in_words() for column in self.encoder.columns}
 
     @property
-    def centres(self) -> tuple[float, ...]:
-        """What was subtracted from the columns of numbers; empty for other inputs."""
-        if self.encoder is None or not self.encoder.only_numbers:
-            return ()
-        return tuple(column.centre for column in self.encoder.columns)
-
-    @property
     def class_counts(self) -> tuple[int, ...]:
         """How many training samples have each label."""
         return tuple(self.train.labels.bincount(minlength=self.n_classes).tolist())

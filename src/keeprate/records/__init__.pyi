@@ -18,6 +18,7 @@ from .label_quality import judge as judge
 from .label_quality import load_label_quality as load_label_quality
 from .label_quality import softened as softened
 from .lock import owned as owned
+from .record import NOT_SURE as NOT_SURE
 from .record import Cost as Cost
 from .record import DataSummary as DataSummary
 from .record import FirstTraining as FirstTraining
@@ -30,7 +31,6 @@ from .record import TrialSummary as TrialSummary
 from .record import load_record as load_record
 from .record import save_record as save_record
 from .record import versions as versions
-from .suspects import NOT_SURE as NOT_SURE
 from .suspects import most_suspect as most_suspect
 from .verifications import VerificationRecord as VerificationRecord
 from .verifications import load_verification as load_verification

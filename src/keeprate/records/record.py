@@ -26,6 +26,7 @@ from keeprate.noise import NoiseEstimate
 from keeprate.schedules import Schedule
 from keeprate.text import cut
 
+NOT_SURE = "not sure"  # in place of a suggestion
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 LARGEST = 2**28  # bytes of a file that is read
@@ -266,8 +267,8 @@ class Suspect:
         What people know the sample by; empty if nothing.
     image : str
         A PNG or JPEG in base64; empty if the sample is no image.
-    values : dict of str to float
-        Of a row of numbers.
+    values : dict of str to str or float
+        Of a row of a table, by column; float in records of earlier versions.
     """
 
     index: int
@@ -276,7 +277,12 @@ class Suspect:
     score: float
     name: str = ""
     image: str = ""
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, str | float] = field(default_factory=dict)
+
+    @property
+    def suggestion(self) -> str | None:
+        """The class that is suggested in place of the given one, if one is."""
+        return None if self.predicted == NOT_SURE else self.predicted
 
 
 @dataclass(frozen=True, eq=False)

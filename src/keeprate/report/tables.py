@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from matplotlib.figure import Figure
+
 from keeprate.records import Result, RunRecord, VerificationRecord
 from keeprate.report.facts import (
     has_label_precision,
@@ -13,7 +15,14 @@ from keeprate.report.facts import (
     validation_name,
 )
 from keeprate.report.figures import NO_RESULTS, in_percent
-from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
+from keeprate.report.style import (
+    RUN_COLOURS,
+    finish_figure,
+    inline_picture,
+    new_figure,
+    on_narrow_paper,
+    plot_curve,
+)
 from keeprate.report.words import (
     VERIFICATION,
     accepts_in_words,
@@ -35,7 +44,8 @@ def results_table(record: RunRecord) -> str:
     rows = []
     for place, result in enumerate(record.results):
         is_marked = place == 0 and len(record.results) > 1
-        rows.append(_row([cell(result) for cell in columns.values()], is_marked=is_marked))
+        cells = [cell(result) for cell in columns.values()]
+        rows.append(_row(list(columns), cells, is_marked=is_marked))
     return _table(list(columns), rows, results_in_words(record))
 
 
@@ -80,7 +90,7 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
         # A long path may go on in the next line after each slash.
         link = f'<a href="#run-{place}">{escape(name).replace("/", "/<wbr>")}</a>'
-        rows.append(_row(_comparison_cells(record), first_cell=link))
+        rows.append(_row(heads, _comparison_cells(record), first_cell=link))
     return (
         f"<h1>{len(records)} runs side by side</h1>"
         + _table(heads, rows, "Costs are in full trainings.", kind="runs")
@@ -105,6 +115,14 @@ def _accuracy_in_words(result: Result) -> str:
 
 
 def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    def draw() -> Figure:
+        return _comparison_figure(records, names)
+
+    narrow = on_narrow_paper(draw)
+    return inline_picture(draw(), narrow, "comparison", "schedules and accuracies")
+
+
+def _comparison_figure(records: Sequence[RunRecord], names: Sequence[str]) -> Figure:
     drawing, panels = new_figure(2)
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
         if not record.results:
@@ -115,7 +133,7 @@ def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> s
         plot_curve(panels[1], in_percent(accuracy), colour, name)
     panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
     panels[1].set(title="Accuracy, %", xlabel="epoch")
-    return inline_svg(finish_figure(drawing, panels), "comparison", "schedules and accuracies")
+    return finish_figure(drawing, panels)
 
 
 def verification_table(records: Sequence[VerificationRecord]) -> str:
@@ -135,7 +153,7 @@ def verification_table(records: Sequence[VerificationRecord]) -> str:
             *(accepts.get(rate, UNKNOWN) for rate in rates),
             f"{found.auc:.4f}",
         ]
-        rows.append(_row(cells))
+        rows.append(_row(heads, cells))
     notes = [
         f"{one.name}: {said}"
         for one in records
@@ -170,8 +188,11 @@ def framed(content: str, caption: str, *, kind: str = "picture") -> str:
     return f"<figure class={kind}><div class=scroll>{content}</div>{below}</figure>"
 
 
-def _row(cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False) -> str:
-    """A row of text; `first_cell` is HTML that goes before."""
-    html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    before = f"<td>{first_cell}</td>" if first_cell else ""
-    return f"<tr{' class=first' if is_marked else ''}>{before}{html}</tr>"
+def _row(
+    heads: Sequence[str], cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False
+) -> str:
+    """A row of text; `first_cell` is HTML that goes before. On a phone each cell has its head."""
+    html = [first_cell] * bool(first_cell) + [escape(cell) for cell in cells]
+    pairs = zip(heads, html, strict=True)
+    cells_html = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in pairs)
+    return f"<tr{' class=first' if is_marked else ''}>{cells_html}</tr>"

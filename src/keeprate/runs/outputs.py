@@ -101,7 +101,7 @@ def conclude(
         noise_estimate=noise,
         labels_judged=len(quality.rows),
         label_issues=int(quality.is_issue.sum()),
-        suspects=most_suspect(data.doubted_splits, quality, names, columns, data.centres),
+        suspects=most_suspect(data.doubted_splits, quality, names, data.encoder),
         finished=True,
     )
     record = replace(record, cautions=find_cautions(record))
