@@ -6,6 +6,7 @@ from .folders import table_files as table_files
 from .judged import Corrections as Corrections
 from .judged import JudgedSource as JudgedSource
 from .labels import as_array as as_array
+from .labels import label_text as label_text
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser
 from .samples import Data as Data
@@ -18,9 +19,11 @@ from .splitting import join as join
 from .splitting import part as part
 from .splitting import prepare as prepare
 from .tables import Table as Table
+from .tables import data_frame_table as data_frame_table
 from .tables import is_complete_numbers as is_complete_numbers
 from .tables import is_data_frame as is_data_frame
 from .tables import is_parquet as is_parquet
+from .tables import label_array as label_array
 from .tables import read_tables as read_tables
 from .unlabelled import InputForm as InputForm
 from .unlabelled import Samples as Samples

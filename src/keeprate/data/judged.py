@@ -65,7 +65,7 @@ class JudgedSource:
             return
         refuse_beyond(self.labels, len(labels), where)
         rows, classes = list(self.labels), sorted(set(self.labels.values()))
-        found, _ = match_labels(labels[rows], classes, names)
+        found, _ = match_labels(labels[rows], classes, names or ())  # no codes of classes
         for row, number in zip(rows, found.tolist(), strict=True):
             if number < 0 or classes[number] != self.labels[row]:
                 received = label_text(_plain(labels[row]), names)

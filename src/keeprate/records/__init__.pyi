@@ -6,6 +6,8 @@ from .decisions import load_decisions as load_decisions
 from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record
+from .frames import apply as apply
+from .frames import label_issues as label_issues
 from .label_quality import NAME_COLUMN as NAME_COLUMN
 from .label_quality import OTHERWISE as OTHERWISE
 from .label_quality import QUALITY_COLUMNS as QUALITY_COLUMNS

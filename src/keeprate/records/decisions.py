@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from keeprate.checksums import RECORD_FILE
 from keeprate.data import (
     Corrections,
     JudgedSource,
     Source,
+    label_text,
     new_folder,
     refuse_place,
     write_corrected,
@@ -95,19 +96,31 @@ def load_decisions(path: str | os.PathLike[str]) -> tuple[Decision, ...]:
     if not Path(path).is_file():
         raise invalid("decisions", "be a file", str(path), "check the path")
     table = read_parts([Path(path)], as_text=lambda _: True).arrow
+    return decisions_of_table(table, str(path))
+
+
+def decisions_of_table(table: Any, where: str) -> tuple[Decision, ...]:
+    """Take decisions from the rows of a pyarrow table, with the columns of such a file.
+
+    Raises
+    ------
+    InputError
+    """
     if missing := [name for name in DECISION_COLUMNS if name not in table.column_names]:
         requirement = f"have the columns {listed(DECISION_COLUMNS)}"
-        raise invalid(str(path), requirement, Words(f"none called {listed(missing)}"), REMEDY)
+        raise invalid(where, requirement, Words(f"none called {listed(missing)}"), REMEDY)
+    if not table.num_rows:
+        raise invalid(where, "hold a decision", Words("none"), "decide on a label first")
     wanted = [name for name in (*DECISION_COLUMNS, "name") if name in table.column_names]
     rows = table.select(wanted).to_pylist()
-    found = tuple(_decision(row, f"row {i} of {path}") for i, row in enumerate(rows, 1))
-    check_different(found, str(path))
+    found = tuple(_decision(row, f"row {i} of {where}") for i, row in enumerate(rows, 1))
+    check_different(found, where)
     return found
 
 
-def _decision(row: Mapping[str, str | None], where: str) -> Decision:
+def _decision(row: Mapping[str, object], where: str) -> Decision:
     index, given, verdict, label, name = (
-        as_meant(row.get(column) or "") for column in (*DECISION_COLUMNS, "name")
+        as_meant(label_text(row.get(column))) for column in (*DECISION_COLUMNS, "name")
     )
     if not index.isascii() or not index.isdigit() or len(index) > 15:
         raise invalid(f"index in {where}", "be a row, counted from 0", index, REMEDY)
