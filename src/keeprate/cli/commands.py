@@ -132,6 +132,7 @@ def _complete(
             lockstep=options.candidates_in_lockstep(),
             tensorboard=options.tensorboard,
             progress=progress or False,
+            after=options.after,
             command=shlex.join(["keeprate", *sys.argv[1:]]),
             **special,
         )

@@ -234,6 +234,10 @@ class RunOptions:
     seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
     quiet: Annotated[bool, _everyday("--quiet", "Print the table and cautions only.")] = False
     help_all: AllHelp = False
+    after: Annotated[
+        str | None,
+        _everyday("--after", "A run before on DATA: labels reviewed there count as clean."),
+    ] = None
     restarts: Annotated[
         int | None,
         _research("--restarts", "Final trainings; 3 after a search, else 1."),
@@ -314,6 +318,8 @@ class RunOptions:
             remedy = "give --pairs, too, or leave it out"
             raise invalid("pair_images", "come with --pairs", self.pair_images, remedy)
         check_places(pairs=self.pairs, pair_images=self.pair_images)
+        if self.after is not None:
+            check_run(self.after)
         check_method_name(self.method)
         check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two

@@ -9,6 +9,8 @@ from .labels import as_array as as_array
 from .labels import label_text as label_text
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser
+from .reviewed import Reviewed as Reviewed
+from .reviewed import with_reviewed as with_reviewed
 from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded

@@ -159,6 +159,8 @@ class Data:
         ids say.
     source : Source or None
         None for data in memory.
+    reviewed : tuple of int
+        Rows of the training split of the source whose labels people have decided on already.
     """
 
     train: Split
@@ -174,6 +176,7 @@ class Data:
     notes: tuple[str, ...] = ()
     normalise: Normalise = "auto"
     source: Source | None = None
+    reviewed: tuple[int, ...] = ()
 
     @property
     def criterion(self) -> Literal["accuracy", "determinant"]:

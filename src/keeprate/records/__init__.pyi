@@ -1,8 +1,12 @@
 from .decisions import DECISION_COLUMNS as DECISION_COLUMNS
+from .decisions import EARLIER_FILE as EARLIER_FILE
 from .decisions import Applied as Applied
 from .decisions import Decision as Decision
 from .decisions import apply_decisions as apply_decisions
+from .decisions import earlier_decisions as earlier_decisions
 from .decisions import load_decisions as load_decisions
+from .decisions import reviewed_of as reviewed_of
+from .decisions import save_decisions as save_decisions
 from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record

@@ -6,10 +6,12 @@ this label, changes it, or drops the sample.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +19,7 @@ from keeprate.checksums import RECORD_FILE
 from keeprate.data import (
     Corrections,
     JudgedSource,
+    Reviewed,
     Source,
     label_text,
     new_folder,
@@ -24,15 +27,18 @@ from keeprate.data import (
     write_corrected,
 )
 from keeprate.errors import Words, invalid
+from keeprate.files import write_atomically
 from keeprate.reading import is_hub_name, read_parts
 from keeprate.records.label_quality import LabelQuality, load_label_quality
 from keeprate.records.record import RunRecord, load_record
-from keeprate.text import as_meant, cut, listed
+from keeprate.text import as_meant, cut, listed, neutral
 
 Verdict: TypeAlias = Literal["keep", "change", "drop"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "change", "drop")
 DECISION_COLUMNS = ("index", "given_label", "decision", "label")
 REMEDY = "download the decisions from the report of this run"
+DECISIONS_FILE = "decisions.csv"  # in a run folder: what was applied last
+EARLIER_FILE = "earlier_decisions.csv"  # in a run folder: those of the runs before
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Applied:
     source, out : Path
         What was read, and what was written.
     n_kept, n_changed, n_dropped : int
-        Decisions of each kind.
+        Decisions of each kind, those on the runs before among them.
     """
 
     source: Path
@@ -180,6 +186,66 @@ def check_decisions(
             raise invalid(name, f"be {cut(quality.names[i], 60)!r} as in the run", one.name, REMEDY)
 
 
+def save_decisions(path: str | os.PathLike[str], decisions: Iterable[Decision]) -> None:
+    """Write a file that `load_decisions` reads.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*DECISION_COLUMNS, "name"))
+    for one in decisions:
+        cells = (str(one.index), one.given, one.verdict, one.label, one.name)
+        writer.writerow(map(neutral, cells))
+    write_atomically(path, text.getvalue())
+
+
+def earlier_decisions(run: str | os.PathLike[str]) -> tuple[Decision, ...]:
+    """All decisions that a run after this one begins with: those before it, and those on it.
+
+    Raises
+    ------
+    InputError
+        If there is none, or decisions do not fit the run.
+    """
+    before = _of_runs_before(Path(run))
+    path = Path(run, DECISIONS_FILE)
+    if not path.exists():
+        remedy = f"apply some (keeprate apply), or put the file {DECISIONS_FILE} there"
+        raise invalid("after", "be a run with decisions on its labels", str(run), remedy)
+    quality, class_names = load_label_quality(run)
+    decided = load_decisions(path)
+    check_decisions(decided, quality, class_names)
+    return (*before, *_named(decided, quality))
+
+
+def reviewed_of(decisions: Iterable[Decision], n_rows: int | None) -> Reviewed:
+    """What decisions say of the labels of a source with so many labels."""
+    decided = tuple(decisions)
+    return Reviewed(
+        {one.index: one.given for one in decided},
+        {one.index: one.label or None for one in decided},
+        {one.index: one.name for one in decided if one.name},
+        n_rows,
+    )
+
+
+def _of_runs_before(run: Path) -> tuple[Decision, ...]:
+    path = run / EARLIER_FILE
+    return load_decisions(path) if path.exists() else ()
+
+
+def _named(decisions: Iterable[Decision], quality: LabelQuality) -> tuple[Decision, ...]:
+    """Give each decision the name of its sample."""
+    if not quality.names:
+        return tuple(decisions)
+    name_of = dict(zip(quality.rows.tolist(), quality.names, strict=True))
+    return tuple(replace(one, name=name_of[one.index]) for one in decisions)
+
+
 def corrections_of(decisions: Iterable[Decision]) -> Corrections:
     """The new labels by row, None for a sample to drop, as `write_corrected` takes them."""
     return {
@@ -198,6 +264,9 @@ def apply_decisions(
     link: bool = False,
 ) -> Applied:
     """Write the source of a run anew, with what was decided on its labels.
+
+    What was decided on the runs before, if it began after one, is written, too. The run folder
+    keeps a copy of the decisions, for a run after this one.
 
     Parameters
     ----------
@@ -225,14 +294,14 @@ def apply_decisions(
     record = load_record(run)
     source, label, n_rows = _source(record, data, Path(run))
     quality, class_names = load_label_quality(run)
-    decided = load_decisions(decisions)
-    check_decisions(decided, quality, class_names)
-    judged = JudgedSource(
-        n_rows,
-        {one.index: one.given for one in decided},
-        _files(decided, quality) if source.is_dir() else {},
-    )
+    new = load_decisions(decisions)
+    check_decisions(new, quality, class_names)
+    new = _named(new, quality)
+    decided = (*_of_runs_before(Path(run)), *new)
+    names = {one.index: one.name for one in decided} if quality.names and source.is_dir() else {}
+    judged = JudgedSource(n_rows, {one.index: one.given for one in decided}, names)
     target = _write(source, Path(out), corrections_of(decided), label, judged, link=link)
+    save_decisions(Path(run, DECISIONS_FILE), new)
     counts = Counter(one.verdict for one in decided)
     return Applied(source, target, counts["keep"], counts["change"], counts["drop"])
 
@@ -262,14 +331,6 @@ def _source(
         received = Words("labels by a majority of votes, which have no column")
         raise invalid("the source", "have a column of labels", received, "correct the votes")
     return path, known.label or None, known.n_rows
-
-
-def _files(decisions: Iterable[Decision], quality: LabelQuality) -> dict[int, str]:
-    """The file of each sample that was decided on, by row; empty if samples have no names."""
-    if not quality.names:
-        return {}
-    name_of = dict(zip(quality.rows.tolist(), quality.names, strict=True))
-    return {one.index: name_of[one.index] for one in decisions}
 
 
 def _write(

@@ -114,6 +114,10 @@ class LabelQuality:
         """Positions of the samples, the most suspect first; ties in order, [N]."""
         return np.argsort(self.scores, kind="stable").astype(np.int64)
 
+    def without(self, rows: Sequence[int]) -> LabelQuality:
+        """The same without the samples in these rows of the data."""
+        return self._part(np.flatnonzero(~np.isin(self.rows, np.array(rows, dtype=np.int64))))
+
     def sorted(self) -> LabelQuality:
         """The same in the order of `rows`."""
         return self._part(np.argsort(self.rows, kind="stable"))

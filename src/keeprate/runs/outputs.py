@@ -93,6 +93,7 @@ def conclude(
     """
     noise, quality = judgement
     data = setup.data
+    quality = quality.without(data.reviewed)  # nobody is to decide twice
     names, columns = data.class_names, data.input_columns
     record = replace(
         record,

@@ -23,6 +23,7 @@ from keeprate.engine import (
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
+from keeprate.runs.after import RunBefore
 from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
 from keeprate.runs.finals import train_plans
 from keeprate.runs.first import first_cost, remove_first, train_first
@@ -64,6 +65,7 @@ def train(
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: Metric | None = None,
+    after: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -119,6 +121,10 @@ def train(
     metric : Metric, optional
         Scores the networks in place of the validation samples (`keeprate.engine.Metric`); the best
         training by that score is kept. Method "auto" is then Co-teaching.
+    after : path, optional
+        The folder of a run before on the same data, on whose labels people have decided
+        (`keeprate apply`). Labels that were kept or changed count as clean: these samples
+        validate. Dropped samples are left out.
 
     Returns
     -------
@@ -130,6 +136,8 @@ def train(
         If an argument cannot be used.
     """
     config = config or TrainingConfig()
+    before = None if after is None else RunBefore.of(after)
+    data = data if before is None else before.applied_to(data)
     is_auto = isinstance(schedule, str) and schedule == "auto"
     known_rate = assumed_noise_rate(data, noise_rate)
     is_cross_fitted = (
@@ -178,6 +186,8 @@ def train(
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return run
+        if before is not None:
+            before.save(setup.folder)
         if is_cross_fitted:
             return _cross_fit(setup, record, compared, restarts)
         if schedules[0] is None and record.first is None:

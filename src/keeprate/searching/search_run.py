@@ -39,6 +39,7 @@ from keeprate.runs import (
     Baselines,
     Plan,
     Run,
+    RunBefore,
     assumed_noise_rate,
     baseline_plans,
     baselines_in_config,
@@ -83,6 +84,7 @@ def search(
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: Metric | None = None,
+    after: str | os.PathLike[str] | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -116,6 +118,9 @@ checkpoint_seconds, metric
         Of each final training. From two on the two best schedules take turns, the best first.
     out : path, optional
         The run folder. An interrupted search in the folder goes on, to the same result.
+    after : path, optional
+        As for `keeprate.train`. The search tries the schedule of that run first, so a smaller
+        budget may do.
     **replaced
         None: arguments of earlier versions are refused with their new names.
 
@@ -131,6 +136,10 @@ checkpoint_seconds, metric
     # 1. Check all arguments.
     refuse_replaced(replaced)
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
+    before = None if after is None else RunBefore.of(after)
+    if before is not None:
+        data = before.applied_to(data)
+        search_config = _beginning_with(before.folder, search_config)
     method, limit = get_searchable(method), check_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
@@ -164,6 +173,8 @@ checkpoint_seconds, metric
         record = open_record(setup, "search", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return replace(run, study=find_study(setup.folder))
+        if before is not None:
+            before.save(setup.folder)
 
         # 3. Plan the trials.
         searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
@@ -199,6 +210,14 @@ checkpoint_seconds, metric
         plans = [searched, *compared]
         run = finish(setup, record, plans, cost, restarts=restarts, by_folds=True)
         return replace(run, study=study)
+
+
+def _beginning_with(folder: Path, search_config: SearchConfig) -> SearchConfig:
+    """Try the schedule of the run before first, where the sampler takes schedules."""
+    if not search_config.uses_experience:
+        return search_config
+    schedules: list[Any] = [folder, *search_config.earlier]
+    return replace(search_config, warm_start=schedules)
 
 
 def get_searchable(method: str | Method) -> Method:
