@@ -672,7 +672,7 @@ def test_a_terminal_shows_bars(monkeypatch):
 
 EVERYDAY = {
     "--out", "--method", "--model", "--epochs", "--batch-size", "--noise", "--validation",
-    "--label", "--inputs", "--columns", "--seed", "--quiet", "--help", "--help-all",
+    "--after", "--label", "--inputs", "--columns", "--seed", "--quiet", "--help", "--help-all",
 }  # fmt: skip
 
 

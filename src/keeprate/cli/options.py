@@ -226,6 +226,9 @@ class RunOptions:
     validation: Annotated[str, _everyday("--validation", "auto, or noisy: use no clean label.")] = (
         "auto"
     )
+    after: Annotated[
+        str | None, _everyday("--after", "A run before: its reviewed labels are clean.")
+    ] = None
     label: Label = None
     inputs: Inputs = None
     columns: Annotated[
@@ -234,10 +237,6 @@ class RunOptions:
     seed: Annotated[int, _everyday("--seed", "Of noise, split, weights and search.")] = 0
     quiet: Annotated[bool, _everyday("--quiet", "Print the table and cautions only.")] = False
     help_all: AllHelp = False
-    after: Annotated[
-        str | None,
-        _everyday("--after", "A run before on DATA: labels reviewed there count as clean."),
-    ] = None
     restarts: Annotated[
         int | None,
         _research("--restarts", "Final trainings; 3 after a search, else 1."),

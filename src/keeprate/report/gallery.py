@@ -61,7 +61,7 @@ def _card(suspect: Suspect) -> str:
         pairs = (f"<div><dt>{escape(k)}<dd>{escape(v)}</div>" for k, v in values.items())
         shown += f"<dl>{''.join(pairs)}</dl>"
     wrong = probability_in_words(1 - suspect.score)
-    details = (f"row {suspect.index}", f"wrong with {wrong}", name)
+    details = (f"row {suspect.index}", f"wrong: {wrong}", name)
     return (
         f'<div class="card">{shown}'
         + "".join(f"<small>{escape(words)}</small>" for words in details if words)
