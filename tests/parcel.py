@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE_DATA = ("py.typed", "**/*.pyi", "report/*.html", "searching/experience.json")
+PACKAGE_DATA = ("py.typed", "**/*.pyi", "report/*.html", "report/*.js", "searching/experience.json")
 UNPACKED_TESTS = ("tests/test_sources.py",)  # what `make check` runs need not run again
 TEST_PACKAGES = ("pytest", "hypothesis", "polars")  # the part of `dev` that these tests need
 

@@ -150,6 +150,32 @@ def test_issues_of_a_run_are_listed_and_written(table_run, tmp_path, capsys):
     assert keeprate("issues", out, "--precision", 2, capsys=capsys)[0] == 2
 
 
+def test_decisions_are_applied_to_the_data(table_run, tmp_path, capsys):
+    data, out = table_run
+    lines = data.read_text().splitlines()
+    header = ["index", "given_label", "decision", "label"]
+    rows = [[0, "rose", "change", "lily"], [1, "tulip", "drop", ""], [2, "lily", "keep", ""]]
+    decisions = write_csv(tmp_path / "decisions.csv", [header, *rows])
+    code, output = keeprate("apply", out, decisions, "--out", tmp_path / "fixed", capsys=capsys)
+    assert code == 0 and "labels changed 1, kept 1; rows dropped 1" in output.out
+    assert f"{data} stays as it is" in output.out
+    fixed = (tmp_path / "fixed" / "flowers.csv").read_text().splitlines()
+    assert fixed == [lines[0], lines[1].replace("rose", "lily"), *lines[3:]]
+    assert data.read_text().splitlines() == lines
+    code, output = keeprate("apply", out, decisions, "--out", tmp_path / "fixed", capsys=capsys)
+    assert code == 2 and "new or an empty folder" in output.err
+    write_csv(decisions, [header, [0, "tulip", "keep", ""]])
+    for arguments, words in (
+        ([out, decisions, "--out", tmp_path / "other"], "be 'rose' as in the run"),
+        ([tmp_path, decisions, "--out", tmp_path / "other"], "no record.json"),
+        ([out, tmp_path / "none.csv", "--out", tmp_path / "other"], "DECISIONS must be a file"),
+        ([out, decisions, "--out", data / "below"], "is a file"),
+        ([out, decisions, "--out", tmp_path / "other", "--data", "nowhere.csv"], "nowhere.csv"),
+    ):
+        code, output = keeprate("apply", *arguments, capsys=capsys)
+        assert code == 2 and words in output.err and not (tmp_path / "other").exists()
+
+
 def test_issues_of_another_model_s_probabilities(tmp_path, capsys, monkeypatch):
     labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
     np.savez(tmp_path / "p.npz", labels=labels, pred_probs=probabilities)
@@ -646,7 +672,8 @@ def test_a_terminal_shows_bars(monkeypatch):
 
 EVERYDAY = {
     "--out", "--method", "--model", "--epochs", "--batch-size", "--noise", "--validation",
-    "--label", "--inputs", "--columns", "--seed", "--metric", "--quiet", "--help", "--help-all",
+    "--after", "--label", "--inputs", "--columns", "--seed", "--metric", "--quiet", "--help",
+    "--help-all",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Labels written back: nothing but the corrected labels differs between a source and its copy."""
+"""Labels written back: nothing but corrected labels and dropped rows tells a copy from a source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ CLASSES = ("ape", "bee", "cat")
 FAST = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-CORRECTIONS = st.dictionaries(st.integers(0, 11), st.sampled_from(CLASSES), max_size=5)
+Corrections = dict[int, str | None]  # None: the row is dropped
+CORRECTIONS = st.dictionaries(st.integers(0, 11), st.sampled_from([*CLASSES, None]), max_size=5)
 
 
 def labels_of(loaded: Loaded, split: str = "train") -> dict[int, str]:
@@ -33,20 +35,31 @@ def labels_of(loaded: Loaded, split: str = "train") -> dict[int, str]:
     return {row: loaded.class_names[n] for row, n in zip(rows, numbers, strict=True)}
 
 
-def inputs_of(split: Split) -> list[Any]:
-    return [split.inputs.tolist(), split.rows.tolist(), split.names]
+def inputs_of(split: Split, without: Sequence[int] = ()) -> list[Any]:
+    kept = [i for i, row in enumerate(split.rows.tolist()) if row not in without]
+    names = [split.names[i] for i in kept] if split.names else []
+    return [split.inputs[kept].tolist(), names] + ([] if without else [split.rows.tolist()])
 
 
-def check(source: Path, out: Path, corrections: dict[int, str], **loading: Any) -> Loaded:
-    """Write and read again: nothing but the labels of the corrected rows may differ."""
+def check(source: Path, out: Path, corrections: Corrections, **loading: Any) -> Loaded:
+    """Write and read again: only labels of corrected rows and dropped rows may differ."""
     before = load_data(source, **loading)
     write_corrected(source, out, corrections, label=loading.get("label"))
     after = load_data(out, **loading)
     assert after.class_names == before.class_names
     assert after.splits.keys() == before.splits.keys()
-    assert labels_of(after) == labels_of(before) | corrections
+    dropped = [row for row, name in corrections.items() if name is None]
+    expected = labels_of(before) | corrections
+    if dropped:  # the rows behind have other numbers
+        left = [name for _, name in sorted(expected.items()) if name is not None]
+        assert list(labels_of(after).values()) == left
+        without = inputs_of(before.splits["train"], dropped)
+        assert inputs_of(after.splits["train"])[:2] == without
+    else:
+        assert labels_of(after) == expected
     for name, split in before.splits.items():
-        assert inputs_of(after.splits[name]) == inputs_of(split)
+        if name != "train" or not dropped:
+            assert inputs_of(after.splits[name]) == inputs_of(split)
         if name != "train":
             assert labels_of(after, name) == labels_of(before, name)
     return after
@@ -72,13 +85,16 @@ def csv_text(missing: tuple[int, ...] = ()) -> str:
 
 @FAST
 @given(CORRECTIONS)
-def test_csv_keeps_all_other_bytes(tmp_path: Path, corrections: dict[int, str]) -> None:
+def test_csv_keeps_all_other_bytes(tmp_path: Path, corrections: Corrections) -> None:
     source, out = tmp_path / "a.csv", tmp_path / "b.csv"
     source.write_bytes(csv_text().encode())
     check(source, out, corrections)
     lines = csv_text().split("\r\n")
-    for row, name in corrections.items():
-        lines[2 + row] = ";".join([*lines[2 + row].split(";")[:-1], name])
+    for row, name in sorted(corrections.items(), reverse=True):
+        if name is None:
+            del lines[2 + row]
+        else:
+            lines[2 + row] = ";".join([*lines[2 + row].split(";")[:-1], name])
     assert out.read_bytes() == "\r\n".join(lines).encode()
 
 
@@ -103,15 +119,27 @@ def test_text_of_another_encoding_with_numbers_for_classes(tmp_path: Path) -> No
 
 @FAST
 @given(CORRECTIONS)
-def test_json_lines_keep_all_other_bytes(tmp_path: Path, corrections: dict[int, str]) -> None:
+def test_json_lines_keep_all_other_bytes(tmp_path: Path, corrections: Corrections) -> None:
     source, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     names = [CLASSES[i % 3] for i in range(12)] + list(CLASSES)
     lines = [f'{{"size" : {i}.50, "label":"{name}" }}' for i, name in enumerate(names)]
     source.write_text("\n".join(lines))
     check(source, out, corrections)
-    for row, name in corrections.items():
+    for row, name in sorted(corrections.items(), reverse=True):
         lines[row] = f'{{"size" : {row}.50, "label":"{name}" }}'
+        lines[row : row + 1] = [lines[row]] if name else []
     assert out.read_text() == "\n".join(lines)
+
+
+@FAST
+@given(CORRECTIONS)
+def test_a_json_list_without_some_objects_is_one(tmp_path: Path, corrections: Corrections) -> None:
+    source, out = tmp_path / "a.json", tmp_path / "b.json"
+    rows = [{"size": i * 0.5, "label": (CLASSES * 5)[i]} for i in range(15)]
+    source.write_text(json.dumps(rows, indent=2))
+    check(source, out, corrections)
+    kept = [{**row, "label": corrections.get(i, row["label"])} for i, row in enumerate(rows)]
+    assert out.read_text() == json.dumps([row for row in kept if row["label"]], indent=2)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +175,7 @@ def test_json_within_an_object_and_without_some_labels(tmp_path: Path) -> None:
 @FAST
 @given(CORRECTIONS, st.sampled_from(["snappy", "zstd", "none"]), st.integers(2, 20))
 def test_parquet_of_strings(
-    tmp_path: Path, corrections: dict[int, str], compression: str, group: int
+    tmp_path: Path, corrections: Corrections, compression: str, group: int
 ) -> None:
     source, out = tmp_path / "a.parquet", tmp_path / "b.parquet"
     names = [CLASSES[i % 3] for i in range(12)] + [None, *CLASSES]
@@ -163,8 +191,12 @@ def test_parquet_of_strings(
     for row, name in corrections.items():
         expected[row] = name
     table = pq.read_table(source).set_column(1, "label", [expected])
+    dropped = {row for row, name in corrections.items() if name is None}
+    table = table.take([i for i in range(16) if i not in dropped])
     assert pq.read_table(out).equals(table, check_metadata=True)
-    assert layout(out) == layout(source)
+    if not dropped:
+        assert layout(out) == layout(source)
+    assert all(layout(out)[4])  # no row group is empty
 
 
 def layout(path: Path) -> list[Any]:
@@ -304,13 +336,26 @@ def test_npz_with_longer_names_and_named_keys(tmp_path: Path) -> None:
     assert "other" in refusal(source, source, {0: "0"}, label="other")
 
 
+def test_npz_without_some_rows(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.npz", tmp_path / "b.npz"
+    x, y = np.arange(24.0).reshape(8, 3), np.array(["a", "b"] * 4)
+    ends = {"names": np.array(["no", "yes"]), "ids": np.arange(8)}
+    np.savez(source, x_train=x, y_train=y, x_test=x, y_test=y, **ends)
+    check(source, out, {2: None, 3: "a", 7: None})
+    with np.load(out) as file:
+        assert file["ids"].tolist() == [0, 1, 3, 4, 5, 6]
+        assert file["y_train"].tolist() == ["a", "b", "a", "a", "b", "a"]
+        assert len(file["x_test"]) == len(file["y_test"]) == 8
+        assert file["names"].tolist() == ["no", "yes"]
+
+
 # Folders of tables -----------------------------------------------------------------------------
 
 
 @FAST
-@given(st.dictionaries(st.integers(0, 20), st.sampled_from(CLASSES), max_size=6))
+@given(st.dictionaries(st.integers(0, 20), st.sampled_from([*CLASSES, None]), max_size=6))
 def test_folder_of_csv_parts(
-    tmp_path_factory: pytest.TempPathFactory, corrections: dict[int, str]
+    tmp_path_factory: pytest.TempPathFactory, corrections: Corrections
 ) -> None:
     folder = tmp_path_factory.mktemp("tables") / "source"
     (folder / "data" / "more").mkdir(parents=True)
@@ -427,6 +472,37 @@ def test_images_of_a_class_without_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_images_are_left_out_and_may_be_links(tmp_path: Path, link: bool) -> None:
+    folder, out = tmp_path / "source", tmp_path / "out"
+    write_images(folder, {"ape": image_set(0, 2), "bee": image_set(1, 3), "cat": image_set(2, 1)})
+    write_corrected(folder, out, {0: None, 2: "ape", 5: None}, link=link)
+    assert sorted(files(out)) == ["ape/0.png", "ape/1.png", "bee/1.png", "bee/2.png"]
+    assert (out / "ape/0.png").read_bytes() == (folder / "bee/0.png").read_bytes()
+    assert len(files(folder)) == 6
+    for new, old in (("ape/0.png", "bee/0.png"), ("bee/1.png", "bee/1.png")):
+        assert (out / new).samefile(folder / old) is link
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_images_that_a_table_lists_come_along(tmp_path: Path, link: bool) -> None:
+    source = tmp_path / "source" / "train.csv"
+    write_images(source.parent / "images", {"all": image_set(0, 4)})
+    rows = [f"images/all/{i}.png,{CLASSES[i % 2]}\n" for i in range(4)]
+    source.write_text("file,label\n" + "".join(rows))
+    out = tmp_path / "new" / "fixed.csv"
+    write_corrected(source, out, {0: "bee", 3: None}, link=link)
+    after = load_data(out)
+    assert list(labels_of(after).values()) == ["bee", "bee", "ape"]
+    assert by_pixels(after).keys() <= {
+        (image, name) for image, _ in by_pixels(load_data(source)) for name in CLASSES
+    }
+    image = "images/all/1.png"
+    assert (out.parent / image).samefile(source.parent / image) is link
+    write_corrected(source, source.parent / "beside.csv", {0: "bee"})
+    assert len(files(source.parent)) == 6
+
+
 def test_images_behind_links_are_copied(tmp_path: Path) -> None:
     elsewhere = write_images(tmp_path / "elsewhere", {"ape": image_set(0), "bee": image_set(1)})
     folder, out = tmp_path / "source", tmp_path / "out"
@@ -452,6 +528,7 @@ def test_images_behind_links_are_copied(tmp_path: Path) -> None:
         ({1: ""}, "name of a class"),
         ({1: "  "}, "name of a class"),
         ({1: 7}, "name of a class"),
+        ({15: None}, "15 rows"),
     ],
 )
 def test_rows_and_names_that_are_none(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import html
 import io
+import json
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -21,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keeprate.data import Split
+from keeprate.data import Encoder, Split, load_data, prepare
 from keeprate.engine import METHODS, Curves
 from keeprate.errors import InputError
 from keeprate.records import (
@@ -35,11 +36,12 @@ from keeprate.records import (
     most_suspect,
     save_record,
 )
-from keeprate.report import gallery as gallery_module
+from keeprate.report import fix_list as fix_list_module
 from keeprate.report import noisy_test_in_words, write_plots, write_report
+from keeprate.report.desk import desk_script, review_desk
 from keeprate.report.facts import differ_clearly
 from keeprate.report.figures import draw_curves, draw_keep_rate, draw_transition
-from keeprate.report.gallery import gallery
+from keeprate.report.gallery import by_pair, gallery
 from keeprate.report.style import colours_of, styled
 from keeprate.report.tables import results_table
 from keeprate.report.words import cost_in_words, data_in_words, finding, noise_in_words
@@ -120,7 +122,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_full_record(page: str) -> None:
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 6
     for shown in ("The searched schedule ends at", "97.", "--noise pairflip:0.45", "40 full"):
         assert shown in page
     assert "best epoch on the test set, an optimistic number that the literature" in page
@@ -193,16 +195,16 @@ def test_the_page_loads_nothing_and_repeats_no_id(page: str) -> None:
 
 def test_the_drawings_are_well_formed_and_follow_the_colour_scheme(page: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(drawings) == 3
+    assert len(drawings) == 6
     for svg in drawings:
         ET.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
         assert "var(--ink)" in svg
         assert "#1f2431" not in svg
     assert [re.findall(r'aria-label="([^"]*)"', svg)[0] for svg in drawings] == [
-        "keep rate",
-        "curves",
-        "label precision",
+        name for name in ("keep rate", "curves", "label precision") for _ in ("wide", "narrow")
     ]
+    widths = [float(re.findall(r'width="([\d.]+)pt"', svg)[0]) for svg in drawings]
+    assert widths[::2] == [576.0] * 3 and max(widths[1::2]) < 340  # as wide as a phone
 
 
 def test_the_same_record_gives_the_same_page(page: str, tmp_path: Path) -> None:
@@ -244,13 +246,20 @@ class Elements(HTMLParser):
         self.values |= {value for _, value in attrs if value}
 
 
+def without_script(page: str) -> str:
+    """The page without the script of its desks, which must be the only one."""
+    return page.replace(f"<script>{desk_script()}</script>", "", 1)
+
+
 def assert_harmless(page: str, usual: str) -> None:
     """No text of a record became an element or an attribute; an image's text stays in its `src`."""
-    assert "<script" not in page and MALICIOUS not in page
+    assert "<script" not in without_script(page) and MALICIOUS not in page
     assert "&lt;script&gt;" in page
     elements = Elements(page)
     assert elements.names <= Elements(usual).names
     touched = [value for value in elements.values if "script" in value or "alert" in value]
+    touched = [value for value in touched if not value.startswith('{"run": "keeprate ')]
+    touched = [value for value in touched if "script-src 'sha256-" not in value]
     assert all(value == f"data:image/png;base64,{MALICIOUS}" for value in touched)
 
 
@@ -342,8 +351,12 @@ def test_a_folder_is_named_and_escaped(tmp_path: Path) -> None:
 def test_suspects_are_shown_and_listed(tmp_path: Path) -> None:
     record, quality = write_finished(tmp_path / "run", ("cat", MALICIOUS, "dog"))
     page = write(record, tmp_path / "run")
-    assert "<script" not in page and page.count("<svg") == 4
-    assert page.count('<div class="card ') == len(record.suspects) == quality.is_issue.sum()
+    assert "<script" not in without_script(page) and page.count("<svg") == 8
+    assert page.count('<div class="card">') == len(record.suspects) == quality.is_issue.sum()
+    assert page.index("Labels that look wrong") < page.index("<h2>Results</h2>")
+    (digest,) = re.findall(r"script-src 'sha256-([^']*)'", page)
+    script = page[page.index("<script>") + 8 : page.index("</script>")]
+    assert digest == base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     words = f"{quality.is_issue.sum()} of the 1,077 labels are more probably wrong than right"
     assert words in page
     assert "About 40.0 % of the labels are wrong, at most 50.0 %" in page
@@ -368,11 +381,11 @@ def test_names_with_line_breaks_and_older_lists(tmp_path: Path) -> None:
         b"\xff\xfe",
     ):
         (tmp_path / "run" / "label_quality.csv").write_bytes(damaged)
-        assert "Download" not in write(undrawn(record), tmp_path / "run")
+        assert "Download the fix list" not in write(undrawn(record), tmp_path / "run")
 
 
 def test_a_long_fix_list_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_module, "LARGEST_FIX_LIST", 500)
+    monkeypatch.setattr(fix_list_module, "LARGEST_FIX_LIST", 500)
     record, quality = write_finished(tmp_path / "run", ("a", "b"))
     page = write(undrawn(record), tmp_path / "run")
     n_listed = len(listed_in(page))
@@ -393,8 +406,10 @@ def test_pictures_and_rows_of_suspects() -> None:
     with Image.open(io.BytesIO(base64.b64decode(suspects[0].image))) as image:
         assert np.array_equal(np.asarray(image), pixels[0].permute(1, 2, 0).numpy())
     rows = Split(torch.tensor([[0.5, 2.0]] * 3), labels, rows=numbers)
-    suspects = most_suspect([rows], quality, names, ("width", "height"))
-    assert suspects[0].values == {"width": 0.5, "height": 2.0}
+    suspects = most_suspect([rows], quality, names)
+    assert suspects[0].values == {"0": "0.5", "1": "2"}
+    wide = Split(torch.zeros(3, 500), labels, rows=numbers)
+    assert not most_suspect([wide], quality, names)[0].values  # the numbers of an embedding
     unsuggested = np.full(3, -1)
     right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3), unsuggested)
     assert most_suspect([rows], right, names) == ()
@@ -416,9 +431,6 @@ def test_names_and_texts_are_shown_and_listed(tmp_path: Path) -> None:
     assert "<p>two\nlines</p>" in page and 'class="cards wide"' in page
     assert [row["name"] for row in listed_in(page)] == list(named)
     assert not record.suspects[0].values  # of a text nobody wants to see the numbers
-    suspects = most_suspect([rows], quality, ("a", "b"), ("u", "v", "w"))
-    page = write(replace(record, suspects=suspects), tmp_path / "run")
-    assert "<small>u 0.0, v 0.0, w 0.0</small>" in page
     pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     splits = [
         Split(pixel, torch.zeros(1, dtype=torch.long), rows=torch.tensor([i]))
@@ -437,23 +449,47 @@ def test_photographs_are_small_in_a_record() -> None:
     (suspect,) = most_suspect([photo], quality, ("a", "b"))
     with Image.open(io.BytesIO(base64.b64decode(suspect.image))) as image:
         assert (image.format, image.size) == ("JPEG", (64, 96))
-    assert "data:image/jpeg;base64,/9j/" in gallery([suspect], ("a", "b"), "run")
+    assert "data:image/jpeg;base64,/9j/" in gallery([[suspect]])
 
 
-def test_chips_stand_in_the_order_of_the_classes() -> None:
-    names = ("one", "two", "three", "four")
-    suspects = [Suspect(i, names[given], "two", 0.1) for i, given in enumerate((3, 0, 2, 0))]
-    suspects.append(Suspect(9, "of another record", "two", 0.1))
-    text = gallery(suspects, names, "run")
-    labels = re.findall(r"<label for=\"([^\"]*)\">([^<]*)</label>", text)
-    assert [name for _, name in labels] == [
-        "all classes", "one", "three", "four", "of another record",
-    ]  # fmt: skip
-    assert text.count(" checked>") == 1
-    for ident, name in labels[1:]:
-        (kept,) = re.findall(rf"#{ident}:checked\) ~ .cards .card:not\(\.(given-\d+)\)", text)
-        cards = re.findall(rf'<div class="card {kept}">([^<]*) →', text)
-        assert cards and set(cards) == {name}
+def test_cards_are_grouped_by_pairs_of_classes() -> None:
+    pairs = [("cat", "dog"), ("owl", NOT_SURE), ("dog", "cat"), ("owl", "cat"), ("dog", "cat")]
+    pairs += [("owl", NOT_SURE)] * 3
+    suspects = [Suspect(i, given, other, 0.1) for i, (given, other) in enumerate(pairs)]
+    groups = by_pair(suspects)
+    assert [[one.index for one in group] for group in groups] == [[2, 4], [0], [3], [1, 5, 6, 7]]
+    heads = re.findall(r"<summary>(.*?) <span", gallery(groups))
+    assert heads[0] == "dog → <b>cat</b>" and heads[-1] == "owl → <b>not sure</b>"
+    desk = html.unescape(
+        re.findall('data-desk="([^"]*)"', review_desk(suspects, ("cat", "dog")))[0]
+    )
+    content = json.loads(desk)
+    assert content["classes"] == ["cat", "dog"]
+    assert content["samples"][0] == ["2", "dog", "cat", ""]
+    assert content["samples"][-1] == ["7", "owl", None, ""]
+    assert review_desk([], ("cat", "dog")) == ""
+
+
+def test_a_row_is_shown_by_the_columns_of_its_table(tmp_path: Path) -> None:
+    """Not by what they were encoded to: marks of categories, waves of dates, means of blanks."""
+    rows = [f"{20 + i}.5,{'' if i == 3 else i},{c},2026-03-{i + 1:02},{i % 2}"
+            for i, c in enumerate("AABBABABBA")]  # fmt: skip
+    (tmp_path / "a.csv").write_text("age,size,city,day,label\n" + "\n".join(rows) + "\n")
+    columns = {"age": "number", "size": "number", "city": "category", "day": "date"}
+    data = prepare(load_data(tmp_path / "a.csv", columns=columns), n_validation=2, n_test=0)
+    assert isinstance(data.encoder, Encoder) and data.train.inputs.shape[1] > 8
+    row = 3 if 3 in data.train.rows else int(data.train.rows[0])
+    quality = LabelQuality(
+        *(np.array([row]), np.zeros(1, int), np.ones(1, int), np.array([0.3]), np.ones(1, int)),
+        ("A",) if row != 3 else ("B",),
+    )
+    (suspect,) = most_suspect([data.train], quality, ("0", "1"), data.encoder)
+    expected = dict(zip(columns, rows[row].split(","), strict=False))
+    assert suspect.values == expected
+    text = gallery([[suspect]])
+    assert f"<dt>age<dd>{expected['age']}" in text and "<dt>day<dd>2026-03" in text
+    assert f"<dd>{expected['size'] or '–'}" in text
+    assert "<small>" in text and ">B<" not in text.replace("<dd>B<", "")  # said once
 
 
 # Findings
@@ -633,7 +669,8 @@ def test_the_table_of_results() -> None:
             "3.2 s",
         ]
     table = results_table(record)
-    assert table.count("<tr class=first>") == 1 and "<tr class=first><td>Co-teaching, s" in table
+    first = '<tr class=first><td data-head="Training">Co-teaching, s'
+    assert table.count("<tr class=first>") == 1 and first in table
     bare = with_curves(record, lambda curves: replace(curves, test_accuracy=[], label_precision=[]))
     head, *_ = cells_of(results_table(bare))
     assert head == ["Training", "Validation accuracy, last epoch", "Time"]
@@ -684,11 +721,11 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     save_record(tmp_path / "bare", replace(make_record(), results=(), trials=(), cost=Cost()))
     write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "both.html")
     page = (tmp_path / "both.html").read_text()
-    assert "2 runs side by side" in page and page.count("<svg") == 9
+    assert "2 runs side by side" in page and page.count("<svg") == 18
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     write_report([tmp_path / "one"], tmp_path / "one.html")
-    assert (tmp_path / "one.html").read_text().count("<svg") == 4
+    assert (tmp_path / "one.html").read_text().count("<svg") == 8
     write_report([tmp_path / "one", tmp_path / "bare"], tmp_path / "three.html")
     page = (tmp_path / "three.html").read_text()
     (row,) = [cells for cells in cells_of(page) if cells and "#run-1" in cells[0]]
@@ -709,40 +746,6 @@ def test_accuracies_of_different_splits_are_told_apart(tmp_path: Path) -> None:
     page = (tmp_path / "both.html").read_text()
     (row,) = [cells for cells in cells_of(page) if cells and "#run-1" in cells[0]]
     assert all(cell.endswith(" % (validation)") for cell in row[3:6])
-
-
-@pytest.mark.browser
-def test_a_browser_filters_and_downloads(tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("needs chromium")
-    record, quality = write_finished(tmp_path / "run", ("cat", "dog", "owl"))
-    write(record, tmp_path / "run")
-    said: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto((tmp_path / "run" / "report.html").as_uri())
-        cards = page.locator(".card:visible")
-        assert cards.count() == quality.is_issue.sum()
-        page.locator(".chips label", has_text="dog").click()
-        assert cards.count() == (quality.is_issue & (quality.given == 1)).sum()
-        assert all(text.startswith("dog") for text in cards.all_inner_texts())
-        page.locator(".chips label", has_text="all classes").click()
-        assert cards.count() == quality.is_issue.sum()
-        with page.expect_download() as started:
-            page.locator("text=Download the fix list").click()
-        assert started.value.suggested_filename == "label_issues.csv"
-        rows = Path(started.value.path()).read_text().splitlines()
-        assert len(rows) == 1 + quality.is_issue.sum()
-        # Nothing is wider than the screen of a phone, but for what scrolls by itself.
-        page.set_viewport_size({"width": 390, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        browser.close()
-    assert said == []
 
 
 # Records that know less
@@ -843,7 +846,7 @@ def test_records_that_know_less(change: Callable[[RunRecord], RunRecord], tmp_pa
     assert "None" not in page and "()" not in page
     known = any(result.curves.label_precision for result in record.results)
     assert ("<h2>Label precision</h2>" in page) == known  # no empty frames
-    n_drawings = bool(record.trials or record.results) + bool(record.results) + known
+    n_drawings = 2 * (bool(record.trials or record.results) + bool(record.results) + known)
     assert page.count("<svg") == n_drawings
     save_record(tmp_path / "saved", record)  # and as the command reads it
     write_report([tmp_path / "saved"], tmp_path / "page.html")

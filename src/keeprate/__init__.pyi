@@ -5,7 +5,10 @@ from .engine import Method as Method
 from .engine import TrainingConfig as TrainingConfig
 from .errors import InputError as InputError
 from .estimator import NoisyLabelClassifier as NoisyLabelClassifier
+from .records import Decision as Decision
+from .records import apply as apply
 from .records import find_label_issues as find_label_issues
+from .records import label_issues as label_issues
 from .runs import Run as Run
 from .runs import load as load
 from .runs import train as train

@@ -21,11 +21,15 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.cli.options import (
         AllProbabilities,
         Baselines,
+        DecisionsFile,
+        FixedData,
         Inputs,
         IssuesFile,
         JudgedLabels,
         Label,
+        Link,
         Model,
+        MovedData,
         OnnxFile,
         PairsOption,
         PicturesOption,
@@ -129,6 +133,7 @@ def _complete(
             lockstep=options.candidates_in_lockstep(),
             tensorboard=options.tensorboard,
             progress=progress or False,
+            after=options.after,
             command=shlex.join(["keeprate", *sys.argv[1:]]),
             **special,
         )
@@ -262,6 +267,28 @@ def issues_command(
         say(f"{'' if is_chosen else 'all '}{len(written.rows):,}, ranked, written to {out}")
 
 
+def apply_command(
+    run: RunFolder,
+    decisions: DecisionsFile,
+    out: FixedData,
+    data: MovedData = None,
+    link: Link = False,
+) -> None:
+    """Write the data of a run anew, with what was decided on labels in its report."""
+    from keeprate.cli.options import check_out, check_places, check_run
+
+    check_run(run)
+    check_places(DECISIONS=str(decisions), data=None if data is None else str(data))
+    if out.suffix == "":
+        check_out(str(out))
+    from keeprate.cli.console import say
+    from keeprate.records import apply_decisions
+
+    done = apply_decisions(run, decisions, out, data=data, link=link)
+    say(f"labels changed {done.n_changed:,}, kept {done.n_kept:,}; rows dropped {done.n_dropped:,}")
+    say(f"{done.source} stays as it is; written to {done.out}")
+
+
 def verify_command(
     run: RunFolder,
     pairs: PairsOption,
@@ -306,6 +333,7 @@ COMMANDS = (
     predict_command,
     export_command,
     issues_command,
+    apply_command,
     verify_command,
     report_command,
 )

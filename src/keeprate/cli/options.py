@@ -123,6 +123,24 @@ JudgedLabels: TypeAlias = Annotated[
 PredictionsFile: TypeAlias = Annotated[
     Path | None, _everyday("--out", "CSV file; if left out, predictions.csv in RUN.")
 ]
+DecisionsFile: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DECISIONS",
+        show_default=False,
+        help="CSV file of decisions on labels, as the report of RUN gives it.",
+    ),
+]
+FixedData: TypeAlias = Annotated[
+    Path,
+    _everyday("--out", "New folder; for a single file also a new file of the same suffix."),
+]
+MovedData: TypeAlias = Annotated[
+    Path | None, _everyday("--data", "The data of RUN, if they lie elsewhere by now.")
+]
+Link: TypeAlias = Annotated[
+    bool, _everyday("--link", "Give files a second name (a hard link) in place of a copy.")
+]
 IssuesFile: TypeAlias = Annotated[
     Path | None, _everyday("--out", "Write the labels to a .csv, .parquet or .json file.")
 ]
@@ -208,6 +226,9 @@ class RunOptions:
     validation: Annotated[str, _everyday("--validation", "auto, or noisy: use no clean label.")] = (
         "auto"
     )
+    after: Annotated[
+        str | None, _everyday("--after", "A run before: its reviewed labels are clean.")
+    ] = None
     label: Label = None
     inputs: Inputs = None
     columns: Annotated[
@@ -312,6 +333,8 @@ class RunOptions:
             raise invalid("pair_images", "come with --pairs", self.pair_images, remedy)
         check_places(pairs=self.pairs, pair_images=self.pair_images)
         self._check_metric()
+        if self.after is not None:
+            check_run(self.after)
         check_method_name(self.method)
         check_model_name(self.model)
         self.candidates_in_lockstep()  # raises, like the next two

@@ -87,7 +87,8 @@ def read_splits(tables: dict[str, Table], requested: RequestedColumns) -> RawDat
     arrays, coded, more_notes = _inputs(labelled, columns, requested)
     release_memory()
     splits = {split: replace(content, inputs=arrays[split]) for split, content in raw.items()}
-    return RawData(splits, coded, columns.left_out, (*notes, *more_notes))
+    label = "" if requested.votes and not requested.label else columns.label
+    return RawData(splits, coded, columns.left_out, (*notes, *more_notes), label)
 
 
 def _with_majorities(by_split: Mapping[str, Table], votes: Sequence[str]) -> dict[str, Table]:

@@ -110,6 +110,19 @@ class FittedColumn:
         scales_first = self.kind in ("number", "date")
         return [scales_first and i == 0 for i in range(n_features)]
 
+    def as_read(self, features: NDArray[np.float32]) -> str:
+        """What the source holds, from the features [D] of one row; "" for a blank."""
+        if self.marks_blanks and features[-1] > 0:
+            return ""
+        if self.kind == "category":
+            names = [*self.categories, *["(rare)"] * self.has_rare]
+            return names[int(features.argmax())] if features.max(initial=0) > 0 else ""
+        value = float(features[0]) + self.centre
+        if self.kind == "date":
+            moment = np.datetime64(0, "s") + np.timedelta64(round(value * 24 * 3600), "s")
+            return str(moment).replace("T", " ") if self.has_time else str(moment.astype("M8[D]"))
+        return f"{value:.10g}" if self.centre else f"{value:.6g}"
+
     def encode(self, codes: NDArray[np.float32], column: InputColumn) -> Array:
         """Return the features [N, D] of codes [N]."""
         blank = np.isnan(codes)
@@ -192,6 +205,27 @@ class Encoder:
     def only_numbers(self) -> bool:
         """Whether the features are the columns themselves."""
         return all(c.kind == "number" and not c.marks_blanks for c in self.columns)
+
+    def as_read(self, features: NDArray[np.float32]) -> dict[str, str]:
+        """What the source holds in each column but texts, from the features [W] of one row.
+
+        A rare category is "(rare)", and one that the training did not have may be blank, "".
+
+        Examples
+        --------
+        >>> columns = (InputColumn("age", "number"), InputColumn("city", "category", 0, ("A", "B")))
+        >>> coded = torch.tensor([[30.0, 0], [41.5, 1], [30.0, 0], [30.0, 1]])
+        >>> encoder = Encoder.fit(coded, columns)
+        >>> encoder.as_read(encoder.encode(coded, columns)[1].numpy())
+        {'age': '41.5', 'city': 'B'}
+        """
+        found, start = {}, 0
+        for column in self.columns:
+            stop = start + len(column.feature_names())
+            if column.kind != "text":
+                found[column.name] = column.as_read(features[start:stop])
+            start = stop
+        return found
 
     def encode(self, coded: Tensor, columns: Sequence[InputColumn]) -> Tensor:
         """Return the features [N, W] of coded columns [N, D]; complete numbers are not copied."""

@@ -61,12 +61,15 @@ class RawData:
         Columns that are neither inputs nor labels, and why.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
+    label : str
+        The column that holds the labels; empty if there is none of this name in the source.
     """
 
     splits: dict[str, RawSplit]
     coded_columns: tuple[InputColumn, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)

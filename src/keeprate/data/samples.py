@@ -65,6 +65,25 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the samples of a run come from, so that decisions on labels find the way back.
+
+    Attributes
+    ----------
+    path : str
+        As it was given.
+    label : str
+        The column of the labels; empty if none was named and none is to be found by its name.
+    n_rows : int
+        Rows of its training split that have a label.
+    """
+
+    path: str
+    label: str
+    n_rows: int
+
+
+@dataclass(frozen=True)
 class Loaded:
     """All splits of a source, before `prepare` cuts them and injects noise.
 
@@ -89,6 +108,8 @@ class Loaded:
     normalise : {"auto", "centred", "none"}
         "centred": networks get pixels in -1..1. "none": they get the numbers as they are, token
         ids say.
+    source : Source or None
+        None for data in memory.
     """
 
     splits: dict[str, Split]
@@ -99,6 +120,7 @@ class Loaded:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     normalise: Normalise = "auto"
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         splits = {name: replace(split, origin=name) for name, split in self.splits.items()}
@@ -135,6 +157,10 @@ class Data:
     normalise : {"auto", "centred", "none"}
         "centred": networks get pixels in -1..1. "none": they get the numbers as they are, token
         ids say.
+    source : Source or None
+        None for data in memory.
+    reviewed : tuple of int
+        Rows of the training split of the source whose labels people have decided on already.
     """
 
     train: Split
@@ -149,6 +175,8 @@ class Data:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     normalise: Normalise = "auto"
+    source: Source | None = None
+    reviewed: tuple[int, ...] = ()
 
     @property
     def criterion(self) -> Literal["accuracy", "determinant"]:
@@ -176,13 +204,6 @@ class Data:
             what = "images" if len(self.input_shape) == 3 else "lists of numbers"
             return dict.fromkeys(self.input_columns, what)
         return {column.name: column.in_words() for column in self.encoder.columns}
-
-    @property
-    def centres(self) -> tuple[float, ...]:
-        """What was subtracted from the columns of numbers; empty for other inputs."""
-        if self.encoder is None or not self.encoder.only_numbers:
-            return ()
-        return tuple(column.centre for column in self.encoder.columns)
 
     @property
     def class_counts(self) -> tuple[int, ...]:

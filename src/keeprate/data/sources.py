@@ -17,7 +17,7 @@ from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
 from keeprate.data.labels import Labels, check_labels, number_classes, with_samples
 from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
-from keeprate.data.samples import Loaded, Split
+from keeprate.data.samples import Loaded, Source, Split
 from keeprate.data.tables import (
     Table,
     data_frame_table,
@@ -110,11 +110,15 @@ def load_data(
     if normalise not in ("auto", "centred", "none"):
         raise invalid("normalise", "be auto, centred or none", normalise, "choose one of these")
     requested = RequestedColumns.of(inputs, label, true_label, columns, votes, image_size)
+    origin = None
     if isinstance(source, (str, os.PathLike)):
         name, raw = _read_name(os.fspath(source), requested)
+        n_rows = len(raw.splits["train"].labels.values)
+        origin = Source(os.fspath(source), raw.label, n_rows)
     else:
         name, raw = _read_python(source, requested)
     loaded = _to_tensors(name, raw, keeps_integers=normalise == "none")
+    loaded = replace(loaded, source=origin)
     if normalise != "centred":
         return loaded
     if loaded.splits["train"].inputs.dtype != torch.uint8:
@@ -152,7 +156,7 @@ def _read_file(path: Path, requested: RequestedColumns) -> RawData:
             {"train": read_tables([path], str(path), as_text=requested.may_be_label)}, requested
         )
     if path.suffix.lower() == ".npz":
-        return RawData(read_npz(path, requested))
+        return RawData(read_npz(path, requested), label=requested.label or "")
     requirement = f"be a folder or end in {', '.join(TABLE_SUFFIXES)}, .npz"
     raise invalid("source", requirement, str(path), "save it as one")
 

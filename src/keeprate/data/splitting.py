@@ -151,6 +151,7 @@ def prepare(
         left_out=loaded.left_out,
         notes=loaded.notes + (() if encoder is None else encoder.notes),
         normalise=loaded.normalise,
+        source=loaded.source,
     )
 
 

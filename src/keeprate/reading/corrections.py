@@ -1,4 +1,4 @@
-"""Copies of files in which some cells have other values."""
+"""Copies of files in which some cells have other values, and some rows are left out."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def write_delimited(
     _write(path, dialect.encoding.bom + b"".join(pieces), dialect.gzipped)
 
 
-def write_corrected(source: Path, out: Path, column: str, corrections: Mapping[int, str]) -> None:
-    """Copy a delimited file with other values in some cells of one column.
+def write_corrected(
+    source: Path, out: Path, column: str, corrections: Mapping[int, str | None]
+) -> None:
+    """Copy a delimited file with other values in some cells of one column, or without some rows.
 
     All other bytes stay as they are: quotes, line ends, the encoding and its mark. The copy of a
     file that gzip has packed is packed, too.
@@ -54,8 +56,9 @@ def write_corrected(source: Path, out: Path, column: str, corrections: Mapping[i
         They may be the same file.
     column : str
         The name of the column.
-    corrections : mapping of int to str
-        The new value for each of these rows. Rows are counted from 0, without the header.
+    corrections : mapping of int to str or None
+        The new value for each of these rows; None leaves the row out. Rows are counted from 0,
+        without the header.
 
     Raises
     ------
@@ -74,7 +77,9 @@ def write_corrected(source: Path, out: Path, column: str, corrections: Mapping[i
     _write(out, b"".join(pieces), known.dialect.gzipped)
 
 
-def _corrected(source: Source, column: int, corrections: Mapping[int, str]) -> Iterator[bytes]:
+def _corrected(
+    source: Source, column: int, corrections: Mapping[int, str | None]
+) -> Iterator[bytes]:
     """Yield the bytes of each record."""
     dialect, left = source.dialect, set(corrections)
     encoding, row = dialect.encoding, -2  # the header comes first
@@ -88,8 +93,10 @@ def _corrected(source: Source, column: int, corrections: Mapping[int, str]) -> I
                 yield data
                 continue
             left.discard(row)
-            start, stop = cell_spans(record, dialect.delimiter)[column]
             value = corrections[row]
+            if value is None:
+                continue
+            start, stop = cell_spans(record, dialect.delimiter)[column]
             lone = len(source.header) == 1 and not value
             quotes = record[start : start + 1] == '"' or lone
             cell = quoted(value, dialect.delimiter, quotes)
@@ -127,10 +134,10 @@ def write_corrected_parquet(
     source: Path,
     out: Path,
     column: str,
-    corrections: Mapping[int, str],
+    corrections: Mapping[int, str | None],
     names: Sequence[str] | None = None,
 ) -> None:
-    """Copy a Parquet file with other values in some rows of one column.
+    """Copy a Parquet file with other values in some rows of one column, or without some rows.
 
     The schema, its metadata, the row groups, the compression and all other values stay.
 
@@ -140,9 +147,9 @@ def write_corrected_parquet(
         They may be the same file.
     column : str
         The name of the column.
-    corrections : mapping of int to str
-        The new value for each of these rows, counted from 0. A column of numbers or booleans gets
-        the number or the boolean that the text names.
+    corrections : mapping of int to str or None
+        The new value for each of these rows, counted from 0; None leaves the row out. A column of
+        numbers or booleans gets the number or the boolean that the text names.
     names : sequence of str, optional
         What the integers of the column stand for.
 
@@ -160,13 +167,18 @@ def write_corrected_parquet(
             schema, metadata = file.schema_arrow, file.metadata
             _check_place(source, column, corrections, schema.names, metadata.num_rows)
             field = schema.field(column)
-            values = {at: _value(name, field, names) for at, name in corrections.items()}
+            values = {
+                at: None if name is None else _value(name, field, names)
+                for at, name in corrections.items()
+            }
             with parquet.ParquetWriter(stream, schema, **_as_written(metadata)) as writer:
                 for group in range(metadata.num_row_groups):
                     table = file.read_row_group(group, use_threads=False)
                     n = table.num_rows
                     own = {at - row: value for at, value in values.items() if row <= at < row + n}
-                    writer.write_table(_replaced(table, column, own), row_group_size=max(n, 1))
+                    table = _replaced(table, column, own)
+                    if table.num_rows or not n:  # a group that lost all its rows is none
+                        writer.write_table(table, row_group_size=max(n, 1))
                     row += n
                 if b"ARROW:schema" not in (metadata.metadata or {}):  # nor the other texts
                     writer.add_key_value_metadata(metadata.metadata or {})
@@ -253,10 +265,15 @@ def misfit(name: str, where: str) -> InputError:
 
 
 def _replaced(table: Any, column: str, values: Mapping[int, Any]) -> Any:
-    """Return a table with other values in some rows of a column."""
+    """Return a table with other values in some rows of a column; None leaves the row out."""
+    pa = needs("pyarrow")
+    dropped = {row for row, value in values.items() if value is None}
+    values = {row: value for row, value in values.items() if value is not None}
+    if dropped:
+        is_kept = [row not in dropped for row in range(table.num_rows)]
+        return _replaced(table, column, values).filter(pa.array(is_kept))
     if not values:
         return table
-    pa = needs("pyarrow")
     place, field = table.column_names.index(column), table.schema.field(column)
     new = pa.array(list(values.values()), field.type)
     both = pa.chunked_array([*table.column(column).chunks, new], field.type)

@@ -269,9 +269,9 @@ def _no_json(path: Path, error: ValueError, line: int | None = None) -> InputErr
 
 
 def write_corrected_json(
-    source: Path, out: Path, column: str, corrections: Mapping[int, str]
+    source: Path, out: Path, column: str, corrections: Mapping[int, str | None]
 ) -> None:
-    """Copy a JSON file with other values of one key in some objects.
+    """Copy a JSON file with other values of one key in some objects, or without some objects.
 
     Everything else stays as it is. A value that was a number, true or false stays one if the
     correction can be read as one.
@@ -282,8 +282,8 @@ def write_corrected_json(
         They may be the same file.
     column : str
         The key, or `outer.inner` for a key of an object within the objects.
-    corrections : mapping of int to str
-        The new value for each of these rows, counted from 0.
+    corrections : mapping of int to str or None
+        The new value for each of these rows, counted from 0; None leaves the object out.
 
     Raises
     ------
@@ -296,7 +296,9 @@ def write_corrected_json(
         raise too_deep(str(source)) from error
 
 
-def _write_corrected(source: Path, out: Path, column: str, corrections: Mapping[int, str]) -> None:
+def _write_corrected(
+    source: Path, out: Path, column: str, corrections: Mapping[int, str | None]
+) -> None:
     rows = sum(1 for _ in rows_of(source))  # refuses what is no such file
     for row in sorted(corrections):
         if not 0 <= row < rows:
@@ -304,26 +306,42 @@ def _write_corrected(source: Path, out: Path, column: str, corrections: Mapping[
     encoding = find_encoding(source)
     with open_text(source, encoding) as text:
         content = text.read()
-    pieces, behind = [], 0
-    for row, at in enumerate(_starts(content)):
-        if row not in corrections:
-            continue
-        start, stop = _value_span(content, at, column, row, source)
-        value = _written_like(content[start:stop], corrections[row])
-        pieces += [content[behind:start], value]
-        behind = stop
-    new = encoding.bom + encoded_as("".join([*pieces, content[behind:]]), encoding, source)
+    text_after = "".join(_corrected(content, column, corrections, source))
+    new = encoding.bom + encoded_as(text_after, encoding, source)
     with open_bytes(source) as file:
         packed = isinstance(file, gzip.GzipFile)
     write_atomically(out, gzip.compress(new, mtime=0) if packed else new)
 
 
-def _starts(content: str) -> Iterator[int]:
-    """Yield where each object starts."""
+def _corrected(
+    content: str, column: str, corrections: Mapping[int, str | None], path: Path
+) -> Iterator[str]:
+    """Yield the pieces of the copy: what is before each object, and the object."""
+    behind, is_first = 0, True  # behind the last object; whether the next one is the first kept
+    for row, (at, end) in enumerate(_spans(content)):
+        before, behind = content[behind:at], end
+        if row == 0:
+            yield before
+        value = corrections.get(row, "")
+        if value is None:  # with the comma or the line end before it
+            continue
+        yield "" if is_first else before
+        is_first = False
+        if row not in corrections:
+            yield content[at:end]
+            continue
+        start, stop = _value_span(content, at, column, row, path)
+        yield from (content[at:start], _written_like(content[start:stop], value))
+        yield content[stop:end]
+    yield content[behind:]
+
+
+def _spans(content: str) -> Iterator[tuple[int, int]]:
+    """Yield where each object starts and stops."""
     decoder, at = JSONDecoder(), content.find("{")
     while at >= 0:
-        yield at
         _, end = decoder.raw_decode(content, at)
+        yield at, end
         at = content.find("{", end)
 
 

@@ -83,16 +83,15 @@ class NpzArrays(Mapping[str, Array]):
     def _named(self, name: str) -> str:
         return f"array {cut(name, 60)} of {self._path}"
 
-    def with_array(self, name: str, array: Array) -> bytes:
-        """Return the bytes of the file with another array. The other members stay as they are.
+    def with_arrays(self, arrays: Mapping[str, Array]) -> bytes:
+        """Return the bytes of the file with other arrays. The other members stay as they are.
 
         Raises
         ------
         InputError
             If another member is damaged, or all together do not fit into memory.
         """
-        written, stream, left = io.BytesIO(), io.BytesIO(), read_limit()
-        np.lib.format.write_array(written, array, allow_pickle=False)
+        stream, left = io.BytesIO(), read_limit()
         try:
             with (
                 open(self._path, "rb") as content,
@@ -100,7 +99,10 @@ class NpzArrays(Mapping[str, Array]):
                 zipfile.ZipFile(stream, "w") as copied,
             ):
                 for info in old.infolist():
-                    if info.filename in (name, f"{name}.npy"):
+                    array = arrays.get(info.filename.removesuffix(".npy"))
+                    if array is not None:
+                        written = io.BytesIO()
+                        np.lib.format.write_array(written, array, allow_pickle=False)
                         copied.writestr(copy(info), written.getvalue())
                         continue
                     check_size(str(self._path), info.file_size, REMEDY, most=left)

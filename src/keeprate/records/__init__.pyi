@@ -1,7 +1,18 @@
 from .by_class import ByClass as ByClass
+from .decisions import DECISION_COLUMNS as DECISION_COLUMNS
+from .decisions import EARLIER_FILE as EARLIER_FILE
+from .decisions import Applied as Applied
+from .decisions import Decision as Decision
+from .decisions import apply_decisions as apply_decisions
+from .decisions import earlier_decisions as earlier_decisions
+from .decisions import load_decisions as load_decisions
+from .decisions import reviewed_of as reviewed_of
+from .decisions import save_decisions as save_decisions
 from .folder import FINGERPRINT as FINGERPRINT
 from .folder import differences as differences
 from .folder import open_record as open_record
+from .frames import apply as apply
+from .frames import label_issues as label_issues
 from .label_quality import NAME_COLUMN as NAME_COLUMN
 from .label_quality import OTHERWISE as OTHERWISE
 from .label_quality import QUALITY_COLUMNS as QUALITY_COLUMNS
@@ -14,6 +25,7 @@ from .label_quality import judge as judge
 from .label_quality import load_label_quality as load_label_quality
 from .label_quality import softened as softened
 from .lock import owned as owned
+from .record import NOT_SURE as NOT_SURE
 from .record import Cost as Cost
 from .record import DataSummary as DataSummary
 from .record import FirstTraining as FirstTraining
@@ -26,7 +38,6 @@ from .record import TrialSummary as TrialSummary
 from .record import load_record as load_record
 from .record import save_record as save_record
 from .record import versions as versions
-from .suspects import NOT_SURE as NOT_SURE
 from .suspects import most_suspect as most_suspect
 from .verifications import VerificationRecord as VerificationRecord
 from .verifications import load_verification as load_verification

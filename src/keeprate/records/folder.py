@@ -56,6 +56,7 @@ def summarise(data: Data, criterion: str) -> DataSummary:
         inputs=data.input_kinds,
         left_out=dict(data.left_out),
         notes=data.notes,
+        source=data.source,
     )
 
 
@@ -188,7 +189,7 @@ def _changed_data(old: DataSummary, new: DataSummary, parts: Iterable[str]) -> s
 
 def _given(record: RunRecord) -> dict[str, Any]:
     """What a record says of its data, but for words about them: the fingerprint sees the data."""
-    told = ("class_counts", "validation_counts", "inputs", "left_out", "notes")
+    told = ("class_counts", "validation_counts", "inputs", "left_out", "notes", "source")
     return {name: value for name, value in asdict(record.data).items() if name not in told}
 
 

@@ -79,6 +79,31 @@ class LabelQuality:
         """Where the label is more probably wrong than right, [N]."""
         return np.round(self.scores.astype(np.float64), DIGITS) < 0.5  # as `load` reads it again
 
+    def mask(self, n_rows: int) -> NDArray[np.bool_]:
+        """Where the data as the user gave it have a label that looks wrong, [n_rows].
+
+        Parameters
+        ----------
+        n_rows : int
+            Of the data. What was not judged, as its labels are clean, is False.
+
+        Raises
+        ------
+        InputError
+            If a row was judged that is not among so many.
+
+        Examples
+        --------
+        >>> quality = find_label_issues([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
+        >>> quality.mask(4)
+        array([False, False,  True, False])
+        """
+        least = int(self.rows.max(initial=-1)) + 1
+        n_rows = check_whole("n_rows", n_rows, least)
+        mask = np.zeros(n_rows, dtype=np.bool_)
+        mask[self.rows[self.is_issue]] = True
+        return mask
+
     @property
     def corrected(self) -> NDArray[np.int64]:
         """The labels after every suggestion is taken, [N]."""
@@ -88,6 +113,10 @@ class LabelQuality:
     def ranking(self) -> NDArray[np.int64]:
         """Positions of the samples, the most suspect first; ties in order, [N]."""
         return np.argsort(self.scores, kind="stable").astype(np.int64)
+
+    def without(self, rows: Sequence[int]) -> LabelQuality:
+        """The same without the samples in these rows of the data."""
+        return self._part(np.flatnonzero(~np.isin(self.rows, np.array(rows, dtype=np.int64))))
 
     def sorted(self) -> LabelQuality:
         """The same in the order of `rows`."""

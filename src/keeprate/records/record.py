@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.checksums import RECORD_FILE
+from keeprate.data import Source
 from keeprate.engine import LARGEST_SCORE, Curves, EpochMetrics
 from keeprate.errors import InputError, damaged
 from keeprate.files import read_bytes, write_json
@@ -27,6 +28,7 @@ from keeprate.records.by_class import ByClass
 from keeprate.schedules import Schedule
 from keeprate.text import cut
 
+NOT_SURE = "not sure"  # in place of a suggestion
 SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 LARGEST = 2**28  # bytes of a file that is read
@@ -65,6 +67,8 @@ class DataSummary:
         All columns that are neither inputs nor labels, and why.
     notes : tuple of str
         What the user should know of the reading, a sentence each.
+    source : Source or None
+        None for data in memory.
     """
 
     name: str
@@ -84,6 +88,7 @@ class DataSummary:
     inputs: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -263,8 +268,8 @@ class Suspect:
         What people know the sample by; empty if nothing.
     image : str
         A PNG or JPEG in base64; empty if the sample is no image.
-    values : dict of str to float
-        Of a row of numbers.
+    values : dict of str to str or float
+        Of a row of a table, by column; float in records of earlier versions.
     """
 
     index: int
@@ -273,7 +278,12 @@ class Suspect:
     score: float
     name: str = ""
     image: str = ""
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, str | float] = field(default_factory=dict)
+
+    @property
+    def suggestion(self) -> str | None:
+        """The class that is suggested in place of the given one, if one is."""
+        return None if self.predicted == NOT_SURE else self.predicted
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,22 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keeprate.data import Split
+from keeprate.data import Encoder, Split
 from keeprate.records.label_quality import LabelQuality
-from keeprate.records.record import Suspect
+from keeprate.records.record import NOT_SURE, Suspect
 
-NOT_SURE = "not sure"  # in place of a suggestion
 MOST, LEAST_PER_CLASS = 240, 4
 LARGEST = 96  # pixels a side of a picture in the record
-MOST_COLUMNS = 12  # of a row of numbers
+MOST_COLUMNS = 12  # of a table
 
 
 def most_suspect(
     samples: Sequence[Split],
     quality: LabelQuality,
     class_names: Sequence[str],
-    columns: Sequence[str] = (),
-    centres: Sequence[float] = (),
+    encoder: Encoder | None = None,
 ) -> tuple[Suspect, ...]:
     """The lowest scores among the label issues of each given class; classes take turns.
 
@@ -35,10 +33,8 @@ def most_suspect(
         The samples that `quality` judges.
     quality : LabelQuality
     class_names : sequence of C str
-    columns : sequence of str
-        Names of the numbers, where the samples are rows of a table.
-    centres : sequence of float
-        What was subtracted from each number, if anything was.
+    encoder : Encoder, optional
+        What turned the columns of a table into the samples.
     """
     share = max(LEAST_PER_CLASS, MOST // len(class_names))
     issues = quality.ranking[quality.is_issue[quality.ranking]]
@@ -53,17 +49,16 @@ def most_suspect(
         sample = _sample(samples, int(quality.rows[position]))
         suggested = int(quality.suggested[position])
         image = _picture(sample) if _is_image(sample) else ""
-        # Nobody wants to see the numbers that a text was made to.
-        is_text = bool(quality.names) and len(columns) != sample.size
+        suspect_name = quality.names[position] if quality.names else ""
         suspects.append(
             Suspect(
                 index=int(quality.rows[position]),
                 given=class_names[quality.given[position]],
                 predicted=class_names[suggested] if suggested >= 0 else NOT_SURE,
                 score=round(float(quality.scores[position]), 6),
-                name=quality.names[position] if quality.names else "",
+                name=suspect_name,
                 image=image,
-                values={} if image or is_text else _values(sample, columns, centres),
+                values={} if image or not len(sample) else _values(sample, encoder, suspect_name),
             )
         )
     return tuple(suspects)
@@ -81,15 +76,15 @@ def _is_image(sample: NDArray[Any]) -> bool:
     return sample.ndim == 3 and sample.shape[0] in (1, 3, 4)
 
 
-def _values(
-    sample: NDArray[Any], columns: Sequence[str], centres: Sequence[float]
-) -> dict[str, float]:
-    """The first numbers of a row as the source has them, by column."""
-    values = sample.ravel()[:MOST_COLUMNS]
-    if len(centres) == sample.size:
-        values = values + np.array(centres[:MOST_COLUMNS])
-    names = columns if len(columns) == sample.size else [str(i) for i in range(len(values))]
-    return {n: round(float(value), 4) for n, value in zip(names, values, strict=False)}
+def _values(sample: NDArray[Any], encoder: Encoder | None, name: str) -> dict[str, str | float]:
+    """The first columns of a row, as the source has them."""
+    if encoder is not None:
+        values = encoder.as_read(sample)
+    elif sample.size <= MOST_COLUMNS and not name:
+        values = {str(i): f"{float(value):.6g}" for i, value in enumerate(sample.ravel())}
+    else:
+        values = {}  # of an embedding, or of a text, nobody wants to see the numbers
+    return {name: values[name] for name in list(values)[:MOST_COLUMNS]}
 
 
 def _picture(array: NDArray[Any]) -> str:

@@ -36,6 +36,7 @@ from keeprate.report.style import (
     Floats,
     colours_of,
     finish_figure,
+    is_narrow,
     new_figure,
     plot_curve,
     write_in_place_of_curves,
@@ -285,7 +286,8 @@ def draw_transition(matrix: Floats, class_names: Sequence[str]) -> Figure:
     class_names : sequence of C str
     """
     figure, (axes,) = new_figure()
-    figure.set_size_inches(8.0, 6.2)
+    width = figure.get_figwidth()
+    figure.set_size_inches(width, width * (0.9 if is_narrow() else 0.775))
     image = axes.imshow(100 * matrix, cmap=SHARES, vmin=0, vmax=100)
     if 0 < len(matrix) <= _MOST_NAMED:
         _name_classes(axes, [shortened(name, 14) for name in class_names])
@@ -342,7 +344,8 @@ def draw_roc(records: Sequence[VerificationRecord]) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
     if records:
-        figure.legend(loc="outside upper left", ncols=min(3, len(records)), columnspacing=1.6)
+        ncols = 1 if is_narrow() else min(3, len(records))
+        figure.legend(loc="outside upper left", ncols=ncols, columnspacing=1.6)
     return figure
 
 

@@ -19,10 +19,11 @@ from keeprate.records import (
     load_verifications,
 )
 from keeprate.report import words
+from keeprate.report.desk import desk_script, review_desk, script_source
 from keeprate.report.facts import has_label_precision
 from keeprate.report.figures import NO_RESULTS, NO_SCHEDULES, PICTURES, draw_all, draw_roc
-from keeprate.report.gallery import fix_list, gallery
-from keeprate.report.style import inline_svg, png, styled
+from keeprate.report.fix_list import fix_list
+from keeprate.report.style import inline_picture, on_narrow_paper, png, styled
 from keeprate.report.tables import (
     by_class_table,
     comparison,
@@ -107,7 +108,11 @@ def roc_png(records: Sequence[VerificationRecord]) -> bytes:
 
 
 def _page(name: str, body: str) -> str:
-    return visible(_template("page.html").substitute(name=escape(name), body=body))
+    has_desk = '<div class="desk"' in body  # texts of records are escaped
+    script = f"<script>{desk_script()}</script>" if has_desk else ""
+    policy = f" script-src {script_source()};" if has_desk else ""
+    page = _template("page.html").substitute(name=escape(name), body=body, policy=policy)
+    return visible(page).replace("</body>", f"{script}</body>")
 
 
 def _template(name: str) -> Template:
@@ -118,8 +123,9 @@ def _section(
     record: RunRecord, figures: Mapping[str, Figure], folder: Path, heading: str, prefix: str
 ) -> str:
     """One run's part of a page; `heading` is HTML, `prefix` begins the ids of this part."""
+    narrow = on_narrow_paper(lambda: draw_all(record))
     drawings = {
-        name: inline_svg(figure, f"{prefix}-{name}", name.replace("_", " "))
+        name: inline_picture(figure, narrow[name], f"{prefix}-{name}", name.replace("_", " "))
         for name, figure in figures.items()
     }
     texts = {
@@ -142,9 +148,19 @@ def _section(
         label_precision=_label_precision(record, drawings["label_precision"]),
         verification=_verification(load_verifications(folder), prefix),
         transition=_transition(record, drawings.get("transition", "")),
-        gallery=gallery(record.suspects, record.data.class_names, prefix) + fix_list(folder),
+        desk=review_desk(record.suspects, record.data.class_names),
+        applying=_applying(record),
+        fix_list=fix_list(folder),
         repeat=_repeat(record),
     )
+
+
+def _applying(record: RunRecord) -> str:
+    """How decisions get into the data; empty where there are none."""
+    if not record.suspects or record.data.noise != "none":  # labels that the data do not hold
+        return ""
+    command = "<code>keeprate apply RUN decisions.csv --out fixed/</code>"
+    return f'<p class="muted">{escape(words.APPLYING)} {command}.</p>'
 
 
 def _cautions(record: RunRecord) -> str:
@@ -196,7 +212,8 @@ def _verification(records: Sequence[VerificationRecord], prefix: str) -> str:
     """The part on pairs of faces; empty where none were judged."""
     if not records:
         return ""
-    drawing = inline_svg(draw_roc(records), f"{prefix}-roc", "ROC curves")
+    narrow = on_narrow_paper(lambda: draw_roc(records))
+    drawing = inline_picture(draw_roc(records), narrow, f"{prefix}-roc", "ROC curves")
     return f"<h2>Verification</h2>{verification_table(records)}{framed(drawing, words.ROC)}"
 
 

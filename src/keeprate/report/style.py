@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -30,6 +30,7 @@ from keeprate.records import Result
 from keeprate.text import shortened
 
 Floats = NDArray[np.float64]
+Drawn = TypeVar("Drawn")
 
 # Neutral colours of the pictures; in a page its variables replace them.
 INK, MUTED, GRID, SURFACE = "#1f2431", "#5f6673", "#dfe2e8", "#fffffe"
@@ -57,6 +58,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
+    "figure.figsize": (8.0, 3.8),  # of a picture with one panel, or with panels side by side
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
@@ -71,6 +73,9 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "ytick.major.size": 0.0,
 }
+_NARROW: dict[Any, Any] = {
+    "figure.figsize": (4.6, 3.4)
+}  # for phones: panels are one below the other
 DPI = 200  # of a PNG, and of what an SVG holds as pixels
 _LONGEST_LABEL = 48  # characters
 _WIDEST_LEGEND = 90  # characters of all labels of a legend in one row
@@ -101,9 +106,16 @@ def colours_of(results: Sequence[Result]) -> list[str]:
 
 
 def new_figure(n_panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side."""
-    figure = Figure(figsize=(8.0, 3.8), dpi=DPI, layout="constrained")
-    return figure, list(np.atleast_1d(figure.subplots(1, n_panels, sharey=False)))
+    """A figure with panels side by side; on narrow paper one below the other."""
+    width, height = matplotlib.rcParams["figure.figsize"]
+    n_rows = n_panels if is_narrow() else 1
+    figure = Figure(figsize=(width, n_rows * height), dpi=DPI, layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(n_rows, n_panels // n_rows)))
+
+
+def is_narrow() -> bool:
+    """Whether pictures are drawn for phones."""
+    return bool(matplotlib.rcParams["figure.figsize"][0] < 6)
 
 
 def finish_figure(figure: Figure, panels: Sequence[Axes]) -> Figure:
@@ -114,12 +126,14 @@ def finish_figure(figure: Figure, panels: Sequence[Axes]) -> Figure:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
+        if is_narrow():  # one label a line
+            figure.set_figheight(figure.get_figheight() + 0.17 * len(handles))
         fits_one_row = sum(len(label) for label in handles) <= _WIDEST_LEGEND
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside upper left",
-            ncols=len(handles) if fits_one_row else 2,
+            ncols=1 if is_narrow() else len(handles) if fits_one_row else 2,
             columnspacing=1.6,
         )
     return figure
@@ -151,9 +165,14 @@ def write_last_values(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> Non
     """
     low, high = axes.get_ylim()
     gap = (high - low) * 0.062
-    place = -np.inf
-    for value, text, colour in sorted(ends):
-        place = max(value, place + gap)
+    places: list[float] = []
+    for value, _, _ in sorted(ends):
+        places.append(max(value, places[-1] + gap if places else -np.inf))
+    above = high  # many equal values would go on over the title: move these down again
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], above)
+        above = places[i] - gap
+    for (_, text, colour), place in zip(sorted(ends), places, strict=True):
         axes.annotate(
             text,
             (1.015, place),
@@ -201,6 +220,21 @@ def inline_svg(figure: Figure, ident: str, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+
+
+def on_narrow_paper(draw: Callable[[], Drawn]) -> Drawn:
+    """Draw for phones."""
+    with matplotlib.rc_context(_NARROW):
+        return draw()
+
+
+def inline_picture(wide: Figure, narrow: Figure, ident: str, description: str) -> str:
+    """A picture for a page, drawn for wide screens and for phones: the page shows one of both."""
+    parts = {
+        "wide": inline_svg(wide, ident, description),
+        "narrow": inline_svg(narrow, f"{ident}-narrow", description),
+    }
+    return "".join(f"<div class={name}-screen>{svg}</div>" for name, svg in parts.items())
 
 
 def _lay_out(figure: Figure) -> None:

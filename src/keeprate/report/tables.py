@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from matplotlib.figure import Figure
+
 from keeprate.records import Result, RunRecord, VerificationRecord
 from keeprate.report.facts import (
     Measure,
@@ -18,7 +20,14 @@ from keeprate.report.facts import (
     on_validation,
 )
 from keeprate.report.figures import NO_RESULTS, in_percent
-from keeprate.report.style import RUN_COLOURS, finish_figure, inline_svg, new_figure, plot_curve
+from keeprate.report.style import (
+    RUN_COLOURS,
+    finish_figure,
+    inline_picture,
+    new_figure,
+    on_narrow_paper,
+    plot_curve,
+)
 from keeprate.report.words import (
     VERIFICATION,
     accepts_in_words,
@@ -40,13 +49,13 @@ def results_table(record: RunRecord) -> str:
     if not record.results:
         return f"<p>{escape(NO_RESULTS)}</p>"
     columns = _columns(record)
-    rows = []
+    heads, rows = [one.head for one in columns], []
     for place, result in enumerate(record.results):
         is_marked = place == 0 and len(record.results) > 1
-        rows.append(_row([one.cell(result) for one in columns], is_marked=is_marked))
+        rows.append(_row(heads, [one.cell(result) for one in columns], is_marked=is_marked))
     if record.by_class is not None:
-        rows.append(_row([one.of_majority for one in columns]))
-    return _table([one.head for one in columns], rows, results_in_words(record))
+        rows.append(_row(heads, [one.of_majority for one in columns]))
+    return _table(heads, rows, results_in_words(record))
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,12 @@ def by_class_table(record: RunRecord) -> str:
     found = record.by_class
     if found is None:
         return ""
-    shown = found.worst(MOST_CLASSES_SHOWN)
-    rows = []
+    shown, rows = found.worst(MOST_CLASSES_SHOWN), []
+    heads = ["Class", f"{found.split.capitalize()} samples", "Precision", "Recall"]
     for number in shown:
         shares = percent(found.precision(number)), percent(found.recall(number))
         name = shortened(record.data.class_names[number], 60)
-        rows.append(_row([name, f"{found.samples[number]:,}", *shares]))
-    heads = ["Class", f"{found.split.capitalize()} samples", "Precision", "Recall"]
+        rows.append(_row(heads, [name, f"{found.samples[number]:,}", *shares]))
     return _table(heads, rows, by_class_in_words(record, len(shown)))
 
 
@@ -134,7 +142,7 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
         # A long path may go on in the next line after each slash.
         link = f'<a href="#run-{place}">{escape(name).replace("/", "/<wbr>")}</a>'
-        rows.append(_row(_comparison_cells(record), first_cell=link))
+        rows.append(_row(heads, _comparison_cells(record), first_cell=link))
     return (
         f"<h1>{len(records)} runs side by side</h1>"
         + _table(heads, rows, "Costs are in full trainings.", kind="runs")
@@ -159,6 +167,14 @@ def _accuracy_in_words(result: Result) -> str:
 
 
 def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    def draw() -> Figure:
+        return _comparison_figure(records, names)
+
+    narrow = on_narrow_paper(draw)
+    return inline_picture(draw(), narrow, "comparison", "schedules and accuracies")
+
+
+def _comparison_figure(records: Sequence[RunRecord], names: Sequence[str]) -> Figure:
     drawing, panels = new_figure(2)
     for place, (record, name) in enumerate(zip(records, names, strict=True)):
         if not record.results:
@@ -169,7 +185,7 @@ def _comparison_drawing(records: Sequence[RunRecord], names: Sequence[str]) -> s
         plot_curve(panels[1], in_percent(accuracy), colour, name)
     panels[0].set(title="Keep rate R(t), %", xlabel="epoch", ylim=(-2, 103))
     panels[1].set(title="Accuracy, %", xlabel="epoch")
-    return inline_svg(finish_figure(drawing, panels), "comparison", "schedules and accuracies")
+    return finish_figure(drawing, panels)
 
 
 def verification_table(records: Sequence[VerificationRecord]) -> str:
@@ -189,7 +205,7 @@ def verification_table(records: Sequence[VerificationRecord]) -> str:
             *(accepts.get(rate, UNKNOWN) for rate in rates),
             f"{found.auc:.4f}",
         ]
-        rows.append(_row(cells))
+        rows.append(_row(heads, cells))
     notes = [
         f"{one.name}: {said}"
         for one in records
@@ -224,8 +240,11 @@ def framed(content: str, caption: str, *, kind: str = "picture") -> str:
     return f"<figure class={kind}><div class=scroll>{content}</div>{below}</figure>"
 
 
-def _row(cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False) -> str:
-    """A row of text; `first_cell` is HTML that goes before."""
-    html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    before = f"<td>{first_cell}</td>" if first_cell else ""
-    return f"<tr{' class=first' if is_marked else ''}>{before}{html}</tr>"
+def _row(
+    heads: Sequence[str], cells: Sequence[str], *, first_cell: str = "", is_marked: bool = False
+) -> str:
+    """A row of text; `first_cell` is HTML that goes before. On a phone each cell has its head."""
+    html = [first_cell] * bool(first_cell) + [escape(cell) for cell in cells]
+    pairs = zip(heads, html, strict=True)
+    cells_html = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in pairs)
+    return f"<tr{' class=first' if is_marked else ''}>{cells_html}</tr>"

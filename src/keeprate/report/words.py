@@ -310,6 +310,11 @@ def issues_in_words(record: RunRecord) -> str:
     return text
 
 
+APPLYING = (
+    "The browser keeps each decision, also when the page is closed. The data are written anew with "
+    "all of them by"
+)
+
 # The foot of a page
 
 

@@ -1,3 +1,4 @@
+from .after import RunBefore as RunBefore
 from .classifier import Classifier as Classifier
 from .classifier import load as load
 from .classifier import save_classifier as save_classifier

@@ -94,6 +94,7 @@ def conclude(
     """
     noise, quality = judgement
     data = setup.data
+    quality = quality.without(data.reviewed)  # nobody is to decide twice
     names, columns = data.class_names, data.input_columns
     is_pooled = results[0].method == "auto"  # the validation samples have trained, too
     record = replace(
@@ -104,7 +105,7 @@ def conclude(
         noise_estimate=noise,
         labels_judged=len(quality.rows),
         label_issues=int(quality.is_issue.sum()),
-        suspects=most_suspect(data.doubted_splits, quality, names, columns, data.centres),
+        suspects=most_suspect(data.doubted_splits, quality, names, data.encoder),
         finished=True,
     )
     record = replace(record, cautions=find_cautions(record))

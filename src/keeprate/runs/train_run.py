@@ -24,6 +24,7 @@ from keeprate.engine import (
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
+from keeprate.runs.after import RunBefore
 from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
 from keeprate.runs.finals import train_plans
 from keeprate.runs.first import first_cost, remove_first, train_first
@@ -66,6 +67,7 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: MetricLike = "accuracy",
     positive: object = None,
+    after: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -127,6 +129,10 @@ def train(
     positive : class name, optional
         Of two classes the one that such scorers as "f1" and "average_precision" look for; left
         out, the one that fewer training labels name.
+    after : path, optional
+        The folder of a run before on the same data, on whose labels people have decided
+        (`keeprate apply`). Labels that were kept or changed count as clean: these samples
+        validate. Dropped samples are left out.
 
     Returns
     -------
@@ -138,6 +144,8 @@ def train(
         If an argument cannot be used.
     """
     config = config or TrainingConfig()
+    before = None if after is None else RunBefore.of(after)
+    data = data if before is None else before.applied_to(data)
     is_auto = isinstance(schedule, str) and schedule == "auto"
     known_rate = assumed_noise_rate(data, noise_rate)
     is_cross_fitted = (
@@ -187,6 +195,8 @@ def train(
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return run
+        if before is not None:
+            before.save(setup.folder)
         if is_cross_fitted:
             return _cross_fit(setup, record, compared, restarts)
         if schedules[0] is None and record.first is None:

@@ -40,6 +40,7 @@ from keeprate.runs import (
     Baselines,
     Plan,
     Run,
+    RunBefore,
     assumed_noise_rate,
     baseline_plans,
     baselines_in_config,
@@ -85,6 +86,7 @@ def search(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: MetricLike = "accuracy",
     positive: object = None,
+    after: str | os.PathLike[str] | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -118,6 +120,9 @@ checkpoint_seconds, metric, positive
         Of each final training. From two on the two best schedules take turns, the best first.
     out : path, optional
         The run folder. An interrupted search in the folder goes on, to the same result.
+    after : path, optional
+        As for `keeprate.train`. The search tries the schedule of that run first, so a smaller
+        budget may do.
     **replaced
         None: arguments of earlier versions are refused with their new names.
 
@@ -133,6 +138,10 @@ checkpoint_seconds, metric, positive
     # 1. Check all arguments.
     refuse_replaced(replaced)
     config, search_config = config or TrainingConfig(), search_config or SearchConfig()
+    before = None if after is None else RunBefore.of(after)
+    if before is not None:
+        data = before.applied_to(data)
+        search_config = _beginning_with(before.folder, search_config)
     method, limit = get_searchable(method), check_budget(budget, search_config)
     baselines = get_baselines(baselines, method)
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
@@ -167,6 +176,8 @@ checkpoint_seconds, metric, positive
         record = open_record(setup, "search", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return replace(run, study=find_study(setup.folder))
+        if before is not None:
+            before.save(setup.folder)
 
         # 3. Plan the trials.
         searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
@@ -204,6 +215,14 @@ checkpoint_seconds, metric, positive
         plans = [searched, *compared]
         run = finish(setup, record, plans, cost, restarts=restarts, by_folds=True)
         return replace(run, study=study)
+
+
+def _beginning_with(folder: Path, search_config: SearchConfig) -> SearchConfig:
+    """Try the schedule of the run before first, where the sampler takes schedules."""
+    if not search_config.uses_experience:
+        return search_config
+    schedules: list[Any] = [folder, *search_config.earlier]
+    return replace(search_config, warm_start=schedules)
 
 
 def get_searchable(method: str | Method) -> Method:
