@@ -1,12 +1,13 @@
 """What each part of the search brings: `python -m benchmarks.ablation`.
 
 A search here may choose only among schedules that were really trained: 120 for each of three noises
-on MNIST (`benchmarks.schedule_bench`, 10,000 samples), 48 for each of eleven noises on digits
-(`experiments.experience`, the four settings). Nothing is fitted to them and nothing is simulated: a
-chosen schedule has the validation value, and the test accuracy, of its own training. On MNIST each
-search is repeated with `REPEATS` random subsets of the schedules. What a search begins with was
-seen on digits, so MNIST is a setting that it has never seen; on digits it begins without the noise
-that it is judged on, all settings and kinds of that rate.
+on MNIST (`benchmarks.schedule_bench`, 10,000 samples), 48 for each of eleven noises and four
+settings on digits, and 24 in three settings on many varied digits (`experiments.experience`).
+Nothing is fitted to them and nothing is simulated: a chosen schedule has the validation value, and
+the test accuracy, of its own training. On MNIST each search is repeated with `REPEATS` random
+subsets of the schedules. What a search begins with was seen on digits, so MNIST is a setting that
+it has never seen; on digits it begins without the noise that it is judged on, all settings and
+kinds of that rate.
 
 All these are development data: parts of the search were chosen on them.
 
@@ -33,16 +34,18 @@ from numpy.typing import NDArray
 from benchmarks.schedule_bench import RESULTS as BENCH
 from benchmarks.schedule_bench import TEST_ACCURACY
 from experiments import experience
-from experiments.common import read_results
+from experiments.common import Row, read_results
 from keeprate import NaturalGradientSampler
 from keeprate.files import write_json
-from keeprate.noise import Noise, rival_share
+from keeprate.noise import Noise
 from keeprate.records import versions
 from keeprate.schedules import exponential_drop, get_space, plain_decay
 from keeprate.searching import (
+    Conditions,
     Experience,
-    NoiseLevel,
+    Kernel,
     Surrogate,
+    Task,
     most_improving,
     shipped_experience,
 )
@@ -51,6 +54,8 @@ Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 COSTS = (3, 6, 12, 22)
 REPEATS, SUBSET = 20, 80
+GAPS_ON_MNIST = {"symmetric:0.2": 0.23, "symmetric:0.5": 0.33, "pairflip:0.45": 0.18}
+"""Loss gaps that `keeprate.runs.train_first` finds there."""
 SPACE = get_space("basis")
 EARLIER_PRESETS: tuple[tuple[Callable[..., Array], tuple[float, ...]], ...] = (
     (exponential_drop, (0.45, 20)),
@@ -71,8 +76,8 @@ class Pool:
     Attributes
     ----------
     data, noise : str
-    level : NoiseLevel
-        The true one.
+    conditions : Conditions
+        The true ones.
     keep_rates : ndarray [n, T]
     values : ndarray [n]
         Validation values.
@@ -80,15 +85,18 @@ class Pool:
         What a choice is judged by.
     known : Experience
         What a search may begin with: nothing of this noise and these data.
+    blind : Experience
+        The same without the loss gaps, which it takes for equal.
     """
 
     data: str
     noise: str
-    level: NoiseLevel
+    conditions: Conditions
     keep_rates: Array
     values: Array
     judged: Array
     known: Experience
+    blind: Experience
 
     def subset(self, rows: NDArray[np.int64]) -> Pool:
         """Some of the schedules."""
@@ -128,7 +136,7 @@ def presets(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
 
 def by_prior_mean(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
     """What the experience expects to be best; nothing is learnt on the way."""
-    belief = pool.known.belief(pool.level)
+    belief = pool.known.belief(pool.conditions)
     yield from np.argsort(-belief.mean(belief.describe(pool.keep_rates)))[:n].tolist()
 
 
@@ -138,12 +146,17 @@ def by_process(
     n: int,
     *,
     begins: bool = True,
+    knows_gap: bool = True,
     rate_error: float = 0.0,
     generations: int = 2,
 ) -> Iterator[int]:
     """keeprate's search, with experience or without, in generations."""
-    level = replace(pool.level, noise_rate=max(0.0, pool.level.noise_rate + rate_error))
-    belief = pool.known.belief(level) if begins else None
+    assumed = max(0.0, pool.conditions.noise_rate + rate_error)
+    conditions = replace(pool.conditions, noise_rate=assumed)
+    known = pool.known if knows_gap else pool.blind
+    if not knows_gap:
+        conditions = replace(conditions, loss_gap=0.0)
+    belief = known.belief(conditions) if begins else None
     points = pool.keep_rates if belief is None else belief.describe(pool.keep_rates)
     taken: list[int] = []
     size = max(1, min(10, -(-n // generations)))
@@ -193,6 +206,10 @@ def _wrong(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
     return by_process(pool, rng, n, rate_error=0.08)
 
 
+def _blind(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
+    return by_process(pool, rng, n, knows_gap=False)
+
+
 def _one_generation(pool: Pool, rng: np.random.Generator, n: int) -> Iterator[int]:
     return by_process(pool, rng, n, generations=1)
 
@@ -210,6 +227,7 @@ WAYS: dict[str, tuple[str, Way]] = {
     "prior": ("experience alone, nothing learnt", by_prior_mean),
     "once": ("experience and process, one generation", _one_generation),
     "wrong": ("keeprate's, noise rate taken 8 points too high", _wrong),
+    "blind": ("keeprate's, the loss gap unknown", _blind),
     "ours": ("keeprate's: experience and process", by_process),
 }
 
@@ -219,6 +237,8 @@ WAYS: dict[str, tuple[str, Way]] = {
 
 def pools_of_mnist(path: Path = BENCH) -> Iterator[Pool]:
     """One for each noise of `benchmarks.schedule_bench`."""
+    known = shipped_experience()
+    blind = _without_gap([experience.task_of(row) for row in _experience_rows()], known.kernel)
     rows = pq.read_table(path).to_pylist()
     for setting in sorted({row["setting"] for row in rows}):
         of_setting = [row for row in rows if row["setting"] == setting]
@@ -229,37 +249,42 @@ def pools_of_mnist(path: Path = BENCH) -> Iterator[Pool]:
         yield Pool(
             "MNIST",
             str(noise),
-            _level(noise),
+            experience.conditions_of(noise, GAPS_ON_MNIST[str(noise)]),
             SPACE.keep_rates(dict(zip(names, columns, strict=True)), epochs),
             np.array(
                 [fmean(row["validation_accuracy"][-max(1, epochs // 10) :]) for row in of_setting]
             ),
             np.array([row[TEST_ACCURACY][-1] for row in of_setting]),
-            shipped_experience(),
+            known,
+            blind,
         )
 
 
 def pools_of_digits() -> Iterator[Pool]:
     """One for each noise and setting of the experience, which lacks that noise rate there."""
-    stored = read_results(experience.NAME, "")
-    rows = [] if stored is None else stored["rows"]
-    kernel = shipped_experience().kernel
-    known: dict[float, Experience] = {}
+    rows, kernel = _experience_rows(), shipped_experience().kernel
+    known: dict[float, tuple[Experience, Experience]] = {}
     for row in rows:
         noise = Noise.parse(row["noise"])
-        level, values = _level(noise), np.array(row["values"])
-        if level.noise_rate not in known:
+        conditions, values = experience.task_of(row).conditions, np.array(row["values"])
+        rate = conditions.noise_rate
+        if rate not in known:
             others = [experience.task_of(one) for one in rows]
-            others = [one for one in others if one.level.noise_rate != level.noise_rate]
-            known[level.noise_rate] = Experience(others, kernel)
+            others = [one for one in others if one.conditions.noise_rate != rate]
+            known[rate] = Experience(others, kernel), _without_gap(others, kernel)
+        name = "digits" if row["seed"] < experience.FIRST_VARIED else "varied digits"
         keep_rates = np.array(row["keep_rates"])
-        yield Pool("digits", str(noise), level, keep_rates, values, values, known[level.noise_rate])
+        yield Pool(name, str(noise), conditions, keep_rates, values, values, *known[rate])
 
 
-def _level(noise: Noise) -> NoiseLevel:
-    if noise.kind == "none":
-        return NoiseLevel(0.0, 0.0)
-    return NoiseLevel(noise.noise_rate or 0.0, rival_share(noise.transition_matrix(10)))
+def _experience_rows() -> list[Row]:
+    stored = read_results(experience.NAME, "")
+    return [] if stored is None else stored["rows"]
+
+
+def _without_gap(tasks: Sequence[Task], kernel: Kernel) -> Experience:
+    equal = [replace(one, conditions=replace(one.conditions, loss_gap=0.0)) for one in tasks]
+    return Experience(equal, kernel)
 
 
 # The numbers -----------------------------------------------------------------------------------
@@ -292,6 +317,7 @@ def measure(pool: Pool, repeats: int, subset: int | None) -> dict[str, dict[str,
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Lines of Markdown: the mean gap of each way, over noises, by data set and cost."""
     columns = [("MNIST", cost) for cost in COSTS] + [("digits", cost) for cost in COSTS[:-1]]
+    columns += [("varied digits", cost) for cost in COSTS[:-2]]
     lines = ["| | " + " | ".join(f"{data}, cost {cost}" for data, cost in columns) + " |"]
     lines.append("| --- " * (len(columns) + 1) + "|")
     for name, (label, _) in WAYS.items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ from keeprate.noise import Noise
 from keeprate.runs import train_first
 from keeprate.schedules import Schedule, Space, co_teaching_schedule, get_space
 from keeprate.searching import (
+    USUAL_GAP,
+    Conditions,
     GaussianProcessSampler,
-    NoiseLevel,
     Proposals,
     confirming,
     experience_digest,
@@ -209,11 +210,11 @@ class TunedSearch(Search):
         return Schedule(co_teaching_schedule(self.epochs, tau=rate), "tuned")
 
 
-Begin = Callable[[Protocol, int, NoiseLevel, float], Search]
+Begin = Callable[[Protocol, int, Conditions, float], Search]
 
 
 def _ours(
-    protocol: Protocol, seed: int, level: NoiseLevel, spent: float, *, cost: int = COST
+    protocol: Protocol, seed: int, conditions: Conditions, spent: float, *, cost: int = COST
 ) -> Search:
     epochs = protocol.epochs
     trials = int(cost - spent) if cost == COST else cost
@@ -224,7 +225,7 @@ def _ours(
         trials=trials,
         confirm=confirming(trials),
         seed=seed,
-        level=level,
+        conditions=conditions,
     )
     return PlannedSearch(
         open_study(None), get_space("basis"), epochs, trials, spent, proposals=proposals
@@ -234,7 +235,7 @@ def _ours(
 def _rival(
     protocol: Protocol,
     seed: int,
-    level: NoiseLevel,
+    conditions: Conditions,
     spent: float,
     *,
     sampler: Callable[..., optuna.samplers.BaseSampler],
@@ -252,11 +253,11 @@ def _cold(*, seed: int, epochs: int) -> optuna.samplers.BaseSampler:
     )
 
 
-def _begin_cold(protocol: Protocol, seed: int, level: NoiseLevel, spent: float) -> Search:
-    return _rival(protocol, seed, level, spent, sampler=partial(_cold, epochs=protocol.epochs))
+def _begin_cold(protocol: Protocol, seed: int, conditions: Conditions, spent: float) -> Search:
+    return _rival(protocol, seed, conditions, spent, sampler=partial(_cold, epochs=protocol.epochs))
 
 
-def _tuned(protocol: Protocol, seed: int, level: NoiseLevel, spent: float) -> Search:
+def _tuned(protocol: Protocol, seed: int, conditions: Conditions, spent: float) -> Search:
     study = optuna.create_study(direction="maximize")
     return TunedSearch(study, get_space("basis"), protocol.epochs, COST)
 
@@ -347,7 +348,7 @@ def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: 
     -------
     dict
         `traces`: arm -> its trace. `told`: test accuracy of Co-teaching with the true noise rate,
-        in the group of the arms alone. `level`: what the short training found. `seconds` of all
+        in the group of the arms alone. `conditions`: what the searches knew. `seconds` of all
         trainings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -356,17 +357,18 @@ def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: 
     )
     config = TrainingConfig(epochs=protocol.epochs, batch_size=protocol.batch_size)
     setup = make_setup(data, model=protocol.model, config=config, seed=seed, out=None)
-    level, spent = NoiseLevel.of_rate(0.0), 0.0
+    conditions, spent = Conditions.of_rate(0.0, USUAL_GAP), 0.0
     if group != "alone":
         first = train_first(setup, get_method("co-teaching"))
-        level = NoiseLevel(first.noise_rate, first.rival_share or 0.0)
+        gap = USUAL_GAP if first.loss_gap is None else first.loss_gap
+        conditions = Conditions(first.noise_rate, first.rival_share or 0.0, gap)
         spent = first.epochs / protocol.epochs
     seconds = [0.0]
     arms = GROUPS[group]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        searches = {arm.name: arm.begin(protocol, seed, level, spent) for arm in arms}
-    row: Row = {"level": [round(level.noise_rate, 4), round(level.rival_share, 4)]}
+        searches = {arm.name: arm.begin(protocol, seed, conditions, spent) for arm in arms}
+    row: Row = {"conditions": [round(number, 4) for number in astuple(conditions)]}
     alone = [arm for arm in arms if not arm.after_start]
     if group == "alone":
         rate = Noise.parse(noise).noise_rate or 0.0

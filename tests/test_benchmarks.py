@@ -125,8 +125,10 @@ def test_each_way_of_the_ablation_chooses_other_schedules_of_the_pool(name: str)
 
 def test_what_the_ablation_begins_with_lacks_the_noise_that_it_is_judged_on():
     for pool in itertools.islice(ablation.pools_of_digits(), 3):
-        rates = pool.known._noise[:, 0]
-        assert len(rates) > 500 and not np.isclose(rates, pool.level.noise_rate).any()
+        for known in (pool.known, pool.blind):
+            rates = known._conditions[:, 0]
+            assert len(rates) > 50 and not np.isclose(rates, pool.conditions.noise_rate).any()
+        assert len(set(pool.blind._conditions[:, 2])) == 1 < len(set(pool.known._conditions[:, 2]))
 
 
 def test_label_issues_are_compared_on_the_same_labels():

@@ -185,6 +185,8 @@ def test_sizes_can_be_given() -> None:
     assert (len(data.train), len(data.validation), len(data.test or ())) == (12, 7, 25)
     assert torch.bincount(data.train.labels).min() >= 3  # stratified: 4 of each class, up to one
     assert prepare((x, y), n_test=0).test is None
+    without_test = prepare({"train": (x, y), "validation": (x + 100, y)}, n_test=0)
+    assert (len(without_test.validation), without_test.test) == (100, None)
     assert len(prepare((x, y), limit=1000).train) == 60
     assert not set(ids(data.train)) & set(ids(data.validation) + ids(data.test))
 

@@ -19,14 +19,15 @@ from keeprate.schedules import get_space
 from keeprate.searching import search_run
 from keeprate.searching.experience import (
     LARGEST_DROP,
+    LARGEST_GAP,
     MARKS,
     NOISE,
     OWN,
     SCALES,
     Belief,
+    Conditions,
     Experience,
     Kernel,
-    NoiseLevel,
     Task,
     experience_digest,
     shipped_experience,
@@ -35,7 +36,7 @@ from keeprate.searching.experience import (
 from keeprate.searching.process_sampler import GaussianProcessSampler
 from tests.searches import ALONE, CONFIG, search
 
-PAIRFLIP = NoiseLevel(0.45, 0.82)
+PAIRFLIP = Conditions(0.45, 0.82, 0.2)
 EPOCHS = 12
 
 
@@ -46,7 +47,7 @@ EPOCHS = 12
 def test_a_drop_is_interpolated_and_a_share_of_the_noise_rate(epochs: int) -> None:
     rng = np.random.default_rng(epochs)
     rates = 1 - 0.4 * rng.random((3, epochs))
-    drops = NoiseLevel(0.4, 0.1).drops(rates)
+    drops = Conditions(0.4, 0.1, 0.2).drops(rates)
     assert drops.shape == (3, MARKS)
     at = np.linspace(0, epochs - 1, MARKS)
     for drop, row in zip(drops, rates, strict=True):
@@ -58,19 +59,23 @@ def test_a_drop_is_interpolated_and_a_share_of_the_noise_rate(epochs: int) -> No
 def test_a_drop_has_limits() -> None:
     nothing, everything = np.zeros((1, 20)), np.ones((1, 20))
     for rate in (0.0, 0.1, 0.9):
-        level = NoiseLevel(rate, 0.0)
-        assert (level.drops(everything) == 0).all()
-        assert level.drops(nothing).max() == pytest.approx(min(1 / max(rate, 0.05), LARGEST_DROP))
+        conditions = Conditions(rate, 0.0, 0.2)
+        assert (conditions.drops(everything) == 0).all()
+        assert conditions.drops(nothing).max() == pytest.approx(
+            min(1 / max(rate, 0.05), LARGEST_DROP)
+        )
     # Without noise a drop is not infinite: one of a twentieth is 1.
-    assert NoiseLevel(0.0, 0.0).drops(np.full((1, 3), 0.95)) == pytest.approx(np.ones((1, MARKS)))
+    assert Conditions(0.0, 0.0, 0.2).drops(np.full((1, 3), 0.95)) == pytest.approx(
+        np.ones((1, MARKS))
+    )
 
 
 def test_a_level_by_its_rate_lies_between_symmetric_and_pairflip_noise() -> None:
     for rate in (0.05, 0.2, 0.45):
-        level, odds = NoiseLevel.of_rate(rate), rate / (1 - rate)
-        assert level.noise_rate == rate and odds / 9 < level.rival_share < odds
-    assert NoiseLevel.of_rate(0.0) == NoiseLevel(0.0, 0.0)
-    assert NoiseLevel.of_rate(0.9).rival_share <= 1
+        conditions, odds = Conditions.of_rate(rate, 0.2), rate / (1 - rate)
+        assert conditions.noise_rate == rate and odds / 9 < conditions.rival_share < odds
+    assert Conditions.of_rate(0.0, 0.2) == Conditions(0.0, 0.0, 0.2)
+    assert Conditions.of_rate(0.9, 0.2).rival_share <= 1
 
 
 def test_scores_have_a_common_scale() -> None:
@@ -87,22 +92,22 @@ def test_scores_have_a_common_scale() -> None:
 
 # The process -------------------------------------------------------------------------------------
 
-KERNEL = Kernel(0.7, 0.2, 0.4, 1.0, 0.6, 0.15, 0.5, 0.05)
+KERNEL = Kernel(0.7, 0.2, 0.4, 0.15, 1.0, 0.6, 0.15, 0.5, 0.05)
 
 
-def made_up(n: int, level: NoiseLevel, seed: int) -> Task:
+def made_up(n: int, conditions: Conditions, seed: int) -> Task:
     rng = np.random.default_rng(seed)
     drops = np.cumsum(rng.random((n, MARKS)), 1) / 6
-    return Task(level, drops, rng.normal(size=n))
+    return Task(conditions, drops, rng.normal(size=n))
 
 
 TASKS = (
-    made_up(7, NoiseLevel(0.1, 0.02), 1),
-    made_up(5, NoiseLevel(0.4, 0.6), 2),
-    made_up(9, NoiseLevel(0.4, 0.6), 3),  # the same noise is not the same data
+    made_up(7, Conditions(0.1, 0.02, 0.2), 1),
+    made_up(5, Conditions(0.4, 0.6, 0.4), 2),
+    made_up(9, Conditions(0.4, 0.6, 0.4), 3),  # the same noise is not the same data
 )
-LEVEL = NoiseLevel(0.35, 0.5)
-Row = tuple[np.ndarray, NoiseLevel, int]  # a drop, its noise, its data
+HERE = Conditions(0.35, 0.5, 0.2)
+Row = tuple[np.ndarray, Conditions, int]  # a drop, its conditions, its data
 
 
 def covariance_of(a: Row, b: Row, own: float) -> float:
@@ -110,6 +115,7 @@ def covariance_of(a: Row, b: Row, own: float) -> float:
     apart = np.square(a[0] - b[0]).mean()
     noise = ((a[1].noise_rate - b[1].noise_rate) / KERNEL.noise_rate_length) ** 2
     noise += ((a[1].rival_share - b[1].rival_share) / KERNEL.rival_share_length) ** 2
+    noise += ((a[1].loss_gap - b[1].loss_gap) / KERNEL.loss_gap_length) ** 2
     found = (KERNEL.shared * np.exp(-noise / 2) + KERNEL.always) * np.exp(
         -apart / (2 * KERNEL.drop_length**2)
     )
@@ -128,21 +134,22 @@ def directly(
     n = len(seen)
     known = whole[:n, :n] + np.diag(noise)
     between = whole[n:, :n]
-    mean = between @ np.linalg.solve(known, scores)
+    everywhere = BANK_SCORES.mean()  # the mean of the process
+    mean = everywhere + between @ np.linalg.solve(known, scores - everywhere)
     return mean, whole[n:, n:] - between @ np.linalg.solve(known, between.T)
 
 
-BANK: list[Row] = [(drop, t.level, i) for i, t in enumerate(TASKS, 1) for drop in t.drops]
+BANK: list[Row] = [(drop, t.conditions, i) for i, t in enumerate(TASKS, 1) for drop in t.drops]
 BANK_SCORES = np.concatenate([task.scores for task in TASKS])
 
 
 def rows_here(points: np.ndarray) -> list[Row]:
-    return [(point, LEVEL, 0) for point in points]
+    return [(point, HERE, 0) for point in points]
 
 
 def test_a_belief_is_what_all_data_say_together() -> None:
-    points = made_up(4, LEVEL, 9).drops
-    belief = Experience(TASKS, KERNEL).belief(LEVEL)
+    points = made_up(4, HERE, 9).drops
+    belief = Experience(TASKS, KERNEL).belief(HERE)
     noise = np.full(len(BANK), KERNEL.noise)
     for own in OWN:
         mean, covariance = belief.expect(points, own)
@@ -157,8 +164,8 @@ def test_a_belief_is_what_all_data_say_together() -> None:
 @pytest.mark.parametrize("n", [1, 2, 6])
 def test_what_is_learnt_is_what_all_data_say_together(n: int) -> None:
     """For the likeliest scale, offset and numbers of the kernel, found by trying all."""
-    belief = Experience(TASKS, KERNEL).belief(LEVEL)
-    seen, others = made_up(n, LEVEL, 20 + n), made_up(4, LEVEL, 9).drops
+    belief = Experience(TASKS, KERNEL).belief(HERE)
+    seen, others = made_up(n, HERE, 20 + n), made_up(4, HERE, 9).drops
     values = 0.9 + 0.03 * seen.scores
     bank_noise, best = np.full(len(BANK), KERNEL.noise), None
     for own, noise, factor in itertools.product(OWN, NOISE, SCALES):
@@ -204,8 +211,8 @@ def test_the_quick_mean_is_the_mean_also_of_what_ships() -> None:
 
 
 def test_only_differences_of_values_count_and_not_their_scale() -> None:
-    belief = Experience(TASKS, KERNEL).belief(LEVEL)
-    seen, others = made_up(6, LEVEL, 4), made_up(4, LEVEL, 9).drops
+    belief = Experience(TASKS, KERNEL).belief(HERE)
+    seen, others = made_up(6, HERE, 4), made_up(4, HERE, 9).drops
     first = belief.learn(seen.drops, seen.scores)
     for factor, offset in ((0.013, 0.9), (7.0, -3.0)):
         again = belief.learn(seen.drops, factor * seen.scores + offset)
@@ -216,8 +223,8 @@ def test_only_differences_of_values_count_and_not_their_scale() -> None:
 @pytest.mark.parametrize("value", [0.1, 0.97, 1 / 3])
 def test_equal_values_are_equal_whatever_their_rounding(value: float) -> None:
     """The mean of three times 0.1 is not 0.1: their deviation is not quite 0."""
-    belief = Experience(TASKS, KERNEL).belief(LEVEL)
-    seen, others = made_up(3, LEVEL, 4).drops, made_up(4, LEVEL, 9).drops
+    belief = Experience(TASKS, KERNEL).belief(HERE)
+    seen, others = made_up(3, HERE, 4).drops, made_up(4, HERE, 9).drops
     exact = belief.learn(seen, np.full(3, 0.5)).mean(others)
     assert belief.learn(seen, np.full(3, value)).mean(others) == pytest.approx(exact, abs=1e-8)
 
@@ -240,13 +247,13 @@ def make(
     *,
     space: str = "basis",
     epochs: int = EPOCHS,
-    level: NoiseLevel | None = PAIRFLIP,
+    conditions: Conditions | None = PAIRFLIP,
     seed: int = 0,
     belief: Belief | None = None,
 ) -> GaussianProcessSampler:
     found = get_space(space)
-    if belief is None and level is not None:
-        belief = shipped_experience().belief(level)
+    if belief is None and conditions is not None:
+        belief = shipped_experience().belief(conditions)
     return GaussianProcessSampler(
         found.distributions(epochs),
         lambda parameters: found.keep_rates(parameters, epochs),
@@ -279,34 +286,34 @@ def rates_of(params: dict[str, Any], space: str = "basis", epochs: int = EPOCHS)
     return get_space(space).schedule(params, epochs).keep_rate
 
 
-@pytest.mark.parametrize("level", [PAIRFLIP, None])
-def test_a_point_follows_from_the_seed_and_the_trials(level: NoiseLevel | None) -> None:
+@pytest.mark.parametrize("conditions", [PAIRFLIP, None])
+def test_a_point_follows_from_the_seed_and_the_trials(conditions: Conditions | None) -> None:
     values = [0.5, 0.7, 0.6, 0.8, 0.4]
     here, elsewhere = (
         [told(params, value) for params, value in zip(some(seed, 5), values, strict=True)]
         for seed in (1, 2)
     )
-    first = ask(make(level=level), here)
-    used = make(level=level)
+    first = ask(make(conditions=conditions), here)
+    used = make(conditions=conditions)
     ask(used, here[:3])
     ask(used, elsewhere)  # the same values, of other schedules
     assert ask(used, here) == first
-    assert ask(make(level=level, seed=1), here) != first
-    assert ask(make(level=level), elsewhere) != first
+    assert ask(make(conditions=conditions, seed=1), here) != first
+    assert ask(make(conditions=conditions), elsewhere) != first
 
 
-@pytest.mark.parametrize("level", [PAIRFLIP, None])
-def test_what_is_running_is_not_proposed_again(level: NoiseLevel | None) -> None:
+@pytest.mark.parametrize("conditions", [PAIRFLIP, None])
+def test_what_is_running_is_not_proposed_again(conditions: Conditions | None) -> None:
     values = [0.5, 0.7, 0.6, 0.8, 0.4]
     trials = [told(params, value) for params, value in zip(some(1, 5), values, strict=True)]
     failed = told(some(3, 1)[0], None, state=TrialState.FAIL)
-    alone = ask(make(level=level), [*trials, failed])
+    alone = ask(make(conditions=conditions), [*trials, failed])
     running = told(alone, None, state=TrialState.RUNNING)
-    beside = ask(make(level=level), [*trials, running])  # with the same number
+    beside = ask(make(conditions=conditions), [*trials, running])  # with the same number
     assert np.abs(rates_of(beside) - rates_of(alone)).max() > 0.01
     # Where all is running from the first on, too.
-    one = ask(make(level=PAIRFLIP), [failed])
-    other = ask(make(level=PAIRFLIP), [told(one, None, state=TrialState.RUNNING)])
+    one = ask(make(conditions=PAIRFLIP), [failed])
+    other = ask(make(conditions=PAIRFLIP), [told(one, None, state=TrialState.RUNNING)])
     assert np.abs(rates_of(other) - rates_of(one)).max() > 0.01
 
 
@@ -347,16 +354,16 @@ def test_of_pruned_trials_alone_those_that_got_furthest_are_compared() -> None:
     assert (first, second) == (0.6, 0.8) and early < 0.6
 
 
-@pytest.mark.parametrize("level", [PAIRFLIP, None])
-def test_to_minimise_is_to_maximise_the_opposite(level: NoiseLevel | None) -> None:
+@pytest.mark.parametrize("conditions", [PAIRFLIP, None])
+def test_to_minimise_is_to_maximise_the_opposite(conditions: Conditions | None) -> None:
     params = some(1, 12)
     up, down = (
         [told(one, sign * abs(float(rates_of(one).mean()) - 0.8)) for one in params]
         for sign in (1, -1)
     )
-    found = ask(make(level=level), up)
-    assert ask(make(level=level), down, "minimize") == found
-    assert ask(make(level=level), up, "minimize") != found
+    found = ask(make(conditions=conditions), up)
+    assert ask(make(conditions=conditions), down, "minimize") == found
+    assert ask(make(conditions=conditions), up, "minimize") != found
 
 
 def test_values_of_another_scale_lead_to_the_same_point() -> None:
@@ -368,12 +375,12 @@ def test_values_of_another_scale_lead_to_the_same_point() -> None:
     assert rates_of(ask(make(), first)) == pytest.approx(rates_of(ask(make(), other)), abs=1e-6)
 
 
-@pytest.mark.parametrize("level", [PAIRFLIP, None])
+@pytest.mark.parametrize("conditions", [PAIRFLIP, None])
 @pytest.mark.parametrize("epochs", [1, 2, EPOCHS])
 @pytest.mark.parametrize("space", ["basis", "co-teaching", "power-decay", "full"])
-def test_every_space_is_searched(space: str, epochs: int, level: NoiseLevel | None) -> None:
+def test_every_space_is_searched(space: str, epochs: int, conditions: Conditions | None) -> None:
     distributions = get_space(space).distributions(epochs)
-    sampler = make(space=space, epochs=epochs, level=level)
+    sampler = make(space=space, epochs=epochs, conditions=conditions)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     wanted = np.linspace(1, 0.6, epochs)
     for _ in range(6):
@@ -419,17 +426,17 @@ def test_several_objectives_and_words_are_refused() -> None:
 @pytest.mark.parametrize("epochs", [10, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_first_proposal_fits_the_noise(epochs: int, seed: int) -> None:
-    def first(level: NoiseLevel) -> np.ndarray:
+    def first(conditions: Conditions) -> np.ndarray:
         study = optuna.create_study(
-            direction="maximize", sampler=make(epochs=epochs, level=level, seed=seed)
+            direction="maximize", sampler=make(epochs=epochs, conditions=conditions, seed=seed)
         )
         return rates_of(study.ask(get_space("basis").distributions(epochs)).params, epochs=epochs)
 
-    noisy, clean = first(PAIRFLIP), first(NoiseLevel(0.0, 0.0))
+    noisy, clean = first(PAIRFLIP), first(Conditions(0.0, 0.0, 0.03))
     assert noisy[0] > 0.95 and noisy[-1] < 0.55  # below the share of clean labels
     assert noisy.min() > 0.1
     assert clean.mean() > 0.95 and clean.min() > 0.75  # few are left out, and seldom
-    some_noise = first(NoiseLevel(0.2, 0.03))
+    some_noise = first(Conditions(0.2, 0.03, 0.2))
     assert noisy[-1] < some_noise[-1] < clean[-1] and some_noise[-1] < 0.8 + 0.02
 
 
@@ -440,28 +447,29 @@ def test_what_ships_is_sound() -> None:
     assert experience._drops.shape[1] == MARKS and len(experience._drops) > 1000
     assert experience._drops.min() >= 0 and experience._drops.max() <= LARGEST_DROP
     assert np.isfinite(experience.log_likelihood)
-    rates = experience._noise[:, 0]
-    assert rates.min() == 0 and rates.max() > 0.6 and experience._noise.max() < 1
+    rates, rivals, gaps = experience._conditions.T
+    assert rates.min() == 0 and 0.6 < rates.max() < 1 and 0 <= rivals.min() < rivals.max() < 1
+    assert 0 <= gaps.min() < 0.05 and 0.25 < gaps.max() <= LARGEST_GAP
 
 
 # Searches ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def levels(monkeypatch: pytest.MonkeyPatch) -> list[NoiseLevel | None]:
-    """The noise levels that proposals were made for."""
+def known(monkeypatch: pytest.MonkeyPatch) -> list[Conditions | None]:
+    """The conditions that proposals were made for."""
     seen, make_proposals = [], search_run._proposals
 
     def spy(*arguments: Any) -> Any:
         proposals = make_proposals(*arguments)
-        seen.append(proposals.level)
+        seen.append(proposals.conditions)
         return proposals
 
     monkeypatch.setattr(search_run, "_proposals", spy)
     return seen
 
 
-def test_a_search_begins_with_the_noise_that_it_found(data, tmp_path, no_page, levels) -> None:
+def test_a_search_begins_with_the_noise_that_it_found(data, tmp_path, no_page, known) -> None:
     stages = []
 
     def progress(stage: str, done: float, total: float, best: str | None) -> None:
@@ -475,22 +483,22 @@ def test_a_search_begins_with_the_noise_that_it_found(data, tmp_path, no_page, l
     assert load_record(tmp_path).first == first
     assert abs(first.noise_rate - data.noise_rate) < 0.2 and first.epochs == 6
     assert 0.3 < first.rival_share < 1  # it is pairflip 45 %
-    assert levels[-1] == NoiseLevel(first.noise_rate, first.rival_share)
+    assert known[-1] == Conditions(first.noise_rate, first.rival_share, first.loss_gap)
     assert found.record.cost.candidate_epochs == 6 + 3 * 6
     assert found.record.cost.search_seconds >= first.seconds
     digest = experience_digest()
     assert found.record.config["warm_start"] == [f"experience {digest}"]
 
 
-def test_a_noise_rate_that_is_given_is_not_estimated(data, levels) -> None:
+def test_a_noise_rate_that_is_given_takes_the_place_of_the_estimate(data, known) -> None:
     options = {"trials": 2, "config": CONFIG, **ALONE}
     given = search(data, noise_rate=0.3, **options).record
-    assert given.first is None and levels[-1] == NoiseLevel.of_rate(0.3)
+    assert given.first.loss_gap > 0 and known[-1] == Conditions.of_rate(0.3, given.first.loss_gap)
     nothing = search(data, warm_start=False, **options).record
-    assert nothing.first is None and levels[-1] is None
+    assert nothing.first is None and known[-1] is None
     assert nothing.config["warm_start"] == []
     random = search(data, sampler="random", **options).record
-    assert random.first is None and levels[-1] is None
+    assert random.first is None and known[-1] is None
     single = search(data, trials=2, config=replace(CONFIG, epochs=1), **ALONE).record
     assert single.first is None  # one epoch keeps everything
 

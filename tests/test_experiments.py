@@ -38,6 +38,7 @@ from experiments import (
 from experiments import jobs as jobs_module
 from experiments import rows as rows_module
 from experiments.claims import CLAIMS, FAILED, HELD, IN_PART, TIED, UNKNOWN, Source
+from experiments.common import FIRST_REPORTING_SEED as FIRST
 from experiments.common import NOISES, Protocol, load_data, read_results
 from experiments.comparison import METHOD_ARMS, Comparison
 from experiments.drawing import TABLES
@@ -128,7 +129,7 @@ def write_made_up(
     for table in tables:
         rows = [
             made_up(seed, noise, arm.name, forgets=FORGETS.get(arm.name, 0.25))
-            for seed in range(100, 100 + seeds)
+            for seed in range(FIRST, FIRST + seeds)
             for noise in NOISES
             for arm in table.arms_of("desk")
         ]
@@ -159,7 +160,7 @@ def test_rows_are_written(trained: Path) -> None:
     assert desk.as_row()["warm_start"] == experience_digest()
     keys = [(row["noise"], row["seed"], row["name"]) for row in stored["rows"]]
     names = ("standard", "f-correction", "proposed")
-    assert keys == [("pairflip:0.45", seed, name) for seed in (100, 101) for name in names]
+    assert keys == [("pairflip:0.45", seed, name) for seed in (FIRST, FIRST + 1) for name in names]
     for row in stored["rows"]:
         assert len(row["curves"]["test_accuracy"]) == 2
         assert row["last"]["test_accuracy"] == row["curves"]["test_accuracy"][-1]
@@ -263,7 +264,7 @@ def test_two_at_a_time_give_the_same(trained: Path, tmp_path: Path, forkserver, 
             row["curves"]["test_accuracy"], same["curves"]["test_accuracy"], strict=True
         ):
             assert ours == pytest.approx(theirs, abs=0.03)
-    assert sorted(row["seed"] for row in rows) == [100, 101]
+    assert sorted(row["seed"] for row in rows) == [FIRST, FIRST + 1]
 
 
 def test_protocols_are_never_mixed(trained: Path) -> None:
@@ -357,7 +358,7 @@ def test_a_search_is_said_by_its_price_or_its_trials() -> None:
 def test_missing_runs_are_said() -> None:
     table = replace(SMALL, noises=("symmetric:0.5", "pairflip:0.45"))
     rows = [
-        {"noise": "symmetric:0.5", "seed": 100, "name": "standard"},
+        {"noise": "symmetric:0.5", "seed": FIRST, "name": "standard"},
         *(
             {"noise": "pairflip:0.45", "seed": s, "name": arm.name}
             for s in (100, 101)
@@ -611,10 +612,41 @@ def test_what_ships_is_what_the_committed_results_say(monkeypatch) -> None:
 def test_what_ships_was_seen_with_development_seeds_alone() -> None:
     rows = stored_experience()
     keys = {(row["noise"], row["seed"]) for row in rows}
-    wanted = {(noise, seed) for noise in experience.NOISES for seed, _, _ in experience.SETTINGS}
+    wanted = {(noise, seed) for noise in experience.NOISES for seed, *_ in experience.SETTINGS}
     assert keys == wanted and len(rows) == len(keys)
     assert min(row["seed"] for row in rows) >= common.FIRST_DEVELOPMENT_SEED
     assert len({json.dumps(row["keep_rates"]) for row in rows}) == len(rows)  # drawn anew
+    for row in rows:
+        varied = row["seed"] >= experience.FIRST_VARIED
+        n_schedules = experience.SHIPPED if varied else experience.SCHEDULES
+        assert len(row["keep_rates"]) == len(row["values"]) == n_schedules
+
+
+def test_varied_digits_are_of_other_digits_in_training_and_validation() -> None:
+    """And look like digits: a network learns the ones from the others."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    varied = experience.digits(1004, 3_000)
+    plain = experience.digits(1004, 0)
+    assert list(plain.splits) == ["train"] and len(plain.splits["train"]) == 1_797
+    train, validation = varied.splits["train"], varied.splits["validation"]
+    assert (len(train), len(validation)) == (3_000, experience.N_VALIDATION)
+    assert train.inputs.shape[1:] == (1, 8, 8) and train.inputs.dtype == torch.float32
+    assert train.inputs.min() == 0 and 15 < train.inputs.max() <= 16
+    originals = plain.splits["train"].inputs.flatten(1)
+
+    def nearest_originals(split: Split) -> set[int]:
+        return set(torch.cdist(split.inputs.flatten(1), originals).argmin(1).tolist())
+
+    # Almost each variation is nearest to its own original.
+    in_training, held_out = nearest_originals(train), nearest_originals(validation)
+    assert len(in_training) > 1_200 and len(held_out) > 300
+    assert len(in_training & held_out) < 0.35 * len(held_out)
+    neighbours = KNeighborsClassifier(3).fit(train.inputs.flatten(1), train.labels)
+    assert neighbours.score(validation.inputs.flatten(1), validation.labels) > 0.95
+    again = experience.digits(1004, 3_000).splits["train"]
+    assert again.inputs.equal(train.inputs)
+    assert not experience.digits(1005, 3_000).splits["train"].inputs.equal(train.inputs)
 
 
 @pytest.mark.slow
@@ -627,8 +659,9 @@ def test_the_kernel_that_ships_is_the_likeliest() -> None:
 
 def test_experience_is_made_once_and_from_all_its_rows(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(experience, "NOISES", ("none", "pairflip:0.4"))
-    monkeypatch.setattr(experience, "SETTINGS", ((1000, 4, 64), (1001, 3, 128)))
+    monkeypatch.setattr(experience, "SETTINGS", ((1000, 4, 64, 0), (1001, 3, 128, 300)))
     monkeypatch.setattr(experience, "SCHEDULES", 8)
+    monkeypatch.setattr(experience, "SHIPPED", 4)
     monkeypatch.setattr(experience, "EVALUATIONS", 10)
     file = tmp_path / "shipped.json"
     rows = experience.run(results=tmp_path, experience=file)
@@ -637,16 +670,18 @@ def test_experience_is_made_once_and_from_all_its_rows(tmp_path: Path, monkeypat
     ]
     for row in rows:
         rates = np.array(row["keep_rates"])
-        assert rates.shape == (8, 4 if row["seed"] == 1000 else 3) and (rates[:, 0] == 1).all()
+        assert rates.shape == ((8, 4) if row["seed"] == 1000 else (4, 3))
+        assert (rates[:, 0] == 1).all()
         assert rates.min() > 0 and rates.max() <= 1 and len(set(row["values"])) > 1
     shipped, tasks = read_json(file), [experience.task_of(row) for row in rows]
     assert len(shipped["tasks"]) == 4
     for task, row, kept in zip(tasks, rows, shipped["tasks"], strict=True):
         rate = 0.4 if row["noise"] == "pairflip:0.4" else 0.0
-        rates = np.array(row["keep_rates"])[:: experience.EVERY]
+        rates = np.array(row["keep_rates"])[:: 2 if row["seed"] == 1000 else 1]
         ends = np.minimum((1 - rates[:, -1]) / max(rate, 0.05), 3)
         assert np.array(kept["drops"])[:, -1] == pytest.approx(ends, abs=1e-3)
         assert (kept["noise_rate"], kept["rival_share"]) == (rate, round(rate / 0.6, 4))
+        assert kept["pull"] == (4 / 64 if row["seed"] == 1000 else 3 / 128)
         assert kept["scores"] == pytest.approx(task.scores, abs=1e-3)
     first, found = experience.FIRST_GUESS, Kernel(**shipped["kernel"])
     assert Experience(tasks, found).log_likelihood >= Experience(tasks, first).log_likelihood - 0.01
@@ -794,7 +829,7 @@ def test_differences_of_searches_come_with_p_values(rivals, cheap_page, tmp_path
     gaps = [-1.0, -2.0, -0.5, 0.0, -4.0, 1.5, -3.0]
     stored["rows"] = []
     for seed, gap in enumerate(gaps):
-        key = {"noise": "pairflip:0.45", "seed": 100 + seed, "seconds": 1.0}
+        key = {"noise": "pairflip:0.45", "seed": FIRST + seed, "seconds": 1.0}
         ours, rival = [[6.0, 0.9, 0.8]], [[6.0, 0.9, 0.8 + gap / 100]]
         stored["rows"].append(key | {"group": "ours", "traces": {"ours": ours, "tpe": rival}})
     common.results_path(fig6.NAME, CHEAP.name, tmp_path).write_text(json.dumps(stored))
@@ -852,7 +887,7 @@ def test_what_is_reported_has_reporting_seeds() -> None:
     ours = [protocol for table in results.COMPARISONS for protocol in table.protocols]
     for protocol in ours:
         last = protocol.first_seed + protocol.seeds
-        assert 100 <= protocol.first_seed < last <= common.FIRST_DEVELOPMENT_SEED
+        assert FIRST <= protocol.first_seed < last <= common.FIRST_DEVELOPMENT_SEED
     for protocol in fig6.PROTOCOLS:
         assert min(protocol.numbers) >= 100 and max(protocol.numbers) < 1000
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
@@ -237,7 +238,7 @@ def test_the_matrix_of_f_correction_is_estimated_without_a_margin(people, monkey
 
 def test_an_augmented_image_is_a_shifted_or_mirrored_one():
     images = torch.randint(256, (40, 2, 5, 7), dtype=torch.uint8)
-    augmenter = Augmenter(Augmentation(flip=True, crop=2), 40, CPU)
+    augmenter = Augmenter(Augmentation(flip=True, crop=2), 40, (1, 6, 6), CPU)
     augmenter.draw(torch.Generator().manual_seed(0))
     index = torch.randperm(40)[:30]
     found = augmenter(images, index)
@@ -263,9 +264,9 @@ def test_an_augmented_image_is_a_shifted_or_mirrored_one():
 @pytest.mark.parametrize(("text", "flip", "crop"), [("flip", True, 0), ("crop:3", False, 3)])
 def test_one_augmentation_alone(text, flip, crop):
     augmentation = Augmentation.parse(text)
-    assert augmentation == Augmentation(flip, crop)
+    assert augmentation == Augmentation(flip, crop, 0.0)
     images = torch.randint(256, (30, 1, 6, 6), dtype=torch.uint8)
-    augmenter = Augmenter(augmentation, 30, CPU)
+    augmenter = Augmenter(augmentation, 30, (1, 6, 6), CPU)
     augmenter.draw(torch.Generator().manual_seed(1))
     found = augmenter(images, torch.arange(30))
     kept = (found == images).flatten(1).all(1).sum()
@@ -273,16 +274,59 @@ def test_one_augmentation_alone(text, flip, crop):
     assert (kept + mirrored == 30 and 5 < kept < 25) if flip else (kept < 5 and mirrored == 0)
 
 
-@pytest.mark.parametrize("text", ["", "flop", "crop", "crop:0", "crop:65", "flip,flip", "flip:2"])
+REFUSED_AUGMENTATIONS = [
+    *("", "flop", "crop", "crop:0", "crop:65", "flip,flip", "flip:2"),
+    *("noise", "noise:0", "noise:-1", "noise:nan", "noise:inf", "noise:1,noise:1"),
+]
+
+
+@pytest.mark.parametrize("text", REFUSED_AUGMENTATIONS)
 def test_what_is_no_augmentation_is_refused(text):
-    with pytest.raises(keeprate.InputError, match="augment must be none, or flip and crop:1"):
+    with pytest.raises(keeprate.InputError, match="augment must be none, or flip, crop:1 to"):
         TrainingConfig(augment=text)
 
 
 def test_only_images_are_augmented():
     data = keeprate.prepare((torch.randn(50, 3).numpy(), [0, 1] * 25))
-    with pytest.raises(keeprate.InputError, match="augment must be none, as the inputs are no im"):
+    with pytest.raises(keeprate.InputError, match="augment must be none or noise, as the"):
         make_setup(data, model="mlp", config=TrainingConfig(augment="flip"), seed=0, out=None)
+
+
+def test_noise_is_normal_and_drawn_for_each_sample_and_epoch():
+    augmenter = Augmenter(Augmentation.parse("noise:0.3"), 5_000, (20,), CPU)
+    generator, index = torch.Generator().manual_seed(0), torch.arange(5_000)
+    inputs = torch.linspace(-1, 1, 20).expand(5_000, -1)
+    assert augmenter(inputs, index).equal(inputs)  # raw inputs stay: noise is for normalised ones
+    drawn = []
+    for _ in range(2):
+        augmenter.draw(generator)
+        drawn.append(augmenter.noisy(inputs, index) - inputs)
+    noise = drawn[0]
+    assert noise.std(0).sub(0.3).abs().max() < 0.03 and noise.mean(0).abs().max() < 0.04
+    assert float((noise.abs() > 0.6).float().mean()) == pytest.approx(0.0455, abs=0.01)
+    assert not noise[0].equal(noise[1]) and not noise[0].equal(drawn[1][0])
+    assert torch.corrcoef(noise.T).triu(1).abs().max() < 0.15
+    some = torch.tensor([4, 0, 4])
+    assert (augmenter.noisy(inputs[some], some) - inputs[some]).equal(drawn[1][some])
+
+
+def test_all_candidates_get_the_same_noise():
+    rng = np.random.default_rng(0)
+    data = keeprate.prepare((rng.normal(size=(120, 4)), rng.integers(0, 2, 120)), n_test=0)
+
+    def trained(augment: str, *table: list[float]) -> list[list[float]]:
+        config = TrainingConfig(epochs=3, batch_size=32, augment=augment)
+        setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
+        some = [Candidate(n, Schedule(r), get_method("co-teaching")) for n, r in enumerate(table)]
+        population = new_population(some, setup, stream="test")
+        train_population(population, setup, stream="test")
+        return [population.curves[n].train_loss for n in range(len(table))]
+
+    first, second = [1.0, 0.8, 0.6], [1.0, 0.7, 0.7]
+    noisy = trained("noise:0.5", first, second)
+    assert noisy != trained("none", first, second)
+    # Alone as in company.
+    assert trained("noise:0.5", first)[0] == pytest.approx(noisy[0], rel=1e-5)
 
 
 def curves(data: Data, table: list[list[float]], epochs: int = 3, **changes: object) -> list:
@@ -302,7 +346,7 @@ def test_all_candidates_see_the_same_augmented_images_and_others_each_epoch(peop
     assert varied[0] != plain[0]
     alone = curves(people, table[:1], augment="flip,crop:2")
     assert alone[0] == pytest.approx(varied[0], rel=1e-4)
-    augmenter = Augmenter(Augmentation(crop=3), 100, CPU)
+    augmenter = Augmenter(Augmentation(crop=3), 100, (1, 6, 6), CPU)
     generator, drawn = torch.Generator().manual_seed(0), []
     for _ in range(2):
         augmenter.draw(generator)
@@ -576,7 +620,7 @@ def test_the_splits_of_a_source_stay_where_pairs_choose(tmp_path):
             "pairs must be a file or a folder that exists, got 'nowhere.csv'",
         ),
         (["--pairs", "."], "pairs must be left out, as the inputs are no images"),
-        (["--augment", "rotate"], "augment must be none, or flip and crop"),
+        (["--augment", "rotate"], "augment must be none, or flip, crop:1"),
         (["--margin", "2"], r"margin must lie in \[0, pi / 2\)"),
     ],
 )

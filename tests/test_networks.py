@@ -55,6 +55,55 @@ def steps(networks, shape, n_steps, *, lr, size=8, dtype=torch.float32):
     optimizer.zero_grad()  # gradients are as large as the networks, and others are trained next
 
 
+@pytest.mark.parametrize("kind", [StackedNetworks, ModuleNetworks])
+def test_the_gradient_of_each_network_is_clipped_as_pytorch_does(kind):
+    """Networks have gradients of their own length: some are longer than allowed, some are not."""
+    networks = kind(lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), [1, 2], 2, CPU)
+    inputs, scales = torch.randn(7, 5), torch.tensor([[0.01, 1.0], [10.0, 0.0]])
+    (networks(inputs).square().sum((2, 3)) * scales).sum().backward()
+    expected = []
+    for row, scale in enumerate(scales.flatten()):
+        module = networks.module(*divmod(row, 2))
+        (module(inputs).square().sum() * scale).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 2.0)
+        expected.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
+    networks.clip_gradients(2.0)
+    parameters = networks.parameters()
+    if kind is StackedNetworks:
+        found = torch.cat([p.grad.flatten(1) for p in parameters], dim=1)
+    else:
+        found = torch.cat([p.grad.flatten() for p in parameters]).view(4, -1)
+    assert torch.stack(expected).sub(found).abs().max() < 1e-5
+    lengths = found.norm(dim=1)
+    assert lengths[1:3] == pytest.approx([2.0, 2.0], rel=1e-4) and 0 < lengths[0] < 2
+
+
+def test_training_clips_gradients():
+    """By hand, for the perceptron, and by autograd."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    for kind in (StackedNetworks, ModuleNetworks):
+        ends = []
+        for most in (0.0, 1e-3, 1e9):
+            networks = kind(build, [1], 2, CPU)
+            before = [p.detach().clone() for p in networks.parameters()]
+            optimizer = torch.optim.SGD(networks.parameters(), lr=1.0)
+            generator = torch.Generator().manual_seed(0)
+            inputs, labels = torch.randn(9, 5, generator=generator), torch.arange(9) % 3
+            method = METHODS["co-teaching"]
+            everything = torch.ones(1)
+            train_step(networks, optimizer, method, inputs, labels, everything, max_grad_norm=most)
+            ends.append(
+                [b.detach() - a for a, b in zip(before, networks.parameters(), strict=True)]
+            )
+        free, clipped, hardly = ends
+        assert all(a.equal(b) for a, b in zip(free, hardly, strict=True))
+        length = torch.cat([p.flatten() for p in clipped]).norm()
+        assert float(length) == pytest.approx(2**0.5 * 1e-3, rel=1e-2)  # of two peers
+
+
 def relative(a: nn.Module, b: nn.Module) -> float:
     """Relative distance of the parameters, and of the running statistics; the larger one."""
 

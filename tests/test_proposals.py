@@ -23,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from keeprate.engine import Curves
 from keeprate.schedules import Schedule, get_space
-from keeprate.searching.experience import NoiseLevel
+from keeprate.searching.experience import Conditions
 from keeprate.searching.natural_gradient import ProductBeta
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.sampler import from_unit, from_units
@@ -42,8 +42,8 @@ EPOCHS = 8
 
 
 def make(sampler: str = "natural-gradient", space: str = "basis", trials: int = 26) -> Proposals:
-    level = NoiseLevel(0.45, 0.8) if sampler == "gaussian-process" else None
-    return Proposals(get_space(space), EPOCHS, sampler, trials, 5, 0, level)
+    conditions = Conditions(0.45, 0.8, 0.2) if sampler == "gaussian-process" else None
+    return Proposals(get_space(space), EPOCHS, sampler, trials, 5, 0, conditions)
 
 
 def answer(study: optuna.Study, pending: list[FrozenTrial], proposals: Proposals) -> None:
@@ -276,7 +276,9 @@ def test_many_numbers_become_parameters_as_one_does(distribution):
     assert from_units(u, distribution).tolist() == [from_unit(one, distribution) for one in u]
 
 
-def first_generation(trials: int, level: NoiseLevel | None, earlier: int = 0) -> list[np.ndarray]:
+def first_generation(
+    trials: int, conditions: Conditions | None, earlier: int = 0
+) -> list[np.ndarray]:
     proposals = Proposals(
         get_space("basis"),
         EPOCHS,
@@ -284,7 +286,7 @@ def first_generation(trials: int, level: NoiseLevel | None, earlier: int = 0) ->
         trials,
         0,
         0,
-        level,
+        conditions,
         earlier=(Schedule(np.linspace(1, 0.5, EPOCHS)),) * earlier,
     )
     asked = proposals.ask(open_study(None))
@@ -293,12 +295,12 @@ def first_generation(trials: int, level: NoiseLevel | None, earlier: int = 0) ->
 
 def test_one_trial_of_the_first_generation_keeps_every_sample():
     """Networks that do not memorise lose by every drop, and the experience never saw such."""
-    level = NoiseLevel(0.45, 0.8)
-    drop, other, everything = first_generation(5, level)
+    conditions = Conditions(0.45, 0.8, 0.2)
+    drop, other, everything = first_generation(5, conditions)
     assert everything.min() > 0.97
     assert drop[-1] < 0.5 and other[-1] < 0.97
-    assert len(first_generation(3, level)) == 2  # too few trials to spend one
-    for trials, known in ((3, level), (5, None)):
+    assert len(first_generation(3, conditions)) == 2  # too few trials to spend one
+    for trials, known in ((3, conditions), (5, None)):
         assert all(rates.min() < 0.97 for rates in first_generation(trials, known))
-    given = first_generation(5, level, earlier=3)  # what a user gives is tried first
+    given = first_generation(5, conditions, earlier=3)  # what a user gives is tried first
     assert all(rates[-1] == pytest.approx(0.5, abs=0.03) for rates in given)

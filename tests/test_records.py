@@ -7,12 +7,16 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keeprate.errors import InputError
+from keeprate.files import write_json
 from keeprate.records import FirstTraining, RestartSummary, RunRecord, load_record, save_record
 from keeprate.records.record import MOST_CLASSES, RECORD_FILE, SCHEMA_VERSION
 from tests.report_records import make_estimate, make_finished_record, make_record
@@ -222,3 +226,37 @@ def test_large_matrices_are_kept_in_memory_only(n_classes: int, tmp_path: Path) 
         assert loaded.results[0].transition_matrix is None
         assert (tmp_path / RECORD_FILE).stat().st_size < 500_000
     assert loaded.results[0].schedule == own.schedule
+
+
+# JSON ------------------------------------------------------------------------------------------
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+keys = st.text() | st.integers() | st.booleans() | st.none()
+nested = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(keys, inner) | st.tuples(inner, inner)
+)
+
+
+@given(nested)
+def test_a_json_file_holds_what_was_written(value: object) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        write_json(path, {"value": value})
+        assert json.loads(path.read_text()) == json.loads(json.dumps({"value": value}))
+
+
+def test_a_list_of_numbers_is_one_line_and_nan_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1, 2.5], "b": [[1], {}], "c": {"d": ()}})
+    expected = '{\n "a": [1, 2.5],\n "b": [\n  [1],\n  {}\n ],\n "c": {\n  "d": []\n }\n}\n'
+    assert path.read_text() == expected
+    for wrong in ({"a": [float("nan")]}, {"a": {"b": float("inf")}}, {float("nan"): 1}):
+        with pytest.raises(ValueError, match="Out of range"):
+            write_json(path, wrong)
+    assert path.read_text() == expected  # whole, as before

@@ -187,6 +187,48 @@ def test_the_first_training_judges_labels_that_it_has_not_learnt(data, monkeypat
     assert again.noise_rate == found.noise_rate
 
 
+def test_the_loss_gap_is_of_held_out_and_of_training_samples_by_their_given_labels(
+    data, monkeypatch
+):
+    """By hand: cross-entropy of each network, on as many samples of both kinds."""
+    seen, train_careful = [], first_training.train_plans
+
+    def spy(plans, setup, **others):
+        seen.append((setup, *train_careful(plans, setup, **others)))
+        return seen[-1][1:]
+
+    monkeypatch.setattr(first_training, "train_plans", spy)
+    # One epoch: the networks at its end are those of the gap.
+    config = replace(CONFIG, epochs=1, precision="float32")
+    setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
+    found = first_training.train_first(setup, METHODS["co-teaching"])
+    of_first, (result,), networks = seen[0]
+    held_out, trained = of_first.metric._splits
+    assert len(held_out) == len(trained) == len(data.train) // 5
+    known = {row.tobytes() for row in of_first.data.train.inputs.numpy()}
+    assert all(row.tobytes() in known for row in trained.inputs.numpy())
+    gaps = []
+    for module in networks.modules:
+        losses = []
+        for split in (held_out, trained):
+            with torch.no_grad():
+                logits = module(of_first.normaliser(split.inputs))
+            losses.append(float(torch.nn.functional.cross_entropy(logits, split.labels)))
+        gaps.append(min(1.0, max(0.0, losses[0] - losses[1])))
+    assert found.loss_gap == pytest.approx(np.mean(gaps), abs=1e-5)
+    assert found.loss_gap == result.curves.validation_score[0]
+
+
+def test_labels_that_are_sooner_known_by_heart_have_a_larger_loss_gap(data):
+    """After a quarter of the epochs, however long the first training is."""
+    gaps = []
+    for batch_size, epochs in ((128, 16), (16, 16), (16, 40)):
+        config = replace(CONFIG, epochs=epochs, batch_size=batch_size)
+        setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
+        gaps.append(first_training.train_first(setup, METHODS["co-teaching"]).loss_gap)
+    assert gaps[0] + 0.02 < gaps[1] < gaps[2] - 0.02
+
+
 @pytest.mark.parametrize("n", [3, 60, 128, 129])
 def test_the_first_training_of_few_samples(n):
     rng = np.random.default_rng(0)

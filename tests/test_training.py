@@ -164,10 +164,18 @@ def test_a_config_is_checked_before_pytorch_loads():
     assert set(OPTIMIZERS) == set(CHOICES["optimizer"])
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+PYTORCHS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@pytest.mark.parametrize("name", PYTORCHS)
 def test_an_optimiser_steps_as_pytorchs_does(name):
     config = TrainingConfig(optimizer=name, weight_decay=0.01)
-    plain = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[name]
+    plain = PYTORCHS[name]
     found = []
     for of_pytorch in (False, True):
         weights = torch.linspace(-1, 1, 40).requires_grad_()
@@ -209,6 +217,25 @@ def test_the_paper_s_learning_rate():
     assert cosine.learning_rate_at(5) == pytest.approx(0.0005)
     constant = TrainingConfig(epochs=10, learning_rate_schedule="constant")
     assert constant.learning_rate_at(9) == 0.001
+    steps = TrainingConfig(epochs=8, learning_rate=1.0, learning_rate_schedule="steps")
+    rates = [steps.learning_rate_at(epoch) for epoch in range(8)]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    warm = TrainingConfig(
+        epochs=8, learning_rate=1.0, learning_rate_schedule="constant", warmup_epochs=3
+    )
+    rates = [warm.learning_rate_at(epoch) for epoch in range(8)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+    # A warm-up lowers what the schedule says, whatever that is.
+    both = replace(warm, learning_rate_schedule="steps", warmup_epochs=5)
+    assert both.learning_rate_at(4) == pytest.approx(0.1 * 5 / 6)
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused(data):
+    config = TrainingConfig(epochs=5, warmup_epochs=5)
+    with pytest.raises(keeprate.InputError, match="fewer than the 5 epochs, got 5"):
+        make_setup(data, model="mlp", config=config, seed=0, out=None)
+    # A shorter training of the same run, to estimate noise say, may end within the warm-up.
+    assert replace(config, epochs=1).learning_rate_at(0) == pytest.approx(0.001 / 6)
 
 
 def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):

@@ -96,7 +96,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         As in `keeprate.TrainingConfig`. A batch is never larger than the training set.
     learning_rate : float
         Above 0.
-    optimizer : {"adam", "sgd", "rmsprop"}
+    optimizer : {"adam", "adamw", "sgd", "rmsprop"}
+    learning_rate_schedule, warmup_epochs, weight_decay, max_grad_norm
+        As in `keeprate.TrainingConfig`.
     restarts : int, optional
         Final trainings from different initial weights; the best by validation is kept. Left out: 3
         after a search, 1 without. From two on the two best schedules of a search take turns.
@@ -116,8 +118,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         How much the classes count in the loss, by the labels as given. "balanced": all the same,
         however rare. Which samples are selected does not depend on it.
     augment : str
-        What happens to training images, anew each epoch: "none", "flip" (half of them are
-        mirrored), "crop:4" (moved by up to 4 pixels), or "flip,crop:4".
+        What happens to training samples, anew each epoch, as in `keeprate.TrainingConfig`: "none",
+        "flip,crop:4" for images, "noise:0.1", ...
     search_config : SearchConfig, optional
         Space, sampler, pruner and other details of the search.
     device : str
@@ -181,6 +183,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         batch_size: int = 128,
         learning_rate: float = 1e-3,
         optimizer: str = "adam",
+        learning_rate_schedule: str = "linear-decay",
+        warmup_epochs: int = 0,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 0.0,
         restarts: int | None = None,
         validation: float = HELD_OUT,
         metric: MetricLike = "accuracy",
@@ -201,6 +207,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.warmup_epochs = warmup_epochs
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.restarts = restarts
         self.validation = validation
         self.metric = metric
@@ -453,6 +463,10 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             batch_size=min(self.batch_size, len(data.train)),
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
+            learning_rate_schedule=self.learning_rate_schedule,
+            warmup_epochs=self.warmup_epochs,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             device=self.device,
             class_weight=None if isinstance(self.class_weight, dict) else self.class_weight,
             augment=self.augment,

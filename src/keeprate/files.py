@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,26 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write strict JSON (no NaN), atomically."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write strict JSON (no NaN), atomically. A list of numbers or words is one line."""
+    write_atomically(path, _indented(value, "\n") + "\n")
+
+
+_NESTED = (list, tuple, Mapping)
+
+
+def _indented(value: Any, line: str) -> str:
+    """As `json.dumps` with an indent of 1, but a list that holds no other stays on its line."""
+    inner = line + " "
+    if isinstance(value, Mapping) and value:
+        # Keys as json.dumps writes them: 1 is "1".
+        keys = (json.dumps({key: 0}, allow_nan=False)[1:-4] for key in value)
+        items = (
+            f"{key}: {_indented(one, inner)}" for key, one in zip(keys, value.values(), strict=True)
+        )
+        return "{" + inner + ("," + inner).join(items) + line + "}"
+    if isinstance(value, list | tuple) and any(isinstance(one, _NESTED) for one in value):
+        return "[" + inner + ("," + inner).join(_indented(one, inner) for one in value) + line + "]"
+    return json.dumps(value, allow_nan=False)
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:

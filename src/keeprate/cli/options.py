@@ -254,21 +254,30 @@ class RunOptions:
         str | None, _research("--votes", "Columns of labels, one for each annotator.")
     ] = None
     limit: Annotated[int | None, _research("--limit", "Use so many training samples.")] = None
-    optimizer: Annotated[str, _research("--optimizer", "adam, sgd or rmsprop.")] = (
+    optimizer: Annotated[str, _research("--optimizer", "adam, adamw, sgd or rmsprop.")] = (
         TrainingConfig.optimizer
     )
     learning_rate: Annotated[float, _research("--learning-rate", "At the start.", short="--lr")] = (
         TrainingConfig.learning_rate
     )
     learning_rate_schedule: Annotated[
-        str, _research("--learning-rate-schedule", "linear-decay, constant or cosine.")
+        str, _research("--learning-rate-schedule", "linear-decay, constant, cosine or steps.")
     ] = TrainingConfig.learning_rate_schedule
+    warmup_epochs: Annotated[
+        int, _research("--warmup-epochs", "Epochs in which the learning rate grows.")
+    ] = TrainingConfig.warmup_epochs
+    weight_decay: Annotated[float, _research("--weight-decay", "As in PyTorch.")] = (
+        TrainingConfig.weight_decay
+    )
+    max_grad_norm: Annotated[
+        float, _research("--max-grad-norm", "Clips the gradient of each network; 0: never.")
+    ] = TrainingConfig.max_grad_norm
     class_weight: Annotated[
         str | None,
         _research("--class-weight", "balanced: rare classes count as much as others."),
     ] = None
     augment: Annotated[
-        str, _research("--augment", "Vary training images: flip, crop:4 or flip,crop:4.")
+        str, _research("--augment", "Vary training samples: flip, crop:4, noise:0.1 ...")
     ] = TrainingConfig.augment
     margin: Annotated[
         float, _research("--margin", "Angular margin of face-small and face-resnet50: 0.3, say.")
@@ -345,6 +354,9 @@ class RunOptions:
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             learning_rate_schedule=self.learning_rate_schedule,
+            warmup_epochs=self.warmup_epochs,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             precision=self.precision,
             class_weight=self.class_weight,
             augment=self.augment,

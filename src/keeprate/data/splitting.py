@@ -81,7 +81,8 @@ def prepare(
         A number of samples, or a share in (0, 1) of the split that they are cut from. Defaults: a
         source with three splits keeps them. A source with one held-out split validates with half
         of it and tests with the other half (5,000 and 5,000 in the paper). A source with one
-        split gives 20 % of it to each. `n_test=0` makes no test split.
+        split gives 20 % of it to each. `n_test=0` makes no test split: a held-out split validates
+        whole.
     limit : int, optional
         The largest number of training samples.
     validation : {"auto", "noisy"}
@@ -205,6 +206,8 @@ def _cut_validation_and_test(splits: dict[str, Split], request: _Request) -> dic
         requirement = f"be at least {LEAST_SAMPLES} to be cut in training, validation and test ones"
         raise invalid("samples", requirement, size, "give more rows, or splits")
     by_default = size // 2 if held_out else size // 5
+    if held_out and request.n_test == 0:
+        by_default = size
     n_validation = _count("n_validation", request.n_validation, size, by_default)
     by_default = size - n_validation if held_out else size // 5
     n_held_out = n_validation + _count("n_test", request.n_test, size, by_default)

@@ -44,6 +44,7 @@ from .names import MODEL_NAMES as MODEL_NAMES
 from .names import PER_CLASS as PER_CLASS
 from .names import check_method_name as check_method_name
 from .names import check_model_name as check_model_name
+from .networks import Networks as Networks
 from .optimizers import make_optimizer as make_optimizer
 from .population import Candidate as Candidate
 from .population import Population as Population

@@ -1,15 +1,21 @@
-"""Augmentation: each epoch shows each training image a little differently.
+"""Augmentation: each epoch shows each training sample a little differently.
 
-What happens to an image is drawn for each image and epoch, from the seed: the same for all
+What happens to a sample is drawn for each sample and epoch, from the seed: the same for all
 candidates, and the same after a resume. A batch is then transformed as a whole on its device.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from keeprate.engine.config import Augmentation
+
+NOISES = 1_024
+"""Different noises in an epoch; samples draw one of these. Noise for each sample would take as much
+memory as the samples."""
 
 
 class Augmenter:
@@ -21,11 +27,19 @@ class Augmenter:
     ----------
     augmentation : Augmentation
     n : int
-        Training images.
+        Training samples.
+    input_shape : tuple of int
+        Of a sample.
     device : torch.device
     """
 
-    def __init__(self, augmentation: Augmentation, n: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        n: int,
+        input_shape: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
         self._crop = augmentation.crop
         self._is_mirrored: Tensor | None = None
         self._offsets: Tensor | None = None
@@ -33,9 +47,14 @@ class Augmenter:
             self._is_mirrored = torch.zeros(n, dtype=torch.bool, device=device)
         if augmentation.crop:
             self._offsets = torch.zeros(n, 2, dtype=torch.uint8, device=device)
+        self._size = augmentation.noise
+        self._noises: Tensor | None = None
+        if augmentation.noise:
+            self._noises = torch.zeros(NOISES, *input_shape, device=device)
+            self._noise_of = torch.zeros(n, dtype=torch.int32, device=device)
 
     def draw(self, generator: torch.Generator) -> None:
-        """Begin an epoch: draw what happens to each image, on the generator's device."""
+        """Begin an epoch: draw what happens to each sample, on the generator's device."""
         n_places = 2 * self._crop + 1
         for drawn, end in ((self._is_mirrored, 2), (self._offsets, n_places)):
             if drawn is not None:
@@ -47,6 +66,17 @@ class Augmenter:
                     pin_memory=drawn.is_cuda,  # the host would wait for the copy of other memory
                 )
                 drawn.copy_(on_host, non_blocking=True)
+        if self._noises is not None:
+            noises, pinned = self._noises, self._noises.is_cuda
+            options: dict[str, Any] = {"generator": generator, "pin_memory": pinned}
+            on_host = torch.randn(noises.shape, **options).mul_(self._size)
+            noises.copy_(on_host, non_blocking=True)
+            on_host = torch.randint(NOISES, self._noise_of.shape, dtype=torch.int32, **options)
+            self._noise_of.copy_(on_host, non_blocking=True)
+
+    def noisy(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Add noise to the normalised samples `inputs` [B, ...], which are those at `index` [B]."""
+        return inputs if self._noises is None else inputs + self._noises[self._noise_of[index]]
 
     def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
         """The samples `index` [B] of `inputs` [N, ...]; images [N, C, H, W] are transformed."""

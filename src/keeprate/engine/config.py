@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:  # PyTorch is loaded late: a wrong argument is refused at once
     import torch
 
 CHOICES = {
-    "optimizer": ("adam", "sgd", "rmsprop"),
-    "learning_rate_schedule": ("linear-decay", "constant", "cosine"),
+    "optimizer": ("adam", "adamw", "sgd", "rmsprop"),
+    "learning_rate_schedule": ("linear-decay", "constant", "cosine", "steps"),
     "precision": ("auto", "float32", "bfloat16"),
 }
 MOST_PIXELS = 64
+STEPS, STEP = (0.5, 0.75), 0.1  # of "steps": when, as shares of the epochs, and by which factor
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to an image.
+    """What may happen to a training sample.
 
     Attributes
     ----------
@@ -32,35 +33,49 @@ class Augmentation:
         Half of the images are mirrored, left and right.
     crop : int
         Each image is moved by up to so many pixels, in both directions; its edge fills the gap.
+    noise : float
+        Standard deviation of normal noise on each number that a network gets, a pixel or a column:
+        normalised ones, so that 1 is about their own standard deviation.
 
     Examples
     --------
     >>> Augmentation.parse("flip,crop:2")
-    Augmentation(flip=True, crop=2)
+    Augmentation(flip=True, crop=2, noise=0.0)
     """
 
     flip: bool = False
     crop: int = 0
+    noise: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """Read "none", "flip", "crop:4" or several of these with commas between them.
+        """Read "none", "flip", "crop:4", "noise:0.1" or several with commas between them.
 
         Raises
         ------
         InputError
             If a part is none of these.
         """
-        found: dict[str, int] = {}
+        found: dict[str, float] = {}
         parts = [] if text == "none" else [part.strip() for part in text.split(",")]
         for part in parts:
-            name, _, amount = part.partition(":")
-            is_crop = name == "crop" and amount.isdecimal() and 1 <= int(amount) <= MOST_PIXELS
-            if name in found or not (is_crop or part == "flip"):
-                requirement = f"be none, or flip and crop:1 to crop:{MOST_PIXELS} with commas"
+            name, _, words = part.partition(":")
+            amount = 1.0 if part == "flip" else _amount(name, words)
+            if name in found or amount is None:
+                requirement = f"be none, or flip, crop:1 to crop:{MOST_PIXELS} and noise:0.1, say"
                 raise invalid("augment", requirement, text, "try flip,crop:4")
-            found[name] = int(amount or 1)
-        return cls("flip" in found, found.get("crop", 0))
+            found[name] = amount
+        return cls("flip" in found, int(found.get("crop", 0)), found.get("noise", 0.0))
+
+
+def _amount(name: str, words: str) -> float | None:
+    """How much an augmentation does; None if there is no such one."""
+    if name == "crop" and words.isdecimal() and 1 <= int(words) <= MOST_PIXELS:
+        return int(words)
+    with suppress(ValueError):
+        if name == "noise" and 0 < float(words) < math.inf:
+            return float(words)
+    return None
 
 
 @dataclass(frozen=True)
@@ -73,15 +88,21 @@ class TrainingConfig:
         T, at least 1.
     batch_size : int
         B, at least 1; the last, incomplete batch of an epoch is left out.
-    optimizer : {"adam", "sgd", "rmsprop"}
-        All three work element by element, so that candidates stay independent.
+    optimizer : {"adam", "adamw", "sgd", "rmsprop"}
+        As in PyTorch. All work element by element, so that candidates stay independent.
     learning_rate : float
         Above 0.
-    learning_rate_schedule : {"linear-decay", "constant", "cosine"}
+    learning_rate_schedule : {"linear-decay", "constant", "cosine", "steps"}
         "linear-decay": constant for the first 40 % of the epochs, then linear to zero, as the
-        paper's "from the 80th of 200 epochs".
+        paper's "from the 80th of 200 epochs". "steps": a tenth after half of the epochs, and a
+        hundredth after three quarters.
+    warmup_epochs : int
+        In the first of so many epochs the learning rate grows linearly to what the schedule says;
+        fewer than `epochs`.
     weight_decay : float
-        At least 0.
+        At least 0. As in PyTorch: part of the gradient, and with "adamw" apart from it.
+    max_grad_norm : float
+        The gradient of each network is scaled down to this norm where it is longer; 0: never.
     momentum : float
         In [0, 1); for sgd and rmsprop.
     precision : {"auto", "float32", "bfloat16"}
@@ -92,8 +113,9 @@ class TrainingConfig:
         "balanced": a sample counts the more in the loss, the rarer its label is among the training
         labels: within a batch all classes count the same. Selection does not depend on it.
     augment : str
-        What happens to training images, anew each epoch: "none", "flip" (half of them are
-        mirrored), "crop:4" (moved by up to 4 pixels), or both with a comma between them.
+        What happens to training samples, anew each epoch: "none", "flip" (half of the images are
+        mirrored), "crop:4" (images are moved by up to 4 pixels), "noise:0.1" (normal noise of this
+        standard deviation on normalised inputs), or several with commas between them.
     margin : float
         In [0, pi / 2): the additive angular margin in the loss of a network that ends with
         `keeprate.engine.CosineLinear`, in radians; 0 is none (`keeprate.engine.AngularMargin`).
@@ -116,7 +138,9 @@ class TrainingConfig:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "linear-decay"
+    warmup_epochs: int = 0
     weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
     momentum: float = 0.9
     precision: str = "auto"
     device: str = "auto"
@@ -125,10 +149,11 @@ class TrainingConfig:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, usual in (("epochs", "40"), ("batch_size", "128")):
+        whole = (("epochs", 1, "40"), ("batch_size", 1, "128"), ("warmup_epochs", 0, "0"))
+        for name, least, usual in whole:
             value = getattr(self, name)
-            if not _is_a(numbers.Integral, value) or value < 1:
-                raise invalid(name, "be a whole number of at least 1", value, f"try {usual}")
+            if not _is_a(numbers.Integral, value) or value < least:
+                raise invalid(name, f"be a whole number of at least {least}", value, f"try {usual}")
             object.__setattr__(self, name, int(value))  # NumPy's integers are no JSON
         for name, requirement, is_allowed, usual in _RANGES:
             value = getattr(self, name)
@@ -152,12 +177,19 @@ class TrainingConfig:
         >>> round(TrainingConfig(epochs=200).learning_rate_at(140), 6)
         0.0005
         """
+        return self.learning_rate * self._share_at(epoch)
+
+    def _share_at(self, epoch: int) -> float:
+        """The learning rate of an epoch as a share of the largest."""
+        warmed = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
         if self.learning_rate_schedule == "constant":
-            return self.learning_rate
+            return warmed
         if self.learning_rate_schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+            return warmed * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        if self.learning_rate_schedule == "steps":
+            return warmed * STEP ** sum(epoch >= step * self.epochs for step in STEPS)
         start = 0.4 * self.epochs
-        return self.learning_rate * min(1.0, (self.epochs - epoch) / (self.epochs - start))
+        return warmed * min(1.0, (self.epochs - epoch) / (self.epochs - start))
 
     def resolve_device(self) -> torch.device:
         """The device to train on.
@@ -199,6 +231,7 @@ class TrainingConfig:
 _RANGES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
     ("learning_rate", "be positive and finite", lambda value: value > 0, "0.001"),
     ("weight_decay", "be at least 0 and finite", lambda value: value >= 0, "0"),
+    ("max_grad_norm", "be at least 0 and finite", lambda value: value >= 0, "1"),
     ("momentum", "lie in [0, 1)", lambda value: 0 <= value < 1, "0.9"),
     ("margin", "lie in [0, pi / 2)", lambda value: 0 <= value < math.pi / 2, "0.3"),
 )

@@ -221,7 +221,7 @@ class Steps:
         self._graph: StepGraph | None = None
         networks, device = population.networks, population.keep_rates.device
         augmentation = Augmentation.parse(setup.config.augment)
-        self._take = Augmenter(augmentation, len(data.train), device)
+        self._take = Augmenter(augmentation, len(data.train), data.input_shape, device)
         if device.type == "cuda":
             self._graph = StepGraph(population.optimizer, networks.generators, device)
 
@@ -257,7 +257,7 @@ class Steps:
     def _step(self, index: Tensor) -> None:
         """Train on the samples `index` [B], and measure."""
         population, train = self._population, self._train
-        inputs = self._setup.normaliser(self._take(train.inputs, index))
+        inputs = self._take.noisy(self._setup.normaliser(self._take(train.inputs, index)), index)
         labels = train.labels[index]
         losses, weights, logits = train_step(
             population.networks,
@@ -271,6 +271,7 @@ class Steps:
             None if self._weights is None else self._weights[index],
             None if population.folds is None else population.folds.batch(index),
             self._setup.margin,
+            self._setup.config.max_grad_norm,
         )
         self.meter.add(index, labels, losses, weights, logits)
 
@@ -287,6 +288,7 @@ def train_step(
     sample_weights: Tensor | None = None,
     lesson: Lesson | None = None,
     margin: AngularMargin | None = None,
+    max_grad_norm: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
 
@@ -309,6 +311,8 @@ def train_step(
     margin : AngularMargin, optional
         By which the label of a sample must be more likely than the other classes, where the
         network's logits are cosines. Rules that compare predictions see the logits without.
+    max_grad_norm : float
+        To which the gradient of each network is scaled down; 0: never.
 
     Returns
     -------
@@ -354,6 +358,8 @@ def train_step(
     for parameter in networks.parameters():  # zero_grad, without its wrappers
         parameter.grad = None
     networks.backward(outputs, gradient)
+    if max_grad_norm:
+        networks.clip_gradients(max_grad_norm)
     optimizer.step()
     return losses.detach(), weights, logits.detach()
 

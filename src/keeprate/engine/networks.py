@@ -78,6 +78,13 @@ class Networks(ABC):
         outputs.backward(gradient)
 
     @abstractmethod
+    def clip_gradients(self, most: float) -> None:
+        """Scale the gradient of each network down to a norm of `most`, where it is longer.
+
+        As `torch.nn.utils.clip_grad_norm_` does for one network.
+        """
+
+    @abstractmethod
     def embeddings(self, inputs: Tensor) -> Tensor:
         """Map a batch `[B, ...]` to what each network's last layer gets, `[K, R, B, D]`."""
 
@@ -190,6 +197,13 @@ class StackedNetworks(Networks):
         else:
             self._perceptron.backward(self._parameters, gradient.flatten(0, 1))
 
+    def clip_gradients(self, most: float) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        squares = sum(g.flatten(1).square().sum(1) for g in gradients)  # [N]
+        factors = (most / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+
     def parameters(self) -> list[Tensor]:
         return [p for p in self._parameters.values() if p.requires_grad]
 
@@ -255,6 +269,10 @@ class ModuleNetworks(Networks):
                     self._random_states[row] = torch.get_rng_state()
         stacked = torch.stack(outputs)
         return stacked.view(self.n_candidates, self.n_peers, *stacked.shape[1:])
+
+    def clip_gradients(self, most: float) -> None:
+        for module in self._modules:
+            nn.utils.clip_grad_norm_(module.parameters(), most)
 
     def parameters(self) -> list[Tensor]:
         return [p for module in self._modules for p in module.parameters() if p.requires_grad]

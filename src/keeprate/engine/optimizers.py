@@ -76,6 +76,7 @@ def _is_for_the_kernel(parameter: Tensor, state: dict[str, Tensor]) -> bool:
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": _Adam,
+    "adamw": _light(torch.optim.AdamW),
     "sgd": _light(torch.optim.SGD),
     "rmsprop": _light(torch.optim.RMSprop),
 }
@@ -84,7 +85,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 def make_optimizer(parameters: list[Tensor], config: TrainingConfig) -> Optimizer:
     """An element-wise optimiser, fused where PyTorch has it."""
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer != "adam":
+    if config.optimizer in ("sgd", "rmsprop"):
         options["momentum"] = config.momentum
     if config.optimizer == "rmsprop":
         options["foreach"] = True

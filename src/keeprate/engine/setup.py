@@ -170,6 +170,9 @@ def make_setup(
     if config.precision == "auto" and _has_small_products(module, config.batch_size, device):
         config = replace(config, precision="float32")
     _check_augment(config.augment, data.input_shape)
+    if config.warmup_epochs >= max(2, config.epochs):
+        requirement = f"be fewer than the {config.epochs} epochs"
+        raise invalid("warmup_epochs", requirement, config.warmup_epochs, "try 0")
     margin = _margin(config.margin, module)
     own_metric, scorer = read_metric(metric, data, positive)
     if own_metric is not None:
@@ -198,10 +201,11 @@ def make_setup(
 
 def _check_augment(augment: str, input_shape: tuple[int, ...]) -> None:
     """Refuse to mirror or move what is no image."""
-    if Augmentation.parse(augment) != Augmentation() and len(input_shape) != 3:
-        requirement = "be none, as the inputs are no images"
+    augmentation = Augmentation.parse(augment)
+    if (augmentation.flip or augmentation.crop) and len(input_shape) != 3:
+        requirement = "be none or noise, as the inputs are no images"
         received = Words(f"{augment} for inputs of shape {input_shape}")
-        raise invalid("augment", requirement, received, "leave it out")
+        raise invalid("augment", requirement, received, "leave flip and crop out")
 
 
 def _margin(margin: float, module: nn.Module) -> AngularMargin | None:

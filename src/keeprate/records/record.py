@@ -208,12 +208,16 @@ class FirstTraining:
     seconds : float
     rival_share : float or None
         As in `keeprate.noise.rival_share`; None where the classes are many.
+    loss_gap : float or None
+        The mean loss of held-out samples minus that of training samples, by their labels as given,
+        after a quarter of the epochs of a full training; in [0, 1]. None in earlier records.
     """
 
     noise_rate: float
     epochs: int
     seconds: float
     rival_share: float | None = None
+    loss_gap: float | None = None
 
 
 @dataclass(frozen=True)

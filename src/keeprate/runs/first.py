@@ -6,6 +6,9 @@ distribution of prediction and noisy label is J = M diag(prior) T, and clean sam
 predicted for the samples of a class. (Networks are weak so early. To take each difference between
 prediction and label for a wrong label would find far too many.)
 
+The training also shows how fast networks learn labels by heart: held-out samples have a larger loss
+than those that were trained on, and the more so, the more of the wrong labels are known by heart.
+
 References
 ----------
 Lipton, Wang and Smola 2018, Detecting and correcting for label shift with black box predictors
@@ -15,14 +18,26 @@ Lipton, Wang and Smola 2018, Detecting and correcting for label shift with black
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from keeprate.data import Data, Split, part
-from keeprate.engine import Method, Setup, probabilities, training_weights
+from keeprate.data import Data, Normaliser, Split, part
+from keeprate.engine import (
+    Method,
+    Networks,
+    Setup,
+    batched_logits,
+    per_sample_cross_entropy,
+    probabilities,
+    training_weights,
+)
 from keeprate.noise import estimate_noise, matrix_by_confusion, rival_share
 from keeprate.records import Cost, FirstTraining, RunRecord
 from keeprate.runs.finals import TrainedNetworks, train_plans
@@ -47,7 +62,11 @@ def first_epochs(setup: Setup) -> int:
     """
     config, n = setup.config, len(setup.data.train)
     steps = max(1, (n - _n_held_out(setup)) // config.batch_size)
-    return min(config.epochs, max(config.epochs // 4, math.ceil(FIRST_STEPS / steps)))
+    return min(config.epochs, max(_quarter(setup), math.ceil(FIRST_STEPS / steps)))
+
+
+def _quarter(setup: Setup) -> int:
+    return max(1, setup.config.epochs // 4)
 
 
 def _n_held_out(setup: Setup) -> int:
@@ -59,11 +78,11 @@ def _n_held_out(setup: Setup) -> int:
 
 
 def train_first(setup: Setup, method: Method) -> FirstTraining:
-    """Estimate the noise by a short training, from the labels as they are given.
+    """Estimate the noise, and how fast it is learnt, by a short training with all labels as given.
 
     After a kill it goes on from its checkpoint; the caller keeps what it found.
     """
-    epochs, outer, data = first_epochs(setup), setup.progress, setup.data
+    epochs, quarter, outer, data = first_epochs(setup), _quarter(setup), setup.progress, setup.data
 
     def progress(stage: str, done: float, total: float, best: str | None) -> None:
         if outer is not None:
@@ -83,8 +102,8 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
         data=replace(data, test=None),  # which the estimate could not use
         config=replace(setup.config, epochs=epochs, batch_size=batch_size),
         weights=training_weights(data.train, setup.config.class_weight),
-        metric=None,  # it would score what nobody looks at
-        scorer=None,
+        metric=LossGap(held_out, _as_many(data.train, len(held_out), setup.seed)),
+        scorer=None,  # it would score what nobody looks at
         folder=folder,
         progress=progress,
         curves_writer=None,
@@ -92,7 +111,57 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     plan = plan_without_search(method, [Schedule(np.ones(epochs), "constant")])
     results, networks = train_plans([plan], setup, restarts=1, tracks=False)
     noise_rate, rival = _estimate(setup, networks, held_out, has_clean=has_clean)
-    return FirstTraining(noise_rate, epochs, results[0].seconds, rival)
+    gap = results[0].curves.validation_score[quarter - 1]
+    return FirstTraining(noise_rate, epochs, results[0].seconds, rival, gap)
+
+
+class LossGap:
+    """By how much the mean loss of held-out samples exceeds that of training samples; a `Metric`.
+
+    Both have labels that are wrong as often. In nats, at least 0 and at most 1.
+    """
+
+    name = "loss gap"
+    worst = 0.0
+
+    def __init__(self, held_out: Split, trained: Split) -> None:
+        self._splits = held_out, trained
+
+    def fingerprint(self) -> str:
+        return ""  # what is held out follows from the seed
+
+    def check(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+        pass  # every classifier has a loss
+
+    def __call__(
+        self,
+        networks: Networks,
+        normaliser: Normaliser,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Tensor:
+        held_out, trained = (_losses(networks, one, normaliser, autocast) for one in self._splits)
+        return (held_out - trained).clamp(0, 1)
+
+
+def _losses(
+    networks: Networks,
+    split: Split,
+    normaliser: Normaliser,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Tensor:
+    """The mean loss of a split, [K, R]."""
+    inputs, labels = split.inputs.to(networks.device), split.labels.to(networks.device)
+    sums = [
+        per_sample_cross_entropy(logits, labels[piece]).sum(-1)
+        for piece, logits in batched_logits(networks, inputs, normaliser, autocast)
+    ]
+    return torch.stack(sums).sum(0) / len(split)
+
+
+def _as_many(split: Split, n: int, seed: int) -> Split:
+    """`n` samples of a split, or all."""
+    rng = np.random.default_rng(derive_seed(seed, "first", "trained"))
+    return part(split, np.sort(rng.permutation(len(split))[:n]))
 
 
 def _hold_out(setup: Setup) -> tuple[Split, Data]:

@@ -3,10 +3,11 @@ from .budget import confirming as confirming
 from .config import SearchConfig as SearchConfig
 from .config import check_budget as check_budget
 from .experience import EXPERIENCE as EXPERIENCE
+from .experience import USUAL_GAP as USUAL_GAP
 from .experience import Belief as Belief
+from .experience import Conditions as Conditions
 from .experience import Experience as Experience
 from .experience import Kernel as Kernel
-from .experience import NoiseLevel as NoiseLevel
 from .experience import Task as Task
 from .experience import experience_digest as experience_digest
 from .experience import shipped_experience as shipped_experience

@@ -48,9 +48,10 @@ class SearchConfig:
         choose by the mean. The best of many single trainings was partly lucky.
     warm_start : bool, or one or several schedules
         True: "gaussian-process" begins with what searches on other data have seen at such noise
-        (`keeprate.searching.experience`); a first, short training estimates the noise, unless the
-        noise rate is given. Schedules from other data (run folders, files, `Schedule`s or rows of
-        numbers, of any length) are tried first. False: nothing is known before the first trial.
+        (`keeprate.searching.experience`); a first, short training estimates the noise, and how fast
+        networks learn it by heart. Schedules from other data (run folders, files, `Schedule`s or
+        rows of numbers, of any length) are tried first. False: nothing is known before the first
+        trial.
     earlier : tuple of Schedule
         The user's schedules among `warm_start`, as they were read.
     """

@@ -25,12 +25,13 @@ import numpy as np
 
 from keeprate.files import read_json
 from keeprate.searching.natural_gradient import Array
-from keeprate.searching.surrogate import Posterior, one_thread, squared_distances
+from keeprate.searching.surrogate import Posterior, one_thread
 
 EXPERIENCE = Path(__file__).with_name("experience.json")
 MARKS = 16  # points of a training, evenly from the first epoch to the last
 LEAST_NOISE_RATE, LARGEST_DROP = 0.05, 3.0  # a drop is a share of the noise rate: it has limits
 LEAST_SPREAD = 1e-12  # of values; below, they are rounding errors of the same one
+LARGEST_GAP, USUAL_GAP = 0.5, 0.2  # roundly what experience has seen; where none was measured
 SCALES = tuple(2.0**power for power in range(-2, 4))
 OWN, NOISE = (1.0, 3.0), (1.0, 4.0, 16.0)
 """How much wider than on the known data scores, own part and noise may be. The likeliest are taken,
@@ -38,8 +39,8 @@ with a weak prior (a standard deviation of 2 of its logarithm) that the noise is
 
 
 @dataclass(frozen=True)
-class NoiseLevel:
-    """What a search knows of the noise in its labels.
+class Conditions:
+    """What a search knows of its data.
 
     Attributes
     ----------
@@ -49,20 +50,24 @@ class NoiseLevel:
         The most frequent wrong label of a class as a share of its right labels, the mean over the
         classes (`keeprate.noise.rival_share`): near 0 for symmetric noise of many classes, 0.82
         for pairflip 45 %.
+    loss_gap : float
+        How far networks know labels by heart after a quarter of the epochs, if they train on all
+        samples (`keeprate.records.FirstTraining`). The larger, the sooner are wrong labels learnt.
     """
 
     noise_rate: float
     rival_share: float
+    loss_gap: float
 
     @classmethod
-    def of_rate(cls, noise_rate: float) -> NoiseLevel:
-        """A level of which only the rate is known: between symmetric and pairflip noise."""
-        return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2)
+    def of_rate(cls, noise_rate: float, loss_gap: float) -> Conditions:
+        """Only the rate of the noise is known: it lies between symmetric and pairflip noise."""
+        return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2, loss_gap)
 
     def drops(self, keep_rates: Array) -> Array:
         """Describe schedules [n, T]: [n, MARKS].
 
-        >>> NoiseLevel(0.5, 0.1).drops(np.linspace(1, 0.4, 31)[None])[0, [0, 5, 15]]
+        >>> Conditions(0.5, 0.1, 0.2).drops(np.linspace(1, 0.4, 31)[None])[0, [0, 5, 15]]
         array([0. , 0.4, 1.2])
         """
         at = np.linspace(0, keep_rates.shape[1] - 1, MARKS)
@@ -76,15 +81,15 @@ class NoiseLevel:
 
     @property
     def coordinates(self) -> Array:
-        """[2]."""
-        return np.array([self.noise_rate, self.rival_share])
+        """[3]; a larger gap than experience has seen is like the largest."""
+        return np.array([self.noise_rate, self.rival_share, min(self.loss_gap, LARGEST_GAP)])
 
 
 @dataclass(frozen=True)
 class Kernel:
     """Covariance of the scores of two schedules.
 
-    shared * near(drops, drop_length) * near(noise, noise_lengths) + always * near(drops,
+    shared * near(drops, drop_length) * near(conditions, their lengths) + always * near(drops,
     drop_length), and for schedules on the same data own * near(drops, own_length); near(x, l) =
     exp(-|x - y|^2 / (2 l^2)), of drops per mark.
     """
@@ -92,26 +97,22 @@ class Kernel:
     drop_length: float
     noise_rate_length: float
     rival_share_length: float
+    loss_gap_length: float
     shared: float
     always: float
     own: float
     own_length: float
     noise: float
 
-    def between_noises(self, noise: Array, others: Array) -> Array:
-        """Covariance [n, m] of the scores of equal drops on two data sets, of noise [n, 2]."""
-        lengths = np.array([self.noise_rate_length, self.rival_share_length])
-        apart = squared_distances(noise / lengths, others / lengths)
+    def between_data(self, conditions: Array, others: Array) -> Array:
+        """Covariance [n, m] of the scores of equal drops on data under conditions [n, 3]."""
+        lengths = np.array([self.noise_rate_length, self.rival_share_length, self.loss_gap_length])
+        apart = np.square((conditions[:, None] - others) / lengths).sum(2)
         return np.asarray(self.shared * np.exp(-apart / 2) + self.always)
 
     def near(self, drops: Array, others: Array) -> Array:
         """How near drops [n, MARKS] are to others: [n, m], from 0 to 1."""
-        # |x - y|^2 by a matrix product: this is nearly all of the time that a proposal takes.
-        apart = drops @ (-2 * others.T)
-        apart += np.square(drops).sum(1)[:, None]
-        apart += np.square(others).sum(1)
-        apart *= -1 / (2 * MARKS * self.drop_length**2)
-        return np.asarray(np.exp(apart, out=apart))
+        return _near(drops, others, self.drop_length)
 
     def between(self, drops: Array, others: Array, own: float = 1.0) -> Array:
         """Covariance [n, m] of the scores of drops on the same data."""
@@ -120,9 +121,16 @@ class Kernel:
 
     def of_own(self, drops: Array, others: Array) -> Array:
         """Covariance [n, m] of what only one data set has."""
-        return np.asarray(
-            self.own * np.exp(squared_distances(drops, others) / (-2 * MARKS * self.own_length**2))
-        )
+        return self.own * _near(drops, others, self.own_length)
+
+
+def _near(drops: Array, others: Array, length: float) -> Array:
+    # |x - y|^2 by a matrix product: this is nearly all of the time that a proposal takes.
+    apart = drops @ (-2 * others.T)
+    apart += np.square(drops).sum(1)[:, None]
+    apart += np.square(others).sum(1)
+    apart *= -1 / (2 * MARKS * length**2)
+    return np.asarray(np.exp(apart, out=apart))
 
 
 @dataclass(frozen=True)
@@ -131,14 +139,14 @@ class Task:
 
     Attributes
     ----------
-    level : NoiseLevel
-        The true one.
+    conditions : Conditions
+        The true ones.
     drops : ndarray [n, MARKS]
     scores : ndarray [n]
         `standard_scores` of the validation values.
     """
 
-    level: NoiseLevel
+    conditions: Conditions
     drops: Array
     scores: Array
 
@@ -167,11 +175,13 @@ class Experience:
     def __init__(self, tasks: Sequence[Task], kernel: Kernel) -> None:
         self.kernel = kernel
         self._drops = np.concatenate([task.drops for task in tasks])
-        noise = [np.tile(task.level.coordinates, (len(task.drops), 1)) for task in tasks]
-        self._noise = np.concatenate(noise)
+        self._conditions = np.stack([task.conditions.coordinates for task in tasks])
+        self._task_of = np.repeat(np.arange(len(tasks)), [len(task.drops) for task in tasks])
         scores = np.concatenate([task.scores for task in tasks])
+        self.mean = float(scores.mean())  # what nobody has tried is neither good nor bad
         covariance = kernel.near(self._drops, self._drops)
-        covariance *= kernel.between_noises(self._noise, self._noise)
+        between = kernel.between_data(self._conditions, self._conditions)
+        covariance *= between[np.ix_(self._task_of, self._task_of)]
         start = 0
         for task in tasks:
             rows = slice(start, start + len(task.drops))
@@ -179,45 +189,46 @@ class Experience:
             start = rows.stop
         covariance[np.diag_indices(len(covariance))] += kernel.noise
         with one_thread():
-            self.posterior = Posterior.given(covariance, scores)  # of the scores that were seen
+            self.posterior = Posterior.given(covariance, scores - self.mean)
 
     @property
     def log_likelihood(self) -> float:
         """Of all scores, up to a constant."""
         return self.posterior.log_likelihood
 
-    def belief(self, level: NoiseLevel) -> Belief:
-        """What is to be expected at this noise."""
-        return Belief(self, level)
+    def belief(self, conditions: Conditions) -> Belief:
+        """What is to be expected under these conditions."""
+        return Belief(self, conditions)
 
-    def covariance_with(self, drops: Array, level: NoiseLevel) -> Array:
-        """Covariance [n, seen] of schedules at this noise with all that was seen."""
+    def covariance_with(self, drops: Array, conditions: Conditions) -> Array:
+        """Covariance [n, seen] of schedules under these conditions with all that was seen."""
         covariance = self.kernel.near(drops, self._drops)
-        covariance *= self.kernel.between_noises(level.coordinates[None], self._noise)
+        between = self.kernel.between_data(conditions.coordinates[None], self._conditions)
+        covariance *= between[:, self._task_of]
         return covariance
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Expected scores of schedules at one noise, as a Gaussian process.
+    """Expected scores of schedules on one data set, as a Gaussian process.
 
     Attributes
     ----------
     experience : Experience
-    level : NoiseLevel
+    conditions : Conditions
     """
 
     experience: Experience
-    level: NoiseLevel
+    conditions: Conditions
 
     def describe(self, keep_rates: Array) -> Array:
         """Describe schedules [n, T] as `expect` takes them."""
-        return self.level.drops(keep_rates)
+        return self.conditions.drops(keep_rates)
 
     def mean(self, points: Array) -> Array:
         """Mean [n] of the scores of described schedules [n, MARKS]."""
-        seen = self.experience.covariance_with(points, self.level)
-        return self.experience.posterior.shift(seen)
+        seen = self.experience.covariance_with(points, self.conditions)
+        return self.experience.mean + self.experience.posterior.shift(seen)
 
     def expect(self, points: Array, own: float = 1.0) -> tuple[Array, Array]:
         """Mean [n] and covariance [n, n] of the scores of described schedules [n, MARKS].
@@ -225,8 +236,9 @@ class Belief:
         `own` multiplies the part that is this data set's own.
         """
         kernel, posterior = self.experience.kernel, self.experience.posterior
-        seen = self.experience.covariance_with(points, self.level)
-        mean, explained = posterior.shift(seen), posterior.explained(seen)
+        seen = self.experience.covariance_with(points, self.conditions)
+        mean = self.experience.mean + posterior.shift(seen)
+        explained = posterior.explained(seen)
         covariance = kernel.between(points, points, own) - explained.T @ explained
         return mean, covariance
 
@@ -284,13 +296,13 @@ class Learned:
 
     def _through_seen(self, points: Array) -> Array:
         """The part of the shift [n] that what was seen elsewhere explains already."""
-        experience, level = self.belief.experience, self.belief.level
-        return experience.covariance_with(points, level) @ self._weights_of_seen
+        experience, conditions = self.belief.experience, self.belief.conditions
+        return experience.covariance_with(points, conditions) @ self._weights_of_seen
 
     @cached_property
     def _weights_of_seen(self) -> Array:
-        experience, level = self.belief.experience, self.belief.level
-        between = experience.covariance_with(self.points, level)
+        experience, conditions = self.belief.experience, self.belief.conditions
+        between = experience.covariance_with(self.points, conditions)
         return experience.posterior.solve(self.posterior.weights @ between)
 
     def expect(self, points: Array) -> tuple[Array, Array]:
@@ -313,7 +325,7 @@ def shipped_experience() -> Experience:
     stored = read_json(EXPERIENCE)
     tasks = [
         Task(
-            NoiseLevel(task["noise_rate"], task["rival_share"]),
+            Conditions(task["noise_rate"], task["rival_share"], task["loss_gap"]),
             np.array(task["drops"]),
             np.array(task["scores"]),
         )

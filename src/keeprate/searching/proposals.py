@@ -20,7 +20,7 @@ from keeprate.errors import invalid
 from keeprate.records import TrialSummary
 from keeprate.schedules import Array, Schedule, Space
 from keeprate.searching.config import check_fidelity
-from keeprate.searching.experience import NoiseLevel, shipped_experience
+from keeprate.searching.experience import Conditions, shipped_experience
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import (
@@ -53,8 +53,8 @@ class Proposals:
         other batches, and from five on the best of these once more. One training may be lucky:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
-    level : NoiseLevel or None
-        The noise, if proposals begin from what searches on other data have seen at such noise.
+    conditions : Conditions or None
+        Of the data, if proposals begin from what searches on other such data have seen.
     fidelity : float
         Share of the T epochs that explored trials train for.
     earlier : tuple of Schedule
@@ -67,7 +67,7 @@ class Proposals:
     trials: int
     confirm: int
     seed: int
-    level: NoiseLevel | None = None
+    conditions: Conditions | None = None
     fidelity: float = 1.0
     earlier: tuple[Schedule, ...] = ()
 
@@ -116,7 +116,7 @@ class Proposals:
         if number < len(self.earlier):
             return self.earlier[number].stretched(self.epochs).keep_rate
         place = max(self.generation_size - 1, len(self.earlier))
-        if self.level is not None and self.n_explored >= LEAST_EXPLORED and number == place:
+        if self.conditions is not None and self.n_explored >= LEAST_EXPLORED and number == place:
             return np.ones(self.epochs)
         return None
 
@@ -238,13 +238,15 @@ class Proposals:
         return self._build_sampler()
 
     def _build_sampler(self, *stream: int | str) -> optuna.samplers.BaseSampler:
-        seed = derive_seed(self.seed, "sampler", *stream) % 2**31
+        seed, belief = derive_seed(self.seed, "sampler", *stream) % 2**31, None
+        if self.conditions is not None:
+            belief = shipped_experience().belief(self.conditions)
         return self._spec.build(
             seed,
             space=self.space.distributions(self.epochs),
             generation_size=self.generation_size,
             features=self.keep_rates,
-            belief=None if self.level is None else shipped_experience().belief(self.level),
+            belief=belief,
         )
 
     def keep_rates(self, parameters: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:

@@ -29,6 +29,7 @@ from keeprate.engine import (
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.records import (
     Cost,
+    FirstTraining,
     RunRecord,
     TrialCounts,
     open_record,
@@ -54,7 +55,7 @@ from keeprate.runs import (
 from keeprate.schedules import Schedule, get_space
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
-from keeprate.searching.experience import NoiseLevel, experience_digest
+from keeprate.searching.experience import USUAL_GAP, Conditions, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
@@ -93,7 +94,7 @@ def search(
     1. Check all arguments. Nothing is written before they are good.
     2. Open the run folder. A finished run is returned as it is, an interrupted one goes on.
     3. Plan how many trials the budget buys.
-    4. Estimate the noise by a short training, unless the noise rate is given.
+    4. Estimate the noise, and how fast networks learn it by heart, by a short training.
     5. Train the trials, a generation at a time in lockstep, and rank their schedules.
     6. Train the two best schedules to the end, several times, beside the baselines.
 
@@ -137,7 +138,7 @@ checkpoint_seconds, metric, positive
     compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
     restarts = check_whole("restarts", restarts, 1)
     n_finalists = min(MOST_FINALISTS, restarts)
-    is_known = noise_rate is not None or not search_config.uses_experience or config.epochs == 1
+    needs_first = search_config.uses_experience and config.epochs > 1
     setup = make_setup(
         data,
         model=model,
@@ -152,7 +153,7 @@ checkpoint_seconds, metric, positive
         positive=positive,
     )
 
-    n_before = 0.0 if is_known else first_epochs(setup) / config.epochs  # trainings
+    n_before = first_epochs(setup) / config.epochs if needs_first else 0.0  # trainings
     planned = _trial_counts(limit, search_config, n_before)
     _proposals(search_config, config, planned, seed)  # raises
 
@@ -184,12 +185,14 @@ checkpoint_seconds, metric, positive
         _check_counts(counts, limit, planned, setup.folder)
 
         # 4. Estimate the noise.
-        if not is_known and record.first is None:
+        if needs_first and record.first is None:
             record = replace(record, first=train_first(setup, method))
             save_record(setup.folder, record)
             remove_first(setup)
-        level = _noise_level(record, noise_rate) if search_config.uses_experience else None
-        proposals = _proposals(search_config, config, counts, seed, level)
+        conditions = None
+        if search_config.uses_experience:
+            conditions = _conditions(record.first, noise_rate)
+        proposals = _proposals(search_config, config, counts, seed, conditions)
 
         # 5. Train the trials, rank their schedules.
         record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
@@ -232,14 +235,14 @@ def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) 
     return _counts(amount, confirm=search_config.confirm)
 
 
-def _noise_level(record: RunRecord, noise_rate: float | None) -> NoiseLevel:
-    """What the search knows of the noise: the user's rate, or what the first training found."""
-    first = record.first
-    if first is None:
-        return NoiseLevel.of_rate(noise_rate or 0.0)
+def _conditions(first: FirstTraining | None, noise_rate: float | None) -> Conditions:
+    """What a search knows of its data; the user's noise rate takes the place of an estimate."""
+    gap = USUAL_GAP if first is None or first.loss_gap is None else first.loss_gap
+    if noise_rate is not None or first is None:
+        return Conditions.of_rate(noise_rate or 0.0, gap)
     if first.rival_share is None:
-        return NoiseLevel.of_rate(first.noise_rate)
-    return NoiseLevel(first.noise_rate, first.rival_share)
+        return Conditions.of_rate(first.noise_rate, gap)
+    return Conditions(first.noise_rate, first.rival_share, gap)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
@@ -284,7 +287,7 @@ def _proposals(
     config: TrainingConfig,
     counts: TrialCounts,
     seed: int,
-    level: NoiseLevel | None = None,
+    conditions: Conditions | None = None,
 ) -> Proposals:
     return Proposals(
         get_space(search_config.space),
@@ -293,7 +296,7 @@ def _proposals(
         counts.trials,
         counts.confirm,
         seed,
-        level,
+        conditions,
         search_config.fidelity,
         search_config.earlier,
     )
