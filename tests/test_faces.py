@@ -674,4 +674,4 @@ def test_a_metric_below_zero_is_searched_recorded_and_drawn(people, tmp_path):
     assert max(values) < -100 and record.finalists[0] == (values[max(values)],)
     keeprate.report.write_plots(record, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "ends at -1" in page and "validation mine" in page and "Validation mine, %" not in page
+    assert "ends at a validation mine of -10" in page and "Validation mine, %" not in page

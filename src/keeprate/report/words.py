@@ -16,7 +16,6 @@ from keeprate.report.facts import (
     last_accuracy,
     main_measure,
     majority_name,
-    on_validation,
     positive_class,
 )
 from keeprate.text import duration, grouped, is_share, listed, percent
@@ -90,9 +89,9 @@ def finding(record: RunRecord) -> str:
     against = _join([f"{rival.label} at {measure.as_text(rival)}" for rival in rivals])
     if len(others) > len(rivals):
         against = f"the best of the {len(others)} others are {against}"
-    value, what = measure.as_text(own), _measure(record)
-    ends = f"{value} {what}" if is_share(measure.criterion) else f"a {what} of {value}"
-    sentences = [f"{subject} ends at {ends}" + (f"; {against}." if against else ".")]
+    sentences = [
+        f"{subject} ends at {_end_in_words(record)}" + (f"; {against}." if against else ".")
+    ]
     if has_test_accuracy(record):
         sentences += [
             unclear_difference_in_words(record),
@@ -111,15 +110,21 @@ def _finding_so_far(record: RunRecord) -> str:
     return f"The search is not finished. So far: {score}."
 
 
-def _measure(record: RunRecord) -> str:
+def _end_in_words(record: RunRecord) -> str:
+    """What the run's own result ends at, and what that is."""
+    own, measure = record.results[0], main_measure(record)
+    value = measure.as_text(own)
+    named = f"a {measure.name} of {value}"
+    if is_share(measure.criterion):
+        named = f"{value} {measure.name}"
     if has_test_accuracy(record):
-        return main_measure(record).name
+        return named
+    chose = " (which chose the schedule)" if own.name == SEARCHED else ""
+    if record.has_own_metric or record.has_scorer:
+        return f"{named}{chose}"
     is_noisy = record.data.criterion == "determinant"
     labels = "against the noisy labels of" if is_noisy else "on"
-    chose = " (which chose the schedule)" if record.results[0].name == SEARCHED else ""
-    if record.has_own_metric or record.has_scorer:
-        return f"{on_validation(record).name}{chose}"
-    return f"accuracy {labels} the validation samples{chose}"
+    return f"{value} accuracy {labels} the validation samples{chose}"
 
 
 def _best_rivals(record: RunRecord) -> list[Result]:

@@ -103,7 +103,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
         config=replace(setup.config, epochs=epochs, batch_size=batch_size),
         weights=training_weights(data.train, setup.config.class_weight),
         metric=LossGap(held_out, _as_many(data.train, len(held_out), setup.seed)),
-        scorer=None,
+        scorer=None,  # it would score what nobody looks at
         folder=folder,
         progress=progress,
         curves_writer=None,
