@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from keeprate.data import Data, Normaliser
+from keeprate.engine.candidates import Assignment, EpochDone, TrainingDone
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.heads import AngularMargin, margin_of
 from keeprate.engine.metrics import METRIC_NAME, Metric
@@ -65,6 +67,8 @@ class Setup:
         What scores the networks, if not the validation samples.
     margin : AngularMargin or None
         In the loss of networks whose logits are cosines.
+    executor : Executor or None
+        Who trains; None: this process.
     """
 
     data: Data
@@ -81,15 +85,41 @@ class Setup:
     weights: Tensor | None = None
     metric: Metric | None = None
     margin: AngularMargin | None = None
+    executor: Executor | None = None
 
     @property
     def criterion(self) -> str:
         """What validation scores are: the metric's name, or as `Data.criterion`."""
         return self.data.criterion if self.metric is None else self.metric.name
 
+    @property
+    def device_type(self) -> str:
+        """What the networks train on: "cpu" or "cuda"."""
+        if self.executor is not None:
+            return self.executor.device_type
+        return self.config.resolve_device().type
+
     def build(self) -> nn.Module:
         """One network with fresh weights."""
         return self.model(self.data.input_shape, self.data.n_classes)
+
+
+class Executor(Protocol):
+    """Trains elsewhere: an assignment in, outcomes out; see `keeprate.engine.executors`."""
+
+    @property
+    def device_type(self) -> str:
+        """What the networks train on: "cpu" or "cuda"."""
+
+    def train(
+        self,
+        assignment: Assignment,
+        setup: Setup,
+        *,
+        after_training: TrainingDone,
+        after_epoch: EpochDone | None = None,
+    ) -> None:
+        """Train candidates; call `after_training` for each, in the order of the candidates."""
 
 
 def make_setup(
