@@ -127,6 +127,7 @@ def _complete(
             out=options.out,
             lockstep=options.candidates_in_lockstep(),
             tensorboard=options.tensorboard,
+            cluster=options.cluster,
             progress=progress or False,
             command=shlex.join(["keeprate", *sys.argv[1:]]),
             **special,

@@ -280,6 +280,9 @@ class RunOptions:
     tensorboard: Annotated[
         bool, _research("--tensorboard", "Also write curves for TensorBoard.")
     ] = False
+    cluster: Annotated[
+        str | None, _research("--cluster", "Train on a Ray cluster: auto, or host:port.")
+    ] = None
 
     def __post_init__(self) -> None:
         check_source(self.data)

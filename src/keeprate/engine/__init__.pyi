@@ -4,6 +4,8 @@ from .candidates import Outcome as Outcome
 from .checkpoints import load_curves as load_curves
 from .checkpoints import load_tensors as load_tensors
 from .checkpoints import save_tensors as save_tensors
+from .cluster import Ray as Ray
+from .cluster import trained_on as trained_on
 from .config import TrainingConfig as TrainingConfig
 from .curves import Curves as Curves
 from .curves import EpochMetrics as EpochMetrics

@@ -14,12 +14,14 @@ from keeprate.engine import (
     Method,
     Metric,
     Progress,
+    Ray,
     Setup,
     TrainingConfig,
     cross_fitted,
     get_method,
     make_setup,
     resolve_model,
+    trained_on,
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
@@ -64,6 +66,7 @@ def train(
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: Metric | None = None,
+    cluster: str | Ray | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -119,6 +122,9 @@ def train(
     metric : Metric, optional
         Scores the networks in place of the validation samples (`keeprate.engine.Metric`); the best
         training by that score is kept. Method "auto" is then Co-teaching.
+    cluster : str or keeprate.engine.Ray, optional
+        The Ray cluster that trains: "auto" for that of this machine, or host:port. `lockstep` is
+        then the number of candidates in a task: 2 if left out, 5 on GPUs.
 
     Returns
     -------
@@ -174,7 +180,8 @@ def train(
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    with owned(setup.folder):  # nobody else writes there until the run ends
+    # Nobody else writes in the folder until the run ends.
+    with trained_on(setup, cluster) as setup, owned(setup.folder):
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return run

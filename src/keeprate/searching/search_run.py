@@ -20,11 +20,13 @@ from keeprate.engine import (
     Method,
     Metric,
     Progress,
+    Ray,
     Setup,
     TrainingConfig,
     get_method,
     make_setup,
     networks_trained,
+    trained_on,
 )
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.records import (
@@ -83,6 +85,7 @@ def search(
     command: str = "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     metric: Metric | None = None,
+    cluster: str | Ray | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -108,7 +111,7 @@ def search(
         6 or "6": a search that costs no more than six full trainings. "30m": a run that takes about
         half an hour, final trainings included. "40trials": exactly 40 trials, at any cost.
     method, model, config, noise_rate, baselines, seed, lockstep, tensorboard, progress, command, \
-checkpoint_seconds, metric
+checkpoint_seconds, metric, cluster
         As in `keeprate.train`.
     search_config : SearchConfig, optional
         Space, sampler, pruner, fidelity, confirmation, warm start.
@@ -160,7 +163,8 @@ checkpoint_seconds, metric
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    with owned(setup.folder):  # nobody else writes there until the run ends
+    # Nobody else writes in the folder until the run ends.
+    with trained_on(setup, cluster) as setup, owned(setup.folder):
         record = open_record(setup, "search", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return replace(run, study=find_study(setup.folder))
