@@ -59,7 +59,9 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
 
     get_searchable(options.method)  # raises
 
-    special = {"budget": search.budget, "search_config": search_config}
+    special: dict[str, Any] = {"budget": search.budget, "search_config": search_config}
+    if search.storage is not None:
+        special["storage"] = search.storage
     _complete(start, options, search.baselines, **special)
 
 
@@ -129,10 +131,21 @@ def _complete(
             tensorboard=options.tensorboard,
             cluster=options.cluster,
             progress=progress or False,
-            command=shlex.join(["keeprate", *sys.argv[1:]]),
+            command=_typed(special.get("storage")),
             **special,
         )
     conclude(run, is_quiet=options.quiet, baselines=baselines)
+
+
+def _typed(storage: str | None) -> str:
+    """The command as typed, but for the password of a database."""
+    arguments = sys.argv[1:]
+    if storage is not None:
+        from keeprate.searching import Database
+
+        shown = str(Database.parse(storage))
+        arguments = [one.replace(storage, shown) for one in arguments]
+    return shlex.join(["keeprate", *arguments])
 
 
 def _pair_accuracy(pairs: str, images: str | None, data: Data) -> Metric:
