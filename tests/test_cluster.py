@@ -101,6 +101,7 @@ class Telling(optuna.pruners.MedianPruner):
         return super().prune(study, trial)
 
 
+@pytest.mark.slow
 def test_a_search_that_loses_a_node_is_the_same_search(nodes, data, tmp_path):
     path, lost = tmp_path / "asked", []
     path.touch()
@@ -128,6 +129,7 @@ def test_a_search_that_loses_a_node_is_the_same_search(nodes, data, tmp_path):
     assert_same(far, here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goes_on", ["on the cluster", "here"])
 def test_a_driver_that_is_killed_loses_nothing_that_is_told(nodes, data, tmp_path, python, goes_on):
     script, folder = tmp_path / "script.py", tmp_path / "run"
@@ -146,6 +148,7 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_told(nodes, data, tmp_pat
     assert_same(resumed, search(data, **options))
 
 
+@pytest.mark.slow
 def test_networks_and_rules_of_ones_own_go_where_they_are_needed(
     nodes, data, tmp_path, monkeypatch
 ):
@@ -173,10 +176,12 @@ def test_networks_and_rules_of_ones_own_go_where_they_are_needed(
         assert far.results[-1].transition_matrix is not None
 
 
-def test_what_cannot_be_had_is_refused(nodes, data, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
-    with pytest.raises(keeprate.InputError, match=r"must have a node with 2 core\(s\) free"):
-        search(data, trials=2, config=CONFIG, cluster=Ray(nodes.address, cores=2))
+@pytest.mark.slow
+def test_what_cannot_be_had_is_refused(nodes, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "PATIENCE", 2.0)
+        with pytest.raises(keeprate.InputError, match=r"must have a node with 2 core\(s\) free"):
+            search(data, trials=2, config=CONFIG, cluster=Ray(nodes.address, cores=2))
     lock = threading.Lock()
 
     def locked():
@@ -255,6 +260,7 @@ def test_an_outcome_that_failed_says_so_after_a_journey(data):
     assert all(one.networks == () for one in found)
 
 
+@pytest.mark.slow
 def test_a_cluster_is_left_as_it_was_found(nodes, data):
     import ray
 

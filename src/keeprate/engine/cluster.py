@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -153,6 +154,7 @@ class RayExecutor:
             "max_retries": RETRIES,
             "scheduling_strategy": "SPREAD",
         }
+        self._own = _own_modules()
         self.precision = self._look(config)
         self._token = str(uuid4())
         self._put: tuple[tuple[Any, ...], Any] | None = None  # what lies in the object store
@@ -246,7 +248,7 @@ class RayExecutor:
             write_atomically(setup.folder / SHARED, self._token)
         share = (self._cores, self._gpus, self._token)
         try:
-            with _code_travels(self._ray):
+            with _by_value(self._ray, self._own):
                 heavy = self._in_store(setup)
                 task = self._ray.remote(_train_there).options(**self._options)
                 return task.remote(part, heavy, light, share)
@@ -382,27 +384,27 @@ def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 @contextmanager
-def _code_travels(ray: Any) -> Iterator[None]:
-    """Send the code of the user's own modules along, as the nodes need not have it."""
-    own = [module for module in list(sys.modules.values()) if not _is_installed(module)]
-    for module in own:
+def _by_value(ray: Any, modules: Sequence[ModuleType]) -> Iterator[None]:
+    """Send the code of modules along, as the nodes need not have it."""
+    for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
-        for module in own:
+        for module in modules:
             ray.cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_installed(module: Any) -> bool:
-    """Whether a module belongs to Python, to a package of the environment, or to keeprate."""
-    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
-    if not file or name in ("", "__main__") or name.partition(".")[0] == "keeprate":
-        return True
-    if sys.modules.get(name) is not module:
-        return True
-    places = {f"{path}{os.sep}" for path in sysconfig.get_paths().values()}
-    return str(os.path.abspath(file)).startswith(tuple(places))
+def _own_modules() -> list[ModuleType]:
+    """The modules that no installed package brings: the user's, with networks and rules."""
+    installed = tuple(f"{path}{os.sep}" for path in sysconfig.get_paths().values())
+    own = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")  # a lazy one stays as it is
+        is_ours = name == "__main__" or name.partition(".")[0] == "keeprate"
+        if file and not is_ours and not os.path.abspath(file).startswith(installed):
+            own.append(module)
+    return own
 
 
 def _last_line(error: BaseException) -> str:
