@@ -177,13 +177,13 @@ class RayExecutor:
         parts = self._parts(assignment, setup)
         results: dict[int, Packed] = {}
         waiting: dict[Any, int] = {}  # task -> place of its part
-        for place, part in enumerate(parts):
-            known = _kept_result(part, setup)
-            if known is None:
-                waiting[self._begin(part, setup)] = place
-            else:
-                results[place] = known
         try:
+            for place, part in enumerate(parts):
+                known = _kept_result(part, setup)
+                if known is None:
+                    waiting[self._begin(part, setup)] = place
+                else:
+                    results[place] = known
             for place, part in enumerate(parts):
                 while place not in results:
                     (done,), _ = self._ray.wait(list(waiting), num_returns=1)
