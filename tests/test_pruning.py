@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from keeprate.engine import lockstep
-from keeprate.searching.pruners import PRUNERS, Judge, get_pruner
+from keeprate.engine.curves import Curves
+from keeprate.searching.pruners import PRUNERS, Judge, Verdicts, get_pruner
 from tests.searches import ALONE, CONFIG, SIXTEEN, search
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -121,6 +123,32 @@ def test_a_judge_that_is_told_the_past_says_the_same(pruner):
         judge(again, numbers, epochs, length)
     for now in range(5, epochs + 1):
         assert judge(again, populations[2], now, length) == said[populations[2], now]
+
+
+@pytest.mark.parametrize("pruner", ["halving", "hyperband", "successive-halving"])
+def test_the_verdict_on_a_group_depends_on_no_other_group_of_its_generation(pruner):
+    rng, epochs = np.random.default_rng(0), 9
+    trials = [optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING) for _ in range(20)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    curves = {n: Curves(validation_score=rng.uniform(size=epochs).tolist()) for n in range(20)}
+
+    def stopped(verdicts, numbers):
+        length = dict.fromkeys(numbers, epochs)
+        for now in range(1, epochs + 1):
+            seen = {
+                n: Curves(validation_score=curves[n].validation_score[: min(now, length[n])])
+                for n in numbers
+            }
+            length |= dict.fromkeys(verdicts(seen, now), now)
+        return length
+
+    of_generation = {trial.number: trial for trial in trials}
+    alone = stopped(Verdicts(pruner, epochs, of_generation, ()), range(10, 20))
+    both = pickle.loads(pickle.dumps(Verdicts(pruner, epochs, of_generation, ())))  # as in transit
+    first, second = stopped(both, range(10)), stopped(both, range(10, 20))
+    assert alone == second and min(alone.values()) < epochs
+    assert first.keys() == set(range(10))
 
 
 def test_rungs_are_shares_of_a_short_training(data):

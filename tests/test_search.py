@@ -445,13 +445,13 @@ def test_short_trials_explore_and_only_full_ones_win(confirmed):
 def test_a_short_trial_trains_on_the_whole_schedule(data, monkeypatch):
     seen = []
 
-    def spy(candidates, setup, **options):
-        rates = np.array([one.schedule.keep_rate for one in candidates])
-        seen.append((len(candidates), setup.config, rates))
-        return train(candidates, setup, **options)
+    def spy(assignment, setup, **options):
+        rates = np.array([one.schedule.keep_rate for one in assignment.candidates])
+        seen.append((len(rates), setup.config, rates))
+        return carry_out(assignment, setup, **options)
 
-    train = trials.train_candidates
-    monkeypatch.setattr(trials, "train_candidates", spy)
+    carry_out = trials.carry_out
+    monkeypatch.setattr(trials, "carry_out", spy)
     config = replace(CONFIG, epochs=6)
     found = search(data, config=config, **SIXTEEN)
     whole = np.array([t.keep_rate for t in found.record.trials])
@@ -956,18 +956,18 @@ def test_f_corrections_result_holds_the_matrix_of_its_best_restart(data):
     assert scores.index(max(scores)) == 2
     result, seen = run.results[0], []
 
-    def spy(candidates, setup, *, after_group, **rest):
-        def collect(population):
-            seen.append(population.transition_matrix.double().numpy())
-            after_group(population)
+    def spy(assignment, setup, *, after_training, **rest):
+        def collect(outcome):
+            seen.append(outcome.transition_matrix.double().numpy())
+            after_training(outcome)
 
-        begin(candidates, setup, after_group=collect, **rest)
+        begin(assignment, setup, after_training=collect, **rest)
 
-    begin = finals_module.train_candidates
+    begin = finals_module.carry_out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finals_module, "train_candidates", spy)
+        patch.setattr(finals_module, "carry_out", spy)
         train(data, restarts=3, seed=seed, config=config, **options)
-    (matrices,) = seen
+    matrices = seen
     assert np.array_equal(result.transition_matrix, matrices[2])
     assert not np.array_equal(matrices[0], matrices[2])
     true = empirical_transition_matrix(data.train.labels, data.train.true_labels, 10)

@@ -86,6 +86,7 @@ def check_whole(name: str, value: Any, least: int) -> int:
 _PURPOSES = {  # of keeprate's extras
     "data": "This source",
     "onnx": "The export to ONNX",
+    "ray": "A cluster",
     "text": "A text model",
 }
 

@@ -63,7 +63,9 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
 
     get_searchable(options.method)  # raises
 
-    special = {"budget": search.budget, "search_config": search_config}
+    special: dict[str, Any] = {"budget": search.budget, "search_config": search_config}
+    if search.storage is not None:
+        special["storage"] = search.storage
     _complete(start, options, search.baselines, **special)
 
 
@@ -132,12 +134,24 @@ def _complete(
             out=options.out,
             lockstep=options.candidates_in_lockstep(),
             tensorboard=options.tensorboard,
+            cluster=options.cluster,
             progress=progress or False,
             after=options.after,
-            command=shlex.join(["keeprate", *sys.argv[1:]]),
+            command=_typed(special.get("storage")),
             **special,
         )
     conclude(run, is_quiet=options.quiet, baselines=baselines)
+
+
+def _typed(storage: str | None) -> str:
+    """The command as typed, but for the password of a database."""
+    arguments = sys.argv[1:]
+    if storage is not None:
+        from keeprate.searching import Database
+
+        shown = str(Database.parse(storage))
+        arguments = [one.replace(storage, shown) for one in arguments]
+    return shlex.join(["keeprate", *arguments])
 
 
 def _pair_accuracy(pairs: str, images: str | None, data: Data) -> Metric:

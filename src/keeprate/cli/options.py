@@ -179,13 +179,18 @@ class SearchOptions:
         list[str] | None,
         _research("--warm-start", "A run or file to try first; repeatable."),
     ] = None
+    storage: Annotated[
+        str | None, _research("--storage", "Database of the study: postgresql://user@host/name.")
+    ] = None
 
     baselines: Baselines = "auto"
 
     def __post_init__(self) -> None:
-        from keeprate.searching import Budget
+        from keeprate.searching import Budget, Database
 
-        Budget.parse(self.budget)  # raises
+        Budget.parse(self.budget)  # raises, like the next one
+        if self.storage is not None:
+            Database.parse(self.storage)
 
     def config(self) -> SearchConfig:
         """The checked options of the search; PyTorch is not needed."""
@@ -316,6 +321,9 @@ class RunOptions:
     tensorboard: Annotated[
         bool, _research("--tensorboard", "Also write curves for TensorBoard.")
     ] = False
+    cluster: Annotated[
+        str | None, _research("--cluster", "Train on a Ray cluster: auto, or host:port.")
+    ] = None
 
     def __post_init__(self) -> None:
         check_source(self.data)

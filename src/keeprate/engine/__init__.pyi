@@ -1,6 +1,11 @@
+from .candidates import Assignment as Assignment
+from .candidates import Candidate as Candidate
+from .candidates import Outcome as Outcome
 from .checkpoints import load_curves as load_curves
 from .checkpoints import load_tensors as load_tensors
 from .checkpoints import save_tensors as save_tensors
+from .cluster import Ray as Ray
+from .cluster import trained_on as trained_on
 from .config import TrainingConfig as TrainingConfig
 from .curves import LARGEST_SCORE as LARGEST_SCORE
 from .curves import Curves as Curves
@@ -10,6 +15,7 @@ from .embeddings import PairAccuracy as PairAccuracy
 from .embeddings import embed as embed
 from .evaluation import batched_logits as batched_logits
 from .evaluation import probabilities as probabilities
+from .executors import carry_out as carry_out
 from .folds import Supervision as Supervision
 from .heads import AngularMargin as AngularMargin
 from .heads import CosineLinear as CosineLinear
@@ -46,7 +52,7 @@ from .names import check_method_name as check_method_name
 from .names import check_model_name as check_model_name
 from .networks import Networks as Networks
 from .optimizers import make_optimizer as make_optimizer
-from .population import Candidate as Candidate
+from .outcomes import result_paths as result_paths
 from .population import Population as Population
 from .population import new_population as new_population
 from .progress import Progress as Progress

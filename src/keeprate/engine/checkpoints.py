@@ -119,10 +119,10 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
         if metadata["fingerprint"] != population.fingerprint:
             return False
         population.drop([number for number in population.numbers if number not in numbers])
-        population.networks.load_state(_below(tensors, "networks."))
+        population.networks.load_state(below(tensors, "networks."))
         for position, parameter in enumerate(population.networks.parameters()):
             state = population.optimizer.state[parameter]
-            for name, tensor in _below(tensors, f"optimizer.{position}.").items():
+            for name, tensor in below(tensors, f"optimizer.{position}.").items():
                 # The averages go where the parameter is, in its order of axes in memory; so does
                 # Adam's step counter, as the fused optimiser wants it.
                 if tensor.shape == parameter.shape:
@@ -166,7 +166,7 @@ def load_curves(
         raise _misfit(path, error) from error
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with `prefix`, by the rest of their names."""
     return {
         name.removeprefix(prefix): tensor

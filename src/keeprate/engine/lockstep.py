@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from keeprate.engine.candidates import Candidate
 from keeprate.engine.checkpoints import load_population, save_population
 from keeprate.engine.evaluation import probabilities
 from keeprate.engine.loop import train_population
 from keeprate.engine.memory import fitting_candidates, is_out_of_memory
 from keeprate.engine.methods import get_method
-from keeprate.engine.population import Candidate, Population, new_population
+from keeprate.engine.population import Population, new_population
 from keeprate.engine.setup import Setup
 from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.errors import InputError
@@ -39,6 +40,7 @@ def train_candidates(
     *,
     stream: str,
     order: int = 0,
+    checkpoint: str | None = None,
     keep_checkpoints: bool = False,
     n_tracked: int = 0,
     after_epoch: AfterEpoch | None = None,
@@ -54,9 +56,11 @@ def train_candidates(
         Their methods have the same number of networks, and all correct the loss or none.
     setup : Setup
     stream : str
-        Separates uses of one seed, and names the checkpoints.
+        Separates uses of one seed.
     order : int
         Which sequence of batches all candidates see.
+    checkpoint : str, optional
+        Names the checkpoints; the stream if left out.
     keep_checkpoints : bool
         Give each group a checkpoint file of its own; for callers that keep a finished population
         nowhere else.
@@ -72,6 +76,7 @@ def train_candidates(
     InputError
         If one candidate alone does not fit in memory.
     """
+    checkpoint = checkpoint or stream
     size = setup.lockstep or _fitting(candidates[0], setup)
     start = 0
     while start < len(candidates):
@@ -83,7 +88,7 @@ def train_candidates(
                 setup,
                 stream=stream,
                 order=order,
-                checkpoint=f"{stream}-{start}" if keep_checkpoints else stream,
+                checkpoint=f"{checkpoint}-{start}" if keep_checkpoints else checkpoint,
                 n_tracked=n_tracked - start,
                 after_epoch=after_epoch,
             )

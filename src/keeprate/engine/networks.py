@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 from typing import Any
@@ -209,7 +209,7 @@ class StackedNetworks(Networks):
 
     def module(self, candidate: int, peer: int) -> nn.Module:
         row = candidate * self.n_peers + peer
-        return _copy_of(
+        return with_weights(
             self._base, {name: t[row] for name, t in (self._parameters | self._buffers).items()}
         )
 
@@ -279,7 +279,7 @@ class ModuleNetworks(Networks):
 
     def module(self, candidate: int, peer: int) -> nn.Module:
         module = self._modules[candidate * self.n_peers + peer]
-        return _copy_of(module, {**dict(module.named_parameters()), **dict(module.named_buffers())})
+        return with_weights(module, weights_of(module))
 
     def train(self, mode: bool = True) -> None:
         self.training = mode
@@ -437,7 +437,12 @@ def _stacked_empty(tensors: Iterable[tuple[str, Tensor]], n_networks: int) -> di
     }
 
 
-def _copy_of(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a module, by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def with_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a module on the CPU, ready to predict, with these tensors as its weights."""
     with torch.no_grad():
         other = copy.deepcopy(module).to("cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,37 +13,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from keeprate.engine.candidates import Candidate, fingerprint
 from keeprate.engine.curves import Curves, EpochMetrics
-from keeprate.engine.folds import Folds, Supervision
+from keeprate.engine.folds import Folds
 from keeprate.engine.methods import Method
 from keeprate.engine.networks import Networks, build_networks
 from keeprate.engine.optimizers import make_optimizer
 from keeprate.engine.setup import Setup
 from keeprate.errors import invalid
-from keeprate.schedules import Schedule
 from keeprate.seeding import derive_seed
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One training: a schedule, and the method that follows it.
-
-    Attributes
-    ----------
-    number : int
-        Of the trial or the final training; initial weights depend on it.
-    schedule : Schedule
-        A keep rate for each epoch of the training.
-    method : Method
-    supervision : Supervision or None
-        What the peers learn from, if each leaves out a fold. All candidates of a population have
-        one, or none has.
-    """
-
-    number: int
-    schedule: Schedule
-    method: Method
-    supervision: Supervision | None = None
 
 
 @dataclass
@@ -200,15 +177,13 @@ def new_population(
         times_seen = torch.zeros(len(data.train), device=device)
     supervisions = [one.supervision for one in candidates if one.supervision is not None]
     folds = Folds.of(supervisions, data.n_classes, device) if supervisions else None
-    identity = repr(numbers).encode() + keep_rates.tobytes()
-    identity += b"".join(one.digest() for one in supervisions)
     return Population(
         candidates=list(candidates),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
         networks=networks,
         optimizer=make_optimizer(networks.parameters(), config),
         curves={number: Curves() for number in numbers},
-        fingerprint=hashlib.sha256(identity).hexdigest(),
+        fingerprint=fingerprint(candidates),
         log_probability=log_probability,
         times_seen=times_seen,
         folds=folds,

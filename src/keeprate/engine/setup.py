@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from keeprate.data import Data, Normaliser
+from keeprate.engine.candidates import Assignment, EpochDone, TrainingDone
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.heads import AngularMargin, margin_of
 from keeprate.engine.metrics import Metric, MetricLike, read_metric
@@ -71,6 +72,8 @@ class Setup:
         What scores predictions for the validation and the test samples, beside the accuracy.
     margin : AngularMargin or None
         In the loss of networks whose logits are cosines.
+    executor : Executor or None
+        Who trains; None: this process.
     """
 
     data: Data
@@ -88,6 +91,7 @@ class Setup:
     metric: Metric | None = None
     scorer: Scorer | None = None
     margin: AngularMargin | None = None
+    executor: Executor | None = None
 
     @property
     def criterion(self) -> str:
@@ -95,9 +99,34 @@ class Setup:
         metric = self.scorer if self.metric is None else self.metric
         return self.data.criterion if metric is None else metric.name
 
+    @property
+    def device_type(self) -> str:
+        """What the networks train on: "cpu" or "cuda"."""
+        if self.executor is not None:
+            return self.executor.device_type
+        return self.config.resolve_device().type
+
     def build(self) -> nn.Module:
         """One network with fresh weights."""
         return self.model(self.data.input_shape, self.data.n_classes)
+
+
+class Executor(Protocol):
+    """Trains elsewhere: an assignment in, outcomes out; see `keeprate.engine.executors`."""
+
+    @property
+    def device_type(self) -> str:
+        """What the networks train on: "cpu" or "cuda"."""
+
+    def train(
+        self,
+        assignment: Assignment,
+        setup: Setup,
+        *,
+        after_training: TrainingDone,
+        after_epoch: EpochDone | None = None,
+    ) -> None:
+        """Train candidates; call `after_training` for each, in the order of the candidates."""
 
 
 def make_setup(

@@ -89,9 +89,9 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
     InputError
         If the folder holds a run with another configuration; the message names the differences.
     """
-    device = setup.config.resolve_device()
     # What "auto" stands for here: a run must not go on with other arithmetic than it began with.
-    resolved = {"device": device.type, "precision": setup.config.resolve_precision(device)}
+    precision = setup.config.resolve_precision(setup.config.resolve_device())
+    resolved = {"device": setup.device_type, "precision": precision}
     config = {
         **options,
         "model": setup.model_name,

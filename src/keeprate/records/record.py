@@ -320,6 +320,8 @@ class RunRecord:
     finished : bool
     checksums : dict of str to str
         SHA-256 of files of a finished run, by name.
+    study : str or None
+        The name of the study in a database of other people's (`config["storage"]`).
     """
 
     kind: str
@@ -341,6 +343,7 @@ class RunRecord:
     cautions: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_CAUTIONS)] = ()
     finished: bool = False
     checksums: dict[str, str] = field(default_factory=dict)
+    study: str | None = None
 
     def __eq__(self, other: object) -> bool:
         """Whether a file would hold the same."""

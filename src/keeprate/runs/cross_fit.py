@@ -35,14 +35,15 @@ from torch.nn.functional import one_hot
 
 from keeprate.data import Data, join
 from keeprate.engine import (
+    Assignment,
     Candidate,
     Curves,
-    Population,
+    Outcome,
     Setup,
     Supervision,
+    carry_out,
     cross_fitted,
     probabilities,
-    train_candidates,
     training_weights,
     trial_value,
 )
@@ -336,46 +337,41 @@ class _Stages:
         if setup.curves_writer is not None:
             setup.curves_writer.name({start + i: arm.name for i, arm in enumerate(arms)})
 
-        def collect(population: Population) -> None:
-            for number in population.curves:
-                if number in population.failed:
-                    raise InputError(
-                        f"the loss of {arms[number - start].label} was not finite; try a smaller "
-                        "learning rate or check the inputs for extreme values."
-                    )
-                arm = arms[number - start]
-                self.trained.append(self._collected(arm, population, number))
+        def collect(outcome: Outcome) -> None:
+            arm = arms[outcome.number - start]
+            if outcome.is_failed:
+                raise InputError(
+                    f"the loss of {arm.label} was not finite; try a smaller learning rate or check "
+                    "the inputs for extreme values."
+                )
+            self.trained.append(self._collected(arm, outcome))
 
-        def show(population: Population) -> None:
+        def show(epoch: int, n_candidates: int) -> None:
             if setup.progress is not None:
-                setup.progress(self.stage, n_before + population.epoch, total, None)
+                setup.progress(self.stage, n_before + epoch, total, None)
 
-        train_candidates(
+        assignment = Assignment(
             candidates,
-            setup,
             stream=f"fit-{start}",
             keep_checkpoints=True,
+            n_kept=len(candidates),
             n_tracked=len(candidates),
-            after_epoch=show,
-            after_group=collect,
         )
+        carry_out(assignment, setup, after_epoch=show, after_training=collect)
         self.n_stages_done += 1
         return self.trained[start:]
 
-    def _collected(self, arm: Arm, population: Population, number: int) -> Trained:
-        row = population.numbers.index(number)
-        networks = population.networks
-        modules = [networks.module(row, peer) for peer in range(networks.n_peers)]
+    def _collected(self, arm: Arm, outcome: Outcome) -> Trained:
+        modules, curves = list(outcome.networks), outcome.curves
         trained = TrainedNetworks(arm.schedule, modules, None, None)
-        total, seen = population.log_probability, population.times_seen
+        total, seen = outcome.log_probability, outcome.times_seen
         if total is None or seen is None:
-            raise ValueError("a population whose held-out predictions were not kept")
-        seen = seen.cpu()[:, None]
-        opinions = (total[row].cpu() / seen.clamp_min(1)).softmax(-1)
+            raise ValueError("a training whose held-out predictions were not kept")
+        seen = seen[:, None]
+        opinions = (total / seen.clamp_min(1)).softmax(-1)
         if bool((seen == 0).any()):  # no batch of the later half held these samples
             final = torch.stack(self._by_network(modules))[self.fold, torch.arange(len(self.fold))]
             opinions = torch.where(seen > 0, opinions, final)
-        curves = population.curves[number]
         if bool(self.is_clean.any()):
             # Networks of noisy samples are right less confidently than networks of clean ones.
             value = best_power(opinions[self.is_clean], self.labels[self.is_clean])[1]

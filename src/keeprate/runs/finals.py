@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keeprate.data import Data
-from keeprate.engine import Candidate, Curves, Population, Setup, train_candidates, trial_value
+from keeprate.engine import (
+    Assignment,
+    Candidate,
+    Curves,
+    Outcome,
+    Setup,
+    carry_out,
+    trial_value,
+)
 from keeprate.errors import InputError
 from keeprate.noise import empirical_transition_matrix, transition_error
 from keeprate.records import RestartSummary, Result
@@ -87,20 +95,24 @@ class BestOfPlan:
     networks: TrainedNetworks | None = None
     _value: float | None = None
 
-    def add(self, training: FinalTraining, population: Population) -> None:
-        """Enter a training that its population has finished."""
-        curves, value = population.curves[training.number], None
-        if training.number not in population.failed:
-            value = trial_value(curves.validation_score, population.keep_rates.shape[1])
+    def add(self, training: FinalTraining, outcome: Outcome) -> None:
+        """Enter what a training gave."""
+        curves, value = outcome.curves, None
+        if not outcome.is_failed:
+            value = trial_value(curves.validation_score, len(training.schedule))
         self.restarts.append(RestartSummary(training.turn, value, curves.seconds))
         if value is None or (self._value is not None and value <= self._value):
             return
         self._value, self.best, self.curves = value, training, curves
-        row = population.numbers.index(training.number)
-        if population.transition_matrix is not None:
-            self.transition_matrix = population.transition_matrix[row].double().cpu().numpy()
+        if outcome.transition_matrix is not None:
+            self.transition_matrix = outcome.transition_matrix.double().numpy()
         if self.keeps_networks:
-            self.networks = _networks(population, row, training.schedule)
+            self.networks = TrainedNetworks(
+                training.schedule,
+                list(outcome.networks),
+                outcome.log_probability,
+                outcome.times_seen,
+            )
 
     def result(self, data: Data) -> Result | None:
         """The best training as the record holds it; None if every loss was not finite."""
@@ -149,16 +161,15 @@ def train_plans(
         best_of[number] = best_of_plan
     epochs, n_trained = setup.config.epochs, 0
 
-    def show(population: Population) -> None:
+    def show(epoch: int, n_candidates: int) -> None:
         if setup.progress is not None:
-            done = epochs * n_trained + population.epoch * len(population.curves)
+            done = epochs * n_trained + epoch * n_candidates
             setup.progress("final training", done, epochs * len(trainings), None)
 
-    def collect(population: Population) -> None:
+    def collect(outcome: Outcome) -> None:
         nonlocal n_trained
-        n_trained += len(population.curves)
-        for number in population.curves:
-            best_of[number].add(trainings[number], population)
+        n_trained += 1
+        best_of[outcome.number].add(trainings[outcome.number], outcome)
 
     if setup.curves_writer is not None:
         setup.curves_writer.name(
@@ -166,15 +177,14 @@ def train_plans(
         )
     for group in _groups(trainings.values()):
         has_own = best_of[group[0].number] is best[0]
-        train_candidates(
+        assignment = Assignment(
             [training.candidate for training in group],
-            setup,
             stream=f"final-{group[0].plan.method.name}",
             keep_checkpoints=True,
+            n_kept=restarts if has_own else 0,
             n_tracked=restarts if tracks and has_own and fits(setup.data, restarts) else 0,
-            after_epoch=show,
-            after_group=collect,
         )
+        carry_out(assignment, setup, after_epoch=show, after_training=collect)
     networks = best[0].networks
     if networks is None:
         raise InputError(
@@ -197,16 +207,6 @@ def _groups(trainings: Iterable[FinalTraining]) -> list[list[FinalTraining]]:
 def fits(data: Data, n_candidates: int) -> bool:
     """Whether memory may hold what networks say of each training sample while they learn."""
     return n_candidates * len(data.train) * data.n_classes * 4 <= MOST_TRACKED_BYTES
-
-
-def _networks(population: Population, row: int, schedule: Schedule) -> TrainedNetworks:
-    networks, log_probability = population.networks, population.log_probability
-    return TrainedNetworks(
-        schedule,
-        [networks.module(row, peer) for peer in range(networks.n_peers)],
-        None if log_probability is None else log_probability[row].cpu().clone(),
-        None if population.times_seen is None else population.times_seen.cpu().clone(),
-    )
 
 
 def _transition_error(matrix: NDArray[np.float64] | None, data: Data) -> float | None:

@@ -14,6 +14,7 @@ from keeprate.engine import (
     Method,
     MetricLike,
     Progress,
+    Ray,
     Setup,
     TrainingConfig,
     cross_fitted,
@@ -21,6 +22,7 @@ from keeprate.engine import (
     is_accuracy,
     make_setup,
     resolve_model,
+    trained_on,
 )
 from keeprate.errors import InputError, check_whole
 from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
@@ -68,6 +70,7 @@ def train(
     metric: MetricLike = "accuracy",
     positive: object = None,
     after: str | os.PathLike[str] | None = None,
+    cluster: str | Ray | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -133,6 +136,9 @@ def train(
         The folder of a run before on the same data, on whose labels people have decided
         (`keeprate apply`). Labels that were kept or changed count as clean: these samples
         validate. Dropped samples are left out.
+    cluster : str or keeprate.engine.Ray, optional
+        The Ray cluster that trains: "auto" for that of this machine, or host:port. `lockstep` is
+        then the number of candidates in a task: 2 if left out, 5 on GPUs.
 
     Returns
     -------
@@ -191,7 +197,8 @@ def train(
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    with owned(setup.folder):  # nobody else writes there until the run ends
+    # Nobody else writes in the folder until the run ends.
+    with trained_on(setup, cluster) as setup, owned(setup.folder):
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             return run

@@ -2,6 +2,7 @@ from .budget import Budget as Budget
 from .budget import confirming as confirming
 from .config import SearchConfig as SearchConfig
 from .config import check_budget as check_budget
+from .database import Database as Database
 from .experience import EXPERIENCE as EXPERIENCE
 from .experience import USUAL_GAP as USUAL_GAP
 from .experience import Belief as Belief

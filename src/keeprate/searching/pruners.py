@@ -18,6 +18,7 @@ from optuna.pruners import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from keeprate.engine import Curves, trial_value
 from keeprate.errors import invalid
 
 
@@ -148,13 +149,15 @@ class Judge:
         Parameters
         ----------
         trials : sequence of FrozenTrial
-            All that began together, by number; every lower number has been judged before.
+            All that began together, by number. Lower numbers that were not judged count as failed.
         values : mapping of int to sequence of float
             Of each of them, the value after every epoch that it was trained for.
         now : int
         """
         for trial in trials:
             if trial.number not in self._verdicts:
+                for _ in range(len(self._study.get_trials(deepcopy=False)), trial.number):
+                    self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
                 mirrored = optuna.trial.create_trial(
                     state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
                 )
@@ -184,3 +187,53 @@ class Judge:
         if epoch == self._epochs:
             for number in handles:
                 self._study.tell(number, values[number][-1])
+
+
+class Verdicts:
+    """Says after each epoch which of the candidates that train together stop.
+
+    Each group has a judge of its own, which knows the generations before and nothing else: a group
+    that is halved and begins anew, a resumed one, and groups that train in other places hear the
+    same verdicts.
+
+    Parameters
+    ----------
+    pruner : str or BasePruner
+    epochs : int
+        Of an exploring training.
+    trials : mapping of int to FrozenTrial
+        The generation, by number.
+    history : sequence of (trials, values)
+        Of each generation before: the trials, and the value of each after every epoch.
+    """
+
+    def __init__(
+        self,
+        pruner: str | BasePruner,
+        epochs: int,
+        trials: Mapping[int, FrozenTrial],
+        history: Sequence[tuple[Sequence[FrozenTrial], Mapping[int, Sequence[float]]]],
+    ) -> None:
+        self._pruner, self._epochs, self._trials, self._history = pruner, epochs, trials, history
+        self._judge: Judge | None = None
+        self._judged: tuple[int, ...] = ()  # the candidates that train together under the judge
+
+    def __call__(self, curves: Mapping[int, Curves], epoch: int) -> list[int]:
+        """The numbers of those that stop, of all that began together."""
+        numbers = tuple(sorted(curves))
+        if self._judge is None or numbers != self._judged:
+            pruner = get_pruner(self._pruner, self._epochs)
+            self._judge, self._judged = Judge(pruner, self._epochs), numbers
+            for earlier, values in self._history:
+                self._judge(earlier, values, self._epochs)
+        of_curves = {number: curves[number].validation_score for number in numbers}
+        trials = [self._trials[number] for number in numbers]
+        return self._judge(trials, values_of(of_curves, self._epochs), epoch)
+
+
+def values_of(curves: Mapping[int, Sequence[float]], epochs: int) -> dict[int, list[float]]:
+    """The value of each trial after each of its epochs, from validation scores."""
+    return {
+        number: [trial_value(list(curve[:n]), epochs) for n in range(1, len(curve) + 1)]
+        for number, curve in curves.items()
+    }

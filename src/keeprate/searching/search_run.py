@@ -20,11 +20,13 @@ from keeprate.engine import (
     Method,
     MetricLike,
     Progress,
+    Ray,
     Setup,
     TrainingConfig,
     get_method,
     make_setup,
     networks_trained,
+    trained_on,
 )
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.records import (
@@ -56,6 +58,7 @@ from keeprate.runs import (
 from keeprate.schedules import Schedule, get_space
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
+from keeprate.searching.database import Database
 from keeprate.searching.experience import USUAL_GAP, Conditions, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import pruner_in_words
@@ -87,6 +90,8 @@ def search(
     metric: MetricLike = "accuracy",
     positive: object = None,
     after: str | os.PathLike[str] | None = None,
+    cluster: str | Ray | None = None,
+    storage: str | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -112,7 +117,7 @@ def search(
         6 or "6": a search that costs no more than six full trainings. "30m": a run that takes about
         half an hour, final trainings included. "40trials": exactly 40 trials, at any cost.
     method, model, config, noise_rate, baselines, seed, lockstep, tensorboard, progress, command, \
-checkpoint_seconds, metric, positive
+checkpoint_seconds, metric, positive, cluster
         As in `keeprate.train`.
     search_config : SearchConfig, optional
         Space, sampler, pruner, fidelity, confirmation, warm start.
@@ -123,6 +128,10 @@ checkpoint_seconds, metric, positive
     after : path, optional
         As for `keeprate.train`. The search tries the schedule of that run first, so a smaller
         budget may do.
+    storage : str, optional
+        The URL of the database that holds the Optuna study, in place of `study.db` in the run
+        folder: postgresql://user@host/database, mysql://..., sqlite:///file. The study gets a name
+        of its own there. No file and no message repeats user, password and options of the URL.
     **replaced
         None: arguments of earlier versions are refused with their new names.
 
@@ -162,6 +171,7 @@ checkpoint_seconds, metric, positive
         positive=positive,
     )
 
+    database = None if storage is None else Database.parse(storage)
     n_before = first_epochs(setup) / config.epochs if needs_first else 0.0  # trainings
     planned = _trial_counts(limit, search_config, n_before)
     _proposals(search_config, config, planned, seed)  # raises
@@ -172,12 +182,22 @@ checkpoint_seconds, metric, positive
         "restarts": restarts,
         "noise_rate": noise_rate,
     }
-    with owned(setup.folder):  # nobody else writes there until the run ends
+    if database is not None:
+        options["storage"] = str(database)
+    # Nobody else writes in the folder until the run ends.
+    with trained_on(setup, cluster) as setup, owned(setup.folder):
         record = open_record(setup, "search", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
-            return replace(run, study=find_study(setup.folder))
+            if database is not None:
+                database = database.named(setup.folder, record.study)
+            return replace(run, study=find_study(setup.folder, database))
         if before is not None:
             before.save(setup.folder)
+        if database is not None:
+            database = database.named(setup.folder, record.study)
+            database.check()
+            record = replace(record, study=database.study)
+            save_record(setup.folder, record)
 
         # 3. Plan the trials.
         searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
@@ -206,7 +226,9 @@ checkpoint_seconds, metric, positive
         proposals = _proposals(search_config, config, counts, seed, conditions)
 
         # 5. Train the trials, rank their schedules.
-        record, schedules, study = _run_trials(setup, record, proposals, method, search_config)
+        record, schedules, study = _run_trials(
+            setup, record, proposals, method, search_config, database
+        )
 
         # 6. Train the best schedules to the end.
         searched = replace(searched, schedules=schedules[:n_finalists])
@@ -289,15 +311,20 @@ def _counts_in_words(counts: TrialCounts) -> str:
     return f"trials {counts.trials} and confirm {counts.confirm}"
 
 
-def _check_trials(study: optuna.Study, proposals: Proposals, folder: Path | None) -> None:
+def _check_trials(
+    study: optuna.Study, proposals: Proposals, folder: Path | None, database: Database | None
+) -> None:
     """Refuse a study with more trials than planned: two processes have asked for them."""
     n = len(study.get_trials(deepcopy=False))
     if n > proposals.trials:
+        remedy = "choose another folder"
+        if database is None:
+            remedy = f"delete {STUDY_FILE} to search anew with the same command, or {remedy}"
         raise invalid(
-            f"{folder}/{STUDY_FILE}",
+            f"{folder}/{STUDY_FILE}" if database is None else str(database),
             f"hold at most the {proposals.trials} trials of its search",
-            Words(f"{n}: two processes have searched in the folder at once"),
-            f"delete {STUDY_FILE} to search anew with the same command, or choose another folder",
+            Words(f"{n}: two processes have searched in it at once"),
+            remedy,
         )
 
 
@@ -346,12 +373,13 @@ def _run_trials(
     proposals: Proposals,
     method: Method,
     search_config: SearchConfig,
+    database: Database | None,
 ) -> tuple[RunRecord, tuple[Schedule, ...], optuna.Study]:
     """Train all trials; the record with them, and the schedules they tried, the best first."""
     folder: Path | None = setup.folder
-    with storage_errors(folder):
-        study = open_study(folder)
-        _check_trials(study, proposals, folder)
+    with storage_errors(folder, database):
+        study = open_study(folder, database)
+        _check_trials(study, proposals, folder, database)
         TrialLoop(study, setup, proposals, method, search_config.pruner).run()
         trials = study.get_trials(deepcopy=False)
     study.sampler = optuna.samplers.RandomSampler()  # ours, after a kill, holds this search

@@ -21,10 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keeprate.errors import InputError, first_line
+from keeprate.searching.database import Database
 from keeprate.searching.pruners import quiet
-from keeprate.searching.sampler import (
-    keys,
-)
+from keeprate.searching.sampler import keys
 
 STUDY_NAME, STUDY_FILE = "keeprate", "study.db"
 
@@ -40,8 +39,8 @@ SYSTEM_ATTRIBUTES = _table("trial_system_attributes", "trial_id", "key", "value_
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
 
-def open_study(folder: Path | None) -> optuna.Study:
-    """The study of a run folder, or one in memory.
+def open_study(folder: Path | None, database: Database | None = None) -> optuna.Study:
+    """The study of a search: in a database, else in the run folder, else in memory.
 
     Raises
     ------
@@ -49,38 +48,45 @@ def open_study(folder: Path | None) -> optuna.Study:
         If another version of Optuna wrote the study.
     """
     try:
-        storage = None if folder is None else _storage(folder)
+        storage = _storage(folder, database)
     except RuntimeError as error:
+        where = f"{folder}/{STUDY_FILE}" if database is None else database
+        remedy = "or choose another one"
+        if database is None:
+            remedy = "or delete the file: then the search begins anew"
         raise InputError(
-            f"{folder}/study.db could not be read ({first_line(error)}); use the version of Optuna "
-            "that wrote it, or delete the file: then the search begins anew."
+            f"{where} could not be read ({first_line(error)}); use the version of Optuna that "
+            f"wrote it, {remedy}."
         ) from error
     with quiet():
         return optuna.create_study(
             storage=storage,
-            study_name=STUDY_NAME,
+            study_name=STUDY_NAME if database is None else database.study,
             direction="maximize",
             load_if_exists=True,
             pruner=optuna.pruners.NopPruner(),  # left out, it would be Optuna's median pruner
         )
 
 
-def find_study(folder: Path | None) -> optuna.Study | None:
-    """The study of a finished run's folder, if it can still be read; nothing is written.
+def find_study(folder: Path | None, database: Database | None = None) -> optuna.Study | None:
+    """The study of a finished run, if it can still be read; nothing is written.
 
     A finished run needs no study: a damaged one, or that of a newer Optuna, gives a warning.
     """
-    if folder is None or not (folder / STUDY_FILE).exists():
+    if database is None and (folder is None or not (folder / STUDY_FILE).exists()):
         return None
+    name = STUDY_NAME if database is None else database.study
     try:
         with quiet():
-            study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+            study = optuna.load_study(study_name=name, storage=_storage(folder, database) or "")
             _ = study.trials  # read now what may be damaged
     except (SQLAlchemyError, OptunaError, RuntimeError, KeyError, ValueError) as error:
-        reason = first_line(error)
+        where = str(database)
+        if database is None and folder is not None:
+            where = str(folder / STUDY_FILE)
         warnings.warn(
-            f"{folder / STUDY_FILE} could not be read ({reason}); the run is as it was, without "
-            "its study",
+            f"{where} could not be read ({first_line(error)}); the run is as it was, without its "
+            "study",
             UserWarning,
             stacklevel=3,
         )
@@ -88,7 +94,11 @@ def find_study(folder: Path | None) -> optuna.Study | None:
     return study
 
 
-def _storage(folder: Path) -> optuna.storages.RDBStorage:
+def _storage(folder: Path | None, database: Database | None) -> optuna.storages.BaseStorage | None:
+    if database is not None:
+        return optuna.storages.RDBStorage(database.url.render_as_string(hide_password=False))
+    if folder is None:
+        return None
     # A URL made by hand would end at a "?" in the folder's name.
     url = sqlalchemy.URL.create("sqlite", database=str((folder / STUDY_FILE).resolve()))
     return optuna.storages.RDBStorage(url.render_as_string())
@@ -195,14 +205,16 @@ def best_value(study: optuna.Study) -> float | None:
 
 
 @contextmanager
-def storage_errors(folder: Path | None) -> Iterator[None]:
-    """Say what a damaged study or a full disk means to the user."""
+def storage_errors(folder: Path | None, database: Database | None = None) -> Iterator[None]:
+    """Say what a damaged study, a full disk or a lost database means to the user."""
     from sqlalchemy.exc import DBAPIError
 
     try:
         yield
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
         reason = str(error).splitlines()[0]
+        if database is not None:
+            raise database.unreachable(error.__cause__ or error) from error
         remedy = "free some space, or delete the file if it is damaged"
         if "database is locked" in f"{error} {error.__cause__}":
             remedy = "close the program that has it open"

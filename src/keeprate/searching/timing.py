@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from keeprate.data import part
-from keeprate.engine import Candidate, Method, Setup, train_candidates
+from keeprate.engine import Assignment, Candidate, Method, Setup, carry_out
 from keeprate.errors import Words, invalid
 from keeprate.schedules import Schedule
 from keeprate.searching.budget import LEAST_TRAININGS
@@ -59,5 +59,5 @@ def _seconds_of_epoch(setup: Setup, method: Method, n_batches: int) -> float:
     )
     candidates = [Candidate(i, Schedule(np.ones(1)), method) for i in range(TOGETHER)]
     started = time.perf_counter()
-    train_candidates(candidates, setup, stream="timed", after_group=lambda population: None)
+    carry_out(Assignment(candidates, "timed"), setup, after_training=lambda outcome: None)
     return time.perf_counter() - started

@@ -1,0 +1,269 @@
+"""Training on a Ray cluster: the same numbers as here, whoever is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from torch import nn
+
+import keeprate
+from keeprate.engine import Assignment, Ray, carry_out, cluster, get_method, make_setup
+from keeprate.engine.candidates import Candidate
+from keeprate.engine.checkpoints import load_curves, save_tensors
+from keeprate.engine.outcomes import pack, unpack
+from keeprate.records.record import load_record
+from keeprate.schedules import Schedule
+from tests.searches import ALONE, CONFIG, essence, search
+
+pytestmark = [
+    pytest.mark.usefixtures("no_page"),
+    # Ray's own threads and sockets, at its end.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:ray"),
+]
+MEMORY = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+TOGETHER = 2  # candidates in a task
+
+KILLED = """
+import os, signal, sys
+import keeprate
+
+def progress(stage, done, total, best):
+    if stage == "search" and done >= 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder, address = sys.argv[1:]
+keeprate.search(
+    keeprate.prepare("digits", noise="pairflip:0.45", seed=0),
+    config=keeprate.TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3),
+    budget="8trials", baselines=False, restarts=1, lockstep=2,
+    out=folder, progress=progress, cluster=address,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of three nodes with a core each, all on this machine; the head has no core."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'keeprate[ray]'")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # At Ray's own 15 a worker gets nothing from a busy machine.
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **MEMORY})
+        for _ in range(3):
+            found.add_node(num_cpus=1, **MEMORY)
+        yield found
+        found.shutdown()
+
+
+def weights(run):
+    return [tensor for module in run.classifier.modules for tensor in module.state_dict().values()]
+
+
+def assert_same(run, expected):
+    """The same trials, results and weights, bit for bit."""
+    assert essence(run.record) == essence(expected.record)
+    for ours, theirs in zip(weights(run), weights(expected), strict=True):
+        assert torch.equal(ours, theirs)
+    for name in ("rows", "scores", "suggested"):
+        ours, theirs = (getattr(one.label_quality, name) for one in (run, expected))
+        assert np.array_equal(ours, theirs)
+
+
+class Telling(optuna.pruners.MedianPruner):
+    """Writes to a file which node asks for which trial after which epoch, and takes its time."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__(n_startup_trials=2)
+        self._how = path, seconds  # a tuple is not for the record
+
+    def prune(self, study, trial):
+        node = "here"
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            node = sys.modules["ray"].get_runtime_context().get_node_id()
+        path, seconds = self._how
+        with path.open("a") as file:
+            file.write(f"{node} {trial.number} {trial.last_step}\n")
+        time.sleep(seconds)
+        return super().prune(study, trial)
+
+
+@pytest.mark.slow
+def test_a_search_that_loses_a_node_is_the_same_search(nodes, data, tmp_path):
+    path, lost = tmp_path / "asked", []
+    path.touch()
+
+    def lose_a_node():
+        while not path.read_text():  # until one trains
+            time.sleep(0.05)
+        busy = path.read_text().split()[0]
+        lost.extend(node for node in nodes.worker_nodes if node.node_id == busy)
+        nodes.remove_node(lost[0], allow_graceful=False)
+
+    options = {"trials": 8, "config": CONFIG, "lockstep": TOGETHER, "confirm": False}
+    thread = threading.Thread(target=lose_a_node)
+    thread.start()
+    far = search(data, pruner=Telling(path, 0.3), cluster=nodes.address, **options)
+    thread.join()
+    nodes.add_node(num_cpus=1, **MEMORY)  # for the tests that follow
+    here = search(data, pruner=Telling(tmp_path / "here", 0.0), **options)
+    began = [
+        sum(line.endswith(" 1") for line in file.read_text().splitlines())
+        for file in (path, tmp_path / "here")
+    ]
+    assert lost and began[0] > began[1]  # what the node had begun is trained again
+    assert any(trial.state == "pruned" for trial in here.record.trials)
+    assert_same(far, here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goes_on", ["on the cluster", "here"])
+def test_a_driver_that_is_killed_loses_nothing_that_is_told(nodes, data, tmp_path, python, goes_on):
+    script, folder = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(KILLED)
+    killed = python(script, str(folder), nodes.address)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    study = optuna.load_study(study_name="keeprate", storage=f"sqlite:///{folder}/study.db")
+    told = {t.number: t.user_attrs["seconds"] for t in study.trials if t.state.is_finished()}
+    assert len(told) >= 3 and not load_record(folder).finished
+    options = {"trials": 8, "config": CONFIG, "lockstep": TOGETHER, **ALONE}
+    address = nodes.address if goes_on == "on the cluster" else None
+    resumed = search(data, out=folder, cluster=address, **options)
+    assert not list(folder.glob("*checkpoint*"))
+    seconds = {t.number: t.seconds for t in resumed.record.trials}
+    assert told.items() <= seconds.items()  # they are not trained again
+    assert_same(resumed, search(data, **options))
+
+
+@pytest.mark.slow
+def test_networks_and_rules_of_ones_own_go_where_they_are_needed(
+    nodes, data, tmp_path, monkeypatch
+):
+    """Their module is on no node, and one of them is in no module."""
+    (tmp_path / "own_networks.py").write_text(
+        "from torch import nn\n"
+        "def layers(width): return nn.Flatten(), nn.Linear(64, width), nn.ReLU()\n"
+        "def factory(): return nn.Sequential(*layers(16), nn.Linear(16, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_networks
+
+    Path(own_networks.__file__).unlink()
+    width = 24
+
+    def closure():
+        return nn.Sequential(*own_networks.layers(width), nn.Linear(width, 10))
+
+    for model in ("own_networks:factory", closure):
+        # By cross-fitting, and in populations whose loss is corrected.
+        options = {"model": model, "config": CONFIG, "lockstep": TOGETHER}
+        options |= {"baselines": "f-correction", "restarts": 2}
+        far = keeprate.train(data, cluster=Ray(nodes.address), **options)
+        assert_same(far, keeprate.train(data, **options))
+        assert far.results[-1].transition_matrix is not None
+
+
+@pytest.mark.slow
+def test_what_cannot_be_had_is_refused(nodes, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "PATIENCE", 2.0)
+        with pytest.raises(keeprate.InputError, match=r"must have a node with 2 core\(s\) free"):
+            search(data, trials=2, config=CONFIG, cluster=Ray(nodes.address, cores=2))
+    lock = threading.Lock()
+
+    def locked():
+        return lock and nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    with pytest.raises(keeprate.InputError, match="cannot travel to the cluster"):
+        search(data, trials=2, config=CONFIG, model=locked, cluster=nodes.address)
+
+
+def test_shares_are_checked():
+    for arguments, words in (
+        ({"address": " "}, "cluster must be auto or an address"),
+        ({"cores": 0}, "cores must be a whole number of at least 1, got 0"),
+        ({"gpus": 1.5}, "gpus must be a share below 1, or a whole number, got 1.5"),
+        ({"gpus": -1}, "gpus must be a share below 1, or a whole number, got -1"),
+    ):
+        with pytest.raises(keeprate.InputError, match=words):
+            Ray(**arguments)
+
+
+def test_without_ray_a_cluster_says_what_to_install(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        keeprate.InputError, match=r"A cluster needs the package ray.*keeprate\[ray"
+    ):
+        search(data, trials=2, config=CONFIG, cluster="auto")
+
+
+def outcomes(data, config, method, **options):
+    setup = make_setup(data, model="mlp", config=config, seed=0, out=None)
+    candidates = [Candidate(n, Schedule([1.0, 0.8, 0.6]), get_method(method)) for n in range(3)]
+    found = []
+    carry_out(
+        Assignment(candidates, "test", **options),
+        setup,
+        after_training=found.append,
+    )
+    return found, candidates, setup
+
+
+def stop_the_last(curves, epoch):
+    return [max(curves)] if epoch == 2 else []
+
+
+def test_outcomes_are_the_same_after_a_journey(data, tmp_path):
+    options = {"n_kept": 1, "n_tracked": 2, "stops": stop_the_last}
+    found, candidates, setup = outcomes(data, CONFIG, "f-correction", **options)
+    assert [len(one.networks) for one in found] == [1, 0, 0]
+    assert [one.log_probability is not None for one in found] == [True, True, False]
+    packed = pack(found, candidates, CONFIG.epochs)
+    json.dumps(packed[1])
+    for ours, theirs in zip(unpack(packed, setup), found, strict=True):
+        assert (ours.number, ours.curves, ours.is_failed) == (
+            theirs.number,
+            theirs.curves,
+            theirs.is_failed,
+        )
+        for one, other in zip(ours.networks, theirs.networks, strict=True):
+            assert not one.training
+            for a, b in zip(one.parameters(), other.parameters(), strict=True):
+                assert torch.equal(a, b)
+        for name in ("log_probability", "times_seen", "transition_matrix"):
+            a, b = getattr(ours, name), getattr(theirs, name)
+            assert a is b is None or torch.equal(a, b)
+    save_tensors(tmp_path / "result", *packed)
+    epoch, training, failed, curves = load_curves(tmp_path / "result")
+    assert (epoch, training, failed) == (3, [0, 1], [])
+    assert [len(curve) for curve in curves.values()] == [3, 3, 2]
+
+
+def test_an_outcome_that_failed_says_so_after_a_journey(data):
+    hot = replace(CONFIG, learning_rate=1e30, optimizer="sgd")
+    found, candidates, setup = outcomes(data, hot, "standard", n_kept=3)
+    packed = pack(found, candidates, 3)
+    assert [one.is_failed for one in unpack(packed, setup)] == [True] * 3
+    assert all(one.networks == () for one in found)
+
+
+@pytest.mark.slow
+def test_a_cluster_is_left_as_it_was_found(nodes, data):
+    import ray
+
+    keeprate.train(data, method="standard", config=CONFIG, cluster=nodes.address)
+    assert not ray.is_initialized()
+    assert os.environ.get("RAY_ADDRESS") is None
