@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from keeprate.engine import Assignment, Ray, carry_out, cluster, get_method, mak
 from keeprate.engine.candidates import Candidate
 from keeprate.engine.checkpoints import load_curves, save_tensors
 from keeprate.engine.outcomes import pack, unpack
+from keeprate.engine.setup import Setup
 from keeprate.records.record import load_record
 from keeprate.schedules import Schedule
 from tests.searches import ALONE, CONFIG, essence, search
@@ -267,3 +268,9 @@ def test_a_cluster_is_left_as_it_was_found(nodes, data):
     keeprate.train(data, method="standard", config=CONFIG, cluster=nodes.address)
     assert not ray.is_initialized()
     assert os.environ.get("RAY_ADDRESS") is None
+
+
+def test_a_task_gets_all_of_a_setup_that_training_depends_on() -> None:
+    stays_here = {"progress", "curves_writer", "executor"}
+    names = {field.name for field in fields(Setup)}
+    assert {*cluster.HEAVY, *cluster.LIGHT} | stays_here == names
