@@ -104,7 +104,7 @@ class Telling(optuna.pruners.MedianPruner):
 
 @pytest.mark.slow
 def test_a_search_that_loses_a_node_is_the_same_search(nodes, data, tmp_path):
-    path, lost = tmp_path / "asked", []
+    path, lost, joined = tmp_path / "asked", [], []
     path.touch()
 
     def lose_a_node():
@@ -114,18 +114,22 @@ def test_a_search_that_loses_a_node_is_the_same_search(nodes, data, tmp_path):
         lost.extend(node for node in nodes.worker_nodes if node.node_id == busy)
         nodes.remove_node(lost[0], allow_graceful=False)
 
+    def let_one_join(stage, done, total, best):
+        if stage == "search" and lost and not joined:
+            joined.append(nodes.add_node(num_cpus=1, **MEMORY))
+
     options = {"trials": 8, "config": CONFIG, "lockstep": TOGETHER, "confirm": False}
     thread = threading.Thread(target=lose_a_node)
     thread.start()
-    far = search(data, pruner=Telling(path, 0.3), cluster=nodes.address, **options)
+    told = Telling(path, 0.3)
+    far = search(data, pruner=told, cluster=nodes.address, progress=let_one_join, **options)
     thread.join()
-    nodes.add_node(num_cpus=1, **MEMORY)  # for the tests that follow
     here = search(data, pruner=Telling(tmp_path / "here", 0.0), **options)
     began = [
         sum(line.endswith(" 1") for line in file.read_text().splitlines())
         for file in (path, tmp_path / "here")
     ]
-    assert lost and began[0] > began[1]  # what the node had begun is trained again
+    assert joined and began[0] > began[1]  # what the node had begun is trained again
     assert any(trial.state == "pruned" for trial in here.record.trials)
     assert_same(far, here)
 
