@@ -135,8 +135,8 @@ def scored(
         shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         requirement = f"give a score for each network, {list(expected)}"
         raise invalid(f"the metric {metric.name}", requirement, Words(str(shape)), "see Metric")
-    score = score.float()
-    score = torch.where(score.isnan(), torch.full_like(score, metric.worst), score)
+    score, worst = score.float(), getattr(metric, "worst", 0.0)  # earlier metrics do not say
+    score = torch.where(score.isnan(), torch.full_like(score, worst), score)
     is_bad = score.abs() > LARGEST_SCORE
     if bool(is_bad.any()):
         requirement, received = "lie within a million either way", score[is_bad][0].item()
