@@ -117,6 +117,7 @@ def make_record() -> RunRecord:
         ),
         finished=True,
         checksums={"schedule.csv": "0" * 64},
+        study="searched-0a1b2c3d",
     )
 
 

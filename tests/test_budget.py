@@ -129,10 +129,10 @@ def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
 def test_a_time_buys_as_many_trainings_as_fit(data, monkeypatch) -> None:
     clock = [0.0]
 
-    def train(candidates, setup, **options):
+    def train(assignment, setup, **options):
         clock[0] += 0.5 + 0.1 * (len(setup.data.train) // setup.config.batch_size)
 
-    monkeypatch.setattr(timing, "train_candidates", train)
+    monkeypatch.setattr(timing, "carry_out", train)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     setup = make_setup(data, model="mlp", config=CONFIG, seed=0, out=None)
     # 16 batches of 64: ten candidates take 0.5 + 16 x 0.1 s an epoch, one 0.63 s in 3 epochs.
