@@ -292,6 +292,21 @@ def test_only_images_are_augmented():
         make_setup(data, model="mlp", config=TrainingConfig(augment="flip"), seed=0, out=None)
 
 
+def test_token_ids_get_no_noise_and_noises_stay_few():
+    ids = {"train": (np.arange(200).reshape(50, 4) % 9, [0, 1] * 25)}
+    data = keeprate.prepare(keeprate.data.load_data(ids, normalise="none"), n_test=0)
+
+    def model(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, n_classes))
+
+    config = TrainingConfig(augment="noise:0.1")
+    with pytest.raises(keeprate.InputError, match="augment must be without noise, as the inputs"):
+        make_setup(data, model=model, config=config, seed=0, out=None)
+    for n, shape, expected in ((40, (5,), 40), (5_000, (5,), 1_024), (5_000, (3, 2048, 2048), 1)):
+        augmenter = Augmenter(Augmentation(noise=0.1), n, shape, torch.device("meta"))
+        assert len(augmenter._noises) == expected
+
+
 def test_noise_is_normal_and_drawn_for_each_sample_and_epoch():
     augmenter = Augmenter(Augmentation.parse("noise:0.3"), 5_000, (20,), CPU)
     generator, index = torch.Generator().manual_seed(0), torch.arange(5_000)

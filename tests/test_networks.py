@@ -58,7 +58,19 @@ def steps(networks, shape, n_steps, *, lr, size=8, dtype=torch.float32):
 @pytest.mark.parametrize("kind", [StackedNetworks, ModuleNetworks])
 def test_the_gradient_of_each_network_is_clipped_as_pytorch_does(kind):
     """Networks have gradients of their own length: some are longer than allowed, some are not."""
-    networks = kind(lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), [1, 2], 2, CPU)
+
+    class Scaled(nn.Module):
+        """A parameter without an axis, too."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+            self.scale = nn.Parameter(torch.tensor(1.5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale * self.layers(x)
+
+    networks = kind(Scaled, [1, 2], 2, CPU)
     inputs, scales = torch.randn(7, 5), torch.tensor([[0.01, 1.0], [10.0, 0.0]])
     (networks(inputs).square().sum((2, 3)) * scales).sum().backward()
     expected = []
@@ -70,7 +82,7 @@ def test_the_gradient_of_each_network_is_clipped_as_pytorch_does(kind):
     networks.clip_gradients(2.0)
     parameters = networks.parameters()
     if kind is StackedNetworks:
-        found = torch.cat([p.grad.flatten(1) for p in parameters], dim=1)
+        found = torch.cat([p.grad.reshape(4, -1) for p in parameters], dim=1)
     else:
         found = torch.cat([p.grad.flatten() for p in parameters]).view(4, -1)
     assert torch.stack(expected).sub(found).abs().max() < 1e-5

@@ -234,8 +234,12 @@ def test_a_warm_up_as_long_as_the_training_is_refused(data):
     config = TrainingConfig(epochs=5, warmup_epochs=5)
     with pytest.raises(keeprate.InputError, match="fewer than the 5 epochs, got 5"):
         make_setup(data, model="mlp", config=config, seed=0, out=None)
-    # A shorter training of the same run, to estimate noise say, may end within the warm-up.
-    assert replace(config, epochs=1).learning_rate_at(0) == pytest.approx(0.001 / 6)
+    # The warm-up of a shorter training, to estimate noise say, is as large a share of it.
+    whole = replace(config, epochs=40, warmup_epochs=10, learning_rate_schedule="constant")
+    short = whole.shortened(8)
+    assert (short.epochs, short.warmup_epochs) == (8, 2)
+    assert short.learning_rate_at(2) == whole.learning_rate_at(10) == 0.001
+    assert whole.shortened(1).learning_rate_at(0) == 0.001
 
 
 def test_a_population_equals_a_plain_loop_written_from_algorithm_1(data):

@@ -97,7 +97,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     learning_rate : float
         Above 0.
     optimizer : {"adam", "adamw", "sgd", "rmsprop"}
-    learning_rate_schedule, warmup_epochs, weight_decay, max_grad_norm
+    learning_rate_schedule, warmup_epochs, weight_decay, max_grad_norm, keep
         As in `keeprate.TrainingConfig`.
     restarts : int, optional
         Final trainings from different initial weights; the best by validation is kept. Left out: 3
@@ -187,6 +187,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         warmup_epochs: int = 0,
         weight_decay: float = 0.0,
         max_grad_norm: float = 0.0,
+        keep: str = "last",
         restarts: int | None = None,
         validation: float = HELD_OUT,
         metric: MetricLike = "accuracy",
@@ -211,6 +212,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.warmup_epochs = warmup_epochs
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
+        self.keep = keep
         self.restarts = restarts
         self.validation = validation
         self.metric = metric
@@ -467,6 +469,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             warmup_epochs=self.warmup_epochs,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
+            keep=self.keep,
             device=self.device,
             class_weight=None if isinstance(self.class_weight, dict) else self.class_weight,
             augment=self.augment,

@@ -308,6 +308,9 @@ class RunOptions:
     margin: Annotated[
         float, _research("--margin", "Angular margin of face-small and face-resnet50: 0.3, say.")
     ] = TrainingConfig.margin
+    keep: Annotated[str, _research("--keep", "Weights of the last or of the best epoch.")] = (
+        TrainingConfig.keep
+    )
     precision: Annotated[str, _research("--precision", "auto, float32 or bfloat16.")] = (
         TrainingConfig.precision
     )
@@ -392,6 +395,7 @@ class RunOptions:
             class_weight=self.class_weight,
             augment=self.augment,
             margin=self.margin,
+            keep=self.keep,
             device=self.device,
         )
 

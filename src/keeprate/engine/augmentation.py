@@ -6,6 +6,7 @@ candidates, and the same after a resume. A batch is then transformed as a whole 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from keeprate.engine.config import Augmentation
 
-NOISES = 1_024
-"""Different noises in an epoch; samples draw one of these. Noise for each sample would take as much
-memory as the samples."""
+NOISES, MOST_NUMBERS = 1_024, 2**24
+"""Different noises in an epoch, of which each sample draws one; fewer where these would be more
+than so many numbers. Noise for each sample would take as much memory as the samples."""
 
 
 class Augmenter:
@@ -50,7 +51,8 @@ class Augmenter:
         self._size = augmentation.noise
         self._noises: Tensor | None = None
         if augmentation.noise:
-            self._noises = torch.zeros(NOISES, *input_shape, device=device)
+            n_noises = max(1, min(NOISES, n, MOST_NUMBERS // math.prod(input_shape)))
+            self._noises = torch.zeros(n_noises, *input_shape, device=device)
             self._noise_of = torch.zeros(n, dtype=torch.int32, device=device)
 
     def draw(self, generator: torch.Generator) -> None:
@@ -71,7 +73,7 @@ class Augmenter:
             options: dict[str, Any] = {"generator": generator, "pin_memory": pinned}
             on_host = torch.randn(noises.shape, **options).mul_(self._size)
             noises.copy_(on_host, non_blocking=True)
-            on_host = torch.randint(NOISES, self._noise_of.shape, dtype=torch.int32, **options)
+            on_host = torch.randint(len(noises), self._noise_of.shape, dtype=torch.int32, **options)
             self._noise_of.copy_(on_host, non_blocking=True)
 
     def noisy(self, inputs: Tensor, index: Tensor) -> Tensor:

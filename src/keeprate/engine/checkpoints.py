@@ -89,6 +89,8 @@ def save_population(path: str | os.PathLike[str], population: Population) -> Non
     for name in OPTIONAL:
         if (tensor := getattr(population, name)) is not None:
             tensors[name] = tensor
+    if population.best is not None:
+        tensors |= {f"best.{name}": tensor for name, tensor in population.best.state().items()}
     metadata = {
         "fingerprint": population.fingerprint,
         "numbers": population.numbers,
@@ -132,6 +134,8 @@ def load_population(path: str | os.PathLike[str], population: Population) -> boo
         for name in OPTIONAL:
             if name in tensors or getattr(population, name) is not None:
                 setattr(population, name, tensors[name].to(population.keep_rates.device))
+        if population.best is not None:
+            population.best.load_state(below(tensors, "best."))
         population.curves, population.epoch, population.failed = curves, epoch, failed
     except (*NO_PROGRESS, RuntimeError) as error:
         raise _misfit(path, error) from error

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from keeprate.errors import invalid
@@ -18,6 +18,7 @@ CHOICES = {
     "optimizer": ("adam", "adamw", "sgd", "rmsprop"),
     "learning_rate_schedule": ("linear-decay", "constant", "cosine", "steps"),
     "precision": ("auto", "float32", "bfloat16"),
+    "keep": ("last", "best"),
 }
 MOST_PIXELS = 64
 STEPS, STEP = (0.5, 0.75), 0.1  # of "steps": when, as shares of the epochs, and by which factor
@@ -34,8 +35,8 @@ class Augmentation:
     crop : int
         Each image is moved by up to so many pixels, in both directions; its edge fills the gap.
     noise : float
-        Standard deviation of normal noise on each number that a network gets, a pixel or a column:
-        normalised ones, so that 1 is about their own standard deviation.
+        Standard deviation of normal noise on each number that a network gets: a pixel in 0..1, or a
+        column of numbers whose own standard deviation is 1.
 
     Examples
     --------
@@ -115,10 +116,13 @@ class TrainingConfig:
     augment : str
         What happens to training samples, anew each epoch: "none", "flip" (half of the images are
         mirrored), "crop:4" (images are moved by up to 4 pixels), "noise:0.1" (normal noise of this
-        standard deviation on normalised inputs), or several with commas between them.
+        standard deviation on what networks get), or several with commas between them.
     margin : float
         In [0, pi / 2): the additive angular margin in the loss of a network that ends with
         `keeprate.engine.CosineLinear`, in radians; 0 is none (`keeprate.engine.AngularMargin`).
+    keep : {"last", "best"}
+        Which epoch's weights the final networks have: the last one's, or those of the best
+        validation score. Cross-fitted networks have those of the last epoch.
 
     Raises
     ------
@@ -147,6 +151,7 @@ class TrainingConfig:
     class_weight: str | None = None
     augment: str = "none"
     margin: float = 0.0
+    keep: str = "last"
 
     def __post_init__(self) -> None:
         whole = (("epochs", 1, "40"), ("batch_size", 1, "128"), ("warmup_epochs", 0, "0"))
@@ -168,6 +173,18 @@ class TrainingConfig:
         if weight is not None and not (isinstance(weight, str) and weight == "balanced"):
             raise invalid("class_weight", "be 'balanced' or left out", weight, "leave it out")
         Augmentation.parse(self.augment)  # raises
+
+    def shortened(self, epochs: int) -> TrainingConfig:
+        """The same training in fewer epochs, to learn something of the long one.
+
+        The warm-up takes the same share of it.
+
+        >>> TrainingConfig(epochs=40, warmup_epochs=10).shortened(8).warmup_epochs
+        2
+        """
+        return replace(
+            self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs // self.epochs
+        )
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.

@@ -8,6 +8,7 @@ first, and those of cross-fitting. `Setup.executor` says who carries them out;
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from keeprate.engine.candidates import Assignment, EpochDone, Outcome, TrainingDone
 from keeprate.engine.lockstep import train_candidates
@@ -65,6 +66,8 @@ class Local:
     ) -> None:
         """Train candidates; see `carry_out`."""
         wanted = {one.number for one in assignment.candidates[: assignment.n_kept]}
+        if not wanted:  # nobody asks for the networks: their best epoch need not be kept
+            setup = replace(setup, config=replace(setup.config, keep="last"))
 
         def finish_epoch(population: Population) -> None:
             if assignment.stops is not None:
@@ -107,11 +110,12 @@ def outcomes_of(population: Population, wanted: set[int]) -> Iterator[Outcome]:
             yield Outcome(number, curves, is_failed)
             continue
         networks, is_tracked = population.networks, tracked is not None and row < len(tracked)
+        weights = None if population.best is None else population.best.weights
         yield Outcome(
             number,
             curves,
             is_failed,
-            tuple(networks.module(row, peer) for peer in range(networks.n_peers))
+            tuple(networks.module(row, peer, weights) for peer in range(networks.n_peers))
             if number in wanted
             else (),
             tracked[row].clone() if tracked is not None and is_tracked else None,

@@ -169,6 +169,8 @@ class _Epochs:
                 averages=is_averaged,
                 scorer=scorer,
             )
+        if self._population.best is not None:
+            self._population.best.update(validation.score.mean(1), networks)
         self.next += 1
         has_scorer = scorer is not None
         return steps.meter.measured(

@@ -93,8 +93,25 @@ class Networks(ABC):
         """The tensors to optimise."""
 
     @abstractmethod
-    def module(self, candidate: int, peer: int) -> nn.Module:
-        """A plain PyTorch module with a copy of one network's weights."""
+    def module(
+        self, candidate: int, peer: int, weights: Mapping[str, Tensor] | None = None
+    ) -> nn.Module:
+        """A plain PyTorch module with a copy of one network's weights, now or in a snapshot."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the weights and buffers of all networks."""
+        return {name: tensor.clone() for name, tensor in self._weights().items()}
+
+    @abstractmethod
+    def renew(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> None:
+        """Copy the weights of the networks that `rows` [N] marks into a snapshot.
+
+        The host does not wait for the device.
+        """
+
+    @abstractmethod
+    def rows_of(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """A snapshot of these rows [n] alone, as `keep` leaves them."""
 
     @abstractmethod
     def train(self, mode: bool = True) -> None:
@@ -199,7 +216,7 @@ class StackedNetworks(Networks):
 
     def clip_gradients(self, most: float) -> None:
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        squares = sum(g.flatten(1).square().sum(1) for g in gradients)  # [N]
+        squares = sum(g.reshape(len(g), -1).square().sum(1) for g in gradients)  # [N]
         factors = (most / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
@@ -207,11 +224,19 @@ class StackedNetworks(Networks):
     def parameters(self) -> list[Tensor]:
         return [p for p in self._parameters.values() if p.requires_grad]
 
-    def module(self, candidate: int, peer: int) -> nn.Module:
-        row = candidate * self.n_peers + peer
-        return with_weights(
-            self._base, {name: t[row] for name, t in (self._parameters | self._buffers).items()}
-        )
+    def module(
+        self, candidate: int, peer: int, weights: Mapping[str, Tensor] | None = None
+    ) -> nn.Module:
+        row, stacked = candidate * self.n_peers + peer, weights or self._weights()
+        return with_weights(self._base, {name: tensor[row] for name, tensor in stacked.items()})
+
+    def renew(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> None:
+        for name, tensor in self._weights().items():
+            marked = rows.view(-1, *[1] * (tensor.dim() - 1))
+            snapshot[name].copy_(torch.where(marked, tensor, snapshot[name]))
+
+    def rows_of(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        return {name: tensor[rows] for name, tensor in snapshot.items()}
 
     def train(self, mode: bool = True) -> None:
         self.training = mode
@@ -277,9 +302,27 @@ class ModuleNetworks(Networks):
     def parameters(self) -> list[Tensor]:
         return [p for module in self._modules for p in module.parameters() if p.requires_grad]
 
-    def module(self, candidate: int, peer: int) -> nn.Module:
-        module = self._modules[candidate * self.n_peers + peer]
-        return with_weights(module, weights_of(module))
+    def module(
+        self, candidate: int, peer: int, weights: Mapping[str, Tensor] | None = None
+    ) -> nn.Module:
+        row = candidate * self.n_peers + peer
+        own = weights_of(self._modules[row])
+        if weights is not None:
+            own = {name: weights[f"{row}.{name}"] for name in own}
+        return with_weights(self._modules[row], own)
+
+    def renew(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> None:
+        for row, module in enumerate(self._modules):
+            for name, tensor in weights_of(module).items():
+                kept = snapshot[f"{row}.{name}"]
+                kept.copy_(torch.where(rows[row], tensor.detach(), kept))
+
+    def rows_of(self, snapshot: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        return {
+            f"{new}.{name}": snapshot[f"{row}.{name}"]
+            for new, row in enumerate(rows.tolist())
+            for name in weights_of(self._modules[row])
+        }
 
     def train(self, mode: bool = True) -> None:
         self.training = mode

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from keeprate.engine.best import BestEpoch
 from keeprate.engine.candidates import Candidate, fingerprint
 from keeprate.engine.curves import Curves, EpochMetrics
 from keeprate.engine.folds import Folds
@@ -54,6 +55,8 @@ class Population:
         By which the loss is corrected, if it is.
     folds : Folds or None
         What each network learns from, where peers leave out folds.
+    best : BestEpoch or None
+        The weights of the best epoch so far, where these are to be kept.
     epochs_ahead : int
         Epochs beyond `epoch` that the networks have trained, on a GPU, while the host enters what
         `epoch` has measured. Only where it is 0 do the networks belong to `epoch`.
@@ -71,6 +74,7 @@ class Population:
     times_seen: Tensor | None = None
     transition_matrix: Tensor | None = None
     folds: Folds | None = None
+    best: BestEpoch | None = None
     epochs_ahead: int = 0
 
     @property
@@ -118,6 +122,8 @@ class Population:
         if self.log_probability is not None:
             n_tracked = len(self.log_probability)  # the first candidates
             self.log_probability = self.log_probability[[i for i in rows if i < n_tracked]]
+        if self.best is not None:
+            self.best.keep(rows, self.networks)
         self.networks.keep(rows, self.optimizer)
         self.candidates = [self.candidates[i] for i in rows]
 
@@ -177,6 +183,7 @@ def new_population(
         times_seen = torch.zeros(len(data.train), device=device)
     supervisions = [one.supervision for one in candidates if one.supervision is not None]
     folds = Folds.of(supervisions, data.n_classes, device) if supervisions else None
+    keeps_best = config.keep == "best" and folds is None
     return Population(
         candidates=list(candidates),
         keep_rates=torch.tensor(keep_rates, dtype=torch.float32, device=device),
@@ -187,6 +194,7 @@ def new_population(
         log_probability=log_probability,
         times_seen=times_seen,
         folds=folds,
+        best=BestEpoch(networks) if keeps_best else None,
     )
 
 

@@ -198,7 +198,7 @@ def make_setup(
     device = config.resolve_device()  # raises
     if config.precision == "auto" and _has_small_products(module, config.batch_size, device):
         config = replace(config, precision="float32")
-    _check_augment(config.augment, data.input_shape)
+    _check_augment(config.augment, data.train.inputs)
     if config.warmup_epochs >= max(2, config.epochs):
         requirement = f"be fewer than the {config.epochs} epochs"
         raise invalid("warmup_epochs", requirement, config.warmup_epochs, "try 0")
@@ -228,13 +228,16 @@ def make_setup(
     )
 
 
-def _check_augment(augment: str, input_shape: tuple[int, ...]) -> None:
-    """Refuse to mirror or move what is no image."""
+def _check_augment(augment: str, inputs: Tensor) -> None:
+    """Refuse to mirror or move what is no image, and noise on numbers that stand for words."""
     augmentation = Augmentation.parse(augment)
-    if (augmentation.flip or augmentation.crop) and len(input_shape) != 3:
+    if (augmentation.flip or augmentation.crop) and inputs.dim() != 4:
         requirement = "be none or noise, as the inputs are no images"
-        received = Words(f"{augment} for inputs of shape {input_shape}")
+        received = Words(f"{augment} for inputs of shape {tuple(inputs.shape[1:])}")
         raise invalid("augment", requirement, received, "leave flip and crop out")
+    if augmentation.noise and inputs.dtype == torch.int64:
+        requirement = "be without noise, as the inputs are whole numbers"
+        raise invalid("augment", requirement, augment, "leave noise out")
 
 
 def _margin(margin: float, module: nn.Module) -> AngularMargin | None:

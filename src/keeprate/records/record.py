@@ -135,7 +135,7 @@ class RestartSummary:
     schedule : int
         Which of the plan's schedules it was trained with, from 0.
     validation_score : float or None
-        At the end; None if the loss was not finite.
+        At the end, or of the best epoch if its weights are kept; None if the loss was not finite.
     seconds : float
     """
 

@@ -199,7 +199,7 @@ def curves_in_words(record: RunRecord) -> str:
 
 def results_in_words(record: RunRecord) -> str:
     """How the lines of the results table came about."""
-    sentences = [_restarts_in_words(record.results[0])]
+    sentences = [_restarts_in_words(record.results[0]), _kept_in_words(record)]
     if has_test_accuracy(record):
         sentences.append(f"Best epoch: the {BEST_EPOCH}.")
     if len(record.results) > 1:
@@ -208,6 +208,15 @@ def results_in_words(record: RunRecord) -> str:
         sentences.append(f"A higher {record.data.criterion} is better.")
     sentences.append(_majority_in_words(record))
     return " ".join(filter(None, sentences))
+
+
+def _kept_in_words(record: RunRecord) -> str:
+    """Which epoch's weights the classifier has, if not those of the last one."""
+    if record.config["training"].get("keep", "last") == "last":
+        return ""
+    scores = record.results[0].curves.validation_score
+    epoch = 1 + scores.index(max(scores))
+    return f"The classifier has the weights of epoch {epoch}, the best by validation."
 
 
 def _restarts_in_words(own: Result) -> str:

@@ -327,7 +327,7 @@ class _Stages:
         """Train arms in lockstep; their trainings in the same order."""
         start, epochs = len(self.trained), self.epochs[self.n_stages_done]
         n_before, total = sum(self.epochs[: self.n_stages_done]), sum(self.epochs)
-        setup = replace(self.setup, config=replace(self.setup.config, epochs=epochs))
+        setup = replace(self.setup, config=self.setup.config.shortened(epochs))
         method = cross_fitted(arms[0].supervision.n_folds)
         candidates = [
             Candidate(start + i, arm.schedule, method, arm.supervision)

@@ -88,6 +88,7 @@ class BestOfPlan:
 
     plan: Plan
     keeps_networks: bool
+    keep: str = "last"  # as in `TrainingConfig`
     restarts: list[RestartSummary] = field(default_factory=list)
     best: FinalTraining | None = None
     curves: Curves | None = None
@@ -100,6 +101,8 @@ class BestOfPlan:
         curves, value = outcome.curves, None
         if not outcome.is_failed:
             value = trial_value(curves.validation_score, len(training.schedule))
+            if self.keep == "best":
+                value = max(curves.validation_score)
         self.restarts.append(RestartSummary(training.turn, value, curves.seconds))
         if value is None or (self._value is not None and value <= self._value):
             return
@@ -153,7 +156,7 @@ def train_plans(
     InputError
         If no training of the first plan had a finite loss.
     """
-    best = [BestOfPlan(plan, keeps_networks=place == 0) for place, plan in enumerate(plans)]
+    best = [BestOfPlan(plan, place == 0, setup.config.keep) for place, plan in enumerate(plans)]
     trainings, best_of = {}, {}
     for number, (best_of_plan, restart) in enumerate(product(best, range(restarts))):
         # Seeds depend on the number: the run's own networks are the same whatever is compared.

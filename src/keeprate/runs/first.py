@@ -100,7 +100,7 @@ def train_first(setup: Setup, method: Method) -> FirstTraining:
     setup = replace(
         setup,
         data=replace(data, test=None),  # which the estimate could not use
-        config=replace(setup.config, epochs=epochs, batch_size=batch_size),
+        config=replace(setup.config.shortened(epochs), batch_size=batch_size, keep="last"),
         weights=training_weights(data.train, setup.config.class_weight),
         metric=LossGap(held_out, _as_many(data.train, len(held_out), setup.seed)),
         scorer=None,  # it would score what nobody looks at

@@ -90,9 +90,9 @@ def train(
         "auto", a name of `keeprate.engine.METHODS`, `package.module:method`, or a method of one's
         own. "auto" with schedule "auto" chooses by cross-fitting among keep rates and refined
         labels, see `keeprate.runs.cross_fit`; the validation samples train, too. "auto" with
-        another schedule, a `noise_rate`, a `metric` or a margin is Co-teaching. Its `model` "auto"
-        is a perceptron with dropout where the others' is `mlp`. It ignores `restarts`: it has a
-        network for each fold.
+        another schedule, a `noise_rate`, a `metric`, a margin or `keep="best"` is Co-teaching. Its
+        `model` "auto" is a perceptron with dropout where the others' is `mlp`. It ignores
+        `restarts`: it has a network for each fold.
     model : str or callable
         "auto" (a small CNN for images of at least 16 x 16 pixels, else the MLP), a built-in name,
         `package.module:factory`, or a factory `(input_shape, n_classes) -> nn.Module`.
@@ -161,6 +161,7 @@ def train(
         and noise_rate is None
         and is_accuracy(metric)  # held-out folds score the networks there
         and not config.margin  # it is for a label, and refined labels are shares of classes
+        and config.keep == "last"  # each network there predicts a fold of its own
     )
     method = cross_fitted(n_folds(data)) if is_cross_fitted else get_method(method)
     restarts = check_whole("restarts", restarts, 1)

@@ -52,7 +52,7 @@ def _seconds_of_epoch(setup: Setup, method: Method, n_batches: int) -> float:
     setup = replace(
         setup,
         data=replace(data, train=kept, test=None),
-        config=replace(setup.config, epochs=1),
+        config=setup.config.shortened(1),
         folder=None,
         progress=None,
         curves_writer=None,

@@ -84,7 +84,7 @@ class TrialLoop:
             if epoch < epochs:  # at the end the values are known, too
                 self._show(self._n_told + n_candidates * epoch / epochs)
 
-        setup = replace(self._setup, config=replace(self._setup.config, epochs=epochs))
+        setup = replace(self._setup, config=self._setup.config.shortened(epochs))
         carry_out(assignment, setup, after_epoch=show, after_training=self._after_training)
 
     def _after_training(self, outcome: Outcome) -> None:
