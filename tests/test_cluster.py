@@ -194,6 +194,26 @@ def test_what_cannot_be_had_is_refused(nodes, data):
 
     with pytest.raises(keeprate.InputError, match="cannot travel to the cluster"):
         search(data, trials=2, config=CONFIG, model=locked, cluster=nodes.address)
+    with pytest.raises(keeprate.InputError, match=r"lockstep must be at least 5 .* got 2;"):
+        search(data, trials=2, config=CONFIG, pruner="halving", cluster=nodes.address)
+
+
+@pytest.mark.slow
+def test_a_process_stays_with_the_cluster_that_it_is_connected_to(nodes, data):
+    import ray
+
+    options = {"method": "standard", "config": CONFIG}
+    port = nodes.address.rpartition(":")[2]
+    ray.init(nodes.address, log_to_driver=False)
+    try:
+        for other in ("192.0.2.1:6379", f"192.0.2.1:{port}", "localhost:1"):
+            with pytest.raises(keeprate.InputError, match=f"cluster must be .*:{port}, the clus"):
+                keeprate.train(data, cluster=other, **options)
+        for same in ("auto", nodes.address, f"localhost:{port}"):
+            keeprate.train(data, cluster=same, **options)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
 
 
 def test_shares_are_checked():
@@ -213,6 +233,25 @@ def test_without_ray_a_cluster_says_what_to_install(data, monkeypatch):
         keeprate.InputError, match=r"A cluster needs the package ray.*keeprate\[ray"
     ):
         search(data, trials=2, config=CONFIG, cluster="auto")
+
+
+def test_a_finished_run_needs_no_cluster(data, tmp_path, monkeypatch):
+    def runs(**options):
+        yield keeprate.train(
+            data, method="standard", config=CONFIG, out=tmp_path / "train", **options
+        )
+        yield search(data, trials=2, config=CONFIG, out=tmp_path / "search", **ALONE, **options)
+
+    here = [run.record for run in runs()]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert [run.record for run in runs(cluster="127.0.0.1:9")] == here
+
+
+def test_a_worker_gets_the_whole_path_of_the_run_folder(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    setup = make_setup(data, model="mlp", config=CONFIG, seed=0, out="run")
+    assert cluster._light(setup, "cpu")["folder"] == tmp_path / "run"
+    assert cluster._light(replace(setup, folder=None), "cpu")["folder"] is None
 
 
 def outcomes(data, config, method, **options):
@@ -269,7 +308,15 @@ def test_an_outcome_that_failed_says_so_after_a_journey(data):
 def test_a_cluster_is_left_as_it_was_found(nodes, data):
     import ray
 
-    keeprate.train(data, method="standard", config=CONFIG, cluster=nodes.address)
+    def heard(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, heard)
+    try:
+        keeprate.train(data, method="standard", config=CONFIG, cluster=nodes.address)
+        assert signal.getsignal(signal.SIGTERM) is heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not ray.is_initialized()
     assert os.environ.get("RAY_ADDRESS") is None
 

@@ -10,9 +10,10 @@ import optuna
 import pytest
 import torch
 
+from keeprate import InputError
 from keeprate.engine import lockstep
 from keeprate.engine.curves import Curves
-from keeprate.searching.pruners import PRUNERS, Judge, Verdicts, get_pruner
+from keeprate.searching.pruners import PRUNERS, Judge, Verdicts, check_group, get_pruner
 from tests.searches import ALONE, CONFIG, SIXTEEN, search
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -166,3 +167,13 @@ def test_short_trainings_are_judged_by_short_ones(data):
     states = [t.state for t in trials]
     assert set(states[:10]) == {"short"} and "pruned" in states[10:18]
     assert states[18:] == ["complete"] * 6
+
+
+def test_too_few_candidates_are_not_halved():
+    """From the least group on one of five goes on; one of two would be half of them."""
+    for pruner in ("halving", get_pruner("halving", 5)):
+        with pytest.raises(InputError, match=r"lockstep must be at least 5 .* got 4; .*lockstep 5"):
+            check_group(pruner, 4)
+        check_group(pruner, 5)
+    for pruner in PRUNERS.keys() - {"halving"}:
+        check_group(pruner, 1)

@@ -21,6 +21,7 @@ import keeprate
 from keeprate.records.record import load_record
 from keeprate.searching import Database
 from keeprate.searching.sampler import ATTRIBUTE
+from keeprate.searching.study import find_study, open_study
 from tests.searches import ALONE, CONFIG, essence, search
 
 pytestmark = [
@@ -253,3 +254,54 @@ def test_a_sqlite_file_elsewhere_holds_many_studies(data, tmp_path):
     names = {search(data, out=tmp_path / name, **options).record.study for name in "ab"}
     found = {one.study_name for one in optuna.get_all_study_summaries(storage)}
     assert found == names and len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "shown"),
+    [
+        (
+            "postgresql://ann:x@h/d",
+            'failed for user "ann", annual',
+            'failed for user "***", annual',
+        ),
+        ("postgresql://h/d?connect_timeout=1", "no answer in 10 s, 1 of 1", None),
+        ("postgresql://h/d?password=abc", "with abc", "with ***"),
+        ("postgresql://h/d?sslcert=/home/ann/c", "no file /home/ann/c", "no file ***"),
+        ("postgresql://h/d?host=first&host=second", "second is down", "*** is down"),
+        (f"postgresql://ann:{URL_PASSWORD}@h/d", f"for {PASSWORD}1", "for ***1"),
+    ],
+)
+def test_a_message_hides_what_the_url_hides_and_nothing_else(url, text, shown):
+    assert Database.parse(url).hidden(text) == (text if shown is None else shown)
+
+
+def test_a_long_message_does_not_end_within_a_password():
+    database = Database.parse(f"postgresql://ann:{URL_PASSWORD}@h/d")
+    for n in range(150, 220):
+        assert "s3c" not in database.reason(ValueError("x" * n + PASSWORD))
+
+
+def test_a_study_that_cannot_be_opened_does_not_show_who_asked(monkeypatch):
+    def refuse(url, **options):
+        raise RuntimeError(f"schema of {url}, of ann")
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", refuse)
+    database = Database.parse("postgresql://ann:s3cret@h/d").named(None, "name")
+    with pytest.raises(keeprate.InputError, match="version of Optuna") as error:
+        open_study(None, database)
+    with pytest.warns(UserWarning, match="could not be read") as warned:
+        assert find_study(None, database) is None
+    for words in (str(error.value), str(warned[0].message)):
+        assert "s3cret" not in words and "ann" not in words and "postgresql://h/d" in words
+
+
+def test_a_study_is_looked_for_without_writing_or_a_driver(tmp_path, monkeypatch):
+    for name in ("gone.db", "empty.db"):
+        database = Database.parse(f"sqlite:///{tmp_path / name}").named(None, "name")
+        (tmp_path / "empty.db").touch()
+        with pytest.warns(UserWarning, match=rf"{name} could not be read"):
+            assert find_study(None, database) is None
+    assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("empty.db", 0)]
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.warns(UserWarning, match=r"mysql://h/d could not be read"):
+        assert find_study(None, Database.parse("mysql://ann@h/d").named(None, "name")) is None

@@ -4,6 +4,7 @@ from .candidates import Outcome as Outcome
 from .checkpoints import load_curves as load_curves
 from .checkpoints import load_tensors as load_tensors
 from .checkpoints import save_tensors as save_tensors
+from .cluster import AT_A_TIME as AT_A_TIME
 from .cluster import Ray as Ray
 from .cluster import trained_on as trained_on
 from .config import TrainingConfig as TrainingConfig

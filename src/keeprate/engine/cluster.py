@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import sys
 import sysconfig
 import warnings
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
@@ -102,7 +105,8 @@ def trained_on(setup: Setup, cluster: str | Ray | None) -> Iterator[Setup]:
     Raises
     ------
     InputError
-        If there is no such cluster, Ray is not installed, or no node has what a task needs.
+        If there is no such cluster, this process is connected to another one, Ray is not installed,
+        or no node has what a task needs.
     """
     if cluster is None:
         yield setup
@@ -112,6 +116,8 @@ def trained_on(setup: Setup, cluster: str | Ray | None) -> Iterator[Setup]:
     is_ours = not ray.is_initialized()
     if is_ours:
         _connect(ray, share.address)
+    else:
+        _check_connected(ray, share.address)
     try:
         executor = RayExecutor(ray, share, setup.config)
         config = replace(setup.config, precision=executor.precision)
@@ -122,12 +128,34 @@ def trained_on(setup: Setup, cluster: str | Ray | None) -> Iterator[Setup]:
 
 
 def _connect(ray: Any, address: str) -> None:
+    heard = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         received = Words(f"{address} ({first_line(error)})")
         remedy = "start one with `ray start --head`, or leave the option out"
         raise invalid("cluster", "be the address of a Ray cluster", received, remedy) from error
+    finally:  # Ray's own handler would end the process without a word
+        if current_thread() is main_thread() and heard is not None:
+            signal.signal(signal.SIGTERM, heard)
+
+
+def _check_connected(ray: Any, address: str) -> None:
+    """Refuse another address than that of the cluster that this process is connected to."""
+    theirs = ray.get_runtime_context().gcs_address
+    if address != "auto" and _numeric(ray, address) != _numeric(ray, theirs):
+        requirement = f"be {theirs}, the cluster that this process is connected to, or auto"
+        raise invalid("cluster", requirement, address, "call ray.shutdown() to choose another one")
+
+
+def _numeric(ray: Any, address: str) -> tuple[str, str]:
+    """Host, as an IP address if its name is known, and port."""
+    host, _, port = address.rpartition(":")
+    try:
+        host = socket.gethostbyname(host)
+    except OSError:
+        return host, port
+    return (ray.util.get_node_ip_address() if host.startswith("127.") else host), port
 
 
 class RayExecutor:
@@ -242,8 +270,7 @@ class RayExecutor:
 
     def _begin(self, part: Assignment, setup: Setup) -> Any:
         """Hand a task to the cluster."""
-        light = {name: getattr(setup, name) for name in LIGHT}
-        light["config"] = replace(setup.config, device=self.device_type)
+        light = _light(setup, self.device_type)
         if setup.folder is not None:
             write_atomically(setup.folder / SHARED, self._token)
         share = (self._cores, self._gpus, self._token)
@@ -276,8 +303,8 @@ class RayExecutor:
             raise
         except exceptions.RayError as error:
             raise InputError(
-                f"the cluster could not finish a population ({_last_line(error)}); all that is "
-                "trained is kept: the same command goes on, with or without a cluster."
+                f"the cluster could not finish a population ({_last_line(error)}); the same "
+                "command goes on, and on a cluster trains no finished population again."
             ) from error
         return packed
 
@@ -365,6 +392,14 @@ def _write_curves(
 
 
 # What travels ----------------------------------------------------------------------------------
+
+
+def _light(setup: Setup, device_type: str) -> dict[str, Any]:
+    """What goes to a worker with each task; a worker's current folder is another one."""
+    light = {name: getattr(setup, name) for name in LIGHT}
+    light["config"] = replace(setup.config, device=device_type)
+    light["folder"] = None if setup.folder is None else setup.folder.absolute()
+    return light
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from .label_quality import find_label_issues as find_label_issues
 from .label_quality import judge as judge
 from .label_quality import load_label_quality as load_label_quality
 from .label_quality import softened as softened
+from .lock import is_finished as is_finished
 from .lock import owned as owned
 from .record import NOT_SURE as NOT_SURE
 from .record import Cost as Cost

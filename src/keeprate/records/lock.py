@@ -53,6 +53,16 @@ class Owner:
         return True
 
 
+def is_finished(folder: Path | None) -> bool:
+    """Whether the folder holds a finished run, which many may read and nobody changes."""
+    if folder is None or not (folder / RECORD_FILE).exists():
+        return False
+    try:
+        return read_json(folder / RECORD_FILE).get("finished") is True
+    except InputError:  # damaged: who opens the record says so
+        return False
+
+
 @contextmanager
 def owned(folder: Path | None) -> Iterator[None]:
     """Own a run folder for as long as a run goes on; nothing is locked if the run is finished.
@@ -77,7 +87,7 @@ def owned(folder: Path | None) -> Iterator[None]:
         If another run has the folder (the message names the host and the process, and since when
         the run goes on), or if the folder cannot be written.
     """
-    if folder is None or _is_finished(folder):
+    if folder is None or is_finished(folder):
         if folder is not None and (folder / OWNER_FILE).exists():
             _tidy_up(folder)
         yield
@@ -106,16 +116,6 @@ def _tidy_up(folder: Path) -> None:
                 (folder / OWNER_FILE).unlink(missing_ok=True)
         finally:
             lock.release()
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether the folder holds a finished run, which many may read and nobody changes."""
-    if not (folder / RECORD_FILE).exists():
-        return False
-    try:
-        return read_json(folder / RECORD_FILE).get("finished") is True
-    except InputError:  # damaged: who opens the record says so
-        return False
 
 
 def _acquire(folder: Path) -> FileLock:

@@ -25,7 +25,7 @@ from keeprate.engine import (
     trained_on,
 )
 from keeprate.errors import InputError, check_whole
-from keeprate.records import FirstTraining, RunRecord, open_record, owned, save_record
+from keeprate.records import FirstTraining, RunRecord, is_finished, open_record, owned, save_record
 from keeprate.runs.after import RunBefore
 from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
 from keeprate.runs.finals import train_plans
@@ -199,6 +199,7 @@ def train(
         "noise_rate": noise_rate,
     }
     # Nobody else writes in the folder until the run ends.
+    cluster = None if is_finished(setup.folder) else cluster  # nothing is left to train
     with trained_on(setup, cluster) as setup, owned(setup.folder):
         record = open_record(setup, "train", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:

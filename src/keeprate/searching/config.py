@@ -35,8 +35,9 @@ class SearchConfig:
         What stops trials early, by their value so far; only trials that train to the end can win.
         "halving" stops the worse six of a generation's ten after 40 % of the epochs, and half of
         the others after 60 %: 0.56 of the cost. It compares the candidates that train together:
-        where memory holds few at a time it stops fewer, and a candidate alone never. The other
-        pruners are Optuna's; they are asked after every epoch.
+        where memory holds few at a time it stops fewer, and a candidate alone never.
+        On a cluster it needs tasks of at least five (`lockstep=5`). The other pruners are Optuna's;
+        they are asked after every epoch, and compare with the generations before, too.
     fidelity : float
         Share of the epochs, in (0, 1], that exploring trials train for: the whole R(t) and the
         whole learning-rate schedule in fewer epochs. Below 1 only confirming trials train fully,

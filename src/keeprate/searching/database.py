@@ -6,6 +6,7 @@ have the URL without user, password and options.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +18,7 @@ from keeprate.errors import InputError, Words, first_line, invalid
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "sqlite": "sqlite"}
 """Kinds of databases that Optuna writes to, and the drivers of those that name none."""
+TELLING = 4  # characters of an option of a URL, from which on no message repeats it
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,48 @@ class Database:
         except (SQLAlchemyError, ImportError) as error:
             raise self.unreachable(getattr(error, "orig", None) or error) from None
 
+    def check_file(self) -> None:
+        """Look for the file of SQLite, which would make it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the database is a file and not there.
+        """
+        file = self.url.database
+        if self.url.get_backend_name() == "sqlite" and file and not Path(file).exists():
+            raise FileNotFoundError("the file is not there")
+
     def unreachable(self, error: BaseException) -> InputError:
         """What to say where the database does not do what it is asked."""
-        reason = self.hidden(first_line(error))
         remedy = "check that it runs, and the user's rights; all files of the run are unchanged"
         if isinstance(error, ImportError):
             remedy = "pip install 'keeprate[storage]' for PostgreSQL, pymysql for MySQL"
-        return invalid("storage", "be a database that answers", Words(f"{self} ({reason})"), remedy)
+        received = Words(f"{self} ({self.reason(error)})")
+        return invalid("storage", "be a database that answers", received, remedy)
+
+    def reason(self, error: BaseException) -> str:
+        """The first line of an error, without what the URL must not show."""
+        text = str(error).strip() or type(error).__name__
+        return first_line(InputError(self.hidden(text)))  # a line that is cut hides less
 
     def hidden(self, text: str) -> str:
-        """A text without what the URL must not show."""
-        whole = self.url.render_as_string(hide_password=False)
-        secrets = [whole, str(self.url.password or ""), *map(str, self.url.query.values())]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, str(self) if secret == whole else "***")
+        """A text without what the URL must not show.
+
+        Examples
+        --------
+        >>> Database.parse("postgresql://ann:secret@host/x").hidden("ann, annual, secret2")
+        '***, annual, ***2'
+        """
+        url = self.url
+        text = text.replace(url.render_as_string(hide_password=False), str(self))
+        if url.password:
+            text = text.replace(str(url.password), "***")
+        words = [url.username or ""]
+        for name, values in url.normalized_query.items():  # a short value tells nothing: "1"
+            words += [value for value in values if len(value) >= TELLING or "pass" in name]
+        for word in filter(None, words):
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "***", text)
         return text
 
 

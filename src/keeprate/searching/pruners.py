@@ -85,6 +85,7 @@ def _hyperband(epochs: int) -> BasePruner:
 
 HALVING = {0.4: 0.4, 0.6: 0.5}
 """After this share of the epochs, this share of those that train together goes on."""
+LEAST_HALVED = 5  # candidates together: one of five goes on to the end, and one of one
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "none": lambda epochs: NopPruner(),
@@ -108,6 +109,22 @@ def get_pruner(pruner: str | BasePruner, epochs: int) -> BasePruner:
     if pruner not in PRUNERS:
         raise invalid("pruner", f"be one of {', '.join(PRUNERS)}", pruner, "choose one of these")
     return PRUNERS[pruner](epochs)
+
+
+def check_group(pruner: str | BasePruner, n_together: int) -> None:
+    """Check that a pruner has enough candidates to compare, where a cluster trains few together.
+
+    Raises
+    ------
+    InputError
+        If it halves groups that are smaller than `LEAST_HALVED`.
+    """
+    if n_together < LEAST_HALVED and (
+        pruner == "halving" or isinstance(pruner, LockstepHalvingPruner)
+    ):
+        requirement = f"be at least {LEAST_HALVED} for the pruner halving on a cluster"
+        remedy = f"--lockstep {LEAST_HALVED}, or choose another pruner"
+        raise invalid("lockstep", requirement, n_together, remedy)
 
 
 def pruner_in_words(pruner: str | BasePruner) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from keeprate.checksums import RECORD_FILE
 from keeprate.data import Data
 from keeprate.engine import (
+    AT_A_TIME,
     CHECKPOINT_SECONDS,
     Method,
     MetricLike,
@@ -34,6 +35,7 @@ from keeprate.records import (
     FirstTraining,
     RunRecord,
     TrialCounts,
+    is_finished,
     open_record,
     owned,
     save_record,
@@ -61,7 +63,7 @@ from keeprate.searching.config import SearchConfig, check_budget, refuse_replace
 from keeprate.searching.database import Database
 from keeprate.searching.experience import USUAL_GAP, Conditions, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
-from keeprate.searching.pruners import pruner_in_words
+from keeprate.searching.pruners import check_group, pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
 from keeprate.searching.timing import affordable
 from keeprate.searching.trials import TrialLoop
@@ -185,7 +187,11 @@ checkpoint_seconds, metric, positive, cluster
     if database is not None:
         options["storage"] = str(database)
     # Nobody else writes in the folder until the run ends.
+    cluster = None if is_finished(setup.folder) else cluster  # nothing is left to train
     with trained_on(setup, cluster) as setup, owned(setup.folder):
+        if setup.executor is not None:
+            n_together = setup.lockstep or AT_A_TIME[setup.device_type]
+            check_group(search_config.pruner, n_together)
         record = open_record(setup, "search", command=command, options=options)
         if (run := finished_run(setup, record)) is not None:
             if database is not None:

@@ -36,6 +36,8 @@ PARAMETERS = _table("trial_params", "trial_id", "param_name", "param_value", "di
 USER_ATTRIBUTES = _table("trial_user_attributes", "trial_id", "key", "value_json")
 SYSTEM_ATTRIBUTES = _table("trial_system_attributes", "trial_id", "key", "value_json")
 """Where Optuna keeps the parameters and the attributes of trials."""
+UNREAD = (SQLAlchemyError, OptunaError, OSError, ImportError, RuntimeError, KeyError, ValueError)
+"""What a study that cannot be read raises."""
 MOST_TRAININGS = 3  # of a schedule: explored, confirmed, confirmed once more
 
 
@@ -50,13 +52,12 @@ def open_study(folder: Path | None, database: Database | None = None) -> optuna.
     try:
         storage = _storage(folder, database)
     except RuntimeError as error:
-        where = f"{folder}/{STUDY_FILE}" if database is None else database
         remedy = "or choose another one"
         if database is None:
             remedy = "or delete the file: then the search begins anew"
         raise InputError(
-            f"{where} could not be read ({first_line(error)}); use the version of Optuna that "
-            f"wrote it, {remedy}."
+            f"{_unread(folder, database, error)}; use the version of Optuna that wrote it, "
+            f"{remedy}."
         ) from error
     with quiet():
         return optuna.create_study(
@@ -71,22 +72,22 @@ def open_study(folder: Path | None, database: Database | None = None) -> optuna.
 def find_study(folder: Path | None, database: Database | None = None) -> optuna.Study | None:
     """The study of a finished run, if it can still be read; nothing is written.
 
-    A finished run needs no study: a damaged one, or that of a newer Optuna, gives a warning.
+    A finished run needs no study: a damaged one, that of a newer Optuna, or a database without its
+    driver gives a warning.
     """
     if database is None and (folder is None or not (folder / STUDY_FILE).exists()):
         return None
     name = STUDY_NAME if database is None else database.study
     try:
         with quiet():
-            study = optuna.load_study(study_name=name, storage=_storage(folder, database) or "")
+            if database is not None:
+                database.check_file()
+            storage = _storage(folder, database, may_write=False)
+            study = optuna.load_study(study_name=name, storage=storage or "")
             _ = study.trials  # read now what may be damaged
-    except (SQLAlchemyError, OptunaError, RuntimeError, KeyError, ValueError) as error:
-        where = str(database)
-        if database is None and folder is not None:
-            where = str(folder / STUDY_FILE)
+    except UNREAD as error:
         warnings.warn(
-            f"{where} could not be read ({first_line(error)}); the run is as it was, without its "
-            "study",
+            f"{_unread(folder, database, error)}; the run is as it was, without its study",
             UserWarning,
             stacklevel=3,
         )
@@ -94,14 +95,25 @@ def find_study(folder: Path | None, database: Database | None = None) -> optuna.
     return study
 
 
-def _storage(folder: Path | None, database: Database | None) -> optuna.storages.BaseStorage | None:
+def _unread(folder: Path | None, database: Database | None, error: Exception) -> str:
+    """What could not be read, and why."""
     if database is not None:
-        return optuna.storages.RDBStorage(database.url.render_as_string(hide_password=False))
-    if folder is None:
+        return f"{database} could not be read ({database.reason(error)})"
+    return f"{folder}/{STUDY_FILE} could not be read ({first_line(error)})"
+
+
+def _storage(
+    folder: Path | None, database: Database | None, *, may_write: bool = True
+) -> optuna.storages.BaseStorage | None:
+    if database is not None:
+        url = database.url
+    elif folder is not None:
+        # A URL made by hand would end at a "?" in the folder's name.
+        url = sqlalchemy.URL.create("sqlite", database=str((folder / STUDY_FILE).resolve()))
+    else:
         return None
-    # A URL made by hand would end at a "?" in the folder's name.
-    url = sqlalchemy.URL.create("sqlite", database=str((folder / STUDY_FILE).resolve()))
-    return optuna.storages.RDBStorage(url.render_as_string())
+    text = url.render_as_string(hide_password=False)
+    return optuna.storages.RDBStorage(text, skip_table_creation=not may_write)
 
 
 @contextmanager
