@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +84,7 @@ def test_reviewed_labels_validate_and_are_not_judged_again(
     held_out = len(data.train) + len(data.validation)
     assert about.n_train == held_out - len(validating) - len(dropped)
     assert not set(after.label_quality.rows.tolist()) & set(decided)
+    assert any("harder than others" in one for one in after.record.cautions)
     assert "reviewed after an earlier run" in about.validation_from
     kept = load_decisions(tmp_path / "second" / "earlier_decisions.csv")
     assert {one.index for one in kept} == set(decided)
@@ -121,6 +126,59 @@ def test_a_search_after_a_run_tries_its_schedule_first(
     assert found.record.data.validation_labels == "clean"
 
 
+def test_a_run_after_a_few_decisions_goes_by_noisy_labels(
+    first: tuple[Path, Path, dict[int, str | None]], tmp_path: Path, no_page: None
+) -> None:
+    source, run, _ = first
+    shutil.copytree(run, tmp_path / "first")
+    lines = (run / "decisions.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "first" / "decisions.csv").write_text("".join(lines[:9]))
+    decided = {one.index for one in load_decisions(tmp_path / "first" / "decisions.csv")}
+    after = train(prepare(source), config=CONFIG, out=tmp_path / "second", after=tmp_path / "first")
+    assert after.record.data.criterion == "determinant"
+    assert any("3 of each class" in one for one in after.record.cautions)
+    assert len(decided) == 8 and not set(after.label_quality.rows.tolist()) & decided
+    assert len(after.label_quality.rows) > 250
+
+
+KILLED = """
+import os, signal, sys
+from keeprate import TrainingConfig, prepare, search
+
+def progress(stage, done, total, best):
+    if stage == "search" and done >= 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+source, run, out = sys.argv[1:]
+config = TrainingConfig(epochs=6, batch_size=32, learning_rate=0.01)
+search(
+    prepare(source), budget="3trials", config=config, out=out, baselines=False, after=run,
+    metric="balanced_accuracy", progress=progress, checkpoint_seconds=0,
+)
+"""
+
+
+def test_a_killed_search_goes_on_with_its_decisions_and_its_metric(
+    first: tuple[Path, Path, dict[int, str | None]], tmp_path: Path, python: Any, no_page: None
+) -> None:
+    source, run, _ = first
+    (tmp_path / "killed.py").write_text(KILLED)
+    killed = python(tmp_path / "killed.py", str(source), str(run), str(tmp_path / "s"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not load_record(tmp_path / "s").finished
+    options: dict[str, Any] = {"budget": "3trials", "config": CONFIG, "baselines": False}
+    with pytest.raises(InputError, match=r"metric: .* before, None now"):
+        search(prepare(source), out=tmp_path / "s", **options)
+    options |= {"after": run, "metric": "balanced_accuracy"}
+    found = search(prepare(source), out=tmp_path / "s", **options)
+    at_once = search(prepare(source), **options)
+    values = [[trial.value for trial in one.record.trials] for one in (found, at_once)]
+    assert values[0] == values[1]
+    ends = [one.results[0].curves.validation_score for one in (found, at_once)]
+    assert ends[0] == ends[1]
+    assert found.record.config["metric"]["name"] == "balanced accuracy"
+
+
 def small(labels: str = "aabbaabbaa" * 8, **options: object) -> Data:
     loaded = load_data((np.arange(float(len(labels)))[:, None], list(labels)))
     return prepare(loaded, seed=0, **options)  # type: ignore[arg-type]
@@ -135,6 +193,47 @@ def reviewed(data: Data, rows: range, n_rows: int | None = None) -> Reviewed:
         if int(row) in rows
     }
     return Reviewed(given, {row: "b" for row in given}, {}, n_rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "validates"),
+    [("a" * 40 + "b" * 2, False), ("a" * 40 + "b" * 3, True), ("ab" * 14, False)],
+)
+def test_few_labels_of_a_class_leave_the_validation_labels_noisy(
+    labels: str, validates: bool
+) -> None:
+    """Who reviews the first pairs of classes only must not choose the networks by them."""
+    data = small()
+    rows = torch.cat([data.train.rows, data.validation.rows]).tolist()
+    right = dict(zip(rows[-len(labels) :], labels, strict=True))
+    given = reviewed(data, range(80)).given
+    told = Reviewed({row: given[row] for row in right}, right | {rows[-1]: None}, {})
+    found = with_reviewed(data, replace(told, labels=right))
+    assert found.criterion == ("accuracy" if validates else "determinant")
+    if not validates:
+        for own, before in ((found.train, data.train), (found.validation, data.validation)):
+            assert sorted(own.rows.tolist()) == sorted(before.rows.tolist())
+            names = [data.class_names[i] for i in own.labels.tolist()]
+            expected = [right.get(row, given[row]) for row in own.rows.tolist()]
+            assert names == expected
+    else:
+        assert set(found.validation.rows.tolist()) == set(right)
+    assert set(found.reviewed) == set(right)  # not judged again, either way
+    assert len(found.train) + len(found.validation) == len(rows)
+    dropped = with_reviewed(data, told)
+    assert len(dropped.train) + len(dropped.validation) == len(rows) - 1
+
+
+def test_reviewed_labels_of_the_test_split_alone() -> None:
+    data = small()
+    assert data.test is not None
+    row, label = int(data.test.rows[0]), int(data.test.labels[0])
+    right = data.class_names[1 - label]
+    told = Reviewed({row: data.class_names[label]}, {row: right}, {})
+    found = with_reviewed(data, told)
+    assert found.test is not None and len(found.test) == len(data.test)
+    assert int(found.test.labels[found.test.rows == row]) == 1 - label
+    assert found.criterion == "determinant" and found.validation_from == data.validation_from
 
 
 def test_clean_validation_samples_stay_beside_reviewed_ones() -> None:
@@ -167,7 +266,6 @@ def test_test_samples_stay_with_their_right_labels() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rows": range(10)}, "at least 30"),
         ({"rows": range(200, 300)}, "no row in common"),
         ({"rows": range(60), "noise": "symmetric:0.2"}, "leave the noise out"),
         ({"rows": range(60), "labels": "bbaabbaabb" * 8}, "as in the run before"),

@@ -12,7 +12,7 @@ import pytest
 
 from keeprate import TrainingConfig, load, prepare, search, train
 from keeprate.cli import commands
-from keeprate.data import Data
+from keeprate.data import Data, Reviewed, with_reviewed
 from keeprate.records import FINGERPRINT, RunRecord, load_record, save_record
 from keeprate.report import find_cautions, write_report
 from keeprate.report.cautions import RULES, standard_error
@@ -240,6 +240,27 @@ def test_the_most_frequent_class_and_a_standard_error(accuracy: float, is_said: 
         shown = f"the networks for {100 * accuracy:.1f} %: they may have learnt nothing"
         assert texts[0].startswith("Always naming 0 is right for 50.0 % of the validation labels")
         assert shown in texts[0]
+
+
+def test_reviewed_labels_that_validate_are_harder_than_others() -> None:
+    data = clouds((60, 60), n_validation=0.25)
+    names = dict(enumerate(data.class_names))
+    given = {
+        int(row): names[int(label)]
+        for split in (data.train, data.validation)
+        for row, label in zip(split.rows, split.labels, strict=True)
+    }
+    told = sound_record()
+    for rows, words in ((range(30, 90), "harder than others"), (range(60), "3 of each class")):
+        own = {row: given[row] for row in rows}
+        found = with_reviewed(data, Reviewed(own, own, {}))
+        record = with_data(
+            told,
+            validation_from=found.validation_from,
+            validation_labels=found.validation.label_status,
+        )
+        assert words in sole(record)
+    assert find_cautions(told) == ()
 
 
 def test_weights_may_cost_accuracy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from keeprate.records import (
     DECISION_COLUMNS,
     LabelQuality,
     apply_decisions,
+    earlier_decisions,
     load_decisions,
     save_record,
 )
@@ -93,6 +95,44 @@ def test_a_table_is_written_anew(csv_run: Path, tmp_path: Path) -> None:
     done = apply_decisions(csv_run, decisions, tmp_path / "fixed.csv")
     assert done.out.read_text().splitlines() == lines
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_two_people_decide_each_in_a_file_of_their_own(csv_run: Path, tmp_path: Path) -> None:
+    one = write_decisions(tmp_path / "one.csv", DECIDED)
+    apply_decisions(csv_run, one, tmp_path / "fixed")
+    other = write_decisions(
+        tmp_path / "other.csv", [(8, "cat", "change", "ape"), (4, "bee", "drop", "")]
+    )
+    done = apply_decisions(csv_run, other, tmp_path / "both")
+    assert (done.n_changed, done.n_dropped, done.n_kept) == (2, 2, 0)
+    names = [line.split(",")[1] for line in done.out.read_text().split()[1:]]
+    assert names == ["ape", "cat", "cat", "cat", "ape", "bee", "ape"]
+    verdicts = {one.index: one.verdict for one in earlier_decisions(csv_run)}
+    assert verdicts == {1: "change", 3: "drop", 4: "drop", 8: "change"}
+
+
+def test_nothing_is_written_where_the_run_cannot_keep_decisions(
+    csv_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is read-only, or a disk that is full."""
+    decisions = write_decisions(tmp_path / "d.csv", DECIDED)
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "decisions.csv":
+            raise OSError(errno.EROFS, "Read-only file system")
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "could not be written" in refusal(csv_run, decisions)
+
+
+def test_decisions_of_before_stay_where_a_copy_fails(csv_run: Path, tmp_path: Path) -> None:
+    apply_decisions(csv_run, write_decisions(tmp_path / "d.csv", DECIDED), tmp_path / "once")
+    before = earlier_decisions(csv_run)
+    other = write_decisions(tmp_path / "other.csv", [(8, "cat", "change", "ape")])
+    with pytest.raises(InputError, match="out must be a new"):
+        apply_decisions(csv_run, other, tmp_path / "once")
+    assert earlier_decisions(csv_run) == before
 
 
 def test_other_forms_of_one_file(tmp_path: Path) -> None:

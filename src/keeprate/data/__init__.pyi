@@ -9,6 +9,9 @@ from .labels import as_array as as_array
 from .labels import label_text as label_text
 from .labels import match_labels as match_labels
 from .preprocessing import Normaliser as Normaliser
+from .reviewed import LEAST_OF_A_CLASS as LEAST_OF_A_CLASS
+from .reviewed import LEAST_REVIEWED as LEAST_REVIEWED
+from .reviewed import REVIEWED_WORDS as REVIEWED_WORDS
 from .reviewed import Reviewed as Reviewed
 from .reviewed import with_reviewed as with_reviewed
 from .samples import Data as Data

@@ -14,6 +14,8 @@ from keeprate.data.splitting import join, part
 from keeprate.errors import Words, invalid
 
 LEAST_REVIEWED = 30  # samples that validate: fewer tell schedules apart by chance
+LEAST_OF_A_CLASS = 3  # of them: people may have reviewed one pair of classes, and stopped
+REVIEWED_WORDS = "labels reviewed after an earlier run"  # in `Data.validation_from`
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,10 @@ def with_reviewed(data: Data, reviewed: Reviewed) -> Data:
 
     Reviewed samples of the training split, and of a validation split with noisy labels, become
     validation samples. The other samples of such a validation split train: clean ones are there
-    now. Other validation samples stay, beside the reviewed ones. Reviewed test samples stay where
-    they are, with their right labels.
+    now. For this 30 reviewed samples are needed, and 3 of each class: else networks would be chosen
+    by the classes that people began with. Fewer stay where they are, with their right labels, and
+    the validation labels stay noisy ones. Validation samples with other labels stay, beside the
+    reviewed ones. Reviewed test samples stay where they are, with their right labels.
 
     Parameters
     ----------
@@ -55,41 +59,44 @@ def with_reviewed(data: Data, reviewed: Reviewed) -> Data:
     Raises
     ------
     InputError
-        If the data are of another source, or if fewer than 30 samples could validate.
+        If the data are of another source.
     """
     _check_source(data, reviewed)
     origin = data.train.origin
     train, clean = _parted(data.train, reviewed, data.class_names)
-    validation = data.validation
+    validation, n, words = data.validation, len(clean), f"{data.validation_from}, and "
     if validation.label_status == "noisy" and validation.origin == origin:
         others, more = _parted(validation, reviewed, data.class_names)
-        train, validation = join(train, replace(others, true_labels=None)), join(clean, more)
-        validation = replace(validation, label_status="clean")
-        if len(validation) < LEAST_REVIEWED:
-            remedy = (
-                "review more labels, or train with the data that keeprate apply wrote, without "
-                "--after"
-            )
-            requirement = f"be at least {LEAST_REVIEWED}, as they are to validate"
-            raise invalid("reviewed labels", requirement, len(validation), remedy)
+        both, n = join(clean, more), len(clean) + len(more)
+        if _can_validate(both, data.n_classes):
+            train, words = join(train, replace(others, true_labels=None)), ""
+            validation = replace(both, label_status="clean")
+        else:
+            train, validation = _rejoined(train, clean), _rejoined(others, more)
+            words = f"{data.validation_from}, without "
     else:
         validation = join(validation, clean)
     test = data.test
     if test is not None and test.label_status == "noisy" and test.origin == origin:
-        others, looked_at = _parted(test, reviewed, data.class_names)
-        test = replace(join(others, looked_at), true_labels=None)
-    n = sum(name is not None for name in reviewed.labels.values())
-    words = f"{n:,} labels reviewed after an earlier run"
-    if len(validation) > n:
-        words = f"{data.validation_from}, and {words}"
+        test = _rejoined(*_parted(test, reviewed, data.class_names))
     return replace(
         data,
         train=train,
         validation=validation,
         test=test,
-        validation_from=words,
+        validation_from=f"{words}{n:,} {REVIEWED_WORDS}" if n else data.validation_from,
         reviewed=tuple(reviewed.given),
     )
+
+
+def _can_validate(split: Split, n_classes: int) -> bool:
+    of_each_class = split.labels.bincount(minlength=n_classes)
+    return len(split) >= LEAST_REVIEWED and int(of_each_class.min()) >= LEAST_OF_A_CLASS
+
+
+def _rejoined(others: Split, looked_at: Split) -> Split:
+    """A split with the right labels where they are known by now."""
+    return replace(join(others, looked_at), true_labels=None)
 
 
 def _check_source(data: Data, reviewed: Reviewed) -> None:
@@ -100,7 +107,8 @@ def _check_source(data: Data, reviewed: Reviewed) -> None:
     if None not in (n_rows, reviewed.n_rows) and n_rows != reviewed.n_rows:
         requirement = f"be {reviewed.n_rows:,} as in the run before"
         raise invalid("the number of labels", requirement, n_rows, REMEDY)
-    rows = torch.cat([split.rows for split in (data.train, data.validation)])
+    splits = [split for split in (data.train, data.validation, data.test) if split is not None]
+    rows = torch.cat([split.rows for split in splits if split.origin == data.train.origin])
     if not set(reviewed.given) & set(rows.tolist()):
         raise invalid("after", "be a run on the same data", Words("no row in common"), REMEDY)
 

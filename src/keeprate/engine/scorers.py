@@ -9,7 +9,9 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from numbers import Real
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +29,7 @@ Floats: TypeAlias = NDArray[np.float64]
 ScorerLike: TypeAlias = Callable[..., Any]
 """What `sklearn.metrics.make_scorer` gives: (estimator, X, y) -> a number, higher is better."""
 
+_ADDRESS = re.compile(r"( at)? 0x[0-9a-f]+")
 _REGRESSION = "sklearn.metrics._regression"
 _OTHERS = "choose another: balanced_accuracy, f1_macro or roc_auc_ovr, say"
 
@@ -51,7 +54,8 @@ class Scorer:
     name : str
         For people: "average precision".
     identity : str
-        A run goes on only with the same: the name, or what a scorer object is and its source.
+        A run goes on only with the same: the name, or what a scorer object is, with a hash of its
+        source and of what it holds.
     positive : str or None
         None with more than two classes.
     worst : float
@@ -78,7 +82,7 @@ class Scorer:
         function = getattr(self._scorer, "_score_func", self._scorer)
         own_name = getattr(function, "__name__", type(function).__name__)
         self.name = _in_words(scorer if isinstance(scorer, str) else own_name)
-        self.identity = scorer if isinstance(scorer, str) else _identity(scorer, function)
+        self.identity = scorer if isinstance(scorer, str) else _identity(scorer)
         self.positive, self._names = positive, tuple(class_names)
         self._is_turned = positive is not None and self._names.index(positive) == 0
         self._estimator = _Predicted(len(self._names))
@@ -138,7 +142,7 @@ class Scorer:
         -------
         float64 Tensor [K, R]
             On the device of the labels, and of at most a million either way. Predictions that are
-            no numbers have the worst score.
+            no numbers, or whose score is none (0 / 0), have the worst score.
 
         Raises
         ------
@@ -160,6 +164,8 @@ class Scorer:
             score = self._raw(labels, probabilities)
         except InputError:
             raise
+        except ZeroDivisionError:  # 0 / 0 of plain Python: what NumPy calls NaN
+            return self.worst
         except Exception as error:  # of scikit-learn's, or of a user's code
             received = Words(f"an error: {first_line(error)}")
             raise invalid(f"metric {self.name}", "score predictions", received, _OTHERS) from error
@@ -250,11 +256,54 @@ def _in_words(name: str) -> str:
     return f"{plain} score" if plain in ("accuracy", "determinant") else plain or "metric"
 
 
-def _identity(scorer: object, function: object) -> str:
-    """What a scorer object is, and a hash of its code."""
+def _identity(scorer: object) -> str:
+    """What a scorer object is, and a hash of its code and of what it holds."""
+    said = _ADDRESS.sub("", repr(scorer))
+    return f"{said} {hashlib.sha256(_content(scorer).encode()).hexdigest()[:8]}"
+
+
+def _content(thing: object, depth: int = 6) -> str:
+    """Code and values without addresses: the same in another process.
+
+    Two metrics may differ in nothing but a number that an object or a function holds.
+    """
+    if isinstance(thing, Tensor):
+        thing = thing.detach().cpu().numpy()
+    if isinstance(thing, np.ndarray) and thing.dtype != object:
+        return f"{thing.dtype} {thing.shape} {hashlib.sha256(thing.tobytes()).hexdigest()}"
+    parts: list[object] = []
+    if isinstance(thing, dict):
+        parts = list(thing.items())
+    elif isinstance(thing, list | tuple | set | frozenset):
+        parts = list(thing)
+    elif isinstance(thing, partial):
+        parts = [thing.func, thing.args, thing.keywords]
+    elif isinstance(thing, MethodType):
+        parts = [thing.__func__, thing.__self__]
+    elif isinstance(thing, FunctionType):
+        parts = [_source(thing), thing.__defaults__, thing.__kwdefaults__]
+        parts += [_held(cell) for cell in thing.__closure__ or ()]
+    elif hasattr(thing, "__dict__") and not isinstance(thing, type | ModuleType):
+        parts = [_source(type(thing)), vars(thing)]
+    if not parts:
+        return _ADDRESS.sub("", repr(thing))
+    if not depth:  # what holds itself would have no end
+        return type(thing).__qualname__
+    told = [_content(part, depth - 1) for part in parts]
+    if isinstance(thing, dict | set | frozenset):
+        told.sort()  # the order of a set is another in another process
+    return f"{type(thing).__qualname__}({', '.join(told)})"
+
+
+def _source(thing: Any) -> str:
     try:
-        source = inspect.getsource(function)  # type: ignore[arg-type]
-    except (OSError, TypeError):  # typed into a shell, or a callable object
-        source = getattr(function, "__qualname__", type(function).__qualname__)
-    said = re.sub(r"( at)? 0x[0-9a-f]+", "", repr(scorer))
-    return f"{said} {hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        return inspect.getsource(thing)
+    except (OSError, TypeError):  # typed into a shell, or built in
+        return str(thing.__qualname__)
+
+
+def _held(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty
+        return None

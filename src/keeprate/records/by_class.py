@@ -21,7 +21,8 @@ class ByClass:
         The class that most training labels name.
     majority_score : float or None
         What always naming this class scores by the metric of the run, with the shares of the
-        training labels as class probabilities. None if the run has no scorer.
+        training labels as class probabilities. None if the run has no scorer, or the scorer fails
+        there.
 
     Examples
     --------

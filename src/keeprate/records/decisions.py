@@ -10,7 +10,8 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -37,7 +38,7 @@ Verdict: TypeAlias = Literal["keep", "change", "drop"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "change", "drop")
 DECISION_COLUMNS = ("index", "given_label", "decision", "label")
 REMEDY = "download the decisions from the report of this run"
-DECISIONS_FILE = "decisions.csv"  # in a run folder: what was applied last
+DECISIONS_FILE = "decisions.csv"  # in a run folder: what was applied
 EARLIER_FILE = "earlier_decisions.csv"  # in a run folder: those of the runs before
 
 
@@ -74,7 +75,8 @@ class Applied:
     source, out : Path
         What was read, and what was written.
     n_kept, n_changed, n_dropped : int
-        Decisions of each kind, those on the runs before among them.
+        Decisions of each kind, those on the runs before among them, and those that were applied
+        earlier.
     """
 
     source: Path
@@ -266,7 +268,8 @@ def apply_decisions(
     """Write the source of a run anew, with what was decided on its labels.
 
     What was decided on the runs before, if it began after one, is written, too. The run folder
-    keeps a copy of the decisions, for a run after this one.
+    keeps the decisions, for a run after this one. Those that were applied on this run earlier stay,
+    and are written, too; a new decision on the same label takes the place of the old one.
 
     Parameters
     ----------
@@ -294,16 +297,37 @@ def apply_decisions(
     record = load_record(run)
     source, label, n_rows = _source(record, data, Path(run))
     quality, class_names = load_label_quality(run)
-    new = load_decisions(decisions)
-    check_decisions(new, quality, class_names)
-    new = _named(new, quality)
-    decided = (*_of_runs_before(Path(run)), *new)
+    kept = Path(run, DECISIONS_FILE)
+    by_row = {one.index: one for one in (load_decisions(kept) if kept.exists() else ())}
+    by_row |= {one.index: one for one in load_decisions(decisions)}
+    own = tuple(by_row.values())
+    check_decisions(own, quality, class_names)
+    own = _named(own, quality)
+    decided = (*_of_runs_before(Path(run)), *own)
     names = {one.index: one.name for one in decided} if quality.names and source.is_dir() else {}
     judged = JudgedSource(n_rows, {one.index: one.given for one in decided}, names)
-    target = _write(source, Path(out), corrections_of(decided), label, judged, link=link)
-    save_decisions(Path(run, DECISIONS_FILE), new)
+    with _saved(kept, own):
+        target = _write(source, Path(out), corrections_of(decided), label, judged, link=link)
     counts = Counter(one.verdict for one in decided)
     return Applied(source, target, counts["keep"], counts["change"], counts["drop"])
+
+
+@contextmanager
+def _saved(path: Path, decisions: Iterable[Decision]) -> Iterator[None]:
+    """Save decisions; if the block fails, what was there before is there again.
+
+    They come first: a run folder that cannot be written is to leave no copy of the data behind.
+    """
+    before = path.read_bytes() if path.exists() else None
+    save_decisions(path, decisions)
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, before)
+        raise
 
 
 def _source(

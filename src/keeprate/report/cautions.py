@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from keeprate.data import LEAST_OF_A_CLASS, LEAST_REVIEWED, REVIEWED_WORDS
 from keeprate.records import FINGERPRINT, RunRecord
 from keeprate.report.facts import main_measure, on_validation
 from keeprate.report.words import unclear_difference_in_words
@@ -171,12 +172,29 @@ def uncertain_noise_rate(record: RunRecord) -> str:
     )
 
 
+def reviewed_samples(record: RunRecord) -> str:
+    """Warn of validation samples that people chose, as they looked wrong, or that are too few."""
+    if REVIEWED_WORDS not in record.data.validation_from:
+        return ""
+    if record.data.validation_labels == "noisy":
+        return (
+            "The reviewed labels validate nothing: too few were kept or changed. The validation "
+            f"labels are noisy ones, therefore. Review at least {LEAST_REVIEWED} labels, with "
+            f"{LEAST_OF_A_CLASS} of each class."
+        )
+    return (
+        "Reviewed labels validate. These samples looked wrong, so they are harder than others: "
+        "the accuracy on validation samples says less of new data than a test set does."
+    )
+
+
 RULES: tuple[Callable[[RunRecord], str], ...] = (
     learnt_nothing,
     few_steps,
     few_validation_samples,
     small_classes,
     uncertain_noise_rate,
+    reviewed_samples,
     unclear_difference_in_words,
 )
 """The gravest first. Each gives a sentence or two, or nothing where all is well."""

@@ -47,7 +47,7 @@ class RunBefore:
         return cls(Path(folder), decisions, None if source is None else source.n_rows)
 
     def applied_to(self, data: Data) -> Data:
-        """The data with what was decided: reviewed samples validate, dropped ones are left out.
+        """The data with what was decided, see `keeprate.data.with_reviewed`.
 
         Raises
         ------

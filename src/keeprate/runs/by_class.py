@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
 from keeprate.engine import Setup, probabilities
+from keeprate.errors import InputError
 from keeprate.records import ByClass
 from keeprate.runs.finals import TrainedNetworks
 
@@ -40,7 +43,9 @@ def count_by_class(
     counts = np.array(data.class_counts)
     score = None
     if setup.scorer is not None:
-        score = setup.scorer.of_shares(labels, (counts / counts.sum()).tolist())
+        # All is trained by now. The run is not lost for a metric that refuses such predictions.
+        with suppress(InputError):
+            score = setup.scorer.of_shares(labels, (counts / counts.sum()).tolist())
     samples, named, right = (
         tuple(some.bincount(minlength=data.n_classes).tolist())
         for some in (labels, predicted, labels[labels == predicted])
