@@ -74,10 +74,9 @@ def test_a_search_costs_what_was_said(data, tmp_path) -> None:
     assert again == [False] * 12 + [True] * 4
 
 
-@pytest.mark.parametrize("known", ["noise rate", "nothing wanted", "another sampler"])
+@pytest.mark.parametrize("known", ["nothing wanted", "another sampler"])
 def test_the_whole_budget_is_for_trials_where_no_noise_is_estimated(data, known) -> None:
     options = {
-        "noise rate": {"noise_rate": 0.4},
         "nothing wanted": {"warm_start": False},
         "another sampler": {"sampler": "random"},
     }[known]
@@ -120,7 +119,7 @@ def test_a_time_is_planned_once(data, tmp_path, monkeypatch) -> None:
     assert load_record(tmp_path).trial_counts == TrialCounts(4, 0)
     with pytest.raises(StoppedError), monkeypatch.context() as patch:
         patch.setattr(search_run, "_run_trials", stop)
-        search(data, budget="9m", noise_rate=0.4, **QUICK)
+        search(data, budget="9m", warm_start=False, **QUICK)
     assert kept[0] == kept[1] + 1  # time for the first training is put aside
     monkeypatch.setattr(search_run, "affordable", stop)  # not asked again
     assert len(search(data, budget="9m", out=tmp_path, **QUICK).record.trials) == 4

@@ -815,7 +815,7 @@ def test_when_every_candidate_fails_the_user_is_told(data):
     ):
         search(data, trials=3, config=config, baselines=False)
     with pytest.raises(keeprate.InputError, match=r"none of the 3 trials.*learning rate"):
-        search(data, trials=3, config=config, noise_rate=0.3, baselines=False)
+        search(data, trials=3, config=config, warm_start=False, baselines=False)
 
 
 def test_out_of_memory_halves_the_population(data, monkeypatch):

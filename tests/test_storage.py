@@ -144,7 +144,7 @@ def test_four_processes_share_a_study_and_one_is_killed(postgres, tmp_path, kind
         workers.append(subprocess.Popen(command, **pipes))
     lost = int(workers[0].stdout.readline())  # it waits in this trial
     workers[0].kill()
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0, 0], errors
     study = optuna.load_study(study_name=kind, storage=url)
     trials = study.get_trials()

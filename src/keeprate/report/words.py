@@ -212,9 +212,9 @@ def results_in_words(record: RunRecord) -> str:
 
 def _kept_in_words(record: RunRecord) -> str:
     """Which epoch's weights the classifier has, if not those of the last one."""
-    if record.config["training"].get("keep", "last") == "last":
+    training, scores = record.config.get("training"), record.results[0].curves.validation_score
+    if not isinstance(training, dict) or training.get("keep") != "best" or not scores:
         return ""
-    scores = record.results[0].curves.validation_score
     epoch = 1 + scores.index(max(scores))
     return f"The classifier has the weights of epoch {epoch}, the best by validation."
 
