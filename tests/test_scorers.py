@@ -452,7 +452,7 @@ def test_of_many_classes_the_worst_ten_are_shown(tmp_path: Path) -> None:
     table = (
         (tmp_path / "page.html").read_text().partition("Recall</th>")[2].partition("</table>")[0]
     )
-    shown = [f"kind {i:02}" for i in range(40) if f"<td>kind {i:02}</td>" in table]
+    shown = [f"kind {i:02}" for i in range(40) if f">kind {i:02}</td>" in table]
     assert shown == [f"kind {i:02}" for i in range(5, 15)]
     assert (
         "The 10 of 40 classes with the lowest F1 are shown" in (tmp_path / "page.html").read_text()
