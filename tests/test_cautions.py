@@ -12,7 +12,7 @@ import pytest
 
 from keeprate import TrainingConfig, load, prepare, search, train
 from keeprate.cli import commands
-from keeprate.data import Data, Reviewed, with_reviewed
+from keeprate.data import REVIEWED_WORDS, Data, Reviewed, with_reviewed
 from keeprate.records import FINGERPRINT, RunRecord, load_record, save_record
 from keeprate.report import find_cautions, write_report
 from keeprate.report.cautions import RULES, standard_error
@@ -21,6 +21,7 @@ from tests.report_records import make_finished_record, make_record
 
 STEPS, VALIDATION, CLASSES = "optimisation step", "was chosen by", "Classes with fewer"
 NOTHING, ALIKE = "may have learnt nothing", "no clear difference"
+HARDER = "harder than others"
 RATE = "How many labels are wrong is uncertain"
 
 
@@ -109,7 +110,7 @@ def test_an_undertrained_run_says_so_everywhere(
     assert first == words and RATE in second
     page = (tmp_path / "report.html").read_text()
     assert f"<b>Caution.</b> {words}</p>" in page and page.count("Caution.") == 2
-    assert page.index(words) < page.index("<h2>")
+    assert page.index("<h2>Results") < page.index(words) < page.index("<h2>Keep-rate")
     again = train(
         prepare("digits"), schedule="constant", config=TrainingConfig(epochs=5), out=tmp_path
     )
@@ -173,14 +174,15 @@ def test_a_sound_record_has_no_caution() -> None:
 
 def test_every_rule_has_a_sentence() -> None:
     record = with_validation(with_training(sound_record(), epochs=1), 0.1)
-    data = replace(record.data, class_counts=(3,) * 10, validation_counts=(2,) * 10)
+    few = {"class_counts": (3,) * 10, "validation_counts": (2,) * 10}
+    data = replace(record.data, **few, validation_from=f"20 {REVIEWED_WORDS}")
     rival = replace(record.results[0], name="standard", label="Standard")
     estimate = replace(make_finished_record().noise_estimate, low=0.3, high=0.51)
     results = (record.results[0], rival)
     record = replace(record, data=data, results=results, noise_estimate=estimate)
     cautions = find_cautions(record)
     assert len(cautions) == len(RULES)
-    all_words = (NOTHING, STEPS, VALIDATION, CLASSES, RATE, ALIKE)
+    all_words = (NOTHING, STEPS, VALIDATION, CLASSES, RATE, HARDER, ALIKE)
     for words, caution in zip(all_words, cautions, strict=True):
         assert words in caution
 
@@ -251,7 +253,7 @@ def test_reviewed_labels_that_validate_are_harder_than_others() -> None:
         for row, label in zip(split.rows, split.labels, strict=True)
     }
     told = sound_record()
-    for rows, words in ((range(30, 90), "harder than others"), (range(60), "3 of each class")):
+    for rows, words in ((range(30, 90), HARDER), (range(60), "3 of each class")):
         own = {row: given[row] for row in rows}
         found = with_reviewed(data, Reviewed(own, own, {}))
         record = with_data(
