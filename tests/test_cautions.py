@@ -110,7 +110,7 @@ def test_an_undertrained_run_says_so_everywhere(
     assert first == words and RATE in second
     page = (tmp_path / "report.html").read_text()
     assert f"<b>Caution.</b> {words}</p>" in page and page.count("Caution.") == 2
-    assert page.index("<h2>Results") < page.index(words) < page.index("<h2>Keep-rate")
+    assert page.index(words) < page.index("<h2>")  # before anything that it is about
     again = train(
         prepare("digits"), schedule="constant", config=TrainingConfig(epochs=5), out=tmp_path
     )
