@@ -52,6 +52,21 @@ keeprate.search(
 )
 """
 
+ENDED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from keeprate.cli.commands import main
+
+def end():
+    while not (Path(sys.argv[-1]) / "checkpoint-shared").exists():  # the first task is handed over
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end, daemon=True).start()
+main()
+"""
+
 
 @pytest.fixture(scope="module")
 def nodes():
@@ -151,6 +166,17 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_told(nodes, data, tmp_pat
     seconds = {t.number: t.seconds for t in resumed.record.trials}
     assert told.items() <= seconds.items()  # they are not trained again
     assert_same(resumed, search(data, **options))
+
+
+@pytest.mark.slow
+def test_a_command_that_waits_for_a_cluster_ends_with_one_line(nodes, tmp_path, python):
+    script = tmp_path / "script.py"
+    script.write_text(ENDED)
+    options = f"train digits --method standard --epochs 5000 --cluster {nodes.address} --out"
+    ended = python(script, *options.split(), str(tmp_path / "run"))
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+    assert ended.stderr.splitlines()[-1] == "keeprate: stopped; the same command continues"
+    assert "SIGTERM" not in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ seed gives the same numbers, however many nodes there are.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import sysconfig
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,11 +45,13 @@ from keeprate.engine.setup import Setup
 from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.errors import InputError, Words, check_whole, first_line, invalid, needs
 from keeprate.files import write_atomically
+from keeprate.stopping import stops_between_epochs
 
 AT_A_TIME = {"cpu": 2, "cuda": 5}
 """Candidates in a task, if nobody says. Lockstep saves little on a core and much on a GPU."""
 RETRIES = 10  # of a task whose node or process is lost
 PATIENCE = 120.0  # seconds until the cluster must have begun the first task
+LOOK = 0.5  # seconds until a stop is heard
 SHARED = "checkpoint-shared"  # tells a worker that it sees the run folder
 HEAVY = ("data", "weights", "metric", "scorer")  # of a setup: go to each node once
 LIGHT = ("model_name", "model", "config", "seed", "folder", "lockstep", "normaliser",
@@ -214,10 +218,11 @@ class RayExecutor:
                     results[place] = known
             for place, part in enumerate(parts):
                 while place not in results:
-                    (done,), _ = self._ray.wait(list(waiting), num_returns=1)
-                    arrived = waiting.pop(done)
-                    results[arrived] = packed = self._result_of(done)
-                    _keep_result(parts[arrived], packed, setup)
+                    with stops_between_epochs():  # what has come is kept before a stop
+                        done = self._first_done(list(waiting))
+                        arrived = waiting.pop(done)
+                        results[arrived] = packed = self._result_of(done)
+                        _keep_result(parts[arrived], packed, setup)
                 outcomes = list(unpack(results.pop(place), setup))
                 if setup.curves_writer is not None:
                     _write_curves(setup.curves_writer, outcomes, part.candidates)
@@ -250,14 +255,14 @@ class RayExecutor:
         config = replace(config, device=self.device_type)
         task = ray.remote(_look_around).options(**self._options).remote(config)
         needed = f"{self._cores} core(s)" + (f" and {self._gpus:g} GPU(s)" if self._gpus else "")
-        try:
-            theirs, precision = ray.get(task, timeout=PATIENCE)
-        except ray.exceptions.GetTimeoutError as error:
+        if self._first_done([task], PATIENCE) is None:
             ray.cancel(task, force=True)
             requirement = f"have a node with {needed} free for a task"
             received = Words(f"none within {PATIENCE:.0f} s")
             remedy = "start nodes, or ask for less"
-            raise invalid("the cluster", requirement, received, remedy) from error
+            raise invalid("the cluster", requirement, received, remedy)
+        try:
+            theirs, precision = ray.get(task)
         except ray.exceptions.RayError as error:
             raise InputError(
                 f"the nodes of the cluster cannot run keeprate ({_last_line(error)}); install the "
@@ -267,6 +272,21 @@ class RayExecutor:
             received, remedy = Words(f"{theirs} there, {_versions()} here"), "install the same"
             raise invalid("the cluster", "have this machine's versions", received, remedy)
         return str(precision)
+
+    def _first_done(self, tasks: list[Any], seconds: float = math.inf) -> Any:
+        """The first task that is done, or None after so many seconds.
+
+        Ray makes a SystemError of what a signal's handler raises while Ray waits. So the handler
+        takes note only, and is asked between short waits.
+        """
+        until = time.monotonic() + seconds
+        with stops_between_epochs() as signals:
+            while time.monotonic() < until:
+                done, _ = self._ray.wait(tasks, num_returns=1, timeout=LOOK)
+                if done:
+                    return done[0]
+                signals.raise_if_asked()
+        return None
 
     def _begin(self, part: Assignment, setup: Setup) -> Any:
         """Hand a task to the cluster."""
