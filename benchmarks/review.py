@@ -1,10 +1,11 @@
 """What a review of labels is worth: `python -m benchmarks.review`.
 
 The whole way of a careful person: train, look at the labels that rank first, decide on 200 of them
-by the truth, write them back (`keeprate apply`), train again after these decisions (`--after`).
-The arms differ only in the order in which the reviewer sees the labels: by keeprate, by cleanlab on
-out-of-sample probabilities of the same network (five folds, as many epochs as keeprate's), or at
-random. All arms share the first training. No label is known to be right before the review.
+by the truth, write them back (`keeprate apply`), train again after these decisions (`--after`), and
+once more on the copy with the right labels alone. The arms differ only in the order in which the
+reviewer sees the labels: by keeprate, by cleanlab on out-of-sample probabilities of the same
+network (five folds, as many epochs as keeprate's), or at random. All arms share the first training.
+No label is known to be right before the review.
 
 Settings were tried on seeds from 1000 on (`--first 1000 --out FOLDER`). `--embedded` takes the sets
 that need no folder of data. The same command goes on after a kill. The results are in
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,22 +100,20 @@ class Loop:
     config: TrainingConfig
     decisions: int
 
-    def data(self, before: Path | None = None) -> Data:
-        """Read the source, with what was decided up to the run before, if there is one."""
-        data = keeprate.prepare(self.source.path, validation="noisy", seed=self.seed)
+    def data(self, path: Path, before: Path | None = None) -> Data:
+        """Read the source or a copy, with what was decided up to the run before if there is one."""
+        data = keeprate.prepare(path, validation="noisy", seed=self.seed)
         if before is None:
             return data
         return with_reviewed(data, reviewed_of(earlier_decisions(before), len(self.source.truth)))
 
-    def train(self, out: Path, labels_in: Path, after: Path | None = None) -> tuple[Run, Row]:
-        """Train as `keeprate train SOURCE --validation noisy --after RUN`; the run and its worth.
-
-        The training reads the source and the decisions of the run before. `labels_in` is what
-        `keeprate apply` made of them, and shows how many labels are wrong by now.
-        """
+    def train(
+        self, path: Path, out: Path | None = None, after: Path | None = None
+    ) -> tuple[Run, Row]:
+        """Train as `keeprate train PATH --validation noisy --after RUN`; the run and its worth."""
         started = time.process_time()  # whatever else runs on the machine
         run = keeprate.train(
-            self.data(),
+            self.data(path),
             config=self.config,
             seed=self.seed,
             baselines=False,
@@ -121,12 +121,16 @@ class Loop:
             after=after,
         )
         seconds = time.process_time() - started
-        return run, _measured(run, self.source, labels_in) | {"seconds": round(seconds, 2)}
+        return run, _worth(run) | {"seconds": round(seconds, 2)}
 
     def review(self, run: Run, rank: Ranking, number: int, work: Path) -> tuple[Run, Row]:
-        """Rank, decide, apply, train again: round `number` of an arm with its own folder."""
+        """Rank, decide, apply, train again: round `number` of an arm with its own folder.
+
+        The run that goes on reads the source and the decisions (`--after`). Another training,
+        `on_copy`, reads what `keeprate apply` wrote, and knows nothing of the decisions.
+        """
         folder, before = work / f"run-{number - 1}", work / f"run-{number - 2}"
-        data = self.data(before if number > 1 else None)
+        data = self.data(self.source.path, before if number > 1 else None)
         started = time.process_time()
         ranked = rank(run, data, self.seed)[: self.decisions]
         seconds = time.process_time() - started
@@ -134,10 +138,15 @@ class Loop:
         save_decisions(work / "decisions.csv", decided)
         fixed = work / f"fixed-{number}"
         apply_decisions(folder, work / "decisions.csv", fixed)
-        after, row = self.train(work / f"run-{number}", fixed, folder)
-        changed = sum(one.verdict == "change" for one in decided)
-        own = {"decisions": len(decided), "changed": changed, "ranking_seconds": round(seconds, 2)}
-        return after, own | row
+        after, worth = self.train(self.source.path, work / f"run-{number}", folder)
+        return after, {
+            "decisions": len(decided),
+            "changed": sum(one.verdict == "change" for one in decided),
+            "ranking_seconds": round(seconds, 2),
+            **_labels(self.source, fixed),
+            **worth,
+            "on_copy": self.train(fixed)[1],
+        }
 
 
 def compare(
@@ -157,11 +166,11 @@ def compare(
         work = Path(temporary)
         source = SETS[data].source(folder, seed, work / "source")
         loop = Loop(source, seed, TrainingConfig(epochs=epochs), decisions)
-        first, before = loop.train(work / "first", source.path)
+        first, worth = loop.train(source.path, work / "first")
         for name in names:
             # A run folder keeps the decisions that were applied on it: each arm has a copy.
             shutil.copytree(work / "first", work / name / "run-0")
-            run, found = first, [before]
+            run, found = first, [_labels(source, source.path) | worth]
             for number in range(1, rounds + 1):
                 run, row = loop.review(run, ARMS[name], number, work / name)
                 found.append(row)
@@ -182,17 +191,20 @@ def reviewed_by_truth(run: Run, source: Source, rows: Rows) -> list[Decision]:
     return decided
 
 
-def _measured(run: Run, source: Source, labels_in: Path) -> Row:
-    """How many labels of a source are wrong, and how a run does on the test split."""
+def _labels(source: Source, path: Path) -> Row:
+    """How many labels of a source or of its copy are wrong."""
+    wrong = source.wrong(path)
+    return {"wrong": wrong, "wrong_share": round(wrong / len(source.truth), 6)}
+
+
+def _worth(run: Run) -> Row:
+    """How a run does on the test split, whose labels are right."""
     result, found = run.results[0], run.record.by_class
     last, best = result.last.test_accuracy, result.best.test_accuracy
     if found is None or last is None or best is None:
         raise ValueError("a source must have a test split")
     recalls = [found.recall(i) for i in range(len(found.samples))]
-    wrong = source.wrong(labels_in)
     return {
-        "wrong": wrong,
-        "wrong_share": round(wrong / len(source.truth), 6),
         "last": round(last, 6),
         "best": round(best, 6),
         "balanced": round(float(np.mean([r for r in recalls if r is not None])), 6),
@@ -215,54 +227,63 @@ def protocol(decisions: int, rounds: int, epochs: int) -> Row:
     }
 
 
-def gains(rows: Sequence[Row], number: int, measure: str = "last") -> list[float]:
-    """Points of test accuracy that each arm gained by a round and those before it."""
-    return [100 * (row["rounds"][number][measure] - row["rounds"][0][measure]) for row in rows]
+def gains(rows: Sequence[Row], number: int, *, on_copy: bool = False) -> list[float]:
+    """Points of test accuracy that a round and those before it gained, row by row."""
+    ends = [row["rounds"][number]["on_copy"] if on_copy else row["rounds"][number] for row in rows]
+    return [
+        100 * (end["last"] - row["rounds"][0]["last"]) for row, end in zip(rows, ends, strict=True)
+    ]
+
+
+TITLES = (
+    "set",
+    "ranked by",
+    "decisions",
+    "wrong among them",
+    "wrong labels, %, before",
+    "after",
+    "test accuracy, %, before",
+    "gained by `--after`",
+    "a 100 decisions",
+    "gained by the copy",
+    "a 100 decisions",
+)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Lines of Markdown: mean and deviation over seeds, a line for each set, arm and round."""
-    titles = (
-        "set, wrong labels before",
-        "ranked by",
-        "decisions",
-        "wrong among them",
-        "wrong labels left, %",
-        "test accuracy before, %",
-        "after",
-        "gain",
-        "gain a 100 decisions",
-    )
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    lines = [f"| {' | '.join(TITLES)} |", "| --- " * len(TITLES) + "|"]
     for data in dict.fromkeys(row["data"] for row in rows):
-        for name in [name for name in ARMS if any(row["name"] == name for row in rows)]:
+        for name in ARMS:
             own = [row for row in rows if (row["data"], row["name"]) == (data, name)]
-            for number in range(1, min((len(row["rounds"]) for row in own), default=1)):
-                lines.append(f"| {' | '.join(_cells(own, number))} |")
+            n_rounds = min((len(row["rounds"]) for row in own), default=1)
+            lines += [f"| {' | '.join(_cells(own, number))} |" for number in range(1, n_rounds)]
     return lines
 
 
 def _cells(rows: Sequence[Row], number: int) -> list[str]:
-    def of(measure: str, number: int = number) -> str:
+    def percent(measure: str, number: int) -> str:
         return in_words(*mean_std([100 * row["rounds"][number][measure] for row in rows]))
 
-    decisions = sum(one["decisions"] for one in rows[0]["rounds"][1 : number + 1])
-    changed = [sum(one["changed"] for one in row["rounds"][1 : number + 1]) for row in rows]
-    gained = gains(rows, number)
-    return [
-        f"{SETS[rows[0]['data']].title}, {of('wrong_share', 0)} %",
+    reviewed = [row["rounds"][1 : number + 1] for row in rows]
+    decisions = sum(one["decisions"] for one in reviewed[0])
+    changed = np.mean([sum(one["changed"] for one in rounds) for rounds in reviewed])
+    cells = [
+        SETS[rows[0]["data"]].title,
         rows[0]["name"],
         str(decisions),
-        f"{np.mean(changed):.0f}",
-        of("wrong_share"),
-        of("last", 0),
-        of("last"),
-        in_words(*mean_std(gained)),
-        f"{np.mean(gained) / decisions * 100:.2f}",
+        f"{changed:.0f}",
+        percent("wrong_share", 0),
+        percent("wrong_share", number),
+        percent("last", 0),
     ]
+    for on_copy in (False, True):
+        gained = gains(rows, number, on_copy=on_copy)
+        cells += [in_words(*mean_std(gained)), f"{100 * np.mean(gained) / decisions:.2f}"]
+    return cells
 
 
-def jobs_of(sets: Sequence[str], seeds: Sequence[int], folder: str, **numbers: int) -> list[Job]:
+def jobs_of(sets: Sequence[str], seeds: Sequence[int], folder: str, **numbers: Any) -> list[Job]:
     """A job for each source, seed by seed; it makes a row for each arm."""
     return [
         Job(

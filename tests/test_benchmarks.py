@@ -210,7 +210,7 @@ def test_a_review_removes_the_wrong_labels_that_it_sees_and_no_others(reviewed):
         assert [first - then for first, then in itertools.pairwise(left)] == changed
         assert all(one["decisions"] == 40 for one in row["rounds"][1:])
         assert row["rounds"][0]["wrong_share"] == pytest.approx(left[0] / row["samples"], abs=1e-6)
-        for one in row["rounds"]:
+        for one in (*row["rounds"], *(one["on_copy"] for one in row["rounds"][1:])):
             assert 0 < one["last"] <= one["best"] < 1 and one["seconds"] > 0
     first, random = ([one["changed"] for one in row["rounds"][1:]] for row in (rows[0], rows[2]))
     assert sum(first) > sum(random)
