@@ -25,7 +25,8 @@ from keeprate.noise import corrupt, symmetric
 
 MODULES = {"numpy": "numpy", "scipy": "scipy.stats", "torch": "torch.nn.functional"}
 """Class -> module whose docstrings are the embedded texts."""
-TEXT_NOISE, TEST_SHARE, MOST_TEXT = 0.2, 0.3, 300
+TEXT_NOISE, TEST_SHARE, MOST_TEXT = 0.2, 0.3, 300  # of the embedded texts; the last: a class
+MOST_ROWS = 3_000  # of the large table
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,22 @@ class ReviewSet:
 # Drawing samples ---------------------------------------------------------------------------------
 
 
-def _of_noisy_set(folder: str, seed: int, *, name: str) -> tuple[list[Sample], list[Sample]]:
-    """Samples as `benchmarks.real_noise` cuts them; its clean samples are left out."""
+def _of_noisy_set(
+    folder: str, seed: int, *, name: str, most: int | None = None
+) -> tuple[list[Sample], list[Sample]]:
+    """Samples as `benchmarks.real_noise` cuts them, the first `most` for training.
+
+    Its clean samples are left out.
+    """
     task, truth = prepared(name, "noisy", seed, folder)
     pool, names = join(task.data.train, task.data.validation), task.data.class_names
-    order = pool.rows.argsort()
+    order = pool.rows.argsort()[:most]  # rows were drawn at random
     train = [
         Sample(content, names[label], names[true])
         for content, label, true in zip(
             pool.inputs[order].numpy(),
             pool.labels[order].tolist(),
-            truth.train.tolist(),
+            truth.train[: len(order)].tolist(),
             strict=True,
         )
     ]
@@ -203,8 +209,8 @@ def _pictures(name: str) -> ReviewSet:
     return ReviewSet(f"{NOISY_SETS[name].title} (images)", draw, _as_pictures, by_name=True)
 
 
-def _table(name: str) -> ReviewSet:
-    draw = partial(_of_noisy_set, name=name)
+def _table(name: str, most: int | None = None) -> ReviewSet:
+    draw = partial(_of_noisy_set, name=name, most=most)
     return ReviewSet(f"{NOISY_SETS[name].title} (table)", draw, _as_csv)
 
 
@@ -213,7 +219,7 @@ SETS = {
     "mnist": _pictures("mnist-20"),
     "cifar-10n": _pictures("cifar-10n-pictures"),
     "digits-table": _table("digits-20"),
-    "jira": _table("jira"),
+    "jira": _table("jira", most=MOST_ROWS),
     "docstrings": ReviewSet("Docstrings, 20 % symmetric (text)", _docstrings, _as_texts),
     "hausa": ReviewSet("Hausa news (text)", partial(_texts, name="hausa-news"), _as_texts),
     "youtube": ReviewSet("YouTube (text)", partial(_texts, name="youtube-weak"), _as_texts),
