@@ -116,19 +116,21 @@ class ReviewSet:
 def _of_noisy_set(
     folder: str, seed: int, *, name: str, most: int | None = None
 ) -> tuple[list[Sample], list[Sample]]:
-    """Samples as `benchmarks.real_noise` cuts them, the first `most` for training.
+    """Samples as `benchmarks.real_noise` cuts them, `most` of them for training.
 
     Its clean samples are left out.
     """
     task, truth = prepared(name, "noisy", seed, folder)
     pool, names = join(task.data.train, task.data.validation), task.data.class_names
-    order = pool.rows.argsort()[:most]  # rows were drawn at random
+    order = pool.rows.argsort()
+    if most is not None:  # the same for all seeds, and not the first: files lie by project
+        order = order[np.random.default_rng(31).permutation(len(order))[:most]]
     train = [
         Sample(content, names[label], names[true])
         for content, label, true in zip(
             pool.inputs[order].numpy(),
             pool.labels[order].tolist(),
-            truth.train[: len(order)].tolist(),
+            truth.train[pool.rows[order].numpy()].tolist(),
             strict=True,
         )
     ]

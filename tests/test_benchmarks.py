@@ -243,6 +243,37 @@ def test_a_review_that_is_done_trains_nothing(reviewed, monkeypatch, capsys):
         review.main([*options, "--decisions", "41"])
 
 
+def test_the_gain_of_a_review_is_from_the_first_training_on():
+    ends = {"decisions": 50, "changed": 20, "wrong_share": 0.1, "last": 0.8}
+    rows = [
+        {
+            "data": "digits",
+            "seed": seed,
+            "name": "random",
+            "rounds": [
+                {"wrong_share": 0.2, "last": before},
+                ends | {"on_copy": {"last": 0.9}},
+                ends | {"on_copy": {"last": before}},
+            ],
+        }
+        for seed, before in ((1, 0.7), (2, 0.5))
+    ]
+    assert review.gains(rows, 1) == pytest.approx([10, 30])
+    assert review.gains(rows, 2, on_copy=True) == pytest.approx([0, 0])
+    one, two = (line.replace("\xa0", " ").split(" | ") for line in review.table(rows)[2:])
+    assert one[2:4] == ["50", "20"] and two[2:4] == ["100", "40"]
+    assert one[6:] == ["20.00 ± 14.14 (40.00)", "30.00 ± 14.14 (60.00) |"]
+    assert two[6:] == ["20.00 ± 14.14 (20.00)", "0.00 ± 0.00 (0.00) |"]
+
+
+def test_the_numbers_of_the_review_in_the_docs_are_those_of_the_file():
+    rows = json.loads((review.RESULTS / "review.json").read_text())["rows"]
+    page = (Path(__file__).parent.parent / "docs" / "own-data.md").read_text()
+    for line in review.table(rows):
+        assert line in page
+    assert all(100 <= row["seed"] <= 102 for row in rows)
+
+
 @pytest.mark.parametrize("validation", noisy_validation.VALIDATIONS)
 def test_a_search_with_and_without_clean_labels(validation):
     row = noisy_validation.run_one("pairflip:0.3", validation, 0, "digits", 500, 4)
