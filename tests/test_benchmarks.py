@@ -31,9 +31,12 @@ from benchmarks import (
     noisy_validation,
     overhead,
     reading,
+    review,
+    review_sets,
     schedule_bench,
     soak,
 )
+from keeprate.data import write_corrected
 from keeprate.engine import loop
 
 DIGITS = replace(schedule_bench.SETTINGS["pairflip-0.45"], data="digits", limit=300, epochs=10)
@@ -155,6 +158,120 @@ def test_the_fold_that_judges_a_sample_was_not_trained_with_it(monkeypatch):
     assert np.allclose(probabilities.sum(1), 1) and len(seen) == 5
     counts = np.bincount(np.concatenate(seen), minlength=2000)
     assert set(counts[data.train.rows]) == {4}
+
+
+@pytest.mark.parametrize("name", review_sets.EMBEDDED)
+def test_a_source_to_review_has_the_labels_that_its_truth_says(name, tmp_path):
+    chosen = review_sets.SETS[name]
+    source = chosen.source("", 1000, tmp_path / "source")
+    samples, _ = chosen.draw("", 1000)
+    labels = source.labels()
+    assert labels == {str(i): one.label for i, one in enumerate(samples)}
+    assert 0.1 < source.wrong() / len(samples) < 0.3  # chance: 20 % are to be wrong
+    data = keeprate.prepare(source.path, validation="noisy", seed=1000)
+    assert data.train.true_labels is None and data.validation.label_status == "noisy"
+    assert data.test is not None and len(data.train) + len(data.validation) == len(samples)
+    # A copy with a right label in place of a wrong one: rows of pictures are in another order.
+    split = keeprate.load_data(source.path).splits["train"]
+    names = split.names or [""] * len(split)
+    keys = [source.key(*pair) for pair in zip(split.rows.tolist(), names, strict=True)]
+    row = next(i for i, key in enumerate(keys) if labels[key] != source.truth[key])
+    write_corrected(source.path, tmp_path / "copy", {row: source.truth[keys[row]]})
+    assert source.wrong(tmp_path / "copy") == source.wrong() - 1
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory) -> tuple[list[dict], dict[str, list[dict]], list[str]]:
+    """Rows of two rounds by every arm, what each arm was to rank, and the command's options."""
+    folder, seen = tmp_path_factory.mktemp("review"), {}
+    options = ["--sets", "digits", "--first", "1000", "--seeds", "1", "--epochs", "2"]
+    options += ["--decisions", "40", "--rounds", "2", "--out", str(folder)]
+
+    def spied(name, rank, run, data, seed):
+        order = rank(run, data, seed)
+        pool = torch.cat([data.train.rows, data.validation.rows])
+        judged = run.label_quality.rows.tolist()
+        seen.setdefault(name, []).append({"judged": judged, "pool": pool, "order": order.tolist()})
+        return order
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, rank in review.ARMS.items():
+            patch.setitem(review.ARMS, name, partial(spied, name, rank))
+        review.main(options)
+    return json.loads((folder / "review.json").read_text())["rows"], seen, options
+
+
+def test_a_review_removes_the_wrong_labels_that_it_sees_and_no_others(reviewed):
+    rows, _, _ = reviewed
+    assert [row["name"] for row in rows] == ["keeprate", "cleanlab", "random"]
+    for row in rows:
+        left = [one["wrong"] for one in row["rounds"]]  # counted in what `keeprate apply` wrote
+        changed = [one["changed"] for one in row["rounds"][1:]]
+        assert [first - then for first, then in itertools.pairwise(left)] == changed
+        assert all(one["decisions"] == 40 for one in row["rounds"][1:])
+        assert row["rounds"][0]["wrong_share"] == pytest.approx(left[0] / row["samples"], abs=1e-6)
+        for one in (*row["rounds"], *(one["on_copy"] for one in row["rounds"][1:])):
+            assert 0 < one["last"] <= one["best"] < 1 and one["seconds"] > 0
+    first, random = ([one["changed"] for one in row["rounds"][1:]] for row in (rows[0], rows[2]))
+    assert sum(first) > sum(random)
+
+
+def test_all_arms_of_a_review_see_the_same_data_and_no_label_twice(reviewed):
+    rows, seen, _ = reviewed
+    assert all(row["rounds"][0] == rows[0]["rounds"][0] for row in rows)
+    judged = seen["keeprate"][0]["judged"]
+    assert judged == list(range(rows[0]["samples"]))
+    for one, two in seen.values():
+        assert one["judged"] == judged and sorted(one["pool"].tolist()) == judged
+        assert sorted(two["pool"].tolist()) == judged
+        decided = set(one["order"][:40])
+        assert sorted(one["order"]) == judged and sorted(two["order"]) == two["judged"]
+        assert set(two["judged"]) == set(judged) - decided
+
+
+def test_a_review_that_is_done_trains_nothing(reviewed, monkeypatch, capsys):
+    rows, _, options = reviewed
+    monkeypatch.setattr(keeprate, "train", None)
+    review.main(options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "review: 3 of 3 runs are there" and lines[1:] == review.table(rows)
+    of_random = [line for line in lines if "| random |" in line]
+    assert [line.split(" | ")[2] for line in of_random] == ["40", "80"]
+    last = rows[2]["rounds"][2]
+    assert f" {100 * last['wrong_share']:.2f} | " in of_random[1]
+    with pytest.raises(keeprate.InputError, match="another protocol"):
+        review.main([*options, "--decisions", "41"])
+
+
+def test_the_gain_of_a_review_is_from_the_first_training_on():
+    ends = {"decisions": 50, "changed": 20, "wrong_share": 0.1, "last": 0.8}
+    rows = [
+        {
+            "data": "digits",
+            "seed": seed,
+            "name": "random",
+            "rounds": [
+                {"wrong_share": 0.2, "last": before},
+                ends | {"on_copy": {"last": 0.9}},
+                ends | {"on_copy": {"last": before}},
+            ],
+        }
+        for seed, before in ((1, 0.7), (2, 0.5))
+    ]
+    assert review.gains(rows, 1) == pytest.approx([10, 30])
+    assert review.gains(rows, 2, on_copy=True) == pytest.approx([0, 0])
+    one, two = (line.replace("\xa0", " ").split(" | ") for line in review.table(rows)[2:])
+    assert one[2:4] == ["50", "20"] and two[2:4] == ["100", "40"]
+    assert one[6:] == ["20.00 ± 14.14 (40.00)", "30.00 ± 14.14 (60.00) |"]
+    assert two[6:] == ["20.00 ± 14.14 (20.00)", "0.00 ± 0.00 (0.00) |"]
+
+
+def test_the_numbers_of_the_review_in_the_docs_are_those_of_the_file():
+    rows = json.loads((review.RESULTS / "review.json").read_text())["rows"]
+    page = (Path(__file__).parent.parent / "docs" / "own-data.md").read_text()
+    for line in review.table(rows):
+        assert line in page
+    assert all(100 <= row["seed"] <= 102 for row in rows)
 
 
 @pytest.mark.parametrize("validation", noisy_validation.VALIDATIONS)
