@@ -278,7 +278,7 @@ def _cells(rows: Sequence[Row], number: int) -> list[str]:
         f"{changed:.0f}",
         f"{percent('wrong_share', 0)} → {percent('wrong_share', number)}",
         percent("last", 0),
-        *(f"{in_words(*mean_std(g))} ({100 * np.mean(g) / decisions:.2f})" for g in gained),
+        *(f"{in_words(*mean_std(g))} ({100 * np.mean(g) / decisions:z.2f})" for g in gained),
     ]
 
 

@@ -115,7 +115,7 @@ def in_words(mean: float, std: float | None) -> str:
     >>> in_words(97.156, 0.2)
     '97.16\xa0±\xa00.20'
     """
-    return f"{mean:.2f}" if std is None else f"{mean:.2f}\xa0±\xa0{std:.2f}"
+    return f"{mean:z.2f}" if std is None else f"{mean:z.2f}\xa0±\xa0{std:.2f}"
 
 
 def paper_numbers(file: str, data: str) -> dict[tuple[str, str], tuple[float, float]]:
