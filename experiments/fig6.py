@@ -53,7 +53,6 @@ from keeprate.noise import Noise
 from keeprate.runs import train_first
 from keeprate.schedules import Schedule, Space, co_teaching_schedule, get_space
 from keeprate.searching import (
-    USUAL_GAP,
     Conditions,
     GaussianProcessSampler,
     Proposals,
@@ -357,11 +356,10 @@ def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: 
     )
     config = TrainingConfig(epochs=protocol.epochs, batch_size=protocol.batch_size)
     setup = make_setup(data, model=protocol.model, config=config, seed=seed, out=None)
-    conditions, spent = Conditions.of_rate(0.0, USUAL_GAP), 0.0
+    conditions, spent = Conditions.found(None), 0.0
     if group != "alone":
         first = train_first(setup, get_method("co-teaching"))
-        gap = USUAL_GAP if first.loss_gap is None else first.loss_gap
-        conditions = Conditions(first.noise_rate, first.rival_share or 0.0, gap)
+        conditions = Conditions.found(first)
         spent = first.epochs / protocol.epochs
     seconds = [0.0]
     arms = GROUPS[group]

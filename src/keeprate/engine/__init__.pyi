@@ -36,6 +36,7 @@ from .methods import cross_fitted as cross_fitted
 from .methods import get_method as get_method
 from .methods import networks_trained as networks_trained
 from .metrics import METRIC_NAME as METRIC_NAME
+from .metrics import Autocast as Autocast
 from .metrics import Metric as Metric
 from .metrics import MetricLike as MetricLike
 from .metrics import is_accuracy as is_accuracy

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from keeprate.data import Normaliser
 from keeprate.engine.heads import head_of, headless
+from keeprate.engine.metrics import Autocast
 from keeprate.engine.networks import Networks
 from keeprate.errors import Words, invalid
 from keeprate.verification import Pairs, folds_of, pair_accuracy
@@ -60,7 +60,7 @@ def _with_mirrored(
     of_batch: Callable[[Tensor], Tensor],
     images: Tensor,
     normaliser: Normaliser,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> Tensor:
     """Unit embeddings of each network, picture and mirror image together, `[..., M, D]`."""
     pieces = []
@@ -120,7 +120,7 @@ class PairAccuracy:
         self,
         networks: Networks,
         normaliser: Normaliser,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        autocast: Autocast = nullcontext,
     ) -> Tensor:
         """Accuracy of every network, `[K, R]`, in [0, 1]."""
         device = networks.device

@@ -18,11 +18,9 @@ Lipton, Wang and Smola 2018, Detecting and correcting for label shift with black
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from shutil import rmtree
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 
 from keeprate.data import Data, Normaliser, Split, part
 from keeprate.engine import (
+    Autocast,
     Method,
     Networks,
     Setup,
@@ -137,7 +136,7 @@ class LossGap:
         self,
         networks: Networks,
         normaliser: Normaliser,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        autocast: Autocast = nullcontext,
     ) -> Tensor:
         held_out, trained = (_losses(networks, one, normaliser, autocast) for one in self._splits)
         return (held_out - trained).clamp(0, 1)
@@ -147,7 +146,7 @@ def _losses(
     networks: Networks,
     split: Split,
     normaliser: Normaliser,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    autocast: Autocast,
 ) -> Tensor:
     """The mean loss of a split, [K, R]."""
     inputs, labels = split.inputs.to(networks.device), split.labels.to(networks.device)
@@ -161,7 +160,7 @@ def _losses(
 def _as_many(split: Split, n: int, seed: int) -> Split:
     """`n` samples of a split, or all."""
     rng = np.random.default_rng(derive_seed(seed, "first", "trained"))
-    return part(split, np.sort(rng.permutation(len(split))[:n]))
+    return part(split, rng.permutation(len(split))[:n])
 
 
 def _hold_out(setup: Setup) -> tuple[Split, Data]:

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from keeprate.files import read_json
+from keeprate.records import FirstTraining
 from keeprate.searching.natural_gradient import Array
 from keeprate.searching.surrogate import Posterior, one_thread
 
@@ -63,6 +64,16 @@ class Conditions:
     def of_rate(cls, noise_rate: float, loss_gap: float) -> Conditions:
         """Only the rate of the noise is known: it lies between symmetric and pairflip noise."""
         return cls(noise_rate, min(1.0, noise_rate / (1 - noise_rate)) / 2, loss_gap)
+
+    @classmethod
+    def found(cls, first: FirstTraining | None, noise_rate: float | None = None) -> Conditions:
+        """What a first training says; a known noise rate takes the place of its estimate."""
+        gap = USUAL_GAP if first is None or first.loss_gap is None else first.loss_gap
+        if noise_rate is not None or first is None:
+            return cls.of_rate(noise_rate or 0.0, gap)
+        if first.rival_share is None:
+            return cls.of_rate(first.noise_rate, gap)
+        return cls(first.noise_rate, first.rival_share, gap)
 
     def drops(self, keep_rates: Array) -> Array:
         """Describe schedules [n, T]: [n, MARKS].

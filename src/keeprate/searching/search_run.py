@@ -32,7 +32,6 @@ from keeprate.engine import (
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.records import (
     Cost,
-    FirstTraining,
     RunRecord,
     TrialCounts,
     is_finished,
@@ -61,7 +60,7 @@ from keeprate.schedules import Schedule, get_space
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
 from keeprate.searching.database import Database
-from keeprate.searching.experience import USUAL_GAP, Conditions, experience_digest
+from keeprate.searching.experience import Conditions, experience_digest
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import check_group, pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
@@ -228,7 +227,7 @@ checkpoint_seconds, metric, positive, cluster
             remove_first(setup)
         conditions = None
         if search_config.uses_experience:
-            conditions = _conditions(record.first, noise_rate)
+            conditions = Conditions.found(record.first, noise_rate)
         proposals = _proposals(search_config, config, counts, seed, conditions)
 
         # 5. Train the trials, rank their schedules.
@@ -280,16 +279,6 @@ def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) 
     if budget.unit == "trainings":
         amount = max(1.0, amount - n_before)
     return _counts(amount, confirm=search_config.confirm)
-
-
-def _conditions(first: FirstTraining | None, noise_rate: float | None) -> Conditions:
-    """What a search knows of its data; the user's noise rate takes the place of an estimate."""
-    gap = USUAL_GAP if first is None or first.loss_gap is None else first.loss_gap
-    if noise_rate is not None or first is None:
-        return Conditions.of_rate(noise_rate or 0.0, gap)
-    if first.rival_share is None:
-        return Conditions.of_rate(first.noise_rate, gap)
-    return Conditions(first.noise_rate, first.rival_share, gap)
 
 
 def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
