@@ -539,11 +539,12 @@ def test_each_population_has_its_own_batches_and_restarts_train_together(data, m
     monkeypatch.setattr(lockstep, "train_population", spy)
     config = replace(CONFIG, epochs=1)
     options = {"config": config, "restarts": 2, "baselines": False}
-    search(data, trials=16, lockstep=4, **options)
+    run = search(data, trials=16, lockstep=4, **options)
     searched = [
         ("search", 0, 4), ("search", 0, 2), ("search", 6, 4), ("search", 6, 2), ("search", 12, 4),
     ]  # fmt: skip
-    finals = [("final-co-teaching", 0, 2), ("fit-0", 0, 1)]  # the latter judges labels
+    again = run.results[0].restarts[0].repeats // 6 * 6  # where its generation began
+    finals = [("search", again, 2), ("fit-0", 0, 1)]  # the latter judges labels
     assert seen == searched + finals
 
 
@@ -744,6 +745,25 @@ def test_the_two_best_schedules_of_a_search_are_its_finalists(data, tmp_path, no
     assert search(data, out=tmp_path, **options).schedule == run.schedule
     with pytest.raises(keeprate.InputError, match="restarts"):
         search(data, out=tmp_path, **options | {"restarts": restarts + 1})
+
+
+@pytest.mark.parametrize("options", [{"trials": 4}, {"trials": 16, "fidelity": 0.5}])
+@pytest.mark.parametrize("baselines", ["none", "standard,jocor"])
+def test_the_first_final_training_is_the_best_trial_once_more(data, options, baselines):
+    options |= {"config": replace(CONFIG, epochs=4), "baselines": baselines, "restarts": 2}
+    found = search(data, noise_rate=0.4, **options)
+    of_best = [found.record.trials[number] for number in found.record.finalists[0]]
+    best = max(of_best, key=lambda trial: trial.value)
+    first, second = found.results[0].restarts
+    assert (first.repeats, second.repeats) == (best.number, None)
+    # The networks share their steps with others here, and floating-point sums may differ.
+    assert first.validation_score == pytest.approx(best.value, abs=0.01)
+    if first.validation_score >= second.validation_score:
+        curve = found.results[0].curves.validation_score
+        assert curve == pytest.approx(best.validation_score, abs=0.01)
+    else:  # from weights of its own
+        curves = [trial.validation_score for trial in found.record.trials]
+        assert tuple(found.results[0].curves.validation_score) not in curves
 
 
 def test_nothing_is_confirmed_if_the_user_says_so(data):

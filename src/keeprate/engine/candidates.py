@@ -61,7 +61,7 @@ class Assignment:
     candidates : sequence of Candidate
         Their methods have the same number of networks, and all correct the loss or none.
     stream : str
-        Separates uses of one seed, and names the checkpoints.
+        Separates uses of one seed.
     order : int
         Which sequence of batches all candidates see.
     keep_checkpoints : bool
@@ -73,6 +73,8 @@ class Assignment:
         For how many candidates, from the first on, `Population.log_probability` is kept.
     stops : callable or None
         Asked at the end of each epoch of a population which of its candidates stop.
+    name : str
+        Of the checkpoints; the stream if left out.
     """
 
     candidates: Sequence[Candidate]
@@ -82,6 +84,12 @@ class Assignment:
     n_kept: int = 0
     n_tracked: int = 0
     stops: Stops | None = None
+    name: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What the names of its files begin with."""
+        return self.name or self.stream
 
 
 @dataclass(frozen=True, eq=False)

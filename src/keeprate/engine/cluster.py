@@ -375,7 +375,7 @@ def _kept_result(part: Assignment, setup: Setup) -> Packed | None:
     """What an interrupted run has kept of these candidates."""
     if setup.folder is None:
         return None
-    path = result_path(setup.folder, part.stream, part.candidates[0].number)
+    path = result_path(setup.folder, part.file_name, part.candidates[0].number)
     if not path.exists():
         return None
     tensors, description = load_tensors(path)
@@ -385,15 +385,15 @@ def _kept_result(part: Assignment, setup: Setup) -> Packed | None:
 
 def _keep_result(part: Assignment, packed: Packed, setup: Setup) -> None:
     if setup.folder is not None:
-        save_tensors(result_path(setup.folder, part.stream, part.candidates[0].number), *packed)
+        save_tensors(result_path(setup.folder, part.file_name, part.candidates[0].number), *packed)
 
 
 def _forget(part: Assignment, folder: Path | None) -> None:
     """Remove the files of candidates whose outcomes the caller keeps."""
     if folder is not None:
-        number, stream = part.candidates[0].number, part.stream
-        result_path(folder, stream, number).unlink(missing_ok=True)
-        for path in folder.glob(f"checkpoint-{number}-{stream}*"):
+        number, name = part.candidates[0].number, part.file_name
+        result_path(folder, name, number).unlink(missing_ok=True)
+        for path in folder.glob(f"checkpoint-{number}-{name}*"):
             path.unlink(missing_ok=True)
 
 

@@ -84,7 +84,7 @@ class Local:
             setup,
             stream=assignment.stream,
             order=assignment.order,
-            checkpoint=self._prefix + assignment.stream,
+            checkpoint=self._prefix + assignment.file_name,
             keep_checkpoints=assignment.keep_checkpoints,
             n_tracked=assignment.n_tracked,
             after_epoch=finish_epoch,

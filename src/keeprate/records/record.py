@@ -137,11 +137,14 @@ class RestartSummary:
     validation_score : float or None
         At the end, or of the best epoch if its weights are kept; None if the loss was not finite.
     seconds : float
+    repeats : int or None
+        The trial that it repeats, from the same initial weights and with the same batches.
     """
 
     schedule: Count
     validation_score: Score | None
     seconds: Seconds
+    repeats: Count | None = None
 
 
 class _Head(msgspec.Struct):

@@ -235,8 +235,10 @@ def _restarts_in_words(own: Result) -> str:
             f"{winner} won."
         )
     n_schedules = 1 + max(restart.schedule for restart in own.restarts)
+    repeated = [restart.repeats for restart in own.restarts if restart.repeats is not None]
+    which = f", first trial {repeated[0]} once more" if repeated else ""
     return (
-        f"{each} In the searched line the {n_schedules} best schedules took turns; the "
+        f"{each} In the searched line the {n_schedules} best schedules took turns{which}; the "
         f"{_ORDINALS[min(own.finalist, len(_ORDINALS) - 1)]} won."
     )
 

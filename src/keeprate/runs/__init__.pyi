@@ -12,6 +12,7 @@ from .first import train_first as train_first
 from .outputs import finish as finish
 from .outputs import finished_run as finished_run
 from .plans import Baselines as Baselines
+from .plans import Origin as Origin
 from .plans import Plan as Plan
 from .plans import assumed_noise_rate as assumed_noise_rate
 from .plans import baseline_plans as baseline_plans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,14 @@ class FinalTraining:
         From 0; the plan's schedules take turns.
     number : int
         The candidate's number, which its seed depends on.
+    repeats : int or None
+        The trial that it repeats.
     """
 
     plan: Plan
     restart: int
     number: int
+    repeats: int | None = None
 
     @property
     def turn(self) -> int:
@@ -103,7 +106,8 @@ class BestOfPlan:
             value = trial_value(curves.validation_score, len(training.schedule))
             if self.keep == "best":
                 value = max(curves.validation_score)
-        self.restarts.append(RestartSummary(training.turn, value, curves.seconds))
+        summary = RestartSummary(training.turn, value, curves.seconds, training.repeats)
+        self.restarts.append(summary)
         if value is None or (self._value is not None and value <= self._value):
             return
         self._value, self.best, self.curves = value, training, curves
@@ -144,6 +148,10 @@ def train_plans(
     the end, so that one of several schedules wins too. No test label takes part. `tracks` keeps
     what the first plan's networks say of the training samples while they learn.
 
+    The first plan may repeat an earlier training, the best trial of a search: from the same initial
+    weights and with the same batches its first restart becomes the network that was validated. All
+    that trains in lockstep with that restart has its batches, too.
+
     Returns
     -------
     results : tuple of Result
@@ -157,10 +165,16 @@ def train_plans(
         If no training of the first plan had a finite loss.
     """
     best = [BestOfPlan(plan, place == 0, setup.config.keep) for place, plan in enumerate(plans)]
-    trainings, best_of = {}, {}
-    for number, (best_of_plan, restart) in enumerate(product(best, range(restarts))):
+    trainings: dict[int, FinalTraining] = {}
+    best_of: dict[int, BestOfPlan] = {}
+    again = plans[0].repeats
+    numbers = count(0 if again is None else again.n_taken)
+    for best_of_plan, restart in product(best, range(restarts)):
         # Seeds depend on the number: the run's own networks are the same whatever is compared.
-        trainings[number] = FinalTraining(best_of_plan.plan, restart, number)
+        number, repeats = next(numbers), None
+        if again is not None and not trainings:
+            number = repeats = again.number
+        trainings[number] = FinalTraining(best_of_plan.plan, restart, number, repeats)
         best_of[number] = best_of_plan
     epochs, n_trained = setup.config.epochs, 0
 
@@ -180,9 +194,13 @@ def train_plans(
         )
     for group in _groups(trainings.values()):
         has_own = best_of[group[0].number] is best[0]
+        name = f"final-{group[0].plan.method.name}"
+        origin = again if has_own else None
         assignment = Assignment(
             [training.candidate for training in group],
-            stream=f"final-{group[0].plan.method.name}",
+            stream=name if origin is None else origin.stream,
+            order=0 if origin is None else origin.order,
+            name=name,
             keep_checkpoints=True,
             n_kept=restarts if has_own else 0,
             n_tracked=restarts if tracks and has_own and fits(setup.data, restarts) else 0,

@@ -17,6 +17,27 @@ Baselines: TypeAlias = bool | str | Sequence[str | Method]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the initial weights and the batches of an earlier training came from.
+
+    Attributes
+    ----------
+    number : int
+        Of its candidate.
+    stream : str
+    order : int
+        As in `keeprate.engine.Assignment`.
+    n_taken : int
+        Numbers of candidates from 0 on that the stream has had.
+    """
+
+    number: int
+    stream: str
+    order: int
+    n_taken: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """One line of the final trainings; several schedules take turns over the restarts.
 
@@ -28,12 +49,15 @@ class Plan:
         For people.
     method : Method
     schedules : tuple of Schedule
+    repeats : Origin or None
+        The earlier training, with the first schedule, that the first restart repeats.
     """
 
     name: str
     label: str
     method: Method
     schedules: tuple[Schedule, ...]
+    repeats: Origin | None = None
 
 
 def plan_without_search(

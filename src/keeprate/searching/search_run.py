@@ -41,6 +41,7 @@ from keeprate.records import (
 )
 from keeprate.runs import (
     Baselines,
+    Origin,
     Plan,
     Run,
     RunBefore,
@@ -65,7 +66,7 @@ from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import check_group, pruner_in_words
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
 from keeprate.searching.timing import affordable
-from keeprate.searching.trials import TrialLoop
+from keeprate.searching.trials import STREAM, TrialLoop, order_of
 
 MOST_FINALISTS = 2  # schedules that share the final trainings
 
@@ -236,7 +237,11 @@ checkpoint_seconds, metric, positive, cluster
         )
 
         # 6. Train the best schedules to the end.
-        searched = replace(searched, schedules=schedules[:n_finalists])
+        searched = replace(
+            searched,
+            schedules=schedules[:n_finalists],
+            repeats=_origin_of_best(record, proposals),
+        )
         record = replace(record, finalists=record.finalists[:n_finalists])
         cost = _cost(record, config.epochs)
         plans = [searched, *compared]
@@ -387,6 +392,12 @@ def _run_trials(
         finalists=tuple(tuple(trial.number for trial in same) for same in ranking),
     )
     return record, schedules, study
+
+
+def _origin_of_best(record: RunRecord, proposals: Proposals) -> Origin:
+    """What the best training of the best schedule came from."""
+    number = max(record.finalists[0], key=lambda number: record.trials[number].value or 0.0)
+    return Origin(number, STREAM, order_of(number, proposals), n_taken=proposals.trials)
 
 
 def _cost(record: RunRecord, epochs: int) -> Cost:

@@ -29,6 +29,14 @@ from keeprate.searching.study import best_value
 STREAM = "search"  # of seeds, and the name of the population's checkpoint
 
 
+def order_of(number: int, proposals: Proposals) -> int:
+    """Which sequence of batches trial `number` sees.
+
+    Each generation sees another one: else the search would fit R(t) to one sequence.
+    """
+    return proposals.generation_of(number).start
+
+
 class TrialLoop:
     """Trains the trials of a study, a generation at a time, until all are told.
 
@@ -75,8 +83,7 @@ class TrialLoop:
         assignment = Assignment(
             candidates,
             stream=STREAM,
-            # Other batches for each generation: else the search would fit R(t) to one sequence.
-            order=generation.start,
+            order=order_of(first, proposals),
             stops=self._stops(pending, generation),
         )
 
