@@ -452,3 +452,10 @@ def test_batches_are_not_larger_than_the_data(batch_size: int) -> None:
         InputError, match=r"batch_size must be .*at most the number of training samples \(7\)"
     ):
         epoch_order(7, batch_size, torch.Generator())
+
+
+def test_data_print_what_they_are_not_all_their_numbers(data):
+    shown = repr(data)
+    assert shown.startswith(f"Data('digits', noise='{data.noise}', 10 classes)")
+    assert f"train: Split(inputs=[{len(data.train)}, " in shown
+    assert len(shown.splitlines()) == 4 and "tensor" not in shown

@@ -63,6 +63,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        shape, kind = list(self.inputs.shape), str(self.inputs.dtype).removeprefix("torch.")
+        return f"Split(inputs={shape} {kind}, label_status={self.label_status!r})"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -177,6 +181,12 @@ class Data:
     normalise: Normalise = "auto"
     source: Source | None = None
     reviewed: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        lines = [f"Data({self.name!r}, noise={self.noise!r}, {self.n_classes} classes)"]
+        lines += [f"  {name}: {split}" for name, split in splits.items()]
+        return "\n".join(lines)
 
     @property
     def criterion(self) -> Literal["accuracy", "determinant"]:
