@@ -21,7 +21,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE_DATA = ("py.typed", "**/*.pyi", "report/*.html", "report/*.js", "searching/experience.json")
 UNPACKED_TESTS = ("tests/test_sources.py",)  # what `make check` runs need not run again
-TEST_PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "polars")  # the part of `dev` that these tests need
+TEST_PACKAGES = (
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+    "polars",
+)  # the part of `dev` that these tests need
 
 # pip compiles nothing here: what one command compiles has to be kept for the next.
 NOT_A_USERS = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
