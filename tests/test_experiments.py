@@ -177,11 +177,11 @@ def test_rows_are_written(trained: Path) -> None:
 
 
 def test_a_row_holds_what_its_record_holds(trained: Path) -> None:
-    (folder,) = trained.glob("runs/*/pairflip-0.45-seed101-standard-*")
+    (folder,) = trained.glob("runs/*/pairflip-0.45-seed102-standard-*")
     record = load_record(folder)
     stored = read_results("table4", "tiny", trained)["rows"]
     for result in record.results:
-        row = row_of(stored, {"seed": 101, "name": result.name})
+        row = row_of(stored, {"seed": 102, "name": result.name})
         assert row["method"] == result.method and row["n_train"] == record.data.n_train
         assert row["last"]["label_precision"] == pytest.approx(
             result.curves.label_precision[-1], abs=1e-6
@@ -856,7 +856,7 @@ def numbers_of(data: keeprate.Data) -> dict[str, list[float]]:
 
 def test_reporting_seeds_have_the_same_halves_of_the_test_split(numbered) -> None:
     seen = []
-    for seed in (0, 100, 101, 999):
+    for seed in (0, 100, 102, 999):
         loaded = load_data("", "numbered", seed)
         seen.append(numbers_of(keeprate.prepare(loaded, noise="symmetric:0.5", seed=seed)))
     for one in seen:
