@@ -85,6 +85,7 @@ def _training_options(options: argparse.Namespace) -> dict[str, Any]:
         "runs": options.runs,
         "seeds": options.seeds,
         "at_once": options.jobs,
+        "cluster": options.cluster,
     }
 
 
@@ -143,6 +144,9 @@ def _add_options(item: argparse.ArgumentParser, name: str) -> None:
     if name not in WITHOUT_RUNS:
         item.add_argument(
             "--runs", default="runs/experiments", help="the folder of the run folders"
+        )
+        item.add_argument(
+            "--cluster", metavar="ADDRESS", help="let a Ray cluster train: auto, or host:port"
         )
 
 

@@ -120,7 +120,15 @@ class Comparison:
         """The arms that a protocol has."""
         return tuple(arm for arm in self.arms if arm.protocol in ("", protocol))
 
-    def run(self, protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
+    def run(
+        self,
+        protocol: Protocol,
+        *,
+        data: str,
+        runs: str,
+        cluster: str | None = None,
+        **options: Any,
+    ) -> list[Row]:
         """Train what the results file does not have yet.
 
         Parameters
@@ -130,6 +138,8 @@ class Comparison:
             The folder of the data sets.
         runs : str
             The folder of the run folders.
+        cluster : str, optional
+            The address of the Ray cluster that trains.
         options
             Those of `run_seeds`.
         """
@@ -138,7 +148,10 @@ class Comparison:
 
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
-                key, where = {"noise": noise, "seed": seed}, (protocol, noise, seed, data, runs)
+                key, where = (
+                    {"noise": noise, "seed": seed},
+                    (protocol, noise, seed, data, runs, cluster),
+                )
                 if methods:
                     yield Job(key, partial(self._train_methods, *where), methods)
                 for arm in arms:
@@ -148,7 +161,14 @@ class Comparison:
         return run_seeds(self.name, protocol, jobs, first_seed=protocol.first_seed, **options)
 
     def _prepare(
-        self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, *words: str
+        self,
+        protocol: Protocol,
+        noise: str,
+        seed: int,
+        data: str,
+        runs: str,
+        cluster: str | None,
+        *words: str,
     ) -> tuple[Data, dict[str, Any]]:
         """The data of a run, and the options that all runs have in common."""
         prepared = keeprate.prepare(
@@ -163,6 +183,7 @@ class Comparison:
             "restarts": protocol.restarts,
             "config": protocol.training_config(),
             "seed": seed,
+            "cluster": cluster,
             "out": Path(runs) / f"{protocol.data}-{protocol.name}-{digest}" / name,
             "command": command_of(self.name, protocol.name),
         }
@@ -174,10 +195,11 @@ class Comparison:
         seed: int,
         data: str,
         runs: str,
+        cluster: str | None,
         names: Sequence[str],
     ) -> list[Row]:
         """Train the methods of these arms in lockstep, each with its own R(t)."""
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, *names)
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, cluster, *names)
         # Co-teaching's R(t) takes the nominal noise rate, not the measured one.
         run = keeprate.train(
             prepared,
@@ -193,13 +215,20 @@ class Comparison:
         ]
 
     def _search(
-        self, protocol: Protocol, noise: str, seed: int, data: str, runs: str, arm: Arm
+        self,
+        protocol: Protocol,
+        noise: str,
+        seed: int,
+        data: str,
+        runs: str,
+        cluster: str | None,
+        arm: Arm,
     ) -> Row:
         """Search R(t) in the space of the arm."""
         space, words = str(arm.space), [arm.method, str(arm.space)]
         if arm.budget is not None:
             words.append(f"budget{arm.budget}")
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, *words)
+        prepared, options = self._prepare(protocol, noise, seed, data, runs, cluster, *words)
         budget, config = protocol.budget, protocol.search_config(space)
         if arm.budget is not None:
             budget, config = arm.budget, SearchConfig(space=space)

@@ -160,18 +160,22 @@ def get_protocol(name: str) -> Protocol:
     return next(protocol for protocol in PROTOCOLS if protocol.name == name)
 
 
-def run(protocol: Protocol, *, data: str, runs: str, **options: Any) -> list[Row]:
+def run(
+    protocol: Protocol, *, data: str, runs: str, cluster: str | None = None, **options: Any
+) -> list[Row]:
     """Train what the results file does not have yet; see `Comparison.run` for the arguments."""
 
     def jobs(seed: int) -> Iterator[Job]:
         for setting in protocol.settings():
-            train = partial(_train, protocol.name, setting, seed, data, runs)
+            train = partial(_train, protocol.name, setting, seed, data, runs, cluster)
             yield Job(setting.as_row() | {"seed": seed}, train)
 
     return run_seeds(NAME, protocol, jobs, **options)
 
 
-def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> Row:
+def _train(
+    protocol: str, setting: Setting, seed: int, data: str, runs: str, cluster: str | None
+) -> Row:
     name = "-".join([*map(str, asdict(setting).values()), f"seed{seed}"]).replace(":", "-")
     run = keeprate.train(
         keeprate.prepare(load_data(data, setting.data, seed), noise=setting.noise, seed=seed),
@@ -183,6 +187,7 @@ def _train(protocol: str, setting: Setting, seed: int, data: str, runs: str) -> 
         seed=seed,
         out=Path(runs) / f"{NAME}-{protocol}" / name,
         command=command_of(NAME, protocol),
+        cluster=cluster,
     )
     return result_as_row(run.record, run.results[0])
 

@@ -44,11 +44,11 @@ class Protocol:
 PROTOCOL = Protocol()
 
 
-def run(*, data: str, runs: str, **options: Any) -> list[Row]:
+def run(*, data: str, runs: str, cluster: str | None = None, **options: Any) -> list[Row]:
     """Train what the results file does not have yet; see `run_missing` for the other options."""
 
     def jobs(seed: int) -> Iterator[Job]:
-        yield Job({"seed": seed}, partial(_train, Path(data, "lfw"), seed, runs))
+        yield Job({"seed": seed}, partial(_train, Path(data, "lfw"), seed, runs, cluster))
 
     return run_seeds(NAME, PROTOCOL, jobs, words=_in_words, **options)
 
@@ -74,7 +74,7 @@ def load_faces(folder: Path, seed: int) -> tuple[Data, dict[int, str]]:
     return data, rows
 
 
-def _train(folder: Path, seed: int, runs: str) -> Row:
+def _train(folder: Path, seed: int, runs: str, cluster: str | None) -> Row:
     data, known = load_faces(folder, seed)
     run = keeprate.train(
         data,
@@ -83,6 +83,7 @@ def _train(folder: Path, seed: int, runs: str) -> Row:
         seed=seed,
         out=Path(runs) / NAME / f"seed{seed}",
         command=command_of(NAME, ""),
+        cluster=cluster,
     )
     quality = run.label_quality
     order = np.argsort(quality.scores, kind="stable")

@@ -131,11 +131,11 @@ the seeds nearly all of them took part in some choice. The first schedules of a 
 after test accuracies of seeds 0 to 2 on MNIST had been seen, and these seeds were reported. Means
 without their deviations decided about claims. Rows of that time are marked as *earlier rows*.
 
-**Seed 101.** On MNIST with pairflip noise the search of that time found a schedule that kept 26 % at
-the end, and another training of the schedule lost a class: 85.21 % at the last epoch, 94.45 % at
-the best, below Co-teaching (`results/earlier/table4-desk-seed-101.json`). Since then the first final
-training repeats the best trial itself. That was decided after seed 101 was seen, so seeds begin at
-102."""
+**Seed 101.** On MNIST with pairflip noise the search of that time found a schedule that kept 26 %
+at the end, and another training of the schedule lost a class: 85.21 % at the last epoch, 94.45 % at
+the best, below Co-teaching (`results/earlier/table4-desk-seed-101.json`). Since then the first
+final training repeats the best trial itself. That was decided after seed 101 was seen, so seeds
+begin at 102."""
 
 
 # Claims ----------------------------------------------------------------------------------------

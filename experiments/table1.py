@@ -154,6 +154,7 @@ def run(
     runs: str,
     given: Sources | None = None,
     first_seed: int = 0,
+    cluster: str | None = None,
     **options: Any,
 ) -> list[Row]:
     """Train what the results file does not have yet; see `run_missing` for the other options.
@@ -169,13 +170,15 @@ def run(
         In place of the protocol's.
     first_seed : int
         Seeds from 1000 up are for development: their rows go to another results file.
+    cluster : str, optional
+        The address of the Ray cluster that trains the searches.
     """
     sources = given or _below(protocol, data)
     protocol = replace(protocol, sources=given or protocol.sources)  # rows of two are never mixed
 
     def jobs(seed: int) -> Iterator[Job]:
         for noise in protocol.noises:
-            train = partial(_train, protocol, sources, noise, seed, runs)
+            train = partial(_train, protocol, sources, noise, seed, runs, cluster)
             yield Job({"noise": noise, "seed": seed}, train, (*METHODS, PROPOSED))
 
     item = f"{NAME}-dev" if first_seed else NAME
@@ -270,6 +273,7 @@ def _train(
     noise: str,
     seed: int,
     runs: str,
+    cluster: str | None,
     names: Sequence[str],
 ) -> list[Row]:
     """A row for each of the names; the search is done if the proposed method is among them."""
@@ -280,7 +284,7 @@ def _train(
     cost: Row = {}
     issues: Row = {}
     if PROPOSED in names:
-        schedules[PROPOSED], cost, issues = _search(protocol, faces, noise, seed, runs)
+        schedules[PROPOSED], cost, issues = _search(protocol, faces, noise, seed, runs, cluster)
     setup = make_setup(
         faces.data,
         model=protocol.model,
@@ -356,7 +360,7 @@ def _measured_rate(faces: Faces) -> float:
 
 
 def _search(
-    protocol: Protocol, faces: Faces, noise: str, seed: int, runs: str
+    protocol: Protocol, faces: Faces, noise: str, seed: int, runs: str, cluster: str | None
 ) -> tuple[Schedule, Row, Row]:
     """The searched R(t), what it cost, and how well wrong names were found."""
     name = f"{noise}-seed{seed}".replace(":", "-")
@@ -373,6 +377,7 @@ def _search(
         out=Path(runs) / f"{NAME}-{protocol.name}" / name,
         command=command_of(NAME, protocol.name),
         metric=PairAccuracy(faces.validation),
+        cluster=cluster,
     )
     cost = {"search_seconds": found.record.cost.search_seconds, "trials": protocol.trials}
     return found.schedule, cost, _issues(found.label_quality, faces)

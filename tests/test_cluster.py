@@ -18,6 +18,9 @@ import torch
 from torch import nn
 
 import keeprate
+from experiments import table4
+from experiments.common import Protocol
+from experiments.comparison import METHOD_ARMS
 from keeprate.engine import Assignment, Ray, carry_out, cluster, get_method, make_setup
 from keeprate.engine.candidates import Candidate
 from keeprate.engine.checkpoints import load_curves, save_tensors
@@ -355,3 +358,19 @@ def test_a_task_gets_all_of_a_setup_that_training_depends_on() -> None:
     stays_here = {"progress", "curves_writer", "executor"}
     names = {field.name for field in fields(Setup)}
     assert {*cluster.HEAVY, *cluster.LIGHT} | stays_here == names
+
+
+@pytest.mark.slow
+def test_a_table_of_the_paper_is_trained_on_a_cluster(nodes, tmp_path):
+    protocol = Protocol("tiny", "digits", "mlp", epochs=2, seeds=1, budget="2trials")
+    arms = tuple(arm for arm in METHOD_ARMS if arm.name in ("standard", "mentornet", "proposed"))
+    small = replace(table4.TABLE, arms=arms, protocols=(protocol,), noises=("pairflip:0.45",))
+
+    def rows(name, **options):
+        folder = tmp_path / name
+        found = small.run(protocol, data="", runs=str(folder), results=folder, **options)
+        return [{key: row[key] for key in ("name", "keep_rate", "curves")} for row in found]
+
+    assert rows("far", cluster=nodes.address) == rows("here")
+    with pytest.raises(keeprate.InputError, match="cluster must be the address of a Ray cluster"):
+        rows("nowhere", cluster="nowhere")
