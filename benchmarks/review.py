@@ -229,11 +229,17 @@ def protocol(decisions: int, rounds: int, epochs: int) -> Row:
     }
 
 
-def gains(rows: Sequence[Row], number: int, *, on_copy: bool = False) -> list[float]:
-    """Points of test accuracy that a round and those before it gained, row by row."""
+def gains(
+    rows: Sequence[Row], number: int, *, on_copy: bool = False, measure: str = "last"
+) -> list[float]:
+    """Points of a test measure that a round and those before it gained, row by row.
+
+    "last" is the accuracy, "balanced" the mean recall of the classes, both at the last epoch.
+    """
     ends = [row["rounds"][number]["on_copy"] if on_copy else row["rounds"][number] for row in rows]
     return [
-        100 * (end["last"] - row["rounds"][0]["last"]) for row, end in zip(rows, ends, strict=True)
+        100 * (end[measure] - row["rounds"][0][measure])
+        for row, end in zip(rows, ends, strict=True)
     ]
 
 
@@ -245,6 +251,8 @@ TITLES = (
     "wrong labels, %, before and after",
     "test accuracy before, %",
     "points gained with `--after`",
+    "on the copy",
+    "mean recall: points with `--after`",
     "on the copy",
 )
 
@@ -271,6 +279,7 @@ def _cells(rows: Sequence[Row], number: int) -> list[str]:
     decisions = sum(one["decisions"] for one in reviewed[0])
     changed = np.mean([sum(one["changed"] for one in rounds) for rounds in reviewed])
     gained = [gains(rows, number, on_copy=on_copy) for on_copy in (False, True)]
+    recall = [gains(rows, number, on_copy=on_copy, measure="balanced") for on_copy in (False, True)]
     return [
         SETS[rows[0]["data"]].title,
         rows[0]["name"],
@@ -279,6 +288,7 @@ def _cells(rows: Sequence[Row], number: int) -> list[str]:
         f"{percent('wrong_share', 0)} → {percent('wrong_share', number)}",
         percent("last", 0),
         *(f"{in_words(*mean_std(g))} ({100 * np.mean(g) / decisions:z.2f})" for g in gained),
+        *(in_words(*mean_std(g)) for g in recall),
     ]
 
 

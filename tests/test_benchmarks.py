@@ -244,16 +244,16 @@ def test_a_review_that_is_done_trains_nothing(reviewed, monkeypatch, capsys):
 
 
 def test_the_gain_of_a_review_is_from_the_first_training_on():
-    ends = {"decisions": 50, "changed": 20, "wrong_share": 0.1, "last": 0.8}
+    ends = {"decisions": 50, "changed": 20, "wrong_share": 0.1, "last": 0.8, "balanced": 0.6}
     rows = [
         {
             "data": "digits",
             "seed": seed,
             "name": "random",
             "rounds": [
-                {"wrong_share": 0.2, "last": before},
-                ends | {"on_copy": {"last": 0.9}},
-                ends | {"on_copy": {"last": before}},
+                {"wrong_share": 0.2, "last": before, "balanced": 0.5},
+                ends | {"on_copy": {"last": 0.9, "balanced": 0.4}},
+                ends | {"on_copy": {"last": before, "balanced": 0.5}},
             ],
         }
         for seed, before in ((1, 0.7), (2, 0.5))
@@ -262,8 +262,10 @@ def test_the_gain_of_a_review_is_from_the_first_training_on():
     assert review.gains(rows, 2, on_copy=True) == pytest.approx([0, 0])
     one, two = (line.replace("\xa0", " ").split(" | ") for line in review.table(rows)[2:])
     assert one[2:4] == ["50", "20"] and two[2:4] == ["100", "40"]
-    assert one[6:] == ["20.00 ± 14.14 (40.00)", "30.00 ± 14.14 (60.00) |"]
-    assert two[6:] == ["20.00 ± 14.14 (20.00)", "0.00 ± 0.00 (0.00) |"]
+    assert one[6:8] == ["20.00 ± 14.14 (40.00)", "30.00 ± 14.14 (60.00)"]
+    assert two[6:8] == ["20.00 ± 14.14 (20.00)", "0.00 ± 0.00 (0.00)"]
+    assert one[8:] == ["10.00 ± 0.00", "-10.00 ± 0.00 |"]
+    assert two[8:] == ["10.00 ± 0.00", "0.00 ± 0.00 |"]
 
 
 def test_the_numbers_of_the_review_in_the_docs_are_those_of_the_file():
