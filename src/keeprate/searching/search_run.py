@@ -311,13 +311,13 @@ def _check_trials(
 ) -> None:
     """Refuse a study with more trials than planned: two processes have asked for them."""
     n = len(study.get_trials(deepcopy=False))
-    if n > proposals.trials:
+    if n > proposals.legs.trials:
         remedy = "choose another folder"
         if database is None:
             remedy = f"delete {STUDY_FILE} to search anew with the same command, or {remedy}"
         raise invalid(
             f"{folder}/{STUDY_FILE}" if database is None else str(database),
-            f"hold at most the {proposals.trials} trials of its search",
+            f"hold at most the {proposals.legs.trials} trials of its search",
             Words(f"{n}: two processes have searched in it at once"),
             remedy,
         )
