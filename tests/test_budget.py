@@ -10,7 +10,7 @@ import keeprate
 from keeprate.engine.methods import get_method
 from keeprate.engine.setup import make_setup
 from keeprate.records.record import TrialCounts, load_record
-from keeprate.searching import search_run, timing
+from keeprate.searching import request, search_run, timing
 from keeprate.searching.budget import Budget
 from keeprate.searching.config import SearchConfig
 from tests.searches import ALONE, CONFIG, search
@@ -87,7 +87,7 @@ def test_the_whole_budget_is_for_trials_where_no_noise_is_estimated(data, known)
 
 @given(st.floats(2, 300), st.floats(0, 1))
 def test_a_plan_uses_its_budget_and_no_more(trainings: float, before: float) -> None:
-    counts = search_run._trial_counts(Budget(trainings, "trainings"), SearchConfig(), before)
+    counts = request.trial_counts(Budget(trainings, "trainings"), SearchConfig(), before)
     assert trainings - 1 < counts.trials + before <= trainings
     assert 0 <= counts.confirm < counts.trials
 
@@ -95,7 +95,7 @@ def test_a_plan_uses_its_budget_and_no_more(trainings: float, before: float) -> 
 @pytest.mark.parametrize(("said", "trials", "confirm"), [(2, 2, 0), ("6.9", 6, 0), (16, 16, 4)])
 def test_a_budget_is_so_many_trials(said, trials, confirm) -> None:
     for budget in (Budget.parse(said), Budget.parse(f"{trials}trials")):
-        counts = search_run._trial_counts(budget, SearchConfig(), 0.0)
+        counts = request.trial_counts(budget, SearchConfig(), 0.0)
         assert counts == TrialCounts(trials, confirm)
 
 

@@ -23,9 +23,9 @@ from .proposals import Proposals as Proposals
 from .proposals import tell as tell
 from .pruners import get_pruner as get_pruner
 from .pruners import quiet as quiet
+from .request import MOST_FINALISTS as MOST_FINALISTS
+from .request import get_searchable as get_searchable
 from .sampler import NaturalGradientSampler as NaturalGradientSampler
-from .search_run import MOST_FINALISTS as MOST_FINALISTS
-from .search_run import get_searchable as get_searchable
 from .search_run import search as search
 from .study import one_transaction as one_transaction
 from .study import open_study as open_study
