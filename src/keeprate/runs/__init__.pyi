@@ -9,6 +9,7 @@ from .first import first_cost as first_cost
 from .first import first_epochs as first_epochs
 from .first import remove_first as remove_first
 from .first import train_first as train_first
+from .outputs import conclude_again as conclude_again
 from .outputs import finish as finish
 from .outputs import finished_run as finished_run
 from .plans import Baselines as Baselines

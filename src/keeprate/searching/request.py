@@ -35,6 +35,7 @@ from keeprate.runs import (
     get_baselines,
 )
 from keeprate.schedules import Schedule, get_space
+from keeprate.searching.additions import check_add_trials
 from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
 from keeprate.searching.config import SearchConfig, check_budget
 from keeprate.searching.database import Database
@@ -62,6 +63,8 @@ class Request:
     noise_rate : float or None
     before : RunBefore or None
     database : Database or None
+    add_trials : int or None
+        To a finished search.
     """
 
     setup: Setup
@@ -74,6 +77,7 @@ class Request:
     noise_rate: float | None
     before: RunBefore | None
     database: Database | None
+    add_trials: int | None = None
 
     @property
     def epochs(self) -> int:
@@ -163,6 +167,7 @@ def read_request(
     positive: object,
     after: str | os.PathLike[str] | None,
     storage: str | None,
+    add_trials: int | None,
 ) -> Request:
     """Check the arguments of `keeprate.search`; nothing is written.
 
@@ -180,6 +185,8 @@ def read_request(
     chosen = get_baselines(baselines, method)
     compared = baseline_plans(chosen, config.epochs, assumed_noise_rate(data, noise_rate))
     restarts = check_whole("restarts", restarts, 1)
+    if add_trials is not None:
+        add_trials = check_add_trials(add_trials, out, limit)
     setup = make_setup(
         data,
         model=model,
@@ -204,6 +211,7 @@ def read_request(
         noise_rate=noise_rate,
         before=before,
         database=None if storage is None else Database.parse(storage),
+        add_trials=add_trials,
     )
     request.proposals(request.counts)  # raises
     return request

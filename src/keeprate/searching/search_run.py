@@ -37,6 +37,7 @@ from keeprate.records import (
 from keeprate.runs import (
     Baselines,
     Run,
+    conclude_again,
     finish,
     finished_run,
     first_cost,
@@ -45,6 +46,7 @@ from keeprate.runs import (
     train_first,
 )
 from keeprate.schedules import Schedule
+from keeprate.searching.additions import check_added, check_told, settled, with_addition
 from keeprate.searching.budget import LEAST_TRAININGS
 from keeprate.searching.config import SearchConfig, refuse_replaced
 from keeprate.searching.database import Database
@@ -80,6 +82,7 @@ def search(
     after: str | os.PathLike[str] | None = None,
     cluster: str | Ray | None = None,
     storage: str | None = None,
+    add_trials: int | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -120,6 +123,12 @@ checkpoint_seconds, metric, positive, cluster
         The URL of the database that holds the Optuna study, in place of `study.db` in the run
         folder: postgresql://user@host/database, mysql://..., sqlite:///file. The study gets a name
         of its own there. No file and no message repeats user, password and options of the URL.
+    add_trials : int, optional
+        The finished search in `out` goes on by so many trials; all other arguments are those that
+        it was made with. Its trials stay as they are. The final networks are trained anew if other
+        schedules are the best then; baselines stay. If the call is interrupted, the same call
+        goes on; once it has ended, the same call adds as many again. A budget that is a time
+        cannot be added to.
     **replaced
         None: arguments of earlier versions are refused with their new names.
 
@@ -154,21 +163,27 @@ checkpoint_seconds, metric, positive, cluster
         positive=positive,
         after=after,
         storage=storage,
+        add_trials=add_trials,
     )
 
     # 2. Open the run folder. Nobody else writes there until the run ends.
-    folder = request.setup.folder
-    cluster = None if is_finished(folder) else cluster  # nothing is left to train
-    with trained_on(request.setup, cluster) as setup, owned(folder):
+    folder, goes_on = request.setup.folder, add_trials is not None
+    if is_finished(folder) and not goes_on:
+        cluster = None  # nothing is left to train
+    with trained_on(request.setup, cluster) as setup, owned(folder, goes_on=goes_on):
         request = replace(request, setup=setup)
         if setup.executor is not None:
             n_together = setup.lockstep or AT_A_TIME[setup.device_type]
             check_group(request.search_config.pruner, n_together)
-        record = open_record(setup, "search", command=command, options=request.options)
+        options = request.options
+        record = open_record(setup, "search", command=command, options=options, goes_on=goes_on)
         database = request.database
         if database is not None:
             database = database.named(folder, record.study)
+        if request.add_trials is not None:
+            record = _with_addition(request, record, database)
         if (run := finished_run(setup, record)) is not None:
+            run = replace(run, record=settled(folder, record))
             return replace(run, study=find_study(folder, database))
         if request.before is not None:
             request.before.save(folder)
@@ -176,7 +191,8 @@ checkpoint_seconds, metric, positive, cluster
             database.check()
             record = replace(record, study=database.study)
             save_record(folder, record)
-        return _carried_out(request, record, database)
+        run = _carried_out(request, record, database)
+        return replace(run, record=settled(folder, run.record))
 
 
 def _carried_out(request: Request, record: RunRecord, database: Database | None) -> Run:
@@ -191,6 +207,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
         record = replace(record, trial_counts=counts)
         save_record(folder, record)  # after a kill a time would buy another number
     _check_counts(counts, request)
+    check_added(record, folder=folder, confirm=request.search_config.confirm)
 
     # 4. Estimate the noise.
     if request.first_epochs and record.first is None:
@@ -202,7 +219,9 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
         conditions = Conditions.found(record.first, request.noise_rate)
 
     # 5. Train the trials, rank their schedules.
-    proposals = request.proposals(counts, conditions)
+    proposals, before = request.proposals(counts, conditions, record.added), record
+    if record.is_adding:
+        check_told(record, proposals, folder, database)
     record, schedules, study = _run_trials(request, record, proposals, database)
 
     # 6. Train the best schedules to the end.
@@ -210,8 +229,43 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
     record = replace(record, finalists=record.finalists[:n_finalists])
     plans = request.plans(schedules[:n_finalists])
     cost = _cost(record, request.epochs)
-    run = finish(setup, record, plans, cost, restarts=request.restarts, by_folds=True)
+    if not record.is_adding:
+        run = finish(setup, record, plans, cost, restarts=request.restarts, by_folds=True)
+    elif _first_trials(record) == _first_trials(before):  # the same schedules are the best
+        run = conclude_again(setup, record, replace(cost, final_seconds=before.cost.final_seconds))
+    else:
+        kept = record.results[1:]  # the final trainings of the baselines would be the same
+        spent = before.cost.final_seconds - sum(one.seconds for one in kept)
+        run = finish(
+            setup,
+            record,
+            plans[:1],
+            replace(cost, final_seconds=spent),
+            restarts=request.restarts,
+            by_folds=True,
+            kept=kept,
+        )
     return replace(run, study=study)
+
+
+def _first_trials(record: RunRecord) -> list[int]:
+    """The number of the first trial of each schedule in the final trainings."""
+    return [numbers[0] for numbers in record.finalists]
+
+
+def _with_addition(request: Request, record: RunRecord, database: Database | None) -> RunRecord:
+    """Begin an addition to a finished search, or take up the one that was interrupted."""
+    folder, n = request.setup.folder, request.add_trials
+    if n is None:
+        return record
+    confirm = request.search_config.confirm
+    new = with_addition(record, n, folder=folder, confirm=confirm)
+    if new is record:  # the command is repeated
+        return record
+    proposals = request.proposals(request.counts, None, new.added)
+    check_told(record, proposals, folder, database)
+    save_record(folder, new)
+    return new
 
 
 def _affordable_counts(request: Request) -> TrialCounts:
