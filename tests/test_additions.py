@@ -14,6 +14,7 @@ import torch
 import keeprate
 from keeprate.engine.curves import Curves
 from keeprate.records.record import TrialCounts, load_record, save_record
+from keeprate.report.words import schedules_in_words
 from keeprate.runs import outputs
 from keeprate.schedules import get_space
 from keeprate.searching import search_run
@@ -21,6 +22,7 @@ from keeprate.searching.legs import Legs, added_counts, n_rounds, rounds
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.study import open_study, ranked
 from tests.searches import CONFIG, draw_no_page, essence, search
+from tests.test_cli import keeprate as command
 
 OPTIONS = {"config": CONFIG, "baselines": ["standard"], "restarts": 2, "checkpoint_seconds": 0}
 UNCHANGED, CHANGED = 4, 3  # trials of a search whose best schedules four more leave, and change
@@ -117,6 +119,7 @@ def test_the_page_is_drawn_anew(data, finished, tmp_path, monkeypatch):
 KILLED = """
 import json, os, signal, sys
 import optuna, keeprate
+from keeprate.report.words import schedules_in_words
 from keeprate.runs import outputs
 
 folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -350,3 +353,27 @@ def test_a_pruner_judges_new_trials_by_all_that_explored(data, tmp_path, no_page
     # Four of the first 16 confirmed: they were never to be stopped.
     assert histories == [list(range(12)), [*range(12), 16, 17, 18], None]
     assert record.added == (TrialCounts(8, 2),)
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def test_the_command_adds_trials_and_says_so(tmp_path, no_page, capsys):
+    words = ["search", "digits", "--noise", "symmetric:0.4", "--budget", "2trials", "--out"]
+    words += [tmp_path / "run", "--epochs", 1, "--batch-size", 64, "--baselines", "none"]
+    words += ["--restarts", 1]
+    code, output = command(*words, "--add-trials", 2, capsys=capsys)
+    assert code == 2 and "leave add_trials out to search first" in output.err
+    assert "digits: " not in output.out  # refused before the data are read
+    assert command(*words, capsys=capsys)[0] == 0
+    code, output = command(*words, "--add-trials", 0, capsys=capsys)
+    assert code == 2 and "add_trials must be a whole number of at least 1, got 0" in output.err
+    code, output = command(*words, "--epochs", 2, "--add-trials", 2, capsys=capsys)
+    assert code == 2 and "training.epochs: 1 before, 2 now" in output.err
+    code, output = command(*words, "--add-trials", 2, capsys=capsys)
+    assert code == 0
+    assert "2 of the 4 trials were added to the finished search" in output.out
+    assert load_record(tmp_path / "run").added == (TrialCounts(2, 0),)
+    assert "2 of the 4 trials were added" in schedules_in_words(load_record(tmp_path / "run"))
+    code, output = command(*words, "--budget", "30m", "--add-trials", 2, capsys=capsys)
+    assert code == 2 and "left out where the budget is a time (30m)" in output.err

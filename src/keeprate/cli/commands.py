@@ -58,12 +58,15 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
     """Search the keep-rate schedule R(t), and train with the best one."""
     search_config = search.config()
     _check_names(options, search.baselines)
-    from keeprate.searching import get_searchable
+    from keeprate.searching import Budget, check_add_trials, get_searchable
     from keeprate.searching import search as start
 
     get_searchable(options.method)  # raises
 
     special: dict[str, Any] = {"budget": search.budget, "search_config": search_config}
+    if search.add_trials is not None:
+        check_add_trials(search.add_trials, options.out, Budget.parse(search.budget))
+        special["add_trials"] = search.add_trials
     if search.storage is not None:
         special["storage"] = search.storage
     _complete(start, options, search.baselines, **special)

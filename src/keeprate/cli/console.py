@@ -213,11 +213,13 @@ def by_class_table(record: RunRecord) -> tuple[Table, str] | None:
 
 def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
     """What a run has cost and found, a sentence each."""
-    from keeprate.report import issue_count_in_words, noise_in_words
+    from keeprate.report import added_in_words, issue_count_in_words, noise_in_words
 
     if record.trials:
         cost = record.cost
         yield f"search: {cost.full_trainings:.4g} full trainings, {cost.search_seconds:.1f} s"
+        if added := added_in_words(record):
+            yield added
     if (first := record.first) is not None:
         began = "the search began with" if record.trials else "R(t) by"
         yield (

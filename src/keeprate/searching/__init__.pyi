@@ -1,3 +1,4 @@
+from .additions import check_add_trials as check_add_trials
 from .budget import Budget as Budget
 from .budget import confirming as confirming
 from .config import SearchConfig as SearchConfig
