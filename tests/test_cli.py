@@ -685,7 +685,8 @@ def shown_help(*arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "own"), [("search", {"--budget", "--add-trials"}), ("train", {"--schedule"})]
+    ("command", "own"),
+    [("search", {"--budget", "--add-trials", "--plan"}), ("train", {"--schedule"})],
 )
 def test_everyday_help_fits_on_a_screen(command, own, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")

@@ -15,11 +15,13 @@ from rich.text import Text
 from keeprate.engine import TextProgress
 from keeprate.text import (
     UNKNOWN,
+    duration,
     grouped,
     listed,
     percent,
     probability_in_words,
     shortened,
+    size,
     visible,
 )
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from keeprate.engine import Progress as ProgressCallback
     from keeprate.records import LabelQuality, RunRecord, VerificationRecord
     from keeprate.runs import Run
+    from keeprate.searching import SearchPlan
 
 WIDTH = 80  # characters
 FILES = (
@@ -163,6 +166,36 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
         say(f"Caution: {caution}")
     if run.folder is not None and not is_quiet:
         say(f"written to {run.folder}: {FILES}")
+
+
+def show_plan(plan: SearchPlan, folder: str) -> None:
+    """Print what a search would train and cost."""
+    table = Table()
+    table.add_column("to be trained")
+    for name in ("trainings", "epochs", "networks\nof each", "in\nlockstep", "about"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage in plan.stages:
+        numbers = (stage.trainings, stage.epochs, stage.n_networks, plan.together(stage))
+        seconds = duration(plan.seconds_of(stage))
+        table.add_row(stage.name, *(f"{number:,}" for number in numbers), seconds)
+    Console().print(table)
+    most = "at most " if plan.is_at_most else ""
+    say(
+        f"search: {most}{plan.full_trainings:.4g} full trainings ({plan.candidate_epochs:,} "
+        f"candidate-epochs), {plan.trials.trials:,} trials, of which {plan.trials.confirm:,} "
+        f"confirm; then {plan.final_trainings:,} trainings"
+    )
+    say(
+        f"time: {most}about {duration(plan.seconds, places=0)} on this machine, by a few steps "
+        "timed just now; other work on the machine later is not foreseen"
+    )
+    say(
+        f"memory: {size(plan.data_bytes)} of samples and about {size(plan.network_bytes)} of "
+        f"networks; disk: about {size(plan.disk_bytes)}"
+    )
+    name, share = plan.majority
+    say(f"always {shortened(name, 40)!r} would be right for {percent(share)} of validation samples")
+    say(f"nothing was written to {folder}; the same command without --plan searches")
 
 
 def closing_table(record: RunRecord) -> Table:

@@ -2,8 +2,11 @@ from .after import RunBefore as RunBefore
 from .classifier import Classifier as Classifier
 from .classifier import load as load
 from .classifier import save_classifier as save_classifier
-from .cross_fit import judging_trainings as judging_trainings
+from .cross_fit import judging_epochs as judging_epochs
+from .cross_fit import n_folds as n_folds
 from .export import export_onnx as export_onnx
+from .finals import final_groups as final_groups
+from .finals import fits as fits
 from .first import FIRST_STEPS as FIRST_STEPS
 from .first import first_cost as first_cost
 from .first import first_epochs as first_epochs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -157,11 +157,9 @@ def train_plans(
         If no training of the first plan had a finite loss.
     """
     best = [BestOfPlan(plan, place == 0, setup.config.keep) for place, plan in enumerate(plans)]
-    trainings, best_of = {}, {}
-    for number, (best_of_plan, restart) in enumerate(product(best, range(restarts))):
-        # Seeds depend on the number: the run's own networks are the same whatever is compared.
-        trainings[number] = FinalTraining(best_of_plan.plan, restart, number)
-        best_of[number] = best_of_plan
+    groups = final_groups(plans, restarts)
+    trainings = {training.number: training for group in groups for training in group}
+    best_of = {number: best[number // restarts] for number in trainings}
     epochs, n_trained = setup.config.epochs, 0
 
     def show(epoch: int, n_candidates: int) -> None:
@@ -178,7 +176,7 @@ def train_plans(
         setup.curves_writer.name(
             {n: f"final-{one.plan.name}-{one.restart + 1}" for n, one in trainings.items()}
         )
-    for group in _groups(trainings.values()):
+    for group in groups:
         has_own = best_of[group[0].number] is best[0]
         assignment = Assignment(
             [training.candidate for training in group],
@@ -198,12 +196,16 @@ def train_plans(
     return tuple(result for result in results if result is not None), networks
 
 
-def _groups(trainings: Iterable[FinalTraining]) -> list[list[FinalTraining]]:
-    """The trainings that can share a population: as many networks, a corrected loss or none."""
+def final_groups(plans: Sequence[Plan], restarts: int) -> list[list[FinalTraining]]:
+    """All trainings of the plans, by what can share a population.
+
+    That is as many networks, and a corrected loss or none.
+    """
     groups: dict[tuple[int, bool], list[FinalTraining]] = {}
-    for training in trainings:
-        method = training.plan.method
-        groups.setdefault((method.n_networks, method.corrects_loss), []).append(training)
+    for number, (plan, restart) in enumerate(product(plans, range(restarts))):
+        # Seeds depend on the number: the run's own networks are the same whatever is compared.
+        training = FinalTraining(plan, restart, number)
+        groups.setdefault((plan.method.n_networks, plan.method.corrects_loss), []).append(training)
     return list(groups.values())
 
 

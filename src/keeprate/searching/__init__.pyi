@@ -18,6 +18,8 @@ from .natural_gradient import Fisher as Fisher
 from .natural_gradient import NaturalGradient as NaturalGradient
 from .natural_gradient import ProductBeta as ProductBeta
 from .natural_gradient import Utilities as Utilities
+from .plan import SearchPlan as SearchPlan
+from .plan import plan_search as plan_search
 from .process_sampler import GaussianProcessSampler as GaussianProcessSampler
 from .process_sampler import most_improving as most_improving
 from .proposals import Proposals as Proposals
@@ -28,6 +30,7 @@ from .request import MOST_FINALISTS as MOST_FINALISTS
 from .request import get_searchable as get_searchable
 from .sampler import NaturalGradientSampler as NaturalGradientSampler
 from .search_run import search as search
+from .stages import Stage as Stage
 from .study import one_transaction as one_transaction
 from .study import open_study as open_study
 from .study import ranked as ranked

@@ -21,7 +21,6 @@ from keeprate.engine import (
     Progress,
     Ray,
     TrainingConfig,
-    networks_trained,
     trained_on,
 )
 from keeprate.errors import Words, invalid
@@ -41,7 +40,6 @@ from keeprate.runs import (
     finish,
     finished_run,
     first_cost,
-    judging_trainings,
     remove_first,
     train_first,
 )
@@ -54,8 +52,9 @@ from keeprate.searching.experience import Conditions
 from keeprate.searching.proposals import Proposals, summarise_trial
 from keeprate.searching.pruners import check_group
 from keeprate.searching.request import Request, counts_of, read_request
+from keeprate.searching.stages import after_trials, before_trials, trials_together
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
-from keeprate.searching.timing import affordable
+from keeprate.searching.timing import TOGETHER, Prices, affordable, measure
 from keeprate.searching.trials import TrialLoop
 
 
@@ -202,7 +201,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
     # 3. Plan the trials.
     counts = record.trial_counts
     if counts is None:
-        counts = _affordable_counts(request)
+        counts = affordable_counts(request)
         request.proposals(counts)  # raises
         record = replace(record, trial_counts=counts)
         save_record(folder, record)  # after a kill a time would buy another number
@@ -268,16 +267,15 @@ def _with_addition(request: Request, record: RunRecord, database: Database | Non
     return new
 
 
-def _affordable_counts(request: Request) -> TrialCounts:
-    """How many trials the budget buys; a time buys what the machine can do."""
+def affordable_counts(request: Request, prices: Prices | None = None) -> TrialCounts:
+    """How many trials the budget buys; a time buys what the machine can do, which is measured."""
     budget, setup = request.budget, request.setup
     if budget.unit != "seconds":
         return request.counts
-    n_networks = sum(networks_trained(plan.method) for plan in request.plans(()))
-    after_search = request.restarts * n_networks + judging_trainings(setup)
-    n_others = after_search / networks_trained(request.method)
-    n_others += request.first_epochs / request.epochs
-    return counts_of(affordable(budget.amount, setup, request.method, n_finals=n_others))
+    prices = prices or measure(setup, request.method)
+    others = (*before_trials(request), *after_trials(request))
+    trials = trials_together(request, TOGETHER)
+    return counts_of(affordable(budget.amount, prices, trials, others))
 
 
 def _check_counts(counts: TrialCounts, request: Request) -> None:
