@@ -114,6 +114,11 @@ def test_the_page_is_drawn_anew(data, finished, tmp_path, monkeypatch):
         (folder / "report.html").write_text("of before")
         search(data, trials=trials, out=folder, add_trials=4, **OPTIONS)
         assert len(drawn.pop().trials) == trials + 4 and not drawn
+        # Killed while it was drawn: nothing is added again, and the page is not that of before.
+        save_record(folder, replace(load_record(folder), is_adding=True))
+        for more in ({"add_trials": 4}, {}):
+            search(data, trials=trials, out=folder, **more, **OPTIONS)
+        assert len(drawn.pop().trials) == trials + 4 and not drawn
 
 
 KILLED = """

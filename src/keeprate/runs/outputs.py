@@ -32,8 +32,6 @@ from keeprate.runs.plans import Plan
 from keeprate.runs.run import Run
 from keeprate.schedules import SCHEDULE_FILE
 
-REPORT_FILE = "report.html"
-
 
 def finish(
     setup: Setup,
@@ -147,7 +145,6 @@ def conclude_again(setup: Setup, record: RunRecord, cost: Cost) -> Run:
     record = replace(record, cost=cost, finished=True)
     record = replace(record, cautions=find_cautions(record))
     if setup.folder is not None:
-        (setup.folder / REPORT_FILE).unlink(missing_ok=True)  # the next start draws one, too
         save_record(setup.folder, record)
     run = finished_run(setup, record)
     if run is None:
@@ -184,7 +181,9 @@ def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -
     if not record.finished or setup.folder is None:
         return None
     remove_checkpoints(setup.folder)  # of a run that was killed right after its record
-    if with_report and not (setup.folder / REPORT_FILE).exists():
+    # The page may be that of before an addition whose end was killed.
+    is_old = record.is_adding or not (setup.folder / "report.html").exists()
+    if with_report and is_old:
         _write_report(setup.folder, record)
     classifier = load(setup.folder, model=setup.model)
     check_unchanged(setup.folder / SCHEDULE_FILE)
