@@ -222,6 +222,8 @@ def test_what_cannot_be_added_is_refused_and_nothing_changes(data, finished, tmp
     training = record.config["training"]
     ours = training["precision"]
     other = {"float32": "bfloat16", "bfloat16": "float32"}[ours]
+    save_record(folder, replace(record, trial_counts=TrialCounts(2, 0)))
+    assert "trial_counts in" in refuse(add_trials=4) and not load_record(folder).is_adding
     config = {**record.config, "training": {**training, "precision": other}}
     save_record(folder, replace(record, config=config))
     search(data, trials=CHANGED, out=folder, **OPTIONS)  # any machine may read it
@@ -245,22 +247,25 @@ def test_an_unfinished_search_is_finished_first(data, finished, tmp_path):
     assert "added in" in words and "got trials 4 and confirm 2: the file was edited" in words
 
 
-@pytest.mark.parametrize("kind", ["none", "another"])
+@pytest.mark.parametrize("kind", ["none", "another", "more"])
 def test_a_study_without_the_trials_is_refused(data, finished, tmp_path, kind):
     folder = tmp_path / "run"
     finished(CHANGED, folder)
     kept = (folder / "record.json").read_bytes()
-    (folder / "study.db").unlink()
+    if kind == "more":
+        open_study(folder).ask()
+    else:
+        (folder / "study.db").unlink()
     if kind == "another":
         finished(UNCHANGED, tmp_path / "other")
         study = open_study(folder)
         for trial in open_study(tmp_path / "other").trials[1:]:
             study.add_trial(trial)
     words = refused(data, out=folder, add_trials=4)
-    found = {"none": "no file", "another": "other trials"}[kind]
+    found = "no file" if kind == "none" else "other trials"
     assert f"study.db must hold the 3 trials of the search that goes on, got {found}" in words
     assert (folder / "record.json").read_bytes() == kept
-    assert (folder / "study.db").exists() == (kind == "another")  # none is made
+    assert (folder / "study.db").exists() == (kind != "none")  # none is made
 
 
 # Which trials explore, and which confirm ---------------------------------------------------------

@@ -261,6 +261,9 @@ def _with_addition(request: Request, record: RunRecord, database: Database | Non
     new = with_addition(record, n, folder=folder, confirm=confirm)
     if new is record:  # the command is repeated
         return record
+    # Nothing is written unless the search can go on.
+    _check_counts(record.trial_counts or request.counts, request)
+    check_added(record, folder=folder, confirm=confirm)
     proposals = request.proposals(request.counts, None, new.added)
     check_told(record, proposals, folder, database)
     save_record(folder, new)
