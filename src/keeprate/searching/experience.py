@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keeprate.files import read_json
-from keeprate.records import FirstTraining
 from keeprate.searching.natural_gradient import Array
 from keeprate.searching.surrogate import Posterior, one_thread
+
+if TYPE_CHECKING:  # PyTorch comes with records; wrong options are refused before it is imported
+    from keeprate.records import FirstTraining
 
 EXPERIENCE = Path(__file__).with_name("experience.json")
 MARKS = 16  # points of a training, evenly from the first epoch to the last

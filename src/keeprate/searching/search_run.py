@@ -230,7 +230,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
     cost = _cost(record, request.epochs)
     if not record.is_adding:
         run = finish(setup, record, plans, cost, restarts=request.restarts, by_folds=True)
-    elif _first_trials(record) == _first_trials(before):  # the same schedules are the best
+    elif record.finalists == before.finalists:  # the best schedules, and no training more of them
         run = conclude_again(setup, record, replace(cost, final_seconds=before.cost.final_seconds))
     else:
         kept = record.results[1:]  # the final trainings of the baselines would be the same
@@ -245,11 +245,6 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
             kept=kept,
         )
     return replace(run, study=study)
-
-
-def _first_trials(record: RunRecord) -> list[int]:
-    """The number of the first trial of each schedule in the final trainings."""
-    return [numbers[0] for numbers in record.finalists]
 
 
 def _with_addition(request: Request, record: RunRecord, database: Database | None) -> RunRecord:
