@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 import keeprate
 from keeprate.records.record import load_record
 from keeprate.schedules import get_space
-from keeprate.searching import search_run
 from keeprate.searching.experience import (
     LARGEST_DROP,
     LARGEST_GAP,
@@ -34,6 +33,7 @@ from keeprate.searching.experience import (
     standard_scores,
 )
 from keeprate.searching.process_sampler import GaussianProcessSampler
+from keeprate.searching.request import Request
 from tests.searches import ALONE, CONFIG, search
 
 PAIRFLIP = Conditions(0.45, 0.82, 0.2)
@@ -458,14 +458,14 @@ def test_what_ships_is_sound() -> None:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> list[Conditions | None]:
     """The conditions that proposals were made for."""
-    seen, make_proposals = [], search_run._proposals
+    seen, make_proposals = [], Request.proposals
 
     def spy(*arguments: Any) -> Any:
         proposals = make_proposals(*arguments)
         seen.append(proposals.conditions)
         return proposals
 
-    monkeypatch.setattr(search_run, "_proposals", spy)
+    monkeypatch.setattr(Request, "proposals", spy)
     return seen
 
 

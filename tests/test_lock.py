@@ -42,11 +42,11 @@ from keeprate.searching import search_run
 
 own = search_run.owned
 
-def owned(folder):  # starts meet where it matters
+def owned(folder, **options):  # starts meet where it matters
     open(output + "ready", "w").close()
     while gate and not os.path.exists(gate):
         time.sleep(0.002)
-    return own(folder)
+    return own(folder, **options)
 
 search_run.owned = owned
 outputs._write_report = lambda folder, record: None

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from keeprate.errors import InputError
 from keeprate.files import write_json
-from keeprate.records import FirstTraining, RestartSummary, RunRecord, load_record, save_record
+from keeprate.records import (
+    FirstTraining,
+    RestartSummary,
+    RunRecord,
+    TrialCounts,
+    load_record,
+    save_record,
+)
 from keeprate.records.record import MOST_CLASSES, RECORD_FILE, SCHEMA_VERSION
 from tests.report_records import make_estimate, make_finished_record, make_record
 
@@ -43,6 +50,8 @@ def full_record() -> RunRecord:
         finalists=((7, 39), (2,)),
         first=FirstTraining(0.43, 10, 2.5),
         results=(own, *others),
+        added=(TrialCounts(5, 0), TrialCounts(8, 2)),
+        is_adding=True,
     )
 
 

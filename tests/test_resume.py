@@ -16,7 +16,7 @@ import keeprate
 from keeprate.noise.spec import Noise
 from keeprate.records.record import load_record
 from keeprate.runs.train_run import train
-from keeprate.searching import search_run
+from keeprate.searching import request
 from keeprate.searching.study import find_study
 from tests.searches import ALONE, CONFIG, RESEARCH, SIXTEEN, essence, search
 
@@ -110,7 +110,7 @@ def test_another_configuration_is_refused_with_its_differences(run, data):
 def test_a_search_is_not_continued_with_another_experience(run, data, monkeypatch):
     with pytest.raises(keeprate.InputError, match=r"\(warm_start: other experience or other"):
         search(data, trials=12, config=CONFIG, warm_start=False, out=run.folder)
-    monkeypatch.setattr(search_run, "experience_digest", lambda: "00000000")
+    monkeypatch.setattr(request, "experience_digest", lambda: "00000000")
     with pytest.raises(keeprate.InputError, match=r"\(warm_start: other experience or other"):
         search(data, trials=12, config=CONFIG, out=run.folder)
 

@@ -15,6 +15,8 @@ from .runs import train as train
 from .schedules import Schedule as Schedule
 from .searching import NaturalGradientSampler as NaturalGradientSampler
 from .searching import SearchConfig as SearchConfig
+from .searching import SearchPlan as SearchPlan
+from .searching import plan_search as plan_search
 from .searching import search as search
 
 __version__: str

@@ -123,7 +123,19 @@ def probability_in_words(probability: float) -> str:
     return "> 99.9 %" if probability > 0.999 else percent(probability)
 
 
-def duration(seconds: float | None) -> str:
+def size(n_bytes: int) -> str:
+    """Write a number of bytes as people say it.
+
+    >>> size(900), size(6_812_345), size(12_400_000_000)
+    ('under 0.1 MB', '6.8 MB', '12.4 GB')
+    """
+    if n_bytes < 50_000:
+        return "under 0.1 MB"
+    in_megabytes = n_bytes < 1_000_000_000
+    return f"{n_bytes / 1e6:.1f} MB" if in_megabytes else f"{n_bytes / 1e9:.1f} GB"
+
+
+def duration(seconds: float | None, *, places: int = 1) -> str:
     """Write seconds as people say them; None is a dash.
 
     >>> duration(9.04), duration(150), duration(7260), duration(None)
@@ -132,6 +144,6 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return UNKNOWN
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.{places}f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from keeprate.errors import InputError, invalid
 from keeprate.stopping import Stopped, hearing_signals
@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # `flattened` reads these names in the signatures
     from keeprate.engine import Metric
     from keeprate.runs import Run
 
+Result = TypeVar("Result")
 WRONG_INPUT = 2  # exit code
 _plain_warning = warnings.formatwarning
 
@@ -58,14 +59,22 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
     """Search the keep-rate schedule R(t), and train with the best one."""
     search_config = search.config()
     _check_names(options, search.baselines)
-    from keeprate.searching import get_searchable
+    from keeprate.searching import Budget, check_add_trials, get_searchable, plan_search
     from keeprate.searching import search as start
 
     get_searchable(options.method)  # raises
 
     special: dict[str, Any] = {"budget": search.budget, "search_config": search_config}
+    if search.add_trials is not None:
+        check_add_trials(search.add_trials, options.out, Budget.parse(search.budget))
+        special["add_trials"] = search.add_trials
     if search.storage is not None:
         special["storage"] = search.storage
+    if search.plan:
+        from keeprate.cli.console import show_plan
+
+        show_plan(_begin(plan_search, options, search.baselines, **special), options.out)
+        return
     _complete(start, options, search.baselines, **special)
 
 
@@ -98,18 +107,28 @@ def _check_names(options: RunOptions, baselines: str) -> None:
 def _complete(
     start: Callable[..., Run], options: RunOptions, baselines: str, **special: Any
 ) -> None:
-    """Load the data, run, and say what came out.
+    """Load the data, run, and say what came out; see `_begin`."""
+    from keeprate.cli.console import conclude
+
+    run = _begin(start, options, baselines, **special)
+    conclude(run, is_quiet=options.quiet, baselines=baselines)
+
+
+def _begin(
+    start: Callable[..., Result], options: RunOptions, baselines: str, **special: Any
+) -> Result:
+    """Load the data, say what they are, and run; what came out.
 
     Parameters
     ----------
     start : callable
-        `keeprate.search` or `keeprate.train`.
+        `keeprate.search`, `keeprate.plan_search` or `keeprate.train`.
     options : RunOptions
     baselines : str
     **special
         What only one of the two takes.
     """
-    from keeprate.cli.console import conclude, introduce, say, shown_progress
+    from keeprate.cli.console import introduce, say, shown_progress
     from keeprate.engine import TrainingConfig
 
     data = _load(options)
@@ -123,7 +142,7 @@ def _complete(
     if options.pairs is not None:
         special["metric"] = _pair_accuracy(options.pairs, options.pair_images, data)
     with shown_progress(is_quiet=options.quiet) as progress:
-        run = start(
+        return start(
             data,
             method=options.method,
             model=options.model,
@@ -140,7 +159,6 @@ def _complete(
             command=_typed(special.get("storage")),
             **special,
         )
-    conclude(run, is_quiet=options.quiet, baselines=baselines)
 
 
 def _typed(storage: str | None) -> str:

@@ -15,11 +15,13 @@ from rich.text import Text
 from keeprate.engine import TextProgress
 from keeprate.text import (
     UNKNOWN,
+    duration,
     grouped,
     listed,
     percent,
     probability_in_words,
     shortened,
+    size,
     visible,
 )
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from keeprate.engine import Progress as ProgressCallback
     from keeprate.records import LabelQuality, RunRecord, VerificationRecord
     from keeprate.runs import Run
+    from keeprate.searching import SearchPlan
 
 WIDTH = 80  # characters
 FILES = (
@@ -165,6 +168,36 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
         say(f"written to {run.folder}: {FILES}")
 
 
+def show_plan(plan: SearchPlan, folder: str) -> None:
+    """Print what a search would train and cost."""
+    table = Table()
+    table.add_column("to be trained")
+    for name in ("trainings", "epochs", "networks\nof each", "in\nlockstep", "about"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage in plan.stages:
+        numbers = (stage.trainings, stage.epochs, stage.n_networks, plan.together(stage))
+        seconds = duration(plan.seconds_of(stage))
+        table.add_row(stage.name, *(f"{number:,}" for number in numbers), seconds)
+    Console().print(table)
+    most = "at most " if plan.is_at_most else ""
+    say(
+        f"search: {most}{plan.full_trainings:.4g} full trainings ({plan.candidate_epochs:,} "
+        f"candidate-epochs), {plan.trials.trials:,} trials, of which {plan.trials.confirm:,} "
+        f"confirm; then {plan.final_trainings:,} trainings"
+    )
+    say(
+        f"time: {most}about {duration(plan.seconds, places=0)} on this machine, by a few steps "
+        "timed just now; other work on the machine later is not foreseen"
+    )
+    say(
+        f"memory: {size(plan.data_bytes)} of samples and about {size(plan.network_bytes)} of "
+        f"networks; disk: about {size(plan.disk_bytes)}"
+    )
+    name, share = plan.majority
+    say(f"always {shortened(name, 40)!r} would be right for {percent(share)} of validation samples")
+    say(f"nothing was written to {folder}; the same command without --plan searches")
+
+
 def closing_table(record: RunRecord) -> Table:
     """The final trainings, one a row, in at most 80 characters."""
     from keeprate.report import accuracy_measure, main_measure, majority_as_text, majority_name
@@ -213,11 +246,13 @@ def by_class_table(record: RunRecord) -> tuple[Table, str] | None:
 
 def _findings(record: RunRecord, *, schedule_name: str) -> Iterator[str]:
     """What a run has cost and found, a sentence each."""
-    from keeprate.report import issue_count_in_words, noise_in_words
+    from keeprate.report import added_in_words, issue_count_in_words, noise_in_words
 
     if record.trials:
         cost = record.cost
         yield f"search: {cost.full_trainings:.4g} full trainings, {cost.search_seconds:.1f} s"
+        if added := added_in_words(record):
+            yield added
     if (first := record.first) is not None:
         began = "the search began with" if record.trials else "R(t) by"
         yield (

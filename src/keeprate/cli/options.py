@@ -183,6 +183,12 @@ class SearchOptions:
         str | None, _research("--storage", "Database of the study: postgresql://user@host/name.")
     ] = None
 
+    add_trials: Annotated[
+        int | None, _everyday("--add-trials", "Go on with the finished search in --out: 10, say.")
+    ] = None
+    plan: Annotated[bool, _everyday("--plan", "Only say what the search will train and cost.")] = (
+        False
+    )
     baselines: Baselines = "auto"
 
     def __post_init__(self) -> None:

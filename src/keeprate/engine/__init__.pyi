@@ -20,6 +20,7 @@ from .executors import carry_out as carry_out
 from .folds import Supervision as Supervision
 from .heads import AngularMargin as AngularMargin
 from .heads import CosineLinear as CosineLinear
+from .lockstep import candidates_together as candidates_together
 from .lockstep import checkpoint_path as checkpoint_path
 from .lockstep import train_candidates as train_candidates
 from .loop import SWEEP_EVERY as SWEEP_EVERY
@@ -28,6 +29,7 @@ from .loop import data_on_device as data_on_device
 from .loop import epoch_order as epoch_order
 from .loop import sweep_tiny as sweep_tiny
 from .loop import train_step as train_step
+from .memory import bytes_per_network as bytes_per_network
 from .memory import fitting_candidates as fitting_candidates
 from .memory import is_out_of_memory as is_out_of_memory
 from .methods import METHODS as METHODS

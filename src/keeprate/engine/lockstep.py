@@ -17,7 +17,7 @@ from keeprate.engine.checkpoints import load_population, save_population
 from keeprate.engine.evaluation import probabilities
 from keeprate.engine.loop import train_population
 from keeprate.engine.memory import fitting_candidates, is_out_of_memory
-from keeprate.engine.methods import get_method
+from keeprate.engine.methods import Method, get_method
 from keeprate.engine.population import Population, new_population
 from keeprate.engine.setup import Setup
 from keeprate.engine.tensorboard import CurvesWriter
@@ -77,7 +77,7 @@ def train_candidates(
         If one candidate alone does not fit in memory.
     """
     checkpoint = checkpoint or stream
-    size = setup.lockstep or _fitting(candidates[0], setup)
+    size = candidates_together(candidates[0].method, setup)
     start = 0
     while start < len(candidates):
         group = candidates[start : start + size]
@@ -115,10 +115,12 @@ def checkpoint_path(folder: Path | None, name: str) -> Path | None:
     return None if folder is None else folder / f"checkpoint-{name}.safetensors"
 
 
-def _fitting(candidate: Candidate, setup: Setup) -> int:
-    """How many candidates like this one fit in memory."""
+def candidates_together(method: Method, setup: Setup) -> int:
+    """How many candidates of a method train together at most: those that fit in memory."""
+    if setup.lockstep is not None:
+        return setup.lockstep
     batch = setup.normaliser(setup.data.train.inputs[: setup.config.batch_size])
-    n_peers, device = candidate.method.n_networks, setup.config.resolve_device()
+    n_peers, device = method.n_networks, setup.config.resolve_device()
     return fitting_candidates(setup.build, batch, n_peers=n_peers, device=device)
 
 

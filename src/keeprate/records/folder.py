@@ -73,7 +73,14 @@ def part_fingerprints(data: Data) -> dict[str, str]:
     return found
 
 
-def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, Any]) -> RunRecord:
+def open_record(
+    setup: Setup,
+    kind: str,
+    *,
+    command: str,
+    options: Mapping[str, Any],
+    goes_on: bool = False,
+) -> RunRecord:
     """Begin a record, or take up that of the interrupted run in the folder.
 
     Parameters
@@ -83,6 +90,8 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
     command : str
     options : mapping of str to plain values
         The options that only this kind of run has.
+    goes_on : bool
+        Whether a finished run is to go on: then its machine must be like this one.
 
     Raises
     ------
@@ -121,7 +130,7 @@ def open_record(setup: Setup, kind: str, *, command: str, options: Mapping[str, 
     old = load_record(folder)
     if isinstance(old.config.get(FINGERPRINT), str):  # by an earlier version, of all parts at once
         new.config[FINGERPRINT] = setup.data.fingerprint()
-    if changed := _changes(old, new):
+    if changed := _changes(old, new, is_at_rest=old.finished and not goes_on):
         raise InputError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
             "choose another --out, or repeat the first command to continue that run."
@@ -138,14 +147,14 @@ def _refuse_remains(folder: Path) -> None:
         )
 
 
-def _changes(old: RunRecord, new: RunRecord) -> list[str]:
+def _changes(old: RunRecord, new: RunRecord, *, is_at_rest: bool) -> list[str]:
     """What keeps `new` from going on with `old`, in words."""
     before, now = (
         {"kind": record.kind, **_with_defaults(record.config), "data": _given(record)}
         for record in (old, new)
     )
     changed = differences(before, now)
-    if old.finished:  # nothing goes on: any machine may read it
+    if is_at_rest:  # nothing goes on: any machine may read it
         changed = [line for line in changed if not line.startswith(MACHINE)]
     plain, measured, derived, parts = [], [], [], []
     for line in changed:

@@ -54,17 +54,21 @@ class Owner:
 
 
 def is_finished(folder: Path | None) -> bool:
-    """Whether the folder holds a finished run, which many may read and nobody changes."""
+    """Whether the folder holds a finished run, which many may read and nobody changes.
+
+    A search to which something is being added is none until the last file is written.
+    """
     if folder is None or not (folder / RECORD_FILE).exists():
         return False
     try:
-        return read_json(folder / RECORD_FILE).get("finished") is True
+        record = read_json(folder / RECORD_FILE)
+        return record.get("finished") is True and record.get("is_adding") is not True
     except InputError:  # damaged: who opens the record says so
         return False
 
 
 @contextmanager
-def owned(folder: Path | None) -> Iterator[None]:
+def owned(folder: Path | None, *, goes_on: bool = False) -> Iterator[None]:
     """Own a run folder for as long as a run goes on; nothing is locked if the run is finished.
 
     The lock is the operating system's (`flock`, or its like on Windows) on an empty file in the
@@ -80,6 +84,8 @@ def owned(folder: Path | None) -> Iterator[None]:
     ----------
     folder : Path or None
         Made if it is missing. None stands for a run without a folder.
+    goes_on : bool
+        Whether a finished run is to go on: then the folder is locked, too.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def owned(folder: Path | None) -> Iterator[None]:
         If another run has the folder (the message names the host and the process, and since when
         the run goes on), or if the folder cannot be written.
     """
-    if folder is None or is_finished(folder):
+    if folder is None or (is_finished(folder) and not goes_on):
         if folder is not None and (folder / OWNER_FILE).exists():
             _tidy_up(folder)
         yield

@@ -33,6 +33,7 @@ SCHEMA_VERSION = 3
 MOST_CLASSES = 200  # whose transition matrices a file holds: more would dwarf all else
 LARGEST = 2**28  # bytes of a file that is read
 MOST_RESULTS, MOST_SUSPECTS, MOST_CAUTIONS = 100, 1000, 100  # read; a run writes far fewer
+MOST_ADDITIONS = 1000  # to a search
 
 
 @dataclass(frozen=True)
@@ -325,6 +326,11 @@ class RunRecord:
         SHA-256 of files of a finished run, by name.
     study : str or None
         The name of the study in a database of other people's (`config["storage"]`).
+    added : tuple of TrialCounts
+        What was added to the finished search, one addition after the other.
+    is_adding : bool
+        Whether the last addition is not over: while trials are added, what else the record tells is
+        that of before.
     """
 
     kind: str
@@ -347,6 +353,8 @@ class RunRecord:
     finished: bool = False
     checksums: dict[str, str] = field(default_factory=dict)
     study: str | None = None
+    added: Annotated[tuple[TrialCounts, ...], msgspec.Meta(max_length=MOST_ADDITIONS)] = ()
+    is_adding: bool = False
 
     def __eq__(self, other: object) -> bool:
         """Whether a file would hold the same."""

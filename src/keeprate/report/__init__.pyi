@@ -11,6 +11,7 @@ from .tables import MOST_CLASSES_SHOWN as MOST_CLASSES_SHOWN
 from .tables import majority_as_text as majority_as_text
 from .words import accepts_in_words as accepts_in_words
 from .words import accuracy_over_folds as accuracy_over_folds
+from .words import added_in_words as added_in_words
 from .words import by_class_in_words as by_class_in_words
 from .words import disjoint_in_words as disjoint_in_words
 from .words import issue_count_in_words as issue_count_in_words

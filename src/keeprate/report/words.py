@@ -188,7 +188,16 @@ def schedules_in_words(record: RunRecord) -> str:
     drawn = f" (a sample of {MOST_TRIALS_SHOWN})" if len(states) > MOST_TRIALS_SHOWN else ""
     n_again = sum(trial.confirms is not None for trial in record.trials)
     again = f" {n_again} trials trained the best schedules again." if n_again else ""
-    return f"{words} Thin lines{drawn} are the schedules of the trials: {counts}.{again}"
+    added = f" {words_of_added}." if (words_of_added := added_in_words(record)) else ""
+    return f"{words} Thin lines{drawn} are the schedules of the trials: {counts}.{again}{added}"
+
+
+def added_in_words(record: RunRecord) -> str:
+    """How many trials were added to the finished search; empty if none were."""
+    n_added = sum(leg.trials for leg in record.added)
+    if not n_added:
+        return ""
+    return f"{n_added} of the {len(record.trials)} trials were added to the finished search"
 
 
 def curves_in_words(record: RunRecord) -> str:

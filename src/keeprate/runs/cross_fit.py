@@ -195,10 +195,9 @@ def judge_by_folds(
     return judgement, judges.curves.seconds
 
 
-def judging_trainings(setup: Setup) -> float:
-    """How many trainings of one network, of all epochs, `judge_by_folds` costs."""
-    n_samples = len(setup.data.train) + len(setup.data.validation)
-    return n_folds(setup.data) * _short(setup, n_samples) / setup.config.epochs
+def judging_epochs(setup: Setup) -> int:
+    """How many epochs the networks of `judge_by_folds` train for, one for each of `n_folds`."""
+    return _short(setup, len(setup.data.train) + len(setup.data.validation))
 
 
 def _short(setup: Setup, n_samples: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count, product
 
 import numpy as np
@@ -165,17 +165,10 @@ def train_plans(
         If no training of the first plan had a finite loss.
     """
     best = [BestOfPlan(plan, place == 0, setup.config.keep) for place, plan in enumerate(plans)]
-    trainings: dict[int, FinalTraining] = {}
-    best_of: dict[int, BestOfPlan] = {}
-    again = plans[0].repeats
-    numbers = count(0 if again is None else again.n_taken)
-    for best_of_plan, restart in product(best, range(restarts)):
-        # Seeds depend on the number: the run's own networks are the same whatever is compared.
-        number, repeats = next(numbers), None
-        if again is not None and not trainings:
-            number = repeats = again.number
-        trainings[number] = FinalTraining(best_of_plan.plan, restart, number, repeats)
-        best_of[number] = best_of_plan
+    groups = final_groups(plans, restarts)
+    trainings = {training.number: training for group in groups for training in group}
+    of_plan = {id(one.plan): one for one in best}
+    best_of = {number: of_plan[id(one.plan)] for number, one in trainings.items()}
     epochs, n_trained = setup.config.epochs, 0
 
     def show(epoch: int, n_candidates: int) -> None:
@@ -192,10 +185,10 @@ def train_plans(
         setup.curves_writer.name(
             {n: f"final-{one.plan.name}-{one.restart + 1}" for n, one in trainings.items()}
         )
-    for group in _groups(trainings.values()):
+    for group in groups:
         has_own = best_of[group[0].number] is best[0]
         name = f"final-{group[0].plan.method.name}"
-        origin = again if has_own else None
+        origin = plans[0].repeats if has_own else None
         assignment = Assignment(
             [training.candidate for training in group],
             stream=name if origin is None else origin.stream,
@@ -216,12 +209,20 @@ def train_plans(
     return tuple(result for result in results if result is not None), networks
 
 
-def _groups(trainings: Iterable[FinalTraining]) -> list[list[FinalTraining]]:
-    """The trainings that can share a population: as many networks, a corrected loss or none."""
+def final_groups(plans: Sequence[Plan], restarts: int) -> list[list[FinalTraining]]:
+    """All trainings of the plans, by what can share a population.
+
+    That is as many networks, and a corrected loss or none.
+    """
     groups: dict[tuple[int, bool], list[FinalTraining]] = {}
-    for training in trainings:
-        method = training.plan.method
-        groups.setdefault((method.n_networks, method.corrects_loss), []).append(training)
+    again = plans[0].repeats
+    numbers = count(0 if again is None else again.n_taken)
+    for plan, restart in product(plans, range(restarts)):
+        # Seeds depend on the number: the run's own networks are the same whatever is compared.
+        training = FinalTraining(plan, restart, next(numbers))
+        if again is not None and not groups:
+            training = replace(training, number=again.number, repeats=again.number)
+        groups.setdefault((plan.method.n_networks, plan.method.corrects_loss), []).append(training)
     return list(groups.values())
 
 

@@ -41,19 +41,22 @@ def finish(
     *,
     restarts: int,
     by_folds: bool = False,
+    kept: Sequence[Result] = (),
     with_report: bool = True,
 ) -> Run:
     """Train the plans, judge the labels, write the run folder if there is one.
 
     `by_folds`: other networks judge, which have not learnt from the labels that they judge, if
-    memory holds what they say and their losses stay finite.
+    memory holds what they say and their losses stay finite. `kept`: results of other plans that
+    were trained before.
     """
     results, networks = train_plans(plans, setup, restarts=restarts)
+    results = (*results, *kept)
     judgement = None
     if by_folds and fits(setup.data, 1):
         try:
             judgement, seconds = judge_by_folds(setup, networks.schedule)
-            cost = replace(cost, final_seconds=seconds)
+            cost = replace(cost, final_seconds=cost.final_seconds + seconds)
         except InputError as error:  # the results before it are not to be lost
             warnings.warn(
                 f"the labels are judged by the networks that learnt them, as others could not be "
@@ -134,6 +137,21 @@ def conclude(
     return run
 
 
+def conclude_again(setup: Setup, record: RunRecord, cost: Cost) -> Run:
+    """Finish a run whose folder holds all but the record and the page already.
+
+    Nothing that was trained since has changed its networks or its judgement of the labels.
+    """
+    record = replace(record, cost=cost, finished=True)
+    record = replace(record, cautions=find_cautions(record))
+    if setup.folder is not None:
+        save_record(setup.folder, record)
+    run = finished_run(setup, record)
+    if run is None:
+        raise ValueError("a run without a folder cannot be concluded again")
+    return run
+
+
 def _write_report(folder: Path, record: RunRecord) -> None:
     """Draw the pictures and the page; the run's results do not depend on it."""
     from keeprate.report import write_plots  # Matplotlib is loaded where something is drawn
@@ -163,7 +181,9 @@ def finished_run(setup: Setup, record: RunRecord, *, with_report: bool = True) -
     if not record.finished or setup.folder is None:
         return None
     remove_checkpoints(setup.folder)  # of a run that was killed right after its record
-    if with_report and not (setup.folder / "report.html").exists():
+    # The page may be that of before an addition whose end was killed.
+    is_old = record.is_adding or not (setup.folder / "report.html").exists()
+    if with_report and is_old:
         _write_report(setup.folder, record)
     classifier = load(setup.folder, model=setup.model)
     check_unchanged(setup.folder / SCHEDULE_FILE)

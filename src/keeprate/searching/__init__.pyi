@@ -1,3 +1,4 @@
+from .additions import check_add_trials as check_add_trials
 from .budget import Budget as Budget
 from .budget import confirming as confirming
 from .config import SearchConfig as SearchConfig
@@ -17,16 +18,19 @@ from .natural_gradient import Fisher as Fisher
 from .natural_gradient import NaturalGradient as NaturalGradient
 from .natural_gradient import ProductBeta as ProductBeta
 from .natural_gradient import Utilities as Utilities
+from .plan import SearchPlan as SearchPlan
+from .plan import plan_search as plan_search
 from .process_sampler import GaussianProcessSampler as GaussianProcessSampler
 from .process_sampler import most_improving as most_improving
 from .proposals import Proposals as Proposals
 from .proposals import tell as tell
 from .pruners import get_pruner as get_pruner
 from .pruners import quiet as quiet
+from .request import MOST_FINALISTS as MOST_FINALISTS
+from .request import get_searchable as get_searchable
 from .sampler import NaturalGradientSampler as NaturalGradientSampler
-from .search_run import MOST_FINALISTS as MOST_FINALISTS
-from .search_run import get_searchable as get_searchable
 from .search_run import search as search
+from .stages import Stage as Stage
 from .study import one_transaction as one_transaction
 from .study import open_study as open_study
 from .study import ranked as ranked

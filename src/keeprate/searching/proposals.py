@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
@@ -17,10 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.engine import Curves, trial_value
 from keeprate.errors import invalid
-from keeprate.records import TrialSummary
+from keeprate.records import TrialCounts, TrialSummary
 from keeprate.schedules import Array, Schedule, Space
 from keeprate.searching.config import check_fidelity
 from keeprate.searching.experience import Conditions, shipped_experience
+from keeprate.searching.legs import Generation, Legs
 from keeprate.searching.nearest import nearest_parameters
 from keeprate.searching.samplers import SamplerSpec, experimental
 from keeprate.searching.study import (
@@ -47,9 +50,9 @@ class Proposals:
     sampler : str
         As `keeprate.searching.samplers.SamplerSpec` reads it.
     trials : int
-        In all.
+        As planned when the search began.
     confirm : int
-        How many of the trials train the best schedules (again), with other initial weights and
+        How many of these trials train the best schedules (again), with other initial weights and
         other batches, and from five on the best of these once more. One training may be lucky:
         under pairflip noise the same schedule can end ten points apart.
     seed : int
@@ -59,6 +62,8 @@ class Proposals:
         Share of the T epochs that explored trials train for.
     earlier : tuple of Schedule
         Tried first; of any length.
+    added : tuple of TrialCounts
+        Of each addition to the finished search.
     """
 
     space: Space
@@ -70,6 +75,7 @@ class Proposals:
     conditions: Conditions | None = None
     fidelity: float = 1.0
     earlier: tuple[Schedule, ...] = ()
+    added: tuple[TrialCounts, ...] = ()
 
     def __post_init__(self) -> None:
         SamplerSpec.parse(self.sampler)  # raises
@@ -77,35 +83,20 @@ class Proposals:
             raise invalid("trials", "be at least 1", self.trials, "give a positive whole number")
         if not 0 < self.fidelity <= 1:
             raise invalid("fidelity", "lie in (0, 1]", self.fidelity, "use 1 for full trainings")
-        if len(self.earlier) > self.n_explored:
-            requirement = f"name at most as many schedules as trials explore, {self.n_explored}"
+        if len(self.earlier) > (n_explored := self.legs.first_explored):
+            requirement = f"name at most as many schedules as trials explore, {n_explored}"
             raise invalid("warm_start", requirement, len(self.earlier), "give more trials")
-        check_fidelity(self.fidelity, sum(self.rounds))
+        check_fidelity(self.fidelity, self.confirm)
 
     @cached_property
     def _spec(self) -> SamplerSpec:
         return SamplerSpec.parse(self.sampler)
 
-    @property
-    def generation_size(self) -> int:
-        """Trials asked for at once."""
-        return self._spec.generation_size(self.trials, self.n_explored)
-
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """How many schedules are trained again, and how many of these once more.
-
-        >>> from keeprate.schedules import get_space
-        >>> [Proposals(get_space("full"), 9, "tpe", 40, n, 0).rounds for n in (10, 4, 0)]
-        [(7, 3), (4,), ()]
-        """
-        last = self.confirm * 3 // 10 if self.confirm > 4 else 0
-        return tuple(size for size in (self.confirm - last, last) if size)
-
-    @property
-    def n_explored(self) -> int:
-        """Trials before the confirming ones."""
-        return self.trials - sum(self.rounds)
+    @cached_property
+    def legs(self) -> Legs:
+        """Which trials explore, and which confirm."""
+        counts = (TrialCounts(self.trials, self.confirm), *self.added)
+        return Legs(counts, self._spec.generation_size)
 
     def _given(self, number: int) -> Array | None:
         """The schedule [T] that a trial tries whatever the sampler proposes; None for the others.
@@ -115,10 +106,11 @@ class Proposals:
         """
         if number < len(self.earlier):
             return self.earlier[number].stretched(self.epochs).keep_rate
-        place = max(self.generation_size - 1, len(self.earlier))
-        if self.conditions is not None and self.n_explored >= LEAST_EXPLORED and number == place:
-            return np.ones(self.epochs)
-        return None
+        legs = self.legs
+        place = max(legs.first_size - 1, len(self.earlier))
+        if self.conditions is None or legs.first_explored < LEAST_EXPLORED or number != place:
+            return None
+        return np.ones(self.epochs)
 
     def epochs_of(self, number: int) -> int:
         """How many epochs trial `number` trains for, if nothing stops it.
@@ -128,16 +120,16 @@ class Proposals:
         >>> short.epochs_of(29), short.epochs_of(30)
         (10, 40)
         """
-        return (
-            max(1, round(self.fidelity * self.epochs)) if number < self.n_explored else self.epochs
-        )
+        if self.legs.generation_of(number).round:
+            return self.epochs
+        return max(1, round(self.fidelity * self.epochs))
 
     def ask(self, study: optuna.Study) -> list[FrozenTrial]:
         """The running trials of a generation, asked for now or before an interruption."""
         existing = study.get_trials(deepcopy=False)
         running = [trial for trial in existing if trial.state == TrialState.RUNNING]
-        generation = self.generation_of(running[0].number if running else len(existing))
-        again = self._to_confirm(generation, existing)
+        asked = self.legs.generation_of(running[0].number if running else len(existing))
+        generation, again = asked.numbers, self._to_confirm(asked, existing)
         n_parameters = len(self.space.distributions(self.epochs))
         # Earlier versions could be interrupted within one question.
         partial = [trial for trial in running if len(trial.params) < n_parameters]
@@ -150,7 +142,7 @@ class Proposals:
         if len(existing) < generation.stop:
             # A question writes each parameter on its own, to a disk several milliseconds each: it
             # is asked in memory, and the whole generation is written at once.
-            desk = self._desk(existing)
+            desk = self._desk([self._as_learnt(trial) for trial in existing])
             for number in range(len(existing), generation.stop):
                 desk.sampler = self._sampler(number, "", None)
                 self._complete(desk, desk.ask(), again)
@@ -193,32 +185,46 @@ class Proposals:
         >>> [proposals.generation_of(n) for n in (9, 25, 30, 39)]
         [range(0, 10), range(20, 30), range(30, 37), range(37, 40)]
         """
-        # What is to be confirmed is known only when all is explored.
-        if number < self.n_explored:
-            start = number // self.generation_size * self.generation_size
-            return range(start, min(start + self.generation_size, self.n_explored))
-        start = self.n_explored
-        for size in self.rounds:
-            if number < start + size:
-                return range(start, start + size)
-            start += size
-        return range(self.trials, self.trials)
+        return self.legs.generation_of(number).numbers
 
-    def _to_confirm(self, generation: range, trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
+    def _as_learnt(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as the sampler is to see it: what was trained longer is not comparable.
+
+        Beside full trainings of the best schedules all short ones would look equally bad. Until
+        something is added to a search, nothing is proposed after them.
+        """
+        is_long = self.fidelity < 1 and "confirms" in trial.user_attrs
+        if not (is_long and trial.state.is_finished()):
+            return trial
+        hidden = copy(trial)
+        hidden.state, hidden.values = TrialState.FAIL, None
+        return hidden
+
+    def _to_confirm(
+        self, generation: Generation, trials: list[FrozenTrial]
+    ) -> dict[int, FrozenTrial]:
         """The explored trials that those of a generation repeat, if they confirm."""
-        if generation.start < self.n_explored or not generation:
+        if not generation.round:
             return {}
-        if generation.start == self.n_explored:
+        numbers, before = generation.numbers, trials[: generation.numbers.start]
+        explored = [trial for trial in before if "confirms" not in trial.user_attrs]
+        confirming = [trial for trial in before if "confirms" in trial.user_attrs]
+        # Earlier legs have trained their best ones often enough.
+        often = Counter(t.user_attrs["confirms"] for t in confirming if t.number < generation.leg)
+        if generation.round == 1:
             # Those that got furthest, among them those with the best value.
-            known = [(standing_of(t), -t.number) for t in trials[: self.n_explored]]
+            left = [trial for trial in explored if not often[trial.number]] or explored
+            known = [(standing_of(t), -t.number) for t in left]
             ranked = sorted(((s, n) for s, n in known if s is not None), reverse=True)
-            best = [-n for _, n in ranked[: self.rounds[0]]]
+            best = [-n for _, n in ranked]
         else:
-            same = by_schedule(trials[: generation.start])
-            twice = [one for one in same if any(t.number >= self.n_explored for t in same[one])]
-            best = sorted(twice, key=lambda one: (-mean_value(same[one]), one))[: self.rounds[1]]
+            same = by_schedule(before)
+            twice = [one for one in same if any("confirms" in t.user_attrs for t in same[one])]
+            left_twice = [one for one in twice if often[one] < 2] or twice
+            best = sorted(left_twice, key=lambda one: (-mean_value(same[one]), one))
+        best = best[: len(numbers)]
         # Where few have a value, some are repeated more often.
-        return {number: trials[one] for number, one in zip(generation, cycle(best), strict=False)}
+        return {number: trials[one] for number, one in zip(numbers, cycle(best), strict=False)}
 
     def _sampler(
         self, number: int, parameter: str, fixed: Mapping[str, Any] | None
@@ -244,7 +250,7 @@ class Proposals:
         return self._spec.build(
             seed,
             space=self.space.distributions(self.epochs),
-            generation_size=self.generation_size,
+            generation_size=self.legs.first_size,
             features=self.keep_rates,
             belief=belief,
         )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,10 @@ from keeprate.engine import (
     MetricLike,
     Progress,
     Ray,
-    Setup,
     TrainingConfig,
-    get_method,
-    make_setup,
-    networks_trained,
     trained_on,
 )
-from keeprate.errors import Words, check_whole, invalid
+from keeprate.errors import Words, invalid
 from keeprate.records import (
     Cost,
     RunRecord,
@@ -42,33 +36,27 @@ from keeprate.records import (
 from keeprate.runs import (
     Baselines,
     Origin,
-    Plan,
     Run,
-    RunBefore,
-    assumed_noise_rate,
-    baseline_plans,
-    baselines_in_config,
+    conclude_again,
     finish,
     finished_run,
     first_cost,
-    first_epochs,
-    get_baselines,
-    judging_trainings,
     remove_first,
     train_first,
 )
-from keeprate.schedules import Schedule, get_space
-from keeprate.searching.budget import LEAST_TRAININGS, Budget, confirming
-from keeprate.searching.config import SearchConfig, check_budget, refuse_replaced
+from keeprate.schedules import Schedule
+from keeprate.searching.additions import check_added, check_told, settled, with_addition
+from keeprate.searching.budget import LEAST_TRAININGS
+from keeprate.searching.config import SearchConfig, refuse_replaced
 from keeprate.searching.database import Database
-from keeprate.searching.experience import Conditions, experience_digest
+from keeprate.searching.experience import Conditions
 from keeprate.searching.proposals import Proposals, summarise_trial
-from keeprate.searching.pruners import check_group, pruner_in_words
+from keeprate.searching.pruners import check_group
+from keeprate.searching.request import Request, counts_of, read_request
+from keeprate.searching.stages import after_trials, before_trials, trials_together
 from keeprate.searching.study import STUDY_FILE, find_study, open_study, ranked, storage_errors
-from keeprate.searching.timing import affordable
+from keeprate.searching.timing import TOGETHER, Prices, affordable, measure
 from keeprate.searching.trials import STREAM, TrialLoop, order_of
-
-MOST_FINALISTS = 2  # schedules that share the final trainings
 
 
 def search(
@@ -94,6 +82,7 @@ def search(
     after: str | os.PathLike[str] | None = None,
     cluster: str | Ray | None = None,
     storage: str | None = None,
+    add_trials: int | None = None,
     **replaced: Any,
 ) -> Run:
     """Search R(t) on the validation set, then train the final networks with the best schedules.
@@ -134,6 +123,12 @@ checkpoint_seconds, metric, positive, cluster
         The URL of the database that holds the Optuna study, in place of `study.db` in the run
         folder: postgresql://user@host/database, mysql://..., sqlite:///file. The study gets a name
         of its own there. No file and no message repeats user, password and options of the URL.
+    add_trials : int, optional
+        The finished search in `out` goes on by so many trials; all other arguments are those that
+        it was made with. Its trials stay as they are. The final networks are trained anew if other
+        schedules are the best then; baselines stay. If the call is interrupted, the same call
+        goes on; once it has ended, the same call adds as many again. A budget that is a time
+        cannot be added to.
     **replaced
         None: arguments of earlier versions are refused with their new names.
 
@@ -148,160 +143,149 @@ checkpoint_seconds, metric, positive, cluster
     """
     # 1. Check all arguments.
     refuse_replaced(replaced)
-    config, search_config = config or TrainingConfig(), search_config or SearchConfig()
-    before = None if after is None else RunBefore.of(after)
-    if before is not None:
-        data = before.applied_to(data)
-        search_config = _beginning_with(before.folder, search_config)
-    method, limit = get_searchable(method), check_budget(budget, search_config)
-    baselines = get_baselines(baselines, method)
-    compared = baseline_plans(baselines, config.epochs, assumed_noise_rate(data, noise_rate))
-    restarts = check_whole("restarts", restarts, 1)
-    n_finalists = min(MOST_FINALISTS, restarts)
-    needs_first = search_config.uses_experience and config.epochs > 1
-    setup = make_setup(
+    request = read_request(
         data,
+        budget=budget,
+        method=method,
         model=model,
         config=config,
+        search_config=search_config,
+        noise_rate=noise_rate,
+        baselines=baselines,
+        restarts=restarts,
         seed=seed,
         out=out,
         lockstep=lockstep,
+        tensorboard=tensorboard,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
-        tensorboard=tensorboard,
         metric=metric,
         positive=positive,
+        after=after,
+        storage=storage,
+        add_trials=add_trials,
     )
 
-    database = None if storage is None else Database.parse(storage)
-    n_before = first_epochs(setup) / config.epochs if needs_first else 0.0  # trainings
-    planned = _trial_counts(limit, search_config, n_before)
-    _proposals(search_config, config, planned, seed)  # raises
-
-    # 2. Open the run folder.
-    options = _options(method, limit, search_config) | {
-        "baselines": baselines_in_config(baselines),
-        "restarts": restarts,
-        "noise_rate": noise_rate,
-    }
-    if database is not None:
-        options["storage"] = str(database)
-    # Nobody else writes in the folder until the run ends.
-    cluster = None if is_finished(setup.folder) else cluster  # nothing is left to train
-    with trained_on(setup, cluster) as setup, owned(setup.folder):
+    # 2. Open the run folder. Nobody else writes there until the run ends.
+    folder, goes_on = request.setup.folder, add_trials is not None
+    if is_finished(folder) and not goes_on:
+        cluster = None  # nothing is left to train
+    with trained_on(request.setup, cluster) as setup, owned(folder, goes_on=goes_on):
+        request = replace(request, setup=setup)
         if setup.executor is not None:
             n_together = setup.lockstep or AT_A_TIME[setup.device_type]
-            check_group(search_config.pruner, n_together)
-        record = open_record(setup, "search", command=command, options=options)
-        if (run := finished_run(setup, record)) is not None:
-            if database is not None:
-                database = database.named(setup.folder, record.study)
-            return replace(run, study=find_study(setup.folder, database))
-        if before is not None:
-            before.save(setup.folder)
+            check_group(request.search_config.pruner, n_together)
+        options = request.options
+        record = open_record(setup, "search", command=command, options=options, goes_on=goes_on)
+        database = request.database
         if database is not None:
-            database = database.named(setup.folder, record.study)
+            database = database.named(folder, record.study)
+        if request.add_trials is not None:
+            record = _with_addition(request, record, database)
+        if (run := finished_run(setup, record)) is not None:
+            run = replace(run, record=settled(folder, record))
+            return replace(run, study=find_study(folder, database))
+        if request.before is not None:
+            request.before.save(folder)
+        if database is not None:
             database.check()
             record = replace(record, study=database.study)
-            save_record(setup.folder, record)
+            save_record(folder, record)
+        run = _carried_out(request, record, database)
+        return replace(run, record=settled(folder, run.record))
 
-        # 3. Plan the trials.
-        searched = Plan("searched", f"{method.label}, searched R(t)", method, ())
-        counts = record.trial_counts
-        if counts is None:
-            n_networks = sum(networks_trained(plan.method) for plan in (searched, *compared))
-            after_search = restarts * n_networks + judging_trainings(setup)
-            n_finals = after_search / networks_trained(method)
-            counts = planned
-            if limit.unit == "seconds":
-                n_others = n_finals + n_before
-                counts = _counts(affordable(limit.amount, setup, method, n_finals=n_others))
-            _proposals(search_config, config, counts, seed)  # raises
-            record = replace(record, trial_counts=counts)
-            save_record(setup.folder, record)  # after a kill a time would buy another number
-        _check_counts(counts, limit, planned, setup.folder)
 
-        # 4. Estimate the noise.
-        if needs_first and record.first is None:
-            record = replace(record, first=train_first(setup, method))
-            save_record(setup.folder, record)
-            remove_first(setup)
-        conditions = None
-        if search_config.uses_experience:
-            conditions = Conditions.found(record.first, noise_rate)
-        proposals = _proposals(search_config, config, counts, seed, conditions)
+def _carried_out(request: Request, record: RunRecord, database: Database | None) -> Run:
+    """Go on with a search from where its record is: steps 3 to 6."""
+    setup, folder = request.setup, request.setup.folder
 
-        # 5. Train the trials, rank their schedules.
-        record, schedules, study = _run_trials(
-            setup, record, proposals, method, search_config, database
+    # 3. Plan the trials.
+    counts = record.trial_counts
+    if counts is None:
+        counts = affordable_counts(request)
+        request.proposals(counts)  # raises
+        record = replace(record, trial_counts=counts)
+        save_record(folder, record)  # after a kill a time would buy another number
+    _check_counts(counts, request)
+    check_added(record, folder=folder, confirm=request.search_config.confirm)
+
+    # 4. Estimate the noise.
+    if request.first_epochs and record.first is None:
+        record = replace(record, first=train_first(setup, request.method))
+        save_record(folder, record)
+        remove_first(setup)
+    conditions = None
+    if request.search_config.uses_experience:
+        conditions = Conditions.found(record.first, request.noise_rate)
+
+    # 5. Train the trials, rank their schedules.
+    proposals, before = request.proposals(counts, conditions, record.added), record
+    if record.is_adding:
+        check_told(record, proposals, folder, database)
+    record, schedules, study = _run_trials(request, record, proposals, database)
+
+    # 6. Train the best schedules to the end.
+    n_finalists = request.n_finalists
+    record = replace(record, finalists=record.finalists[:n_finalists])
+    plans = request.plans(schedules[:n_finalists], _origin_of_best(record, proposals))
+    cost = _cost(record, request.epochs)
+    if not record.is_adding:
+        run = finish(setup, record, plans, cost, restarts=request.restarts, by_folds=True)
+    elif record.finalists == before.finalists:  # the best schedules, and no training more of them
+        run = conclude_again(setup, record, replace(cost, final_seconds=before.cost.final_seconds))
+    else:
+        kept = record.results[1:]  # the final trainings of the baselines would be the same
+        spent = before.cost.final_seconds - sum(one.seconds for one in kept)
+        run = finish(
+            setup,
+            record,
+            plans[:1],
+            replace(cost, final_seconds=spent),
+            restarts=request.restarts,
+            by_folds=True,
+            kept=kept,
         )
-
-        # 6. Train the best schedules to the end.
-        searched = replace(
-            searched,
-            schedules=schedules[:n_finalists],
-            repeats=_origin_of_best(record, proposals),
-        )
-        record = replace(record, finalists=record.finalists[:n_finalists])
-        cost = _cost(record, config.epochs)
-        plans = [searched, *compared]
-        run = finish(setup, record, plans, cost, restarts=restarts, by_folds=True)
-        return replace(run, study=study)
+    return replace(run, study=study)
 
 
-def _beginning_with(folder: Path, search_config: SearchConfig) -> SearchConfig:
-    """Try the schedule of the run before first, where the sampler takes schedules."""
-    if not search_config.uses_experience:
-        return search_config
-    schedules: list[Any] = [folder, *search_config.earlier]
-    return replace(search_config, warm_start=schedules)
+def _with_addition(request: Request, record: RunRecord, database: Database | None) -> RunRecord:
+    """Begin an addition to a finished search, or take up the one that was interrupted."""
+    folder, n = request.setup.folder, request.add_trials
+    if n is None:
+        return record
+    confirm = request.search_config.confirm
+    new = with_addition(record, n, folder=folder, confirm=confirm)
+    if new is record:  # the command is repeated
+        return record
+    # Nothing is written unless the search can go on.
+    _check_counts(record.trial_counts or request.counts, request)
+    check_added(record, folder=folder, confirm=confirm)
+    proposals = request.proposals(request.counts, None, new.added)
+    check_told(record, proposals, folder, database)
+    save_record(folder, new)
+    return new
 
 
-def get_searchable(method: str | Method) -> Method:
-    """Look up a method that learns by R(t).
-
-    Raises
-    ------
-    InputError
-        If the method uses no schedule: there is nothing to search.
-    """
-    method = get_method(method)
-    if not method.uses_schedule:
-        requirement = "select samples by R(t) to be searched"
-        raise invalid("method", requirement, method.name, "try co-teaching")
-    return method
+def affordable_counts(request: Request, prices: Prices | None = None) -> TrialCounts:
+    """How many trials the budget buys; a time buys what the machine can do, which is measured."""
+    budget, setup = request.budget, request.setup
+    if budget.unit != "seconds":
+        return request.counts
+    prices = prices or measure(setup, request.method)
+    others = (*before_trials(request), *after_trials(request))
+    trials = trials_together(request, TOGETHER)
+    return counts_of(affordable(budget.amount, prices, trials, others))
 
 
-def _trial_counts(budget: Budget, search_config: SearchConfig, n_before: float) -> TrialCounts:
-    """How many trials the budget buys; for a time the least, until the machine is timed.
-
-    `n_before` trainings are spent before the trials, on the noise.
-    """
-    if budget.unit == "seconds":
-        n_earlier = len(search_config.earlier)
-        return TrialCounts(math.floor(LEAST_TRAININGS) + n_earlier, 0)
-    amount = budget.amount
-    if budget.unit == "trainings":
-        amount = max(1.0, amount - n_before)
-    return _counts(amount, confirm=search_config.confirm)
-
-
-def _counts(trainings: float, *, confirm: bool = True) -> TrialCounts:
-    trials = math.floor(trainings)
-    return TrialCounts(trials, confirming(trials) if confirm else 0)
-
-
-def _check_counts(
-    counts: TrialCounts, limit: Budget, planned: TrialCounts, folder: Path | None
-) -> None:
+def _check_counts(counts: TrialCounts, request: Request) -> None:
     """Refuse a number of trials that the budget does not buy: somebody has edited the record."""
-    expected = planned
-    if limit.unit == "seconds":  # which buys what the machine can do
-        expected = _counts(max(counts.trials, LEAST_TRAININGS))
+    expected = request.counts
+    if request.budget.unit == "seconds":  # which buys what the machine can do
+        expected = counts_of(max(counts.trials, LEAST_TRAININGS))
     if counts != expected:
         raise invalid(
-            f"trial_counts in {folder}/{RECORD_FILE}",
-            f"hold {_counts_in_words(expected)}, as the budget of {limit} says",
+            f"trial_counts in {request.setup.folder}/{RECORD_FILE}",
+            f"hold {_counts_in_words(expected)}, as the budget of {request.budget} says",
             Words(f"{_counts_in_words(counts)}: the file was edited"),
             "put the numbers back, or choose another folder",
         )
@@ -316,71 +300,31 @@ def _check_trials(
 ) -> None:
     """Refuse a study with more trials than planned: two processes have asked for them."""
     n = len(study.get_trials(deepcopy=False))
-    if n > proposals.trials:
+    if n > proposals.legs.trials:
         remedy = "choose another folder"
         if database is None:
             remedy = f"delete {STUDY_FILE} to search anew with the same command, or {remedy}"
         raise invalid(
             f"{folder}/{STUDY_FILE}" if database is None else str(database),
-            f"hold at most the {proposals.trials} trials of its search",
+            f"hold at most the {proposals.legs.trials} trials of its search",
             Words(f"{n}: two processes have searched in it at once"),
             remedy,
         )
 
 
-def _proposals(
-    search_config: SearchConfig,
-    config: TrainingConfig,
-    counts: TrialCounts,
-    seed: int,
-    conditions: Conditions | None = None,
-) -> Proposals:
-    return Proposals(
-        get_space(search_config.space),
-        config.epochs,
-        search_config.sampler,
-        counts.trials,
-        counts.confirm,
-        seed,
-        conditions,
-        search_config.fidelity,
-        search_config.earlier,
-    )
-
-
-def _options(method: Method, budget: Budget, search_config: SearchConfig) -> dict[str, object]:
-    """The options of a search as the record holds them."""
-    earlier = [one.keep_rate.tobytes() for one in search_config.earlier]
-    known = [f"earlier {sha256(rates).hexdigest()[:8]}" for rates in earlier]
-    if search_config.uses_experience:
-        known.append(f"experience {experience_digest()}")
-    return {
-        "method": method.name,
-        "method_fingerprint": method.fingerprint(),
-        "budget": str(budget),
-        "space": search_config.space,
-        "sampler": search_config.sampler,
-        "pruner": pruner_in_words(search_config.pruner),
-        "fidelity": search_config.fidelity,
-        "confirm": search_config.confirm,
-        "warm_start": known,
-    }
-
-
 def _run_trials(
-    setup: Setup,
+    request: Request,
     record: RunRecord,
     proposals: Proposals,
-    method: Method,
-    search_config: SearchConfig,
     database: Database | None,
 ) -> tuple[RunRecord, tuple[Schedule, ...], optuna.Study]:
     """Train all trials; the record with them, and the schedules they tried, the best first."""
+    setup, pruner = request.setup, request.search_config.pruner
     folder: Path | None = setup.folder
     with storage_errors(folder, database):
         study = open_study(folder, database)
         _check_trials(study, proposals, folder, database)
-        TrialLoop(study, setup, proposals, method, search_config.pruner).run()
+        TrialLoop(study, setup, proposals, request.method, pruner).run()
         trials = study.get_trials(deepcopy=False)
     study.sampler = optuna.samplers.RandomSampler()  # ours, after a kill, holds this search
     ranking = ranked(trials)
@@ -397,7 +341,7 @@ def _run_trials(
 def _origin_of_best(record: RunRecord, proposals: Proposals) -> Origin:
     """What the best training of the best schedule came from."""
     number = max(record.finalists[0], key=lambda number: record.trials[number].value or 0.0)
-    return Origin(number, STREAM, order_of(number, proposals), n_taken=proposals.trials)
+    return Origin(number, STREAM, order_of(number, proposals), n_taken=len(record.trials))
 
 
 def _cost(record: RunRecord, epochs: int) -> Cost:

@@ -22,6 +22,7 @@ from keeprate.engine import (
     result_paths,
     score_in_words,
 )
+from keeprate.searching.legs import Generation
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.pruners import Verdicts, get_pruner, values_of
 from keeprate.searching.study import best_value
@@ -79,7 +80,7 @@ class TrialLoop:
         for trial in pending:
             schedule = proposals.space.schedule(trial.params, proposals.epochs)
             candidates.append(Candidate(trial.number, schedule.stretched(epochs), self._method))
-        generation = proposals.generation_of(first)
+        generation = proposals.legs.generation_of(first)
         assignment = Assignment(
             candidates,
             stream=STREAM,
@@ -104,23 +105,21 @@ class TrialLoop:
         if self._setup.progress is not None:
             best = best_value(self._study)
             words = None if best is None else score_in_words(best, self._setup.criterion)
-            self._setup.progress("search", n_done, self._proposals.trials, words)
+            self._setup.progress("search", n_done, self._proposals.legs.trials, words)
 
-    def _stops(self, pending: Sequence[FrozenTrial], generation: range) -> Verdicts | None:
+    def _stops(self, pending: Sequence[FrozenTrial], generation: Generation) -> Verdicts | None:
         """What stops trials early, from all generations before; None without a pruner."""
         proposals = self._proposals
         epochs = proposals.epochs_of(0)
-        is_known = generation.start < proposals.n_explored
-        if not is_known or isinstance(get_pruner(self._pruner, epochs), NopPruner):
+        if generation.round or isinstance(get_pruner(self._pruner, epochs), NopPruner):
             return None
-        history, first = [], 0
-        explored = self._study.get_trials(deepcopy=False)[: generation.start]
-        while first < len(explored):
-            earlier = proposals.generation_of(first)
-            over = [t for t in explored[first : earlier.stop] if t.state.is_finished()]
-            curves = {t.number: json.loads(t.user_attrs["validation_score"]) for t in over}
-            history.append((over, values_of(curves, epochs)))
-            first = earlier.stop
+        history, trials = [], self._study.get_trials(deepcopy=False)
+        for earlier in proposals.legs.generations:
+            if earlier.numbers.start < generation.numbers.start and not earlier.round:
+                members = trials[earlier.numbers.start : earlier.numbers.stop]
+                over = [t for t in members if t.state.is_finished()]
+                curves = {t.number: json.loads(t.user_attrs["validation_score"]) for t in over}
+                history.append((over, values_of(curves, epochs)))
         return Verdicts(self._pruner, epochs, {t.number: t for t in pending}, tuple(history))
 
     def _tell_untold(self) -> None:
