@@ -30,6 +30,7 @@ from benchmarks import (
     loops,
     noisy_validation,
     overhead,
+    parallel,
     reading,
     review,
     review_sets,
@@ -473,3 +474,17 @@ def test_train_steps_are_counted_and_compared_with_their_floor(monkeypatch):
     found, count = counter.beside_their_floor(), counter.counts[2]
     assert found["products"]["seconds"] == pytest.approx(0.002 * count, abs=0.01)
     assert found["floor / seconds"] == pytest.approx(0.006 * count / counter.seconds, abs=0.01)
+
+
+def test_a_step_is_timed_that_processes_may_share():
+    seconds, processor, n_gradients = parallel.seconds_of_steps("mlp", 2)
+    assert seconds > 0 and processor > 0 and n_gradients == 2 * 203_530
+
+
+def test_the_numbers_of_shared_steps_in_the_docs_are_those_of_the_file():
+    root = Path(__file__).parents[1]
+    result = json.loads((root / "benchmarks/results/parallel.json").read_text())
+    page = (root / "docs/running.md").read_text()
+    assert result["models"].keys() == parallel.STEPS.keys()
+    for line in parallel.table(result["models"]):
+        assert line in page

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from keeprate.cli.torchrun import followed, leading, refuse_processes
 from keeprate.errors import InputError, invalid
 from keeprate.stopping import Stopped, hearing_signals
 from keeprate.text import visible
@@ -57,6 +58,7 @@ _plain_warning = warnings.formatwarning
 
 def search_command(search: SearchOptions, options: RunOptions) -> None:
     """Search the keep-rate schedule R(t), and train with the best one."""
+    refuse_processes("keeprate search", "use --cluster, which trains several candidates at once")
     search_config = search.config()
     _check_names(options, search.baselines)
     from keeprate.searching import Budget, check_add_trials, get_searchable, plan_search
@@ -89,7 +91,10 @@ def train_command(
     _check_names(options, baselines)
     from keeprate.runs import train as start
 
-    _complete(start, options, baselines, schedule=schedule)
+    if options.cluster is not None:
+        refuse_processes("a training by --cluster", "leave out either of the two")
+    with leading() as processes:
+        _complete(start, options, baselines, schedule=schedule, processes=processes)
 
 
 def _check_names(options: RunOptions, baselines: str) -> None:
@@ -377,6 +382,8 @@ def main() -> NoReturn:
     The exit code is 2 if the user can mend what is wrong, 130 after Ctrl-C and 143 after SIGTERM.
     Each is explained in one line on standard error.
     """
+    if (code := followed(sys.argv[1:])) is not None:
+        sys.exit(code)
     _show_warnings_visibly()
     with hearing_signals() as signals:
         try:

@@ -12,6 +12,8 @@ from .curves import LARGEST_SCORE as LARGEST_SCORE
 from .curves import Curves as Curves
 from .curves import EpochMetrics as EpochMetrics
 from .curves import trial_value as trial_value
+from .data_parallel import Processes as Processes
+from .data_parallel import joined as joined
 from .embeddings import PairAccuracy as PairAccuracy
 from .embeddings import embed as embed
 from .evaluation import batched_logits as batched_logits

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from keeprate.data import Normaliser, Split
 from keeprate.engine.networks import Networks
+from keeprate.engine.world import ALONE, World
 from keeprate.noise import count_pairs, determinant_score
 
 if TYPE_CHECKING:  # scikit-learn's metrics take long to import
@@ -45,6 +46,7 @@ def evaluate(
     *,
     averages: bool = False,
     scorer: Scorer | None = None,
+    world: World = ALONE,
 ) -> Scores:
     """Accuracy and score of each network on a split, in one pass.
 
@@ -58,12 +60,14 @@ def evaluate(
         Whether the peers predict together, by their mean probabilities; R is then 1.
     scorer : Scorer, optional
         Scores in place of the criterion, by the same predictions.
+    world : World
+        The processes that predict together; each gets all scores.
     """
     shape = (networks.n_candidates, 1 if averages else networks.n_peers)
     n_right = torch.zeros(shape, device=split.inputs.device)
     pair_counts: Tensor | None = None  # [K, R, C, C]
     predictions = []  # for a scorer: [K, R, b, C] each
-    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast):
+    for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast, world):
         if averages:
             logits = logits.float().softmax(-1).mean(1, keepdim=True)
         predicted, labels = logits.argmax(-1), split.labels[piece]
@@ -85,12 +89,15 @@ def batched_logits(
     inputs: Tensor,
     normaliser: Normaliser,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    world: World = ALONE,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Logits `[K, R, b, C]` of consecutive pieces of a data set, without gradients."""
     for start in range(0, len(inputs), EVALUATION_BATCH):
         piece = slice(start, min(start + EVALUATION_BATCH, len(inputs)))
+        share = world.share(piece.stop - piece.start)
         with torch.no_grad(), autocast():
-            yield piece, networks(normaliser(inputs[piece]))
+            logits = networks(normaliser(share.of(inputs[piece])))
+        yield piece, share.gathered(logits, 2)
 
 
 def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:

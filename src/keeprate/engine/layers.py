@@ -6,6 +6,7 @@ are last in memory: that is fastest on a CPU.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from keeprate.engine.world import WHOLE, Share
 
 LARGE_PRODUCT = 2**22
 """Multiplications for a batch in one network from which it pays to leave samples out."""
@@ -364,12 +367,13 @@ def stacked_batch_norm(
     training: bool,
     momentum: float,
     epsilon: float,
+    share: Share = WHOLE,
 ) -> Tensor:
-    """N batch norms of images at once.
+    """N batch norms at once.
 
     Parameters
     ----------
-    x : Tensor [B, N * C, H, W]
+    x : Tensor [B, N * C, ...]
     mean, variance : Tensor [N, C], optional
         Running statistics, changed in place in training.
     weight, bias : Tensor [N, C], optional
@@ -377,28 +381,96 @@ def stacked_batch_norm(
         Whether the batch's own statistics are taken.
     momentum, epsilon : float
         As in PyTorch.
+    share : Share
+        What this process computes of the batch. The statistics are those of the whole batch.
 
     Returns
     -------
-    Tensor [B, N * C, H, W]
+    Tensor [B, N * C, ...]
     """
     mean, variance = (None if t is None else t.view(-1) for t in (mean, variance))
     weight, bias = (None if t is None else t.flatten() for t in (weight, bias))
+    if training and share.is_part:
+        return _batch_norm_of_all(x, mean, variance, weight, bias, momentum, epsilon, share)
     return F.batch_norm(x, mean, variance, weight, bias, training, momentum, epsilon)
 
 
-def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
-    """A dropout mask for each of the stacked networks: 0 or 1 / (1 - p), `[N, ...]` as x.
+def _batch_norm_of_all(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_variance: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    epsilon: float,
+    share: Share,
+) -> Tensor:
+    """Normalise this process's part of a batch by the statistics of the whole batch."""
+    axes, column = (0, *range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
+    with torch.no_grad():
+        own = x.to(torch.promote_types(x.dtype, torch.float32))
+        own_mean = own.mean(axes)
+        squares = (own - own_mean.view(column)).square().sum(axes)
+        n_own = torch.full_like(own_mean, x.numel() // x.shape[1])
+        # Chan et al. 1983: sums of squares about the mean of each part.
+        n, means, squares = share.of_each(torch.stack([n_own, own_mean, squares])).unbind(1)
+        n_all = n.sum(0)
+        mean = (n * means).sum(0) / n_all
+        squares = (squares + n * (means - mean).square()).sum(0)
+        if running_mean is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        if running_variance is not None:
+            unbiased = squares / (n_all - 1)
+            running_variance.lerp_(unbiased.to(running_variance.dtype), momentum)
+        scale = (squares / n_all + epsilon).rsqrt()
+    y: Tensor = _Standardised.apply(x, mean.view(column), scale.view(column), n_all, share)  # type: ignore[no-untyped-call]
+    if weight is not None:
+        y = y * weight.view(column)
+    if bias is not None:
+        y = y + bias.view(column)
+    return y.to(x.dtype)
+
+
+class _Standardised(torch.autograd.Function):
+    """(x - mean) * scale, where mean and scale are those of all processes' x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, n_all: Tensor, share: Share
+    ) -> Tensor:
+        y = (x - mean) * scale
+        ctx.save_for_backward(y, scale, n_all)
+        ctx.share, ctx.dtype = share, x.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        (gradient,), (y, scale, n_all) = gradients, ctx.saved_tensors
+        axes = (0, *range(2, y.dim()))
+        sums = torch.stack([gradient.sum(axes), (gradient * y).sum(axes)])
+        ctx.share.add_up([sums])
+        along, across = (one.view(scale.shape) for one in sums / n_all)
+        return ((gradient - along - y * across) * scale).to(ctx.dtype), None, None, None, None
+
+
+def dropout_masks(
+    x: Tensor, p: float, generators: list[torch.Generator], share: Share = WHOLE
+) -> Tensor:
+    """A dropout mask for each of the stacked networks: 0 or 1 / (1 - p), `[N, B, ...]` as x.
+
+    The masks are drawn for the whole batch, of which x may be a process's share.
 
     On a CPU an element takes 16 random bits, four elements one random number: drawing a number for
     each element would take longer than the layers of a small network. So p is rounded to 1 / 65536.
     """
+    shape = [len(x), share.n_all(x.shape[1]), *x.shape[2:]] if x.dim() > 1 else list(x.shape)
     if x.device.type != "cpu":
-        mask = torch.empty_like(x, memory_format=torch.contiguous_format)
+        mask = x.new_empty(shape)
         for row, generator in zip(mask, generators, strict=True):
             row.bernoulli_(1 - p, generator=generator)
-        return mask.div_(1 - p)
-    n = x[0].numel()
+        return share.of(mask.div_(1 - p), 1)
+    n = math.prod(shape[1:])
     numbers = torch.empty(len(x), -(-n // 4), dtype=torch.int64)
     for row, generator in zip(numbers, generators, strict=True):
         row.random_(-(2**63), None, generator=generator)
@@ -407,6 +479,6 @@ def dropout_masks(x: Tensor, p: float, generators: list[torch.Generator]) -> Ten
     masks = numbers.view(torch.int16)[:, :n].ge_(lowest_kept).to(x.dtype)
     masks.mul_(2**16 / (2**15 - lowest_kept))
     if x.dim() != 3:
-        return masks.view(x.shape)
+        return share.of(masks.view(shape), 1)
     # Rows [N, B, features] have their samples side by side, as a linear layer leaves them.
-    return masks.view(len(x), x.shape[2], x.shape[1]).mT
+    return share.of(masks.view(len(x), shape[2], shape[1]).mT, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from keeprate.engine.methods import Method, get_method
 from keeprate.engine.population import Population, new_population
 from keeprate.engine.setup import Setup
 from keeprate.engine.tensorboard import CurvesWriter
+from keeprate.engine.world import World
 from keeprate.errors import InputError
 from keeprate.noise import estimate_transition_matrix
 from keeprate.schedules import Schedule
@@ -77,7 +79,7 @@ def train_candidates(
         If one candidate alone does not fit in memory.
     """
     checkpoint = checkpoint or stream
-    size = candidates_together(candidates[0].method, setup)
+    size = setup.world.from_first(candidates_together(candidates[0].method, setup))
     start = 0
     while start < len(candidates):
         group = candidates[start : start + size]
@@ -95,6 +97,11 @@ def train_candidates(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if setup.world.size > 1:  # the others are in the midst of a step
+                raise InputError(
+                    f"{len(group)} candidates at a time do not fit in the memory of each process; "
+                    "give a smaller --lockstep or --batch-size."
+                ) from error
             if size == 1:
                 raise InputError(
                     "one candidate alone does not fit in memory; give a smaller --batch-size, "
@@ -119,9 +126,12 @@ def candidates_together(method: Method, setup: Setup) -> int:
     """How many candidates of a method train together at most: those that fit in memory."""
     if setup.lockstep is not None:
         return setup.lockstep
-    batch = setup.normaliser(setup.data.train.inputs[: setup.config.batch_size])
+    size = setup.world.size  # processes that share the batch and, on a CPU, the memory
+    n = max(1, setup.config.batch_size // size)
+    batch = setup.normaliser(setup.data.train.inputs[:n])
     n_peers, device = method.n_networks, setup.config.resolve_device()
-    return fitting_candidates(setup.build, batch, n_peers=n_peers, device=device)
+    fitting = fitting_candidates(setup.build, batch, n_peers=n_peers, device=device)
+    return fitting if device.type == "cuda" else max(1, fitting // size)
 
 
 def _free_memory() -> None:
@@ -144,6 +154,8 @@ def _train_group(
     population = new_population(candidates, setup, stream=stream, n_tracked=n_tracked)
     path = checkpoint_path(setup.folder, checkpoint)
     is_resumed = path is not None and path.exists() and load_population(path, population)
+    if setup.world.size > 1:
+        is_resumed = _same_everywhere(population, path if is_resumed else None, setup.world)
     if candidates[0].method.corrects_loss and not is_resumed:
         _estimate_transition_matrices(
             population, setup, stream=f"{stream}-first", order=order, name=f"{checkpoint}-first"
@@ -172,6 +184,17 @@ def _train_group(
             catches_up=lambda: signals.asked is not None or saver.is_due(),
         )
     return population
+
+
+def _same_everywhere(population: Population, path: Path | None, world: World) -> bool:
+    """Bring the population of each process to where the first one's checkpoint stands, if any."""
+    content = world.from_first(None if path is None else path.read_bytes())
+    if content is not None and path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "checkpoint.safetensors"
+            copy.write_bytes(content)
+            load_population(copy, population)
+    return content is not None
 
 
 def _estimate_transition_matrices(

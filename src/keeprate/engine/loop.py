@@ -39,6 +39,7 @@ from keeprate.engine.selection import (
     per_sample_cross_entropy,
 )
 from keeprate.engine.setup import Setup
+from keeprate.engine.world import WHOLE, Share
 from keeprate.errors import invalid
 from keeprate.seeding import torch_generator
 
@@ -91,7 +92,8 @@ def train_population(
         if not in_flight:
             return True
         waits = setup.metric is not None or setup.scorer is not None  # the host, for each epoch
-        most = 1 if waits else most_in_flight(device, seconds)
+        # Processes that train together drop candidates before the same epoch.
+        most = 1 if waits or setup.world.size > 1 else most_in_flight(device, seconds)
         if len(in_flight) >= most:
             return False
         return catches_up is None or not catches_up()
@@ -151,12 +153,21 @@ class _Epochs:
         networks.train()
         steps.run(epoch, batches, generator)
         networks.train(False)
+        world = self._setup.world
+        if world.size > 1:
+            world.check_same(networks.state(), networks.device)
         validation = steps.meter.held_out_scores(data.criterion)
         if self._setup.metric is not None:
             validation = scored(self._setup.metric, networks, normaliser, autocast)
         elif validation is None:
             validation = evaluate(
-                networks, data.validation, normaliser, data.criterion, autocast, scorer=scorer
+                networks,
+                data.validation,
+                normaliser,
+                data.criterion,
+                autocast,
+                scorer=scorer,
+                world=world,
             )
         test, is_averaged = None, self._population.folds is not None
         if data.test is not None:
@@ -168,6 +179,7 @@ class _Epochs:
                 autocast,
                 averages=is_averaged,
                 scorer=scorer,
+                world=world,
             )
         if self._population.best is not None:
             self._population.best.update(validation.score.mean(1), networks)
@@ -224,13 +236,15 @@ class Steps:
         networks, device = population.networks, population.keep_rates.device
         augmentation = Augmentation.parse(setup.config.augment)
         self._take = Augmenter(augmentation, len(data.train), data.input_shape, device)
-        if device.type == "cuda":
+        if device.type == "cuda" and setup.world.size == 1:
             self._graph = StepGraph(population.optimizer, networks.generators, device)
 
     @property
     def reason_without_graph(self) -> str | None:
         """Why the steps are no CUDA graph; None where they are one, or are about to be."""
-        return "not on a GPU" if self._graph is None else self._graph.reason
+        if self._graph is not None:
+            return self._graph.reason
+        return "not on a GPU" if self._setup.world.size == 1 else "processes train together"
 
     def run(self, epoch: int, batches: Tensor, generator: torch.Generator) -> None:
         """A step for each row of `batches` [S, B], which is on the CPU.
@@ -259,7 +273,9 @@ class Steps:
     def _step(self, index: Tensor) -> None:
         """Train on the samples `index` [B], and measure."""
         population, train = self._population, self._train
-        inputs = self._take.noisy(self._setup.normaliser(self._take(train.inputs, index)), index)
+        share = self._setup.world.share(len(index))
+        own = share.of(index)
+        inputs = self._take.noisy(self._setup.normaliser(self._take(train.inputs, own)), own)
         labels = train.labels[index]
         losses, weights, logits = train_step(
             population.networks,
@@ -274,6 +290,7 @@ class Steps:
             None if population.folds is None else population.folds.batch(index),
             self._setup.margin,
             self._setup.config.max_grad_norm,
+            share,
         )
         self.meter.add(index, labels, losses, weights, logits)
 
@@ -291,15 +308,21 @@ def train_step(
     lesson: Lesson | None = None,
     margin: AngularMargin | None = None,
     max_grad_norm: float = 0.0,
+    share: Share = WHOLE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Alg. 1 for all candidates: select, then learn from the selected.
+
+    Where processes train together, each runs the networks on its share of the batch. Logits are
+    gathered, so that losses, selection and their weights are those of the whole batch in every
+    process; gradients of the parameters are added up.
 
     Parameters
     ----------
     networks : Networks
     optimizer : torch.optim.Optimizer
     method : Method
-    inputs : float32 Tensor [B, ...]
+    inputs : float32 Tensor [b, ...]
+        The share of the batch; all B samples where a process trains alone.
     labels : int64 Tensor [B]
     keep_rate : Tensor [K]
     autocast : callable
@@ -315,6 +338,8 @@ def train_step(
         network's logits are cosines. Rules that compare predictions see the logits without.
     max_grad_norm : float
         To which the gradient of each network is scaled down; 0: never.
+    share : Share
+        Which part of the batch the inputs are.
 
     Returns
     -------
@@ -325,12 +350,12 @@ def train_step(
         For the true labels, where the loss is corrected. All without gradients.
     """
     with autocast():
-        outputs = networks.outputs(inputs)  # [K, R, B, C]
+        outputs = networks.outputs(inputs, share)  # [K, R, b, C]
     is_plain = transition_matrix is None and margin is None
     targets = plain_targets(method, labels, lesson) if is_plain else None
     has_autograd = targets is None  # from losses to logits
     with torch.set_grad_enabled(has_autograd):
-        logits = outputs.detach().requires_grad_(has_autograd)
+        logits = share.gathered(outputs.detach(), 2).requires_grad_(has_autograd)  # [K, R, B, C]
         # Of the labels as given, which a matrix may corrupt; learnt with a margin.
         label_logits, learnt = logits, logits if margin is None else margin(logits, labels)
         if transition_matrix is not None:
@@ -357,9 +382,12 @@ def train_step(
             gradient = cross_entropy_gradient(log_probability, targets, shares).to(logits.dtype)
     if targets is None:  # a sum: candidates stay independent
         (gradient,) = torch.autograd.grad((shares * losses).sum(), logits)
-    for parameter in networks.parameters():  # zero_grad, without its wrappers
+    parameters = networks.parameters()
+    for parameter in parameters:  # zero_grad, without its wrappers
         parameter.grad = None
-    networks.backward(outputs, gradient)
+    networks.backward(outputs, share.of(gradient, 2))
+    if share.is_part:
+        share.add_up([parameter.grad for parameter in parameters])
     if max_grad_norm:
         networks.clip_gradients(max_grad_norm)
     optimizer.step()

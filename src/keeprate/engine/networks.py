@@ -26,6 +26,8 @@ from keeprate.engine.heads import headless
 from keeprate.engine.operations import LockstepOperations
 from keeprate.engine.perceptron import Perceptron
 from keeprate.engine.sequential import Layers, plain_layers, through_layers
+from keeprate.engine.world import WHOLE, Share
+from keeprate.errors import InputError, Words, invalid
 from keeprate.seeding import derive_seed, forked_seed, torch_generator
 
 LARGE_CONVOLUTIONS = 2**24
@@ -69,9 +71,12 @@ class Networks(ABC):
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map a batch `[B, ...]` to logits `[K, R, B, C]`."""
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """Logits `[K, R, B, C]` of a batch, from which `backward` follows."""
-        return self(inputs)
+    @abstractmethod
+    def outputs(self, inputs: Tensor, share: Share = WHOLE) -> Tensor:
+        """Logits `[K, R, b, C]` of the share of a batch, from which `backward` follows.
+
+        Dropout and batch norm work as for the whole batch.
+        """
 
     def backward(self, outputs: Tensor, gradient: Tensor) -> None:
         """Add to the parameters' gradients, from that of the last `outputs` `[K, R, B, C]`."""
@@ -186,26 +191,26 @@ class StackedNetworks(Networks):
         self._forward = vmap(forward, in_dims=(0, 0, None), randomness="error")
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return self._through(self._layers, inputs)
+        return self._through(self._layers, inputs, WHOLE)
 
     def embeddings(self, inputs: Tensor) -> Tensor:
         with headless(self._base):
             layers = None if self._layers is None else plain_layers(self._base, self.device)
-            return self._through(layers, inputs)
+            return self._through(layers, inputs, WHOLE)
 
-    def _through(self, layers: Layers | None, inputs: Tensor) -> Tensor:
+    def _through(self, layers: Layers | None, inputs: Tensor, share: Share) -> Tensor:
         if layers is not None:
             stacked = self._parameters | self._buffers
-            outputs = through_layers(layers, stacked, self.generators, inputs)
+            outputs = through_layers(layers, stacked, self.generators, inputs, share)
         else:
-            with LockstepOperations(self.generators, stacked=True):
+            with LockstepOperations(self.generators, stacked=True, share=share):
                 outputs = self._forward(self._parameters, self._buffers, inputs)
         return outputs.reshape(self.n_candidates, self.n_peers, *outputs.shape[1:])
 
-    def outputs(self, inputs: Tensor) -> Tensor:
+    def outputs(self, inputs: Tensor, share: Share = WHOLE) -> Tensor:
         if self._perceptron is None:
-            return self(inputs)
-        logits = self._perceptron.forward(self._parameters, self.generators, inputs)
+            return self._through(self._layers, inputs, share)
+        logits = self._perceptron.forward(self._parameters, self.generators, inputs, share)
         return logits.reshape(self.n_candidates, self.n_peers, *logits.shape[1:])
 
     def backward(self, outputs: Tensor, gradient: Tensor) -> None:
@@ -275,23 +280,30 @@ class ModuleNetworks(Networks):
         ]
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return self._of_each(inputs)
+        return self._of_each(inputs, WHOLE)
+
+    def outputs(self, inputs: Tensor, share: Share = WHOLE) -> Tensor:
+        return self._of_each(inputs, share)
 
     def embeddings(self, inputs: Tensor) -> Tensor:
         with ExitStack() as stack:
             for module in self._modules:
                 stack.enter_context(headless(module))
-            return self._of_each(inputs)
+            return self._of_each(inputs, WHOLE)
 
-    def _of_each(self, inputs: Tensor) -> Tensor:
+    def _of_each(self, inputs: Tensor, share: Share) -> Tensor:
         outputs = []
         with torch.random.fork_rng(devices=[]):
             for row, module in enumerate(self._modules):
                 torch.set_rng_state(self._random_states[row])
-                with LockstepOperations([self.generators[row]], stacked=False):
+                operations = LockstepOperations([self.generators[row]], stacked=False, share=share)
+                with operations:
                     outputs.append(module(inputs))
                 if self.training:
-                    self._random_states[row] = torch.get_rng_state()
+                    state = torch.get_rng_state()
+                    if share.is_part and not torch.equal(state, self._random_states[row]):
+                        raise _draws_by_itself(module)
+                    self._random_states[row] = state
         stacked = torch.stack(outputs)
         return stacked.view(self.n_candidates, self.n_peers, *stacked.shape[1:])
 
@@ -345,6 +357,15 @@ class ModuleNetworks(Networks):
         self._modules = [self._modules[row] for row in rows.tolist()]
         self._random_states = [self._random_states[row] for row in rows.tolist()]
         optimizer.param_groups[0]["params"] = self.parameters()
+
+
+def _draws_by_itself(module: nn.Module) -> InputError:
+    return invalid(
+        "a network in several processes",
+        "draw random numbers by nn.Dropout only, which each process draws for the whole batch",
+        Words(f"a {type(module).__name__} that draws others"),
+        "train in one process",
+    )
 
 
 def build_networks(

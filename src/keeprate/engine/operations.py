@@ -25,6 +25,7 @@ from keeprate.engine.layers import (
     stacked_convolution,
     stacked_linear,
 )
+from keeprate.engine.world import WHOLE, Share
 
 
 class LockstepOperations(TorchFunctionMode):
@@ -39,13 +40,21 @@ class LockstepOperations(TorchFunctionMode):
     generators : list of torch.Generator
         One for each network that runs in one call.
     stacked : bool
-        Whether the networks run in vmap; else only dropout and views are replaced.
+        Whether the networks run in vmap; else only dropout and views are replaced, and batch norm
+        where the statistics are those of several processes.
+    share : Share
+        Which part of the batch the networks get.
     """
 
-    def __init__(self, generators: list[torch.Generator], *, stacked: bool) -> None:
+    def __init__(
+        self, generators: list[torch.Generator], *, stacked: bool, share: Share = WHOLE
+    ) -> None:
         super().__init__()
         replacements = _REPLACEMENTS if stacked else {torch.Tensor.view: _view}
-        self._replacements = replacements | {F.dropout: partial(_dropout, generators)}
+        if share.is_part:
+            norm = _batch_norm if stacked else _batch_norm_alone
+            replacements = replacements | {F.batch_norm: partial(norm, share=share)}
+        self._replacements = replacements | {F.dropout: partial(_dropout, generators, share)}
 
     def __torch_function__(
         self,
@@ -199,27 +208,48 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    share: Share = WHOLE,
 ) -> Tensor:
     arguments = (input, running_mean, running_var, weight, bias, training, momentum, eps)
-    if input.dim() != 4 or input.device.type != "cpu":
+    if not share.is_part and (input.dim() != 4 or input.device.type != "cpu"):
         return F.batch_norm(*arguments)
-    output: Tensor = _BatchNorm.apply(*arguments)  # type: ignore[no-untyped-call]
+    output: Tensor = _BatchNorm.apply(*arguments, share)  # type: ignore[no-untyped-call]
     return output
 
 
+def _batch_norm_alone(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    share: Share,
+) -> Tensor:
+    """The batch norm of one network, which is no stack."""
+    return stacked_batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, share
+    )
+
+
 class _BatchNorm(_VmapRule):
-    """A batch norm of images. vmap would multiply and add in passes of their own."""
+    """A batch norm. For images vmap would multiply and add in passes of their own."""
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        return F.batch_norm(*arguments)
+        return F.batch_norm(*arguments[:-1])
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], x: Tensor, *arguments: Any
     ) -> tuple[Tensor, int]:
         size = info.batch_size
-        x = channels_last(into_channels(_networks_first(x, in_dims[0], size)))
+        x = into_channels(_networks_first(x, in_dims[0], size))
+        x = channels_last(x) if x.dim() == 4 else x
         mean, variance, weight, bias = (
             None if tensor is None else _networks_first(tensor, dim, size)
             for tensor, dim in zip(arguments[:4], in_dims[1:5], strict=True)
@@ -259,6 +289,7 @@ def _networks_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 def _dropout(
     generators: list[torch.Generator],
+    share: Share,
     input: Tensor,
     p: float = 0.5,
     training: bool = True,
@@ -268,7 +299,7 @@ def _dropout(
         return input
     if p == 1.0:
         return input * 0.0
-    mask: Tensor = _DropoutMask.apply(input.detach(), p, generators)  # type: ignore[no-untyped-call]
+    mask: Tensor = _DropoutMask.apply(input.detach(), p, generators, share)  # type: ignore[no-untyped-call]
     return input * mask
 
 
@@ -276,16 +307,16 @@ class _DropoutMask(torch.autograd.Function):
     """0 or 1 / (1 - p) for each element; each network draws from its own generator."""
 
     @staticmethod
-    def forward(x: Tensor, p: float, generators: list[torch.Generator]) -> Tensor:
-        return dropout_masks(x[None], p, generators)[0]
+    def forward(x: Tensor, p: float, generators: list[torch.Generator], share: Share) -> Tensor:
+        return dropout_masks(x[None], p, generators, share)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
-        return None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, None]:
+        return None, None, None, None
 
     @staticmethod
     def vmap(
@@ -294,5 +325,7 @@ class _DropoutMask(torch.autograd.Function):
         x: Tensor,
         p: float,
         generators: list[torch.Generator],
+        share: Share,
     ) -> tuple[Tensor, int]:
-        return dropout_masks(_networks_first(x, in_dims[0], info.batch_size), p, generators), 0
+        x = _networks_first(x, in_dims[0], info.batch_size)
+        return dropout_masks(x, p, generators, share), 0

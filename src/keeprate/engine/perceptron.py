@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from keeprate.engine.layers import dropout_masks, stacked_linear, weight_gradient
 from keeprate.engine.sequential import Layers
+from keeprate.engine.world import WHOLE, Share
 
 _ATEN: Any = torch.ops.aten
 
@@ -65,7 +66,11 @@ class Perceptron:
 
     @torch.no_grad()
     def forward(
-        self, tensors: dict[str, Tensor], generators: list[torch.Generator], inputs: Tensor
+        self,
+        tensors: dict[str, Tensor],
+        generators: list[torch.Generator],
+        inputs: Tensor,
+        share: Share = WHOLE,
     ) -> Tensor:
         """Logits `[N, B, C]`; keeps what the backward pass needs. As `through_layers`."""
         x = inputs.flatten(1)
@@ -73,7 +78,7 @@ class Perceptron:
             if place > 0:
                 x = x.relu_()
                 if layer.dropout is not None and layer.dropout.training and layer.dropout.p > 0:
-                    layer.mask = dropout_masks(x, layer.dropout.p, generators)
+                    layer.mask = dropout_masks(x, layer.dropout.p, generators, share)
                     x = x.mul_(layer.mask)
             layer.x = x
             weight, bias = tensors[f"{layer.name}.weight"], tensors.get(f"{layer.name}.bias")

@@ -20,6 +20,7 @@ from keeprate.engine.layers import (
     stacked_cosines,
     stacked_linear,
 )
+from keeprate.engine.world import WHOLE, Share
 
 Layers = list[tuple[str, nn.Module]]
 """Names, as in the networks' parameters, and layers."""
@@ -94,6 +95,7 @@ def through_layers(
     tensors: dict[str, Tensor],
     generators: list[torch.Generator],
     inputs: Tensor,
+    share: Share = WHOLE,
 ) -> Tensor:
     """Logits `[N, B, C]`, as vmap would give them.
 
@@ -107,6 +109,8 @@ def through_layers(
         For dropout.
     inputs : Tensor [B, ...]
         All networks share them.
+    share : Share
+        Which part of the batch the inputs are.
     """
     n, x = len(generators), inputs
     # Stacked images are [B, N * C, H, W], stacked rows [N, B, features].
@@ -127,13 +131,13 @@ def through_layers(
                 x = out_of_channels(x, n)
             x, is_image = x.flatten(2 if is_stacked else 1), False
         elif isinstance(layer, nn.BatchNorm2d) and is_stacked:
-            x = _normalised(x, layer, name, tensors)
+            x = _normalised(x, layer, name, tensors, share)
         elif isinstance(layer, nn.Dropout) and layer.training and 0 < layer.p < 1:
             if not is_stacked:
                 x = x.expand(n, *x.shape)
             elif is_image:
                 x = out_of_channels(x, n)
-            x, is_stacked = x * dropout_masks(x, layer.p, generators), True
+            x, is_stacked = x * dropout_masks(x, layer.p, generators, share), True
             x = into_channels(x) if is_image else x
         elif isinstance(layer, nn.MaxPool2d) and is_pooled:
             is_pooled = False  # with the convolution before
@@ -162,10 +166,12 @@ def _convolved(
     )
 
 
-def _normalised(x: Tensor, layer: nn.BatchNorm2d, name: str, tensors: dict[str, Tensor]) -> Tensor:
+def _normalised(
+    x: Tensor, layer: nn.BatchNorm2d, name: str, tensors: dict[str, Tensor], share: Share
+) -> Tensor:
     mean, variance = (tensors.get(f"{name}.running_{one}") for one in ("mean", "var"))
     weight, bias = (tensors.get(f"{name}.{one}") for one in ("weight", "bias"))
     if layer.training and layer.track_running_stats:
         tensors[f"{name}.num_batches_tracked"].add_(1)
     is_own, momentum = layer.training or mean is None, layer.momentum or 0.0
-    return stacked_batch_norm(x, mean, variance, weight, bias, is_own, momentum, layer.eps)
+    return stacked_batch_norm(x, mean, variance, weight, bias, is_own, momentum, layer.eps, share)

@@ -29,6 +29,7 @@ from keeprate.engine.progress import Progress, TextProgress
 from keeprate.engine.sequential import plain_layers
 from keeprate.engine.tensorboard import CurvesWriter
 from keeprate.engine.weights import training_weights
+from keeprate.engine.world import ALONE, World
 from keeprate.errors import Words, check_whole, invalid
 from keeprate.seeding import forked_seed
 
@@ -74,6 +75,8 @@ class Setup:
         In the loss of networks whose logits are cosines.
     executor : Executor or None
         Who trains; None: this process.
+    world : World
+        The processes that share each batch of a training.
     """
 
     data: Data
@@ -92,6 +95,7 @@ class Setup:
     scorer: Scorer | None = None
     margin: AngularMargin | None = None
     executor: Executor | None = None
+    world: World = ALONE
 
     @property
     def criterion(self) -> str:

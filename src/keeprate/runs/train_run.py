@@ -13,6 +13,7 @@ from keeprate.engine import (
     CHECKPOINT_SECONDS,
     Method,
     MetricLike,
+    Processes,
     Progress,
     Ray,
     Setup,
@@ -24,7 +25,7 @@ from keeprate.engine import (
     resolve_model,
     trained_on,
 )
-from keeprate.errors import InputError, check_whole
+from keeprate.errors import InputError, check_whole, invalid
 from keeprate.records import FirstTraining, RunRecord, is_finished, open_record, owned, save_record
 from keeprate.runs.after import RunBefore
 from keeprate.runs.cross_fit import n_folds, pooled, train_cross_fitted
@@ -71,6 +72,7 @@ def train(
     positive: object = None,
     after: str | os.PathLike[str] | None = None,
     cluster: str | Ray | None = None,
+    processes: Processes | None = None,
 ) -> Run:
     """Train without a search.
 
@@ -139,6 +141,8 @@ def train(
     cluster : str or keeprate.engine.Ray, optional
         The Ray cluster that trains: "auto" for that of this machine, or host:port. `lockstep` is
         then the number of candidates in a task: 2 if left out, 5 on GPUs.
+    processes : keeprate.engine.Processes, optional
+        Those that torchrun started and this one leads; each computes its share of every batch.
 
     Returns
     -------
@@ -150,6 +154,9 @@ def train(
         If an argument cannot be used.
     """
     config = config or TrainingConfig()
+    if cluster is not None and processes is not None:
+        requirement = "be left out where processes train together"
+        raise invalid("cluster", requirement, cluster, "give one of the two")
     before = None if after is None else RunBefore.of(after)
     data = data if before is None else before.applied_to(data)
     is_auto = isinstance(schedule, str) and schedule == "auto"
@@ -190,6 +197,8 @@ def train(
         metric=metric,
         positive=positive,
     )
+    if processes is not None:
+        setup = processes.trains(setup)
     options = {
         "method": method.name,
         "method_fingerprint": method.fingerprint(),
