@@ -28,6 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.loops import KEEP_RATE
@@ -69,7 +70,7 @@ def seconds_of_steps(model: str, n_steps: int) -> tuple[float, float, int]:
     config = TrainingConfig(epochs=1, batch_size=BATCH, device="cpu", precision="float32")
     setup = make_setup(data, model=model, config=config, seed=0, out=None)
     method = get_method("co-teaching")
-    candidate = Candidate(0, Schedule([KEEP_RATE]), method)
+    candidate = Candidate(0, Schedule(np.array([KEEP_RATE])), method)
     population = new_population([candidate], setup, stream="timed")
     networks, times, processor = population.networks, [], 0.0
     with ExitStack() as stack:
@@ -129,7 +130,8 @@ def measure_here(model: str, n_steps: int, cores: list[int]) -> None:
 
 def measure(models: list[str], rounds: int, steps: dict[str, int]) -> dict[str, Any]:
     """All ways in turns, for each model."""
-    cores, result = sorted(os.sched_getaffinity(0))[:2], {}
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    result: dict[str, Any] = {}
     for model in models:
         rounds_of: dict[str, dict[str, list[float]]] = {
             kind: {way: [] for way in WAYS} for kind in ("clock", "processor")
@@ -138,8 +140,8 @@ def measure(models: list[str], rounds: int, steps: dict[str, int]) -> dict[str, 
         for _ in range(rounds):
             for way in WAYS:
                 *found, n_gradients = timed(model, way, steps[model], cores)
-                for kind, seconds in zip(rounds_of.values(), found, strict=True):
-                    kind[way].append(seconds)
+                for of_kind, seconds in zip(rounds_of.values(), found, strict=True):
+                    of_kind[way].append(seconds)
         result[model] = {"gradients": n_gradients, "rounds": rounds_of}
         for kind, seconds_of in rounds_of.items():
             result[model][kind] = {way: statistics.median(s) for way, s in seconds_of.items()}
