@@ -78,7 +78,9 @@ def write_images(folder: Path, *, odd: bool = False) -> Path:
 
 
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Read again, and not what the cache holds."""
     monkeypatch.setattr(mapped, "SHARE", 0.25)
+    monkeypatch.setenv("KEEPRATE_CACHE", "nowhere")
     return monkeypatch
 
 
@@ -95,7 +97,7 @@ def test_a_table_in_a_file_trains_to_the_same_weights_and_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, found = write_table(tmp_path / f"t{ending}"), {}
-    for share in (0.0, 0.25):
+    for share in (0.25, 0.0):  # before the cache has it
         monkeypatch.setattr(mapped, "SHARE", share)
         data = prepare(path, validation=validation, n_test=60)
         assert isinstance(data.train.inputs, Rows) == (share == 0)
@@ -294,6 +296,24 @@ def test_a_stopped_decoding_goes_on_and_leaves_nothing_half_written(
     assert torch.equal(found.inputs[:], expected.inputs[:])
 
 
+def test_a_kill_after_the_decoding_of_damaged_images_moves_none_of_them_twice(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_images(tmp_path / "pictures", odd=True)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("keeprate.data.image_folders.Labels", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load_data(folder)
+    found = load_data(folder).splits["train"]
+    with monkeypatch.context() as context:
+        expected = load_data(in_memory(context) and folder).splits["train"]
+    assert torch.equal(found.inputs[:], expected.inputs[:])
+
+
 def test_the_size_on_disk_is_told_and_a_full_disk_refused(
     tmp_path: Path,
     cache: Path,
@@ -327,7 +347,7 @@ def test_what_cannot_be_kept_serves_the_run_all_the_same(
 def test_small_data_leave_no_trace(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_memory(monkeypatch)
+    monkeypatch.setattr(mapped, "SHARE", 0.25)
     prepare(write_table(tmp_path / "t.csv"))
     assert not cache.exists()
 

@@ -223,6 +223,7 @@ class Place:
         if folder is None or path is None:
             return new_array(shape, dtype)
         if not path.exists() or path.stat().st_size != n_bytes:
+            self.forget(name)
             path.unlink(missing_ok=True)
             check_disk(what, n_bytes, folder)
             with open(path, "wb") as file:
@@ -258,6 +259,11 @@ class Place:
         if isinstance(array, np.memmap) and self.claim() is not None:
             array.flush()
             write_json(self._note(name), {"identity": identity, "done": list(done)})
+
+    def forget(self, name: str) -> None:
+        """Drop what `mark` noted, before an array becomes another one."""
+        if self.claim() is not None:
+            self._note(name).unlink(missing_ok=True)
 
     def _note(self, name: str) -> Path:
         return (self.claim() or Path(os.devnull)) / f"{name}.json"
