@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def write_images(folder: Path, *, odd: bool = False) -> Path:
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Read again, and not what the cache holds."""
     monkeypatch.setattr(mapped, "SHARE", 0.25)
-    monkeypatch.setenv("KEEPRATE_CACHE", "nowhere")
+    monkeypatch.setenv("KEEPRATE_CACHE", os.devnull)  # where no folder can be
     return monkeypatch
 
 
@@ -349,6 +350,7 @@ def test_small_data_leave_no_trace(
 ) -> None:
     monkeypatch.setattr(mapped, "SHARE", 0.25)
     prepare(write_table(tmp_path / "t.csv"))
+    load_data(write_images(tmp_path / "pictures", odd=True))
     assert not cache.exists()
 
 

@@ -403,7 +403,7 @@ def _pixels(
     damaged = target.fill(
         pixels, readable, decode_some, lambda: f"{layout} {len(rows)} {source.identity()}"
     )
-    if damaged:
+    if damaged and is_mapped(pixels):
         target.place.forget(target.file)  # a decoding that goes on must not move images twice
     return _without(pixels, damaged or []), [rows[place] for place in damaged or []]
 
