@@ -17,8 +17,8 @@ from tests.house import SOURCE, imports_of, module_of, package_of
 # A package imports only from packages of lower floors. A new package gets its place here first.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "stopping", "text"},
-    {"checksums"},
+    {"files", "limits", "seeding", "stopping", "text"},
+    {"checksums", "mapped"},
     {"noise", "schedules"},
     {"reading"},
     {"data"},

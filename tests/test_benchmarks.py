@@ -26,6 +26,7 @@ from benchmarks import (
     imbalanced,
     judging,
     label_issues,
+    larger,
     long_tail,
     loops,
     noisy_validation,
@@ -37,6 +38,7 @@ from benchmarks import (
     schedule_bench,
     soak,
 )
+from keeprate import mapped
 from keeprate.data import write_corrected
 from keeprate.engine import loop
 
@@ -368,6 +370,27 @@ def test_reading_is_measured_on_real_files(monkeypatch, tmp_path):
     found = reading.measure(paths[1])
     assert found["rows"] == 2_000
     assert found["peak_over_float32"] >= found["left_over_float32"]
+
+
+@pytest.mark.parametrize("what", ["table", "images"])
+def test_larger_data_are_the_same_data_both_ways(what, monkeypatch, tmp_path):
+    monkeypatch.setenv("KEEPRATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mapped, "SHARE", mapped.SHARE)  # to be restored
+    monkeypatch.setattr(larger, "AT_ONCE", 100)
+    larger.write_source(what, 250, tmp_path / "t.parquet")
+    found = {way: larger.measure(tmp_path / "t.parquet", way, "standard") for way in larger.WAYS}
+    assert {one["samples"] for one in found.values()} == {250}
+    assert found["memory"]["score"] == found["mapped"]["score"]
+    assert "score" not in found["again"]
+    rows = [{"what": what, "n": 250, "method": "standard", "way": w, **found[w]} for w in found]
+    assert len(larger.table(rows)) == 3
+
+
+def test_the_numbers_of_larger_data_in_the_docs_are_those_of_the_file():
+    rows = json.loads((Path(larger.__file__).parent / "results" / "larger.json").read_text())
+    page = (Path(__file__).parent.parent / "docs" / "benchmarks.md").read_text()
+    for line in larger.table(rows["rows"]):
+        assert line in page
 
 
 def test_judging_is_measured_on_labels_that_can_be_found():

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keeprate.errors import InputError
+from keeprate.limits import LIMIT_VARIABLE
 from keeprate.reading import read_pair_bin
-from keeprate.reading.limits import LIMIT_VARIABLE
 from keeprate.verification import load_pairs
 from tests.test_pair_lists import OTHER, SAME, check, encoded
 

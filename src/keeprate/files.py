@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,16 @@ LARGEST_JSON = 2**30  # bytes of a file that is read
 _BESIDE = re.compile(r"\..+\.\d+(-\d+)?\.part")
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+def write_atomically(
+    path: str | os.PathLike[str], content: bytes | str | Iterator[bytes | str]
+) -> None:
     """Replace `path` by `content`; the old file stays whole if anything fails.
+
+    Parameters
+    ----------
+    path : path
+    content : bytes, str, or an iterator over pieces
+        Pieces are written one after the other: memory need not hold all.
 
     Raises
     ------
@@ -29,11 +37,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path = Path(path)
     # Two threads may write the same file.
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    data = content.encode() if isinstance(content, str) else content
+    pieces = content if isinstance(content, Iterator) else [content]
     try:
         make_folder(path.parent)
         with open(beside, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

@@ -193,19 +193,22 @@ def _pair_accuracy(pairs: str, images: str | None, data: Data) -> Metric:
 
 
 def _load(options: RunOptions) -> Data:
+    from keeprate.cli.console import shown_progress
     from keeprate.cli.options import names_typed
     from keeprate.data import load_data, prepare
 
-    loaded = load_data(
-        options.data,
-        inputs=names_typed(options.inputs),
-        columns=options.kinds(),
-        votes=names_typed(options.votes),
-        image_size=options.parsed_image_size(),
-        normalise=options.normalise,
-        label=options.label,
-        true_label=options.true_label,
-    )
+    with shown_progress(is_quiet=options.quiet) as progress:
+        loaded = load_data(
+            options.data,
+            inputs=names_typed(options.inputs),
+            columns=options.kinds(),
+            votes=names_typed(options.votes),
+            image_size=options.parsed_image_size(),
+            normalise=options.normalise,
+            label=options.label,
+            true_label=options.true_label,
+            progress=progress,
+        )
     # Where pairs of other people score, the classes need few samples of their own.
     is_cut_small = options.pairs is not None and len(loaded.splits) == 1
     return prepare(

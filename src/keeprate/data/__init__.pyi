@@ -14,6 +14,9 @@ from .reviewed import LEAST_REVIEWED as LEAST_REVIEWED
 from .reviewed import REVIEWED_WORDS as REVIEWED_WORDS
 from .reviewed import Reviewed as Reviewed
 from .reviewed import with_reviewed as with_reviewed
+from .rows import Inputs as Inputs
+from .rows import Rows as Rows
+from .rows import add_to_digest as add_to_digest
 from .samples import Data as Data
 from .samples import LabelStatus as LabelStatus
 from .samples import Loaded as Loaded
@@ -23,6 +26,7 @@ from .sources import load_data as load_data
 from .splitting import join as join
 from .splitting import part as part
 from .splitting import prepare as prepare
+from .splitting import without_inputs as without_inputs
 from .tables import Table as Table
 from .tables import data_frame_table as data_frame_table
 from .tables import is_complete_numbers as is_complete_numbers

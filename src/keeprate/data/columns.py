@@ -33,7 +33,8 @@ from keeprate.data.tables import (
     whole_array,
 )
 from keeprate.data.votes import with_majority
-from keeprate.errors import Words, invalid, needs
+from keeprate.errors import Words, invalid
+from keeprate.mapped import filtered
 from keeprate.reading import LABEL_NAMES, TRUE_LABEL_NAMES, missing_columns, release_memory
 from keeprate.text import listed
 
@@ -184,7 +185,7 @@ def _labelled_rows(table: Table, label: str, columns: Columns) -> _LabelledRows:
         rows = np.flatnonzero(present)
         given, true = given[present], None if true is None else true[present]
         votes = table.votes and tuple(table.votes[row] for row in rows.tolist())
-        kept = table.arrow.filter(needs("pyarrow").array(present))
+        kept = filtered(table.arrow, present)
         table = replace(table, arrow=kept, votes=votes)
     ends = [name for name in (columns.label, columns.true_label) if name is not None]
     return _LabelledRows(
@@ -215,13 +216,19 @@ def _inputs(
         notes: list[str] = []
         shape: dict[str, Any] = {"image_size": requested.image_size}
         for split, table in tables.items():
-            inputs[split], shape, said = whole_array(table, columns.inputs[0], **shape)
+            inputs[split], shape, said = whole_array(
+                table,
+                columns.inputs[0],
+                **shape,
+                place=requested.place,
+                file=f"{split}.inputs",
+            )
             notes += said
         return inputs, (), notes
     wanted = [InputColumn(n, k) for n, k in zip(columns.inputs, columns.kinds, strict=True)]
     where = {split: table.where for split, table in tables.items()}
     arrow = {split: tables.pop(split).arrow for split in list(tables)}
-    coded, known = code_table(arrow, wanted, where)
+    coded, known = code_table(arrow, wanted, where, place=requested.place)
     return dict(coded), known, []
 
 

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from keeprate.data.labels import FRACTION, WHOLE, Array, first_bad
+from keeprate.data.rows import Inputs, as_inputs, columns_of, in_pieces
 from keeprate.data.texts import TextFeatures
 from keeprate.errors import Words, invalid, needs
+from keeprate.mapped import Place, blocks, is_mapped, new_array
 from keeprate.reading import dictionary, is_number, missing_columns, release_memory, strings
 from keeprate.text import listed
 
@@ -163,13 +165,13 @@ class Encoder:
 
     @classmethod
     def fit(
-        cls, coded: Tensor, columns: Sequence[InputColumn], *, text_model: str | None = None
+        cls, coded: Inputs, columns: Sequence[InputColumn], *, text_model: str | None = None
     ) -> Encoder:
         """Learn from the training rows.
 
         Parameters
         ----------
-        coded : Tensor [N, D] of float32
+        coded : Tensor or Rows [N, D] of float32
             As `code_table` gives them.
         columns : sequence of D InputColumn
         text_model : str, optional
@@ -177,8 +179,7 @@ class Encoder:
             SVD.
         """
         fitted, constant = [], []
-        for i, column in enumerate(columns):
-            codes = coded[:, i].numpy()
+        for column, codes in zip(columns, columns_of(coded), strict=True):
             fitted.append(_fit_column(codes, column, text_model))
             present = codes[~np.isnan(codes)]
             if not present.size or present.min() == present.max():
@@ -226,6 +227,18 @@ class Encoder:
                 found[column.name] = column.as_read(features[start:stop])
             start = stop
         return found
+
+    def encode_rows(self, coded: Inputs, columns: Sequence[InputColumn]) -> Inputs:
+        """Return the features [N, W] of coded columns [N, D], in memory or mapped as these are."""
+        if isinstance(coded, Tensor):
+            return self.encode(coded, columns)
+        has_blanks = (bool(piece.isnan().any()) for _, piece in in_pieces(coded))
+        if self.only_numbers and not any(has_blanks):
+            return coded
+        features = new_array((len(coded), len(self.feature_names)), np.float32)
+        for some, piece in in_pieces(coded):
+            features[some] = self.encode(piece, columns).numpy()
+        return as_inputs(features)
 
     def encode(self, coded: Tensor, columns: Sequence[InputColumn]) -> Tensor:
         """Return the features [N, W] of coded columns [N, D]; complete numbers are not copied."""
@@ -395,6 +408,7 @@ def code_table(
     where: Mapping[str, str],
     *,
     finds_centres: bool = True,
+    place: Place = Place(),  # noqa: B008 - it is frozen
 ) -> tuple[dict[str, Array], tuple[InputColumn, ...]]:
     """Read the columns of all splits of a source to numbers.
 
@@ -408,6 +422,8 @@ def code_table(
         What messages call each table.
     finds_centres : bool
         False: columns keep the `centre` that they have, as a trained network needs it.
+    place : Place
+        Where arrays larger than memory are to lie.
 
     Returns
     -------
@@ -422,7 +438,7 @@ def code_table(
     """
     # In columns, as a first column of rows would take up the memory of all.
     coded: dict[str, Array] = {
-        split: np.empty((table.num_rows, len(columns)), np.float32, order="F")
+        split: new_array((table.num_rows, len(columns)), np.float32, order="F")
         for split, table in tables.items()
     }
     contents = {
@@ -434,28 +450,40 @@ def code_table(
     for i, column in enumerate(columns):
         codes: dict[str, int] = {}
         for split, of_split in contents.items():
-            place = f"column {column.name} of the {where[split]}"
+            called = f"column {column.name} of the {where[split]}"
             content = of_split.pop(column.name)
             if column.kind in ("category", "text"):
-                words = _words(content, place)
+                words = _words(content, called)
                 is_category = column.kind == "category"
                 coded[split][:, i] = _codes_of_words(words, codes, is_category=is_category)
             else:
                 is_date = column.kind == "date"
-                numbers = _days(content, place) if is_date else _numbers(content, place)
+                numbers = _days(content, called) if is_date else _numbers(content, called)
                 if split == next(iter(contents)) and finds_centres:
                     centre = centre_of(numbers)
                     # Whole days, so that the hours stay behind the point.
                     column = replace(column, centre=np.floor(centre) if is_date else centre)
                 with np.errstate(over="ignore"):
                     coded[split][:, i] = numbers - column.centre if column.centre else numbers
-                _refuse_infinite(coded[split][:, i], place)
+                _refuse_infinite(coded[split][:, i], called)
             del content
             release_memory()
         known.append(replace(column, values=tuple(codes)))
+        if any(map(is_mapped, coded.values())):
+            place.tell("reading columns", i + 1, len(columns))
     for split in coded:
-        coded[split] = np.ascontiguousarray(coded[split])
+        coded[split] = _in_rows(coded[split], f"{split}.inputs", where[split], place)
     return coded, tuple(known)
+
+
+def _in_rows(coded: Array, name: str, where: str, place: Place) -> Array:
+    """The same numbers, those of a row side by side."""
+    if not is_mapped(coded):
+        return np.ascontiguousarray(coded)
+    rows = place.array(name, coded.shape, coded.dtype, what=where)
+    for some in blocks(len(coded), coded.itemsize * coded.shape[1]):
+        rows[some] = coded[some]
+    return rows
 
 
 def centre_of(numbers: NDArray[np.float64]) -> float:

@@ -38,7 +38,7 @@ def read_folder(folder: Path, requested: RequestedColumns) -> RawData:
     if tables:
         return read_splits(tables, requested)
     requested.refuse_for(f"a folder of images, {folder}")
-    images = read_image_folder(folder, image_size=requested.image_size)
+    images = read_image_folder(folder, image_size=requested.image_size, place=requested.place)
     return RawData(images.splits, notes=images.notes)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keeprate.data.labels import Labels
 from keeprate.data.raw import RawSplit, name_splits
 from keeprate.errors import InputError, Words, invalid
+from keeprate.mapped import Place
 from keeprate.reading import (
     SPLIT_NAMES,
     ImageSize,
@@ -45,7 +46,12 @@ class ImageFolder:
     notes: tuple[str, ...] = ()
 
 
-def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFolder:
+def read_image_folder(
+    folder: Path,
+    *,
+    image_size: ImageSize = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+) -> ImageFolder:
     """Read a folder of images, with or without splits.
 
     A file is an image if Pillow can read it, whatever its suffix is; other files are told in a
@@ -60,6 +66,8 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
     image_size : int, (int, int) or None
         The height and the width that all images get. None: those that the images have, or a
         square of at most 64 if they differ.
+    place : Place
+        Where images that are larger than memory are to lie.
 
     Returns
     -------
@@ -75,7 +83,9 @@ def read_image_folder(folder: Path, *, image_size: ImageSize = None) -> ImageFol
     splits: dict[str, RawSplit] = {}
     channels = None
     for split in sorted(folders, key=lambda name: name != "train"):  # train is the first
-        raw, said = _read_classes(folders[split], folder, image_size, channels)
+        raw, said = _read_classes(
+            folders[split], folder, image_size, channels, place, f"{split}.inputs"
+        )
         notes += [f"{split}: {note}" if len(folders) > 1 else note for note in said]
         splits[split] = raw
         _, channels, height, width = raw.inputs.shape
@@ -165,7 +175,12 @@ def _unclear(folder: Path, splits: list[Path], others: list[Path]) -> InputError
 
 
 def _read_classes(
-    split_folder: Path, folder: Path, image_size: ImageSize, channels: int | None
+    split_folder: Path,
+    folder: Path,
+    image_size: ImageSize,
+    channels: int | None,
+    place: Place,
+    file: str,
 ) -> tuple[RawSplit, tuple[str, ...]]:
     """Read one subfolder of images for each class; samples are known by their path in `folder`."""
     classes = subfolders(split_folder)
@@ -174,7 +189,12 @@ def _read_classes(
     paths = [path for files in by_class for path in files]
     owners = np.repeat(np.arange(len(classes)), [len(files) for files in by_class])
     images, unread = read_readable(
-        paths, str(split_folder), image_size=image_size, channels=channels
+        paths,
+        str(split_folder),
+        image_size=image_size,
+        channels=channels,
+        place=place,
+        file=file,
     )
     kept = np.delete(np.arange(len(paths)), unread)
     bad = [paths[row] for row in unread]

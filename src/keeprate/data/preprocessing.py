@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from keeprate.data.rows import Inputs
 from keeprate.errors import Words, invalid
 
 _HALF = 127.5  # of 255
@@ -56,12 +57,12 @@ class Normaliser:
             raise invalid("normaliser", requirement, Words(received), "fit it again")
 
     @classmethod
-    def fit(cls, inputs: Tensor, *, is_scaled: Sequence[bool] | None = None) -> Normaliser:
+    def fit(cls, inputs: Inputs, *, is_scaled: Sequence[bool] | None = None) -> Normaliser:
         """Measure the training inputs, piece by piece in float64.
 
         Parameters
         ----------
-        inputs : Tensor [N, D] or [N, C, ...]
+        inputs : Tensor or Rows [N, D] or [N, C, ...]
             uint8 or float32, N >= 1.
         is_scaled : sequence of D bool, optional
             False: the feature has its own scale (a mark, a part of a text) and stays as it is.
@@ -77,19 +78,22 @@ class Normaliser:
         if inputs.dtype == torch.uint8:
             return cls()
         axes = (0, *range(2, inputs.ndim))
-        pieces = inputs.split(max(1, 2**20 // max(1, inputs[0].numel())))
+        step = max(1, 2**20 // max(1, inputs[0].numel()))
+        starts = range(0, len(inputs), step)
         n = inputs.numel() / inputs.shape[1]
         total = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device)
-        for piece in pieces:
+        low, high = inputs[:1].amin(axes), inputs[:1].amax(axes)
+        for start in starts:
+            piece = inputs[start : start + step]
             total += piece.double().sum(axes)
+            low, high = torch.minimum(low, piece.amin(axes)), torch.maximum(high, piece.amax(axes))
         mean, squares = total / n, torch.zeros_like(total)
         centre = mean.view(-1, *[1] * (inputs.ndim - 2))
-        for piece in pieces:
-            squares += (piece.double() - centre).square().sum(axes)
+        for start in starts:
+            squares += (inputs[start : start + step].double() - centre).square().sum(axes)
         # Rounding leaves a constant feature a tiny deviation, and dividing by it would amplify
         # noise.
-        constant = inputs.amin(axes) == inputs.amax(axes)
-        scale = (squares / n).sqrt().masked_fill(constant, 1.0)
+        scale = (squares / n).sqrt().masked_fill(low == high, 1.0)
         if is_scaled is not None:
             kept = ~torch.tensor(is_scaled, device=inputs.device)
             mean, scale = mean.masked_fill(kept, 0.0), scale.masked_fill(kept, 1.0)

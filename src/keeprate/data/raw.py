@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from keeprate.data.features import KINDS, InputColumn
 from keeprate.data.labels import Array, Labels
 from keeprate.errors import InputError, Words, invalid
+from keeprate.mapped import Place
 from keeprate.reading import LABEL_NAMES, SPLIT_NAMES, TRUE_LABEL_NAMES
 from keeprate.text import listed
 
@@ -88,6 +89,8 @@ class RequestedColumns:
         Columns with the labels of one annotator each.
     image_size : tuple of int or None
         Height and width that images get; None: their own.
+    place : Place
+        Where arrays larger than memory are to lie.
     """
 
     inputs: tuple[str, ...] = ()
@@ -96,6 +99,7 @@ class RequestedColumns:
     kinds: Mapping[str, str] = field(default_factory=dict)
     votes: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
+    place: Place = Place()  # noqa: RUF009 - it is frozen
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""Samples in memory: one split, all splits of a source, and the data of a run."""
+"""Samples: one split, all splits of a source, and the data of a run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from keeprate.data.features import Encoder, InputColumn
 from keeprate.data.preprocessing import Normaliser
+from keeprate.data.rows import Inputs, add_to_digest
 from keeprate.noise import noise_rate
 
 LabelStatus: TypeAlias = Literal["clean", "noisy", "unknown"]
@@ -20,12 +20,13 @@ Normalise: TypeAlias = Literal["auto", "centred", "none"]
 
 @dataclass(frozen=True)
 class Split:
-    """Samples in memory.
+    """Samples, in memory or in a file.
 
     Attributes
     ----------
-    inputs : Tensor [N, *shape]
-        uint8, or finite float32. Images are [N, channels, height, width].
+    inputs : Tensor or Rows [N, *shape]
+        uint8, or finite float32. Images are [N, channels, height, width]. `Rows` lie in a file, as
+        memory is not to hold them; an index takes a tensor out of either.
     labels : Tensor [N] of int64
         The given labels, in 0..C-1. Some may be wrong.
     true_labels : Tensor [N] of int64 or None
@@ -46,7 +47,7 @@ class Split:
         of training samples have an effect.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     true_labels: Tensor | None = None
     rows: Tensor = None  # type: ignore[assignment]  # filled in below, once N is known
@@ -253,10 +254,8 @@ class Data:
         for split in (self.train, self.validation, self.test):
             for name in ("inputs", "labels", "true_labels", "weights"):
                 tensor = getattr(split, name, None)
-                if tensor is None:
-                    if name != "weights":  # data without weights keep the hash that they had
-                        digest.update(b"none")
-                    continue
-                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+                if tensor is not None:
+                    add_to_digest(digest, tensor)
+                elif name != "weights":  # data without weights keep the hash that they had
+                    digest.update(b"none")
         return digest.hexdigest()

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, read_objects
 from keeprate.data.columns import read_splits
+from keeprate.data.decoded import entry_of
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
 from keeprate.data.labels import Labels, check_labels, number_classes, with_samples
 from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
+from keeprate.data.rows import Inputs, as_inputs
 from keeprate.data.samples import Loaded, Source, Split
 from keeprate.data.tables import (
     Table,
@@ -28,6 +29,7 @@ from keeprate.data.tables import (
 )
 from keeprate.data.votes import count_votes
 from keeprate.errors import InputError, Words, first_line, invalid, needs
+from keeprate.mapped import Place, Progress, is_mapped
 from keeprate.reading import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 from keeprate.text import listed
 
@@ -44,6 +46,7 @@ def load_data(
     votes: str | Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     normalise: str = "auto",
+    progress: Progress | None = None,
 ) -> Loaded:
     """Load a data set from any description of it.
 
@@ -82,6 +85,8 @@ def load_data(
     normalise : {"auto", "centred", "none"}
         "centred": networks get pixels x in 0..255 as (x / 255 - 0.5) / 0.5, as is usual for faces.
         "none": networks get the numbers as they are; integers, such as token ids, stay integers.
+    progress : callable, optional
+        Gets (stage, done, total, None) while a source is decoded.
 
     Returns
     -------
@@ -91,6 +96,10 @@ def load_data(
         integers become the classes 0..C-1, and the class names keep the original labels. Arrays
         are copied only if they have to change. The inputs of a table are coded columns, which
         `prepare` encodes.
+
+        Inputs of files or folders that would take more than a quarter of the free memory lie in
+        files (`keeprate.data.Rows`), in the folder `$KEEPRATE_CACHE`, `$XDG_CACHE_HOME/keeprate`
+        or `~/.cache/keeprate`. The same source is decoded once.
 
     Raises
     ------
@@ -110,21 +119,32 @@ def load_data(
     if normalise not in ("auto", "centred", "none"):
         raise invalid("normalise", "be auto, centred or none", normalise, "choose one of these")
     requested = RequestedColumns.of(inputs, label, true_label, columns, votes, image_size)
-    origin = None
-    if isinstance(source, (str, os.PathLike)):
-        name, raw = _read_name(os.fspath(source), requested)
-        n_rows = len(raw.splits["train"].labels.values)
-        origin = Source(os.fspath(source), raw.label, n_rows)
-    else:
-        name, raw = _read_python(source, requested)
-    loaded = _to_tensors(name, raw, keeps_integers=normalise == "none")
-    loaded = replace(loaded, source=origin)
-    if normalise != "centred":
-        return loaded
-    if loaded.splits["train"].inputs.dtype != torch.uint8:
-        requirement = "be auto or none, as the inputs are no pixels in 0..255"
-        raise invalid("normalise", requirement, normalise, "leave it out")
-    return replace(loaded, normalise="centred")
+    requested = replace(requested, place=Place(progress=progress))
+    if not isinstance(source, (str, os.PathLike)):
+        return _to_tensors(*_read_python(source, requested), normalise=normalise)
+    path = Path(source)
+    if not path.exists():
+        return _read_named(source, requested, normalise)
+    options = [requested.named, requested.image_size, normalise]
+    with entry_of(path, options, progress) as entry:
+        if (loaded := entry.load()) is not None:
+            return replace(loaded, source=_origin(source, loaded))
+        requested = replace(requested, place=entry.place)
+        return entry.save(_read_named(source, requested, normalise))
+
+
+def _read_named(
+    source: str | os.PathLike[str], requested: RequestedColumns, normalise: str
+) -> Loaded:
+    """Read a source that has a name, or lies in files."""
+    name, raw = _read_name(os.fspath(source), requested)
+    origin = Source(os.fspath(source), raw.label, len(raw.splits["train"].labels.values))
+    return replace(_to_tensors(name, raw, normalise=normalise), source=origin)
+
+
+def _origin(source: str | os.PathLike[str], loaded: Loaded) -> Source | None:
+    """The source as it is called now, where it was decoded before."""
+    return None if loaded.source is None else replace(loaded.source, path=os.fspath(source))
 
 
 # From sources to raw splits --------------------------------------------------------------------
@@ -237,7 +257,8 @@ def _own_name(end: str, frame: Any) -> str:
 # From raw splits to tensors --------------------------------------------------------------------
 
 
-def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
+def _to_tensors(name: str, raw: RawData, *, normalise: str) -> Loaded:
+    keeps_integers = normalise == "none"
     inputs, coded = _input_tensors(raw, keeps_integers=keeps_integers)
     class_names, numbered = number_classes(list(_label_columns(raw.splits)))
     notes = raw.notes
@@ -267,6 +288,9 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
     if len(present) < 2:
         received = Words(f"only {class_names[int(present[0])]!r}")
         raise invalid("labels", "hold two classes or more", received, "check the column")
+    if normalise == "centred" and inputs["train"].dtype != torch.uint8:
+        requirement = "be auto or none, as the inputs are no pixels in 0..255"
+        raise invalid("normalise", requirement, normalise, "leave it out")
     return Loaded(
         splits,
         class_names,
@@ -275,13 +299,13 @@ def _to_tensors(name: str, raw: RawData, *, keeps_integers: bool) -> Loaded:
         coded,
         raw.left_out,
         notes,
-        "none" if keeps_integers else "auto",
+        normalise,  # type: ignore[arg-type]  # `load_data` has checked it
     )
 
 
 def _input_tensors(
     raw: RawData, *, keeps_integers: bool
-) -> tuple[dict[str, Tensor], tuple[InputColumn, ...]]:
+) -> tuple[dict[str, Inputs], tuple[InputColumn, ...]]:
     """Return the inputs of each split, and what coded columns stand for."""
     splits, coded = raw.splits, raw.coded_columns
     arrays = {split: content.inputs for split, content in splits.items()}
@@ -289,8 +313,8 @@ def _input_tensors(
         coded = lost_centres(arrays["train"])
         arrays = {split: centred(array, coded) for split, array in arrays.items()}
     inputs = {
-        split: torch.from_numpy(array)
-        if raw.coded_columns
+        split: as_inputs(array)
+        if raw.coded_columns or is_mapped(array)
         else input_tensor(array, where=f"{split} split", keeps_integers=keeps_integers)
         for split, array in arrays.items()
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from keeprate.data.features import Encoder
+from keeprate.data.rows import joined, part_of
 from keeprate.data.samples import Data, LabelStatus, Loaded, Split
 from keeprate.data.sources import load_data
 from keeprate.errors import Words, check_whole, invalid
@@ -312,7 +314,7 @@ def part(split: Split, positions: IntArray) -> Split:
     index = torch.from_numpy(np.sort(positions))
     return replace(
         split,
-        inputs=split.inputs[index],
+        inputs=part_of(split.inputs, index),
         labels=split.labels[index],
         true_labels=None if split.true_labels is None else split.true_labels[index],
         rows=split.rows[index],
@@ -320,6 +322,11 @@ def part(split: Split, positions: IntArray) -> Split:
         votes=None if split.votes is None else split.votes[index],
         weights=None if split.weights is None else split.weights[index],
     )
+
+
+def without_inputs(split: Split) -> Split:
+    """The samples where only labels are asked for: their parts do not copy inputs [N, 0]."""
+    return replace(split, inputs=torch.empty(len(split), 0))
 
 
 def join(first: Split, second: Split) -> Split:
@@ -335,7 +342,7 @@ def join(first: Split, second: Split) -> Split:
         weights = torch.cat(known)
     return replace(
         first,
-        inputs=torch.cat([first.inputs, second.inputs]),
+        inputs=joined(first.inputs, second.inputs),
         labels=torch.cat([first.labels, second.labels]),
         true_labels=both("true_labels"),
         rows=torch.cat([first.rows, second.rows]),
@@ -360,7 +367,7 @@ def _encode(
         return splits, None
     encoder = Encoder.fit(splits["train"].inputs, columns, text_model=text_model)
     encoded = {
-        name: replace(split, inputs=encoder.encode(split.inputs, columns))
+        name: replace(split, inputs=encoder.encode_rows(split.inputs, columns))
         for name, split in splits.items()
     }
     return encoded, encoder
@@ -381,14 +388,11 @@ def _corrupt(splits: dict[str, Split], request: _Request, n_classes: int) -> dic
     names = ["train"]
     if request.noisy_validation and "validation" in splits:
         names.append("validation")
-    labels, inputs = (
-        # One tensor is not joined, as that would copy all inputs.
-        tensors[0].numpy() if len(tensors) == 1 else torch.cat(tensors).numpy()
-        for tensors in (
-            [splits[name].labels for name in names],
-            [splits[name].inputs for name in names],
-        )
-    )
+    labels = torch.cat([splits[name].labels for name in names]).numpy()
+    inputs = np.empty(0)
+    if request.noise.kind == "instance":  # one split is not joined: that would copy all inputs
+        of_all = reduce(joined, [splits[name].inputs for name in names])
+        inputs = (of_all if isinstance(of_all, torch.Tensor) else of_all[:]).numpy()
     rng = np.random.default_rng(derive_seed(request.seed, "noise"))
     noisy = request.noise.corrupt_labels(labels, inputs, n_classes=n_classes, rng=rng)
     pieces = torch.from_numpy(noisy).split([len(splits[name]) for name in names])

@@ -7,7 +7,7 @@ directly into one array.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import numpy as np
 
 from keeprate.data.labels import Array, written_labels
 from keeprate.errors import Words, damaged, first_line, invalid, needs
+from keeprate.limits import DEEPEST
+from keeprate.mapped import Place, check_room, gathered
 from keeprate.reading import (
-    DEEPEST,
     N_PROBED,
-    check_size,
     concat,
     decode_images,
     dictionary,
@@ -39,6 +39,7 @@ from keeprate.text import LONGEST, listed, shortened
 
 REMEDY_INPUTS = "say which columns are the inputs (inputs=[...], --inputs)"
 BUFFER = 1 << 16  # bytes of a Parquet file at a time
+ROWS_OF_PIECE = 1 << 13  # of a Parquet file that memory is not to hold
 
 
 @dataclass(frozen=True)
@@ -210,11 +211,14 @@ def _read_parquet(path: Path) -> Any:
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             schema = file.schema_arrow
-            _check_parquet_size(file.metadata, schema, path)
+            n_bytes = _unpacked(file.metadata, schema)
             names: list[str] = schema.names
             if len(set(names)) < len(names):
                 received = Words(listed(names))
                 raise invalid("columns", "have different names", received, f"mend {path}")
+            remedy = "split it into parts, or keep fewer rows or columns"
+            if check_room(str(path), n_bytes, remedy):
+                return gathered(_pieces_of(file), schema, maps=True)
             if any(pa.types.is_nested(kind) for kind in schema.types):
                 return _validated(file.read())
             # Column by column: all at once would need half as much memory again.
@@ -233,13 +237,20 @@ def _validated(table: Any) -> Any:
     return table
 
 
-def _check_parquet_size(metadata: Any, schema: Any, path: Path) -> None:
-    """Refuse a file that is larger in memory than it may be, by its footer."""
+def _pieces_of(file: Any) -> Iterator[Any]:
+    """The rows of a Parquet file, some at a time."""
+    pa = needs("pyarrow")
+    for batch in file.iter_batches(ROWS_OF_PIECE, use_threads=False):
+        yield _validated(pa.Table.from_batches([batch]))
+        release_memory()
+
+
+def _unpacked(metadata: Any, schema: Any) -> int:
+    """How many bytes a Parquet file takes in memory, by its footer."""
     packed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     widths = [getattr(kind, "bit_width", 32) for kind in _plain_types(schema)]
     # Runs of one value take hardly a byte in the file, but each row has its width in memory.
-    n_bytes = max(packed, metadata.num_rows * sum(widths) // 8)
-    check_size(str(path), n_bytes, "split it into parts, or keep fewer rows or columns")
+    return int(max(packed, metadata.num_rows * sum(widths) // 8))
 
 
 def _plain_types(schema: Any) -> list[Any]:
@@ -323,6 +334,8 @@ def whole_array(
     *,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+    file: str = "",
 ) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
     """Return a column of images or of lists as one array.
 
@@ -333,6 +346,10 @@ def whole_array(
     name : str
     image_size, channels : optional
         What images are to have; None: what they have.
+    place : Place
+        Where images that are larger than memory are to lie.
+    file : str
+        What their file is called there.
 
     Returns
     -------
@@ -351,11 +368,24 @@ def whole_array(
         return _list_array(column, f"column {name} of the {table.where}"), {}, ()
     files = table.image_files(name)
     if files is not None:
-        images = read_images(files, table.where, image_size=image_size, channels=channels)
+        images = read_images(
+            files,
+            table.where,
+            image_size=image_size,
+            channels=channels,
+            place=place,
+            file=file,
+        )
     else:
         folder = None if table.file is None else table.file.parent
         images = decode_images(
-            column, table.where, image_size=image_size, channels=channels, folder=folder
+            column,
+            table.where,
+            image_size=image_size,
+            channels=channels,
+            folder=folder,
+            place=place,
+            file=file,
         )
     size = images.pixels.shape
     return images.pixels, {"image_size": size[2:], "channels": size[1]}, images.notes

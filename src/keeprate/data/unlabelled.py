@@ -169,7 +169,7 @@ def _read_one(
     loaded = load_data(source)
     split = loaded.splits.get("test", loaded.splits["train"])
     names = np.array(loaded.class_names)
-    return Samples(split.inputs, labels=names[split.labels.numpy()])
+    return Samples(split.inputs[:], labels=names[split.labels.numpy()])
 
 
 def _held_out(tables: Mapping[str, Table]) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keeprate.data import Inputs
 from keeprate.engine.config import Augmentation
 
 NOISES, MOST_NUMBERS = 1_024, 2**24
@@ -80,7 +81,7 @@ class Augmenter:
         """Add noise to the normalised samples `inputs` [B, ...], which are those at `index` [B]."""
         return inputs if self._noises is None else inputs + self._noises[self._noise_of[index]]
 
-    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
+    def __call__(self, inputs: Inputs, index: Tensor) -> Tensor:
         """The samples `index` [B] of `inputs` [N, ...]; images [N, C, H, W] are transformed."""
         images = inputs[index]
         if self._is_mirrored is None and self._offsets is None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from keeprate.engine.curves import Curves
@@ -23,6 +22,19 @@ from keeprate.text import cut
 
 NO_PROGRESS = (KeyError, TypeError, ValueError, OverflowError)
 """What an edited description of the progress raises."""
+CODES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls the types of numbers."""
 OPTIONAL = ("log_probability", "times_seen", "transition_matrix")
 """Attributes of a population that are a tensor or None."""
 
@@ -34,7 +46,24 @@ def save_tensors(
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
     described = {"keeprate": text, "sha256": _digest(contiguous, text)}
-    write_atomically(path, save(contiguous, metadata=described))
+    write_atomically(path, _safetensors(contiguous, described))
+
+
+def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """A safetensors file, tensor by tensor: safetensors itself would hold all of them twice."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        kind = CODES[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield tensors[name].reshape(-1).view(torch.uint8).numpy().data  # type: ignore[misc]
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from keeprate.data import Normaliser, Split
+from keeprate.data import Inputs, Normaliser, Split
 from keeprate.engine.networks import Networks
 from keeprate.engine.world import ALONE, World
+from keeprate.mapped import new_tensor
 from keeprate.noise import count_pairs, determinant_score
 
 if TYPE_CHECKING:  # scikit-learn's metrics take long to import
@@ -86,7 +87,7 @@ def evaluate(
 
 def batched_logits(
     networks: Networks,
-    inputs: Tensor,
+    inputs: Inputs,
     normaliser: Normaliser,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     world: World = ALONE,
@@ -100,13 +101,18 @@ def batched_logits(
         yield piece, share.gathered(logits, 2)
 
 
-def probabilities(modules: Sequence[nn.Module], inputs: Tensor, normaliser: Normaliser) -> Tensor:
-    """Class probabilities, the mean over the peers, float32 `[N, C]` on the CPU."""
-    pieces = []
+def probabilities(modules: Sequence[nn.Module], inputs: Inputs, normaliser: Normaliser) -> Tensor:
+    """Class probabilities, the mean over the peers, float32 `[N, C]` on the CPU, perhaps mapped."""
+    found: Tensor | None = None
     device = next((p.device for p in modules[0].parameters()), torch.device("cpu"))
     for start in range(0, len(inputs), EVALUATION_BATCH):
         with torch.no_grad():
             batch = normaliser(inputs[start : start + EVALUATION_BATCH].to(device))
             of_each = torch.stack([module(batch).float().softmax(-1) for module in modules])
-            pieces.append(of_each.mean(0).cpu())
-    return torch.cat(pieces)
+            of_batch = of_each.mean(0).cpu()
+        if found is None:
+            found = new_tensor((len(inputs), of_batch.shape[1]))
+        found[start : start + EVALUATION_BATCH] = of_batch
+    if found is None:
+        raise ValueError("no samples to predict")
+    return found

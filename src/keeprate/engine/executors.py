@@ -14,6 +14,7 @@ from keeprate.engine.candidates import Assignment, EpochDone, Outcome, TrainingD
 from keeprate.engine.lockstep import train_candidates
 from keeprate.engine.population import Population
 from keeprate.engine.setup import Setup
+from keeprate.mapped import copy_of
 
 
 def carry_out(
@@ -118,7 +119,7 @@ def outcomes_of(population: Population, wanted: set[int]) -> Iterator[Outcome]:
             tuple(networks.module(row, peer, weights) for peer in range(networks.n_peers))
             if number in wanted
             else (),
-            tracked[row].clone() if tracked is not None and is_tracked else None,
+            copy_of(tracked[row]) if tracked is not None and is_tracked else None,
             seen.clone() if seen is not None and is_tracked else None,
             None if matrix is None else matrix[row].clone(),
         )

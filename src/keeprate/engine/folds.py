@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from keeprate.engine.selection import corrected_logits, soft_cross_entropy
+from keeprate.mapped import new_tensor
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value
@@ -133,8 +134,8 @@ class Folds:
         return cls(
             first.fold.to(device),
             first.judged.to(device),
-            torch.stack(targets).to(device),
-            torch.stack([is_learnt * one.weights for one in supervisions]).to(device),
+            _stacked(targets).to(device),
+            _stacked([is_learnt * one.weights for one in supervisions]).to(device),
             matrix,
             None if corrected is None else corrected.to(device),
         )
@@ -159,3 +160,15 @@ class Folds:
             weights=self.weights[rows],
             transition_matrix=None if matrix is None else matrix[rows],
         )
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """K tensors as one, [K, ...]; the same one K times takes no memory."""
+    first = tensors[0]
+    same = (first.data_ptr(), first.shape, first.stride())
+    if all((one.data_ptr(), one.shape, one.stride()) == same for one in tensors):
+        return first.expand(len(tensors), *first.shape)
+    stacked = new_tensor((len(tensors), *first.shape))
+    for row, one in zip(stacked, tensors, strict=True):
+        row.copy_(one)
+    return stacked

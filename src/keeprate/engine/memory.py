@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from keeprate.engine.evaluation import EVALUATION_BATCH
-from keeprate.reading import free_memory
+from keeprate.limits import free_memory
 from keeprate.seeding import forked_seed
 
 SHARE = 0.6  # of the free memory: allocators need room, and so do other processes

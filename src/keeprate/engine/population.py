@@ -22,6 +22,7 @@ from keeprate.engine.networks import Networks, build_networks
 from keeprate.engine.optimizers import make_optimizer
 from keeprate.engine.setup import Setup
 from keeprate.errors import invalid
+from keeprate.mapped import new_tensor
 from keeprate.seeding import derive_seed
 
 
@@ -179,7 +180,7 @@ def new_population(
     )
     n_tracked, log_probability, times_seen = min(n_tracked, len(numbers)), None, None
     if n_tracked > 0:
-        log_probability = torch.zeros(n_tracked, len(data.train), data.n_classes, device=device)
+        log_probability = new_tensor((n_tracked, len(data.train), data.n_classes)).to(device)
         times_seen = torch.zeros(len(data.train), device=device)
     supervisions = [one.supervision for one in candidates if one.supervision is not None]
     folds = Folds.of(supervisions, data.n_classes, device) if supervisions else None

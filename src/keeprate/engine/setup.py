@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from keeprate.data import Data, Normaliser
+from keeprate.data import Data, Inputs, Normaliser
 from keeprate.engine.candidates import Assignment, EpochDone, TrainingDone
 from keeprate.engine.config import Augmentation, TrainingConfig
 from keeprate.engine.heads import AngularMargin, margin_of
@@ -232,7 +232,7 @@ def make_setup(
     )
 
 
-def _check_augment(augment: str, inputs: Tensor) -> None:
+def _check_augment(augment: str, inputs: Inputs) -> None:
     """Refuse to mirror or move what is no image, and noise on numbers that stand for words."""
     augmentation = Augmentation.parse(augment)
     if (augmentation.flip or augmentation.crop) and inputs.dim() != 4:

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keeprate.mapped import new_tensor
 from keeprate.text import percent
 
 TINY = 1e-12  # keeps denominators positive
@@ -420,7 +421,11 @@ def mean_log_likelihood(
 
 def to_power(probabilities: Tensor, power: float) -> Tensor:
     """p_i^power / sum_j p_j^power, [N, C]."""
-    return (power * probabilities.clamp_min(LEAST).log()).softmax(-1)
+    powers = new_tensor(probabilities.shape)
+    n = _at_a_time(probabilities, probabilities)
+    for some, of_some in zip(probabilities.split(n), powers.split(n), strict=True):
+        of_some.copy_((power * some.clamp_min(LEAST).log()).softmax(-1))
+    return powers
 
 
 def sharpened(probabilities: Tensor, labels: Tensor, transition_matrix: Tensor) -> Tensor:

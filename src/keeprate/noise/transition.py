@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keeprate.errors import Words, invalid
+from keeprate.mapped import new_array
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -108,7 +109,12 @@ def check_probabilities(name: str, probabilities: ArrayLike) -> FloatArray:
     """
     remedy = "give the softmax of the logits, one row per sample"
     try:
-        table = np.asarray(_detached(probabilities), dtype=np.float64)
+        given = np.asarray(_detached(probabilities))
+        if given.dtype == np.float32:  # of networks, and perhaps of many samples
+            table = new_array(given.shape, np.float64)
+            table[...] = given
+        else:
+            table = given.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         received = Words(f"this: {error}")
         raise invalid(name, "be numbers, [N, C]", received, remedy) from error

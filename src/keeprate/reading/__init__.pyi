@@ -30,9 +30,6 @@ from .images import unequal_shapes as unequal_shapes
 from .json_lines import is_json as is_json
 from .json_lines import read_json as read_json
 from .json_lines import write_corrected_json as write_corrected_json
-from .limits import DEEPEST as DEEPEST
-from .limits import check_size as check_size
-from .limits import free_memory as free_memory
 from .naming import LABEL_NAMES as LABEL_NAMES
 from .naming import SPLIT_NAMES as SPLIT_NAMES
 from .naming import TABLE_SUFFIXES as TABLE_SUFFIXES

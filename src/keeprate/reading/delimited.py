@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, invalid, needs
+from keeprate.mapped import gathered
 from keeprate.reading.arrow import arrow_pool
 from keeprate.reading.cells import DELIMITERS, cell_spans, listed_columns, records_of
 from keeprate.reading.dialects import (
@@ -204,23 +205,25 @@ def _read_as(source: Source, kinds: Mapping[int, Any], block: int) -> list[Any]:
     """Read the file with these types.
 
     Arrow's batches are small and are put together in groups: then the memory that they need is
-    little more than the table's.
+    little more than the table's, or little at all where the table is mapped.
     """
     pa = needs("pyarrow")
-    tables, group, size = [], [], 0
     block = block if block > PIECE else PIECE // 4
     # Each batch costs something for each column: wide tables need many rows in a batch.
     block = max(block, min(WIDEST, len(source.header) * BYTES_OF_COLUMN))
-    with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
-        schema = reader.schema
+
+    def groups(reader: Any) -> Iterator[Any]:
+        group, size = [], 0
         for batch in reader:
             group.append(batch)
             size += batch.nbytes
             if size > GROUP:
-                tables.append(pa.Table.from_batches(group).combine_chunks(arrow_pool()))
+                yield pa.Table.from_batches(group).combine_chunks(arrow_pool())
                 group, size = [], 0
-    tables.append(pa.Table.from_batches(group, schema).combine_chunks(arrow_pool()))
-    return list(pa.concat_tables(tables).columns)
+        yield pa.Table.from_batches(group, reader.schema).combine_chunks(arrow_pool())
+
+    with _arrow_file(source) as file, _batches(file, source, kinds, block) as reader:
+        return list(gathered(groups(reader), reader.schema).columns)
 
 
 @contextmanager

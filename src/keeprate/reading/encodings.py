@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import Words, invalid, needs
-from keeprate.reading.limits import check_size, read_limit
+from keeprate.limits import check_size, read_limit
 
 PIECE = 1 << 20  # bytes that are looked at together
 SMALL_PIECE = 1 << 18  # bytes that fit into a processor's cache

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keeprate.errors import InputError, damaged
+from keeprate.limits import too_deep
 from keeprate.reading.delimited import read_delimited
 from keeprate.reading.encodings import SAMPLE, UNREADABLE, find_encoding, open_text
 from keeprate.reading.export_formats import (
@@ -23,7 +24,6 @@ from keeprate.reading.export_formats import (
     parser_of,
 )
 from keeprate.reading.json_lines import Row, is_json, rows_of, table_of
-from keeprate.reading.limits import too_deep
 from keeprate.text import percent
 
 FIRST = 20  # rows that tell the format

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import statistics
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from keeprate.errors import InputError, Words, check_whole, invalid, needs
+from keeprate.mapped import Place, blocks, check_room, is_mapped
 from keeprate.reading.decoding import (
     Array,
     Encoded,
@@ -23,13 +30,14 @@ from keeprate.reading.decoding import (
     decoder_of_plain,
     read_header,
 )
-from keeprate.reading.limits import check_size
 from keeprate.reading.places import Inside, file_in_row
 from keeprate.text import cut
 
 LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
 _PIECE = 1 << 20  # bytes of encoded images that are taken out of a table together
+_AT_ONCE = 256  # images that a thread decodes at a time
+_SAVED_EVERY = 10.0  # seconds, between two notes of how much is decoded
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ def decode_images(
     image_size: ImageSize = None,
     channels: int | None = None,
     folder: Path | None = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+    file: str = "",
 ) -> DecodedImages:
     """Decode a column of images.
 
@@ -74,6 +84,10 @@ def decode_images(
     folder : Path or None
         The folder of the file that has the column: a row without bytes names an image in this
         folder or below. None: the column was made in memory, and paths are taken as they are.
+    place : Place
+        Where pixels that are larger than memory are to lie.
+    file : str
+        What their file is called there.
 
     Returns
     -------
@@ -100,7 +114,8 @@ def decode_images(
                 row += 1
 
     source = _Source(len(column), fields, named)
-    return _decode_all(source, where, _Wanted(image_size, channels), leave_out=False)[0]
+    wanted = _Wanted(image_size, channels)
+    return _decode_all(source, where, wanted, _Target(place, file), leave_out=False)[0]
 
 
 def read_images(
@@ -109,8 +124,10 @@ def read_images(
     *,
     image_size: ImageSize = None,
     channels: int | None = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+    file: str = "",
 ) -> DecodedImages:
-    """Decode N image files; `image_size` and `channels` are those of `decode_images`.
+    """Decode N image files.
 
     Parameters
     ----------
@@ -118,7 +135,7 @@ def read_images(
         Images of any format that Pillow reads, whatever their suffixes are.
     where : str
         The source of the files that messages name.
-    image_size, channels
+    image_size, channels, place, file
         As in `decode_images`.
 
     Returns
@@ -131,11 +148,18 @@ def read_images(
         If a file is damaged, or has 32 bits a channel.
     """
     wanted = _Wanted(image_size, channels)
-    return _decode_all(_files(paths), where, wanted, leave_out=False)[0]
+    place.listed.extend(paths)
+    return _decode_all(_files(paths), where, wanted, _Target(place, file), leave_out=False)[0]
 
 
 def read_readable(
-    paths: Sequence[Path], where: str, *, image_size: ImageSize = None, channels: int | None = None
+    paths: Sequence[Path],
+    where: str,
+    *,
+    image_size: ImageSize = None,
+    channels: int | None = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+    file: str = "",
 ) -> tuple[DecodedImages, list[int]]:
     """Decode image files and leave out those that cannot be read.
 
@@ -152,7 +176,7 @@ def read_readable(
         If an image has 32 bits a channel.
     """
     wanted = _Wanted(image_size, channels)
-    return _decode_all(_files(paths), where, wanted, leave_out=True)
+    return _decode_all(_files(paths), where, wanted, _Target(place, file), leave_out=True)
 
 
 def unequal_shapes(
@@ -185,6 +209,17 @@ class _Source:
     count: int
     fields: Callable[[], Iterator[_Fields]]
     name: Callable[[int], str]
+
+    def identity(self) -> str:
+        """Hash of all content, and of the size and the time of all files."""
+        digest = hashlib.sha256()
+        for content, path in self.fields():
+            if content is None and path:
+                with suppress(OSError):
+                    state = os.stat(path)
+                    path += f" {state.st_size} {state.st_mtime_ns}"
+            digest.update(b"image" + (content if content is not None else str(path).encode()))
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Encoded]:
         for row, (content, path) in enumerate(self.fields()):
@@ -266,21 +301,21 @@ def _square(headers: Collection[Header]) -> tuple[int, int]:
 
 
 def _decode_all(
-    source: _Source, where: str, wanted: _Wanted, *, leave_out: bool
+    source: _Source, where: str, wanted: _Wanted, target: _Target, *, leave_out: bool
 ) -> tuple[DecodedImages, list[int]]:
-    """Read all headers, choose the layout, then decode one image after the other.
+    """Read all headers, choose the layout, then decode the images.
 
-    At most one image is held as large as it was, besides the array of the results.
+    A thread holds at most one image as large as it was, besides the array of the results.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about damaged tags and large photographs
-        plain = _decode_plain(source, wanted)
+        plain = _decode_plain(source, where, wanted, target)
         if plain is not None:
             return DecodedImages(plain), []
         headers, unread = _headers(source, leave_out)
         while headers:
             layout = wanted.layout(headers.values())
-            pixels, failed = _pixels(source, where, headers, layout, leave_out)
+            pixels, failed = _pixels(source, where, headers, layout, leave_out, target)
             unread += failed
             for row in failed:  # damaged pixels show only now
                 del headers[row]
@@ -290,7 +325,7 @@ def _decode_all(
     return DecodedImages(np.empty((0, wanted.channels or 1, 1, 1), np.uint8)), unread
 
 
-def _decode_plain(source: _Source, wanted: _Wanted) -> Array | None:
+def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target) -> Array | None:
     """Decode images that are all as the first one is and stay so, in one pass.
 
     Returns None as soon as an image differs, cannot be read or has to be changed.
@@ -303,26 +338,31 @@ def _decode_plain(source: _Source, wanted: _Wanted) -> Array | None:
         layout = wanted.layout([header])
         if layout != Layout(header.channels, header.height, header.width):
             return None
-        shape = (source.count, layout.channels, layout.height, layout.width)
-        check_size("images", math.prod(shape), "give image_size (--image-size)")
-        pixels = np.empty(shape, np.uint8)
+        pixels = target.pixels(source.count, layout, where)
     except (InputError, MemoryError):  # the images that follow may be worse, or smaller
         return None
     decode_one = decoder_of_plain(layout)
-    for row, (content, path) in enumerate(source.fields()):
-        decoded = decode_one(content, path)
-        if decoded is None:
-            return None
-        pixels[row] = decoded
-    return pixels
+
+    def decode_some(start: int, images: Sequence[_Fields]) -> list[int] | None:
+        for row, (content, path) in enumerate(images, start):
+            decoded = decode_one(content, path)
+            if decoded is None:
+                return None
+            pixels[row] = decoded
+        return []
+
+    found = target.fill(pixels, source.fields(), decode_some, lambda: f"plain {source.identity()}")
+    return None if found is None else pixels
 
 
 def _headers(images: Iterable[Encoded], leave_out: bool) -> tuple[dict[int, Header], list[int]]:
     """Return the headers by row, and the rows without a readable one."""
     headers, unread = {}, []
+    different: dict[Header, Header] = {}  # most images are like many others
     for row, image in enumerate(images):
         try:
-            headers[row] = read_header(image)
+            header = read_header(image)
+            headers[row] = different.setdefault(header, header)
         except UnreadableImageError:
             if not leave_out:
                 raise
@@ -331,35 +371,142 @@ def _headers(images: Iterable[Encoded], leave_out: bool) -> tuple[dict[int, Head
 
 
 def _pixels(
-    images: Iterable[Encoded],
+    source: _Source,
     where: str,
     headers: Collection[int],
     layout: Layout,
     leave_out: bool,
+    target: _Target,
 ) -> tuple[Array, list[int]]:
     """Decode the rows in `headers`; return their pixels, and the rows that are damaged."""
     try:
-        shape = (len(headers), layout.channels, layout.height, layout.width)
-        check_size(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
-        pixels = np.empty(shape, np.uint8)
+        pixels = target.pixels(len(headers), layout, where)
     except MemoryError as error:
         size = f"{len(headers)} images of {layout.height}x{layout.width}"
         raise invalid(
             f"images ({where})", "fit into memory", Words(size), "give image_size (--image-size)"
         ) from error
-    damaged: list[int] = []
-    n_decoded = 0
-    for row, image in enumerate(images):
-        if row not in headers:
-            continue
-        try:
-            pixels[n_decoded] = decode(image, layout)
-            n_decoded += 1
-        except UnreadableImageError:
-            if not leave_out:
-                raise
-            damaged.append(row)
-    return pixels[:n_decoded], damaged
+    rows = list(headers)
+
+    def decode_some(start: int, images: Sequence[_Fields]) -> list[int] | None:
+        damaged = []
+        for place, (content, path) in enumerate(images, start):
+            try:
+                pixels[place] = decode(Encoded(content, path, source.name(rows[place])), layout)
+            except UnreadableImageError:
+                if not leave_out:
+                    raise
+                damaged.append(place)
+        return damaged
+
+    readable = (fields for row, fields in enumerate(source.fields()) if row in headers)
+    damaged = target.fill(
+        pixels, readable, decode_some, lambda: f"{layout} {len(rows)} {source.identity()}"
+    )
+    if damaged and is_mapped(pixels):
+        target.place.forget(target.file)  # a decoding that goes on must not move images twice
+    return _without(pixels, damaged or []), [rows[place] for place in damaged or []]
+
+
+def _without(pixels: Array, places: Sequence[int]) -> Array:
+    """The pixels without some images, in the same memory."""
+    kept = np.delete(np.arange(len(pixels)), places)
+    if places:
+        for some in blocks(len(kept), pixels[0].nbytes):
+            pixels[some] = pixels[kept[some]]
+    return pixels[: len(kept)]
+
+
+# The decoding of many images -------------------------------------------------------------------
+
+_Decode: TypeAlias = Callable[[int, Sequence[_Fields]], list[int] | None]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where pixels are written, and by how many threads."""
+
+    place: Place
+    file: str
+
+    def pixels(self, count: int, layout: Layout, where: str) -> Array:
+        """An array for so many images."""
+        shape = (count, layout.channels, layout.height, layout.width)
+        check_room(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
+        return self.place.array(self.file, shape, np.uint8, what=f"{count:,} images ({where})")
+
+    def fill(
+        self,
+        pixels: Array,
+        images: Iterator[_Fields],
+        decode_some: _Decode,
+        identity: Callable[[], str],
+    ) -> list[int] | None:
+        """Decode images in threads, piece by piece in order; go on where it stopped before.
+
+        Parameters
+        ----------
+        pixels : array [N, C, H, W]
+            What `decode_some` writes to.
+        images : iterator
+            Over the content and the path of N images.
+        decode_some : callable
+            Takes the place of the first of some images, and these; returns the places of damaged
+            ones, or None to end it all.
+        identity : callable
+            Tells what is decoded.
+
+        Returns
+        -------
+        list of int or None
+            The damaged images; None where a piece has ended it all.
+        """
+        known = identity() if is_mapped(pixels) else ""
+        n_done, *damaged = (known and self.place.resumed(self.file, known)) or [0]
+        n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        waiting: deque[tuple[int, Future[list[int] | None]]] = deque()
+        saved_at = time.monotonic()
+        with ThreadPoolExecutor(n_threads) as pool:
+            try:
+                pieces = _in_pieces(images)
+                is_empty = False
+                while waiting or not is_empty:
+                    while not is_empty and len(waiting) < 2 * n_threads:
+                        start, some = next(pieces, (0, []))
+                        is_empty = not some
+                        if some and start + len(some) > n_done:
+                            task = pool.submit(decode_some, start, some)
+                            waiting.append((start + len(some), task))
+                    if not waiting:
+                        break
+                    end, task = waiting.popleft()
+                    found = task.result()
+                    if found is None:
+                        return None
+                    damaged += found
+                    if known:
+                        self.place.tell("decoding images", end, len(pixels))
+                    if known and (end == len(pixels) or time.monotonic() - saved_at > _SAVED_EVERY):
+                        self.place.mark(self.file, known, [end, *damaged], pixels)
+                        saved_at = time.monotonic()
+            finally:
+                for _, task in waiting:
+                    task.cancel()
+        return damaged
+
+
+def _in_pieces(images: Iterator[_Fields]) -> Iterator[tuple[int, list[_Fields]]]:
+    """Yield images for one thread at a time, and the place of the first."""
+    piece: list[_Fields] = []
+    start, size = 0, 0
+    for content, path in images:
+        piece.append((content, path))
+        size += len(content or b"")
+        if len(piece) == _AT_ONCE or size > _PIECE:
+            yield start, piece
+            start, piece, size = start + len(piece), [], 0
+    if piece:
+        yield start, piece
 
 
 # Notes -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, first_line, invalid, needs
 from keeprate.files import write_atomically
+from keeprate.limits import check_size, read_limit, too_deep
 from keeprate.reading.corrections import encoded_as, refuse_row
 from keeprate.reading.delimited import AsText
 from keeprate.reading.encodings import (
@@ -28,7 +29,6 @@ from keeprate.reading.encodings import (
     open_text,
     pieces_of,
 )
-from keeprate.reading.limits import check_size, read_limit, too_deep
 from keeprate.reading.parts import concat
 from keeprate.text import cut
 

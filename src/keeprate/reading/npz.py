@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeprate.errors import InputError, damaged, first_line
-from keeprate.reading.limits import check_size, read_limit
+from keeprate.limits import check_size, read_limit
 from keeprate.text import cut
 
 Array = NDArray[Any]

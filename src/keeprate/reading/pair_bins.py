@@ -19,7 +19,7 @@ from typing import Any
 
 from keeprate.errors import InputError, Words, damaged, invalid
 from keeprate.files import read_bytes
-from keeprate.reading.limits import check_size, read_limit
+from keeprate.limits import check_size, read_limit
 from keeprate.text import cut
 
 _OPCODES = {one.code: one for one in pickletools.opcodes}

@@ -9,10 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keeprate.checksums import RECORD_FILE
-from keeprate.data import Data
+from keeprate.data import Data, add_to_digest
 from keeprate.engine import Setup, TrainingConfig
 from keeprate.errors import InputError
 from keeprate.records.record import (
@@ -67,8 +65,8 @@ def part_fingerprints(data: Data) -> dict[str, str]:
     for (split, samples), name in product(splits.items(), PARTS):
         tensor = getattr(samples, name, None)
         if tensor is not None:
-            digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+            digest = hashlib.sha256()
+            add_to_digest(digest, tensor)
             found[f"{split} {name.replace('_', ' ')}"] = digest.hexdigest()
     return found
 

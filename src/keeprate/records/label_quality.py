@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -33,6 +34,7 @@ from keeprate.records.record import load_record
 from keeprate.text import as_meant, cut, listed, neutral
 
 DIGITS = 6  # of a score in a file
+ROWS_AT_ONCE = 50_000  # that are made text
 SURE = 0.8  # a suggested class is four times as probable as all others together
 OTHERWISE = 0.1  # share of labels that may be any, whatever the transition matrix says
 QUALITY_FILE = "label_quality.csv"  # in a run folder
@@ -171,11 +173,17 @@ class LabelQuality:
 
         `suggested_label` is empty where nothing is suggested.
         """
-        order, names = self.ranking, np.asarray(class_names)
+        return self._table_of(self.ranking, class_names)
+
+    def _table_of(
+        self, order: NDArray[np.int64], class_names: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        """Columns of the samples at these positions."""
+        names, scores = np.asarray(class_names), self.scores[order].astype(np.float64)
         columns: tuple[npt.NDArray[Any], ...] = (
             self.rows[order],
-            self.is_issue[order],
-            np.round(self.scores[order].astype(np.float64), DIGITS),
+            np.round(scores, DIGITS) < 0.5,  # as `is_issue`
+            np.round(scores, DIGITS),
             names[self.given[order]],
             names[self.predicted[order]],
             np.append(names, "")[self.suggested[order]],  # the last one for -1
@@ -184,6 +192,12 @@ class LabelQuality:
             name: column.tolist() for name, column in zip(QUALITY_COLUMNS, columns, strict=True)
         }
         return table | ({NAME_COLUMN: [self.names[i] for i in order]} if self.names else {})
+
+    def _tables(self, class_names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        """`table`, some rows at a time; at least one piece, which may be empty."""
+        order = self.ranking
+        for start in range(0, max(1, len(order)), ROWS_AT_ONCE):
+            yield self._table_of(order[start : start + ROWS_AT_ONCE], class_names)
 
     def save(self, path: str | os.PathLike[str], class_names: Sequence[str]) -> None:
         """Write `table` as .csv, .parquet or .json (a list of rows).
@@ -196,23 +210,31 @@ class LabelQuality:
         InputError
             If the file is of another kind, or cannot be written.
         """
-        table, kind = self.table(class_names), Path(path).suffix
+        kind = Path(path).suffix
         if kind == ".csv":
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(table)
-            for row in zip(*table.values(), strict=True):
-                writer.writerow([neutral(v) if isinstance(v, str) else v for v in row])
-            write_atomically(path, text.getvalue())
+            write_atomically(path, self._lines(class_names))
         elif kind == ".json":
+            table = self.table(class_names)
             rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
             write_atomically(path, json.dumps(rows, indent=1) + "\n")
         elif kind == ".parquet":
             content = io.BytesIO()
-            needs("pyarrow.parquet").write_table(needs("pyarrow").table(table), content)
+            table = needs("pyarrow").table(self.table(class_names))
+            needs("pyarrow.parquet").write_table(table, content)
             write_atomically(path, content.getvalue())
         else:
             raise invalid("the file", "end in .csv, .parquet or .json", str(path), "choose one")
+
+    def _lines(self, class_names: Sequence[str]) -> Iterator[str]:
+        """The text of a .csv file, in pieces."""
+        for number, table in enumerate(self._tables(class_names)):
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            if number == 0:
+                writer.writerow(table)
+            for row in zip(*table.values(), strict=True):
+                writer.writerow([neutral(v) if isinstance(v, str) else v for v in row])
+            yield text.getvalue()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], class_names: Sequence[str]) -> LabelQuality:
@@ -226,24 +248,29 @@ class LabelQuality:
         check_unchanged(Path(path))
         numbers = {neutral(name): i for i, name in enumerate(class_names)}
         try:
+            # Plain arrays of numbers: a list of rows would take ten times the memory.
+            rows, given, predicted, suggested = (array("q") for _ in range(4))
+            scores, names = array("d"), []
             with Path(path).open(newline="", encoding="utf-8") as file:
-                lines = list(csv.DictReader(file))
-            given = [numbers[line["given_label"]] for line in lines]
-            predicted = [numbers[line["predicted_label"]] for line in lines]
-            if lines and SUGGESTED_COLUMN not in lines[0]:  # an older file
-                suggested = [p if p != g else -1 for g, p in zip(given, predicted, strict=True)]
-            else:
-                texts = [line[SUGGESTED_COLUMN] for line in lines]
-                suggested = [numbers[text] if text else -1 for text in texts]
+                for line in csv.DictReader(file):
+                    rows.append(int(line["index"]))
+                    given.append(numbers[line["given_label"]])
+                    predicted.append(numbers[line["predicted_label"]])
+                    scores.append(float(line["label_score"]))
+                    if SUGGESTED_COLUMN in line:
+                        text = line[SUGGESTED_COLUMN]
+                        suggested.append(numbers[text] if text else -1)
+                    else:  # an older file
+                        suggested.append(predicted[-1] if predicted[-1] != given[-1] else -1)
+                    if NAME_COLUMN in line:
+                        names.append(as_meant(line[NAME_COLUMN] or ""))
             return cls(
-                np.array([int(line["index"]) for line in lines], dtype=np.int64),
+                np.array(rows, dtype=np.int64),
                 np.array(given, dtype=np.int64),
                 np.array(predicted, dtype=np.int64),
-                np.array([float(line["label_score"]) for line in lines]),
+                np.array(scores),
                 np.array(suggested, dtype=np.int64),
-                tuple(as_meant(line[NAME_COLUMN] or "") for line in lines)
-                if lines and NAME_COLUMN in lines[0]
-                else (),
+                tuple(names),
             ).sorted()
         except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
             reason = cut(repr(error), 300)

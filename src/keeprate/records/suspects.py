@@ -38,12 +38,11 @@ def most_suspect(
     """
     share = max(LEAST_PER_CLASS, MOST // len(class_names))
     issues = quality.ranking[quality.is_issue[quality.ranking]]
-    n_of_class = dict.fromkeys(range(len(class_names)), 0)
-    places = []  # within its class, among all
-    for place, given in enumerate(quality.given[issues].tolist()):
-        places.append((n_of_class[given], place))
-        n_of_class[given] += 1
-    positions = [int(issues[place]) for turn, place in sorted(places) if turn < share][:MOST]
+    given, places = quality.given[issues], []  # within its class, among all
+    for number in range(len(class_names)):
+        of_class = np.flatnonzero(given == number)[:share]
+        places += [(turn, place) for turn, place in enumerate(of_class.tolist())]
+    positions = [int(issues[place]) for _, place in sorted(places)][:MOST]
     suspects = []
     for position in positions:
         sample = _sample(samples, int(quality.rows[position]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from keeprate.data import Encoder, InputForm, Normaliser, to_inputs
+from keeprate.data import Encoder, InputForm, Inputs, Normaliser, to_inputs
 from keeprate.engine import (
     MODEL_NAMES,
     ModelFactory,
@@ -110,7 +110,7 @@ class Classifier:
         """
         return to_inputs(samples, self.form)
 
-    def probabilities(self, inputs: Tensor) -> Tensor:
+    def probabilities(self, inputs: Inputs) -> Tensor:
         """Class probabilities `[N, C]` of inputs as `encode` gives them."""
         return probabilities(self.modules, inputs, self.normaliser)
 

@@ -25,13 +25,12 @@ Hendrycks et al. 2018, Using trusted data to train deep networks on labels corru
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from keeprate.data import Data, join
 from keeprate.engine import (
@@ -48,10 +47,11 @@ from keeprate.engine import (
     trial_value,
 )
 from keeprate.errors import InputError
+from keeprate.mapped import blocks, new_tensor
 from keeprate.noise import NoiseEstimate, best_power, class_posterior, fit_transition_matrix
 from keeprate.records import LabelQuality, RestartSummary, Result
 from keeprate.runs.finals import TrainedNetworks
-from keeprate.runs.judgement import judge_held_out, refine
+from keeprate.runs.judgement import judge_held_out, mean_probabilities, of_those, refine
 from keeprate.schedules import Schedule, plain_decay
 from keeprate.seeding import derive_seed
 
@@ -217,7 +217,8 @@ class _Stages:
         train = setup.data.train
         self.setup, self.is_clean, self.epochs, self.stage = setup, is_clean, epochs, stage
         self.labels = train.labels
-        self.given = one_hot(train.labels, setup.data.n_classes).float()
+        self.given = new_tensor((len(train), setup.data.n_classes))
+        self.given.scatter_(1, train.labels[:, None], 1.0)
         self.weights = torch.ones(len(train)) if setup.weights is None else setup.weights
         self.fold = make_folds(train.labels, is_clean, n_folds, setup.seed)
         self.trained: list[Trained] = []
@@ -296,10 +297,19 @@ class _Stages:
         """The schedule of the stage at hand that ends at a level."""
         return Schedule(plain_decay(self.epochs[self.n_stages_done], level), "auto")
 
-    def _by_network(self, modules: Sequence[nn.Module]) -> list[Tensor]:
+    def _by_network(self, modules: Sequence[nn.Module]) -> Iterator[Tensor]:
         """What each of R networks says of every sample, also of those it learnt from, [N, C]."""
         inputs, normaliser = self.setup.data.train.inputs, self.setup.normaliser
-        return [probabilities([module], inputs, normaliser) for module in modules]
+        return (probabilities([module], inputs, normaliser) for module in modules)
+
+    def _held_out(self, modules: Sequence[nn.Module]) -> Tensor:
+        """What the network that leaves it out says of every sample, [N, C]."""
+        held_out = new_tensor(self.given.shape)
+        for peer, opinions in enumerate(self._by_network(modules)):
+            places = (self.fold == peer).nonzero()[:, 0]
+            for some in blocks(len(places), 4 * opinions.shape[1]):
+                held_out[places[some]] = opinions[places[some]]
+        return held_out
 
     def _gold_matrix(self, one: Trained) -> Tensor:
         """Mean prediction for clean samples of each class outside the fold, [R, C, C].
@@ -315,11 +325,14 @@ class _Stages:
 
     def _refined(self, one: Trained) -> Tensor:
         """Targets of each network by its own opinions alone, [R, N, C]; clean labels stay."""
-        noisy, by_network = ~self.is_clean, self._by_network(one.networks.modules)
-        targets = self.given.expand(len(by_network), -1, -1).clone()
-        for peer, opinions in enumerate(by_network):
-            p, y = opinions[noisy], self.labels[noisy]
-            targets[peer, noisy] = class_posterior(p, y, fit_transition_matrix(p, y))
+        noisy, modules = ~self.is_clean, one.networks.modules
+        targets, places = new_tensor((len(modules), *self.given.shape)), noisy.nonzero()[:, 0]
+        for of_peer, opinions in zip(targets, self._by_network(modules), strict=True):
+            of_peer.copy_(self.given)
+            p, y = of_those(noisy, opinions), self.labels[noisy]
+            matrix = fit_transition_matrix(p, y)
+            for some in blocks(len(places), 8 * p.shape[1]):
+                of_peer[places[some]] = class_posterior(p[some], y[some], matrix)
         return targets
 
     def _train(self, arms: Sequence[Arm]) -> list[Trained]:
@@ -366,11 +379,10 @@ class _Stages:
         total, seen = outcome.log_probability, outcome.times_seen
         if total is None or seen is None:
             raise ValueError("a training whose held-out predictions were not kept")
-        seen = seen[:, None]
-        opinions = (total / seen.clamp_min(1)).softmax(-1)
-        if bool((seen == 0).any()):  # no batch of the later half held these samples
-            final = torch.stack(self._by_network(modules))[self.fold, torch.arange(len(self.fold))]
-            opinions = torch.where(seen > 0, opinions, final)
+        # Where the later half held each sample in a batch, nothing else is asked.
+        final = self._held_out(modules) if bool((seen == 0).any()) else total
+        tracked = replace(trained, log_probability=total, times_seen=seen)
+        opinions = mean_probabilities(tracked, final)
         if bool(self.is_clean.any()):
             # Networks of noisy samples are right less confidently than networks of clean ones.
             value = best_power(opinions[self.is_clean], self.labels[self.is_clean])[1]

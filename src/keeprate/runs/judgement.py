@@ -14,8 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from keeprate.data import Split, part
+from keeprate.data import Split, part, without_inputs
 from keeprate.engine import Setup, probabilities
+from keeprate.mapped import blocks, new_tensor
 from keeprate.noise import (
     LEAST,
     NoiseEstimate,
@@ -60,15 +61,15 @@ def judge_held_out(
     """
     noisy = ~is_clean
     held_out, unrefined = _mean(opinions_of), opinions_of[-1]
-    pool = part(setup.data.train, noisy.numpy().nonzero()[0])
+    pool = part(without_inputs(setup.data.train), noisy.numpy().nonzero()[0])
     # The validation samples are in the pool already.
     others = [one for one in setup.data.doubted_splits[1:] if one is not setup.data.validation]
-    splits, opinions = [pool, *others], [held_out[noisy]]
+    splits, opinions = [pool, *others], [of_those(noisy, held_out)]
     for split in others:
         opinions.append(
             _mean([probabilities(some, split.inputs, setup.normaliser) for some in modules_of])
         )
-    labels, together = torch.cat([one.labels for one in splits]), torch.cat(opinions)
+    labels, together = torch.cat([one.labels for one in splits]), _joined(opinions)
     is_right = None
     if bool(is_clean.any()):
         clean, their_labels = unrefined[is_clean], setup.data.train.labels[is_clean]
@@ -81,14 +82,17 @@ def judge_held_out(
     voted = []
     for brought, matrix in readings:
         parts = zip(brought.split(sizes), splits, strict=True)
-        voted.append((torch.cat([with_votes(p, one.votes) for p, one in parts]), matrix))
-    noise = estimate_noise(unrefined[noisy], pool.labels, is_right=is_right)
+        voted.append((_joined([with_votes(p, one.votes) for p, one in parts]), matrix))
+    noise = estimate_noise(of_those(noisy, unrefined), pool.labels, is_right=is_right)
     return noise, in_order(judge(labels, voted), splits)
 
 
 def refine(opinions: Tensor, labels: Tensor) -> Tensor:
     """P(true class | x, label) by Bayes' rule, with the matrix of confident opinions, [N, C]."""
-    return class_posterior(opinions, labels, confident_matrix(opinions, labels))
+    matrix, refined = confident_matrix(opinions, labels), new_tensor(opinions.shape)
+    for some in blocks(len(labels), 8 * opinions.shape[1]):
+        refined[some] = class_posterior(opinions[some], labels[some], matrix)
+    return refined
 
 
 def confident_matrix(opinions: Tensor, labels: Tensor) -> Tensor:
@@ -127,7 +131,7 @@ def judge_labels(setup: Setup, networks: TrainedNetworks) -> tuple[NoiseEstimate
     doubted = data.doubted_splits
     quality = find_label_issues(
         torch.cat([split.labels for split in doubted]).numpy(),
-        torch.cat([with_votes(opinions[id(split)], split.votes) for split in doubted]).numpy(),
+        _joined([with_votes(opinions[id(split)], split.votes) for split in doubted]).numpy(),
     )
     return noise, in_order(quality, doubted)
 
@@ -168,7 +172,11 @@ def mean_probabilities(networks: TrainedNetworks, final: Tensor) -> Tensor:
     if total is None or seen is None:
         return final
     seen = seen.unsqueeze(1)
-    return torch.where(seen > 0, (total / seen.clamp_min(1)).softmax(-1), final)
+    mean = new_tensor(total.shape)
+    for some in blocks(len(total), 8 * total.shape[1]):
+        of_half = (total[some] / seen[some].clamp_min(1)).softmax(-1)
+        mean[some] = torch.where(seen[some] > 0, of_half, final[some])
+    return mean
 
 
 # Readings --------------------------------------------------------------------------------------
@@ -204,6 +212,32 @@ def by_clean_labels(opinions: Tensor, labels: Tensor, power: float) -> tuple[Ten
     return brought, softened(fit_transition_matrix(brought, labels))
 
 
+def of_those(which: Tensor, opinions: Tensor) -> Tensor:
+    """The opinions [n, C] of some of N samples; all are not copied."""
+    if bool(which.all()):
+        return opinions
+    places = which.nonzero()[:, 0]
+    found = new_tensor((len(places), opinions.shape[1]))
+    for some in blocks(len(places), 4 * opinions.shape[1]):
+        found[some] = opinions[places[some]]
+    return found
+
+
+def _joined(opinions: Sequence[Tensor]) -> Tensor:
+    """Opinions [n, C] of several splits, one after the other; those of one are not copied."""
+    if len(opinions) == 1:
+        return opinions[0]
+    together = new_tensor((sum(map(len, opinions)), opinions[0].shape[1]))
+    for some, of_split in zip(together.split([*map(len, opinions)]), opinions, strict=True):
+        some.copy_(of_split)
+    return together
+
+
 def _mean(opinions: Sequence[Tensor]) -> Tensor:
     """The geometric mean of class probabilities [N, C]."""
-    return torch.stack(list(opinions)).clamp_min(LEAST).log().mean(0).softmax(-1)
+    first = opinions[0]
+    mean = new_tensor(first.shape)
+    for some in blocks(len(first), 8 * len(opinions) * first.shape[1]):
+        parts = torch.stack([one[some] for one in opinions])
+        mean[some] = parts.clamp_min(LEAST).log().mean(0).softmax(-1)
+    return mean
