@@ -118,15 +118,19 @@ def test_images_in_a_file_are_those_in_memory(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "_AT_ONCE", 7)
-    for odd in (False, True):
-        folder = write_images(tmp_path / f"odd {odd}", odd=odd)
-        loaded = load_data(folder)
+    for odd, normalise in ((False, "auto"), (True, "auto"), (False, "none"), (False, "centred")):
+        folder = write_images(tmp_path / f"odd {odd} {normalise}", odd=odd)
+        loaded = load_data(folder, normalise=normalise)
         with monkeypatch.context() as context:
-            expected = load_data(in_memory(context) and folder)
+            expected = load_data(in_memory(context) and folder, normalise=normalise)
         split, other = loaded.splits["train"], expected.splits["train"]
         assert isinstance(split.inputs, Rows)
         assert len(split) == 60 - odd
         assert torch.equal(split.inputs[:], other.inputs[:])
+        assert split.inputs.dtype == other.inputs.dtype
+        again = load_data(folder, normalise=normalise)
+        assert torch.equal(again.splits["train"].inputs[:], other.inputs[:])
+        assert again.normalise == normalise
         assert (loaded.notes, split.names) == (expected.notes, other.names)
 
 
@@ -174,6 +178,16 @@ def test_rows_are_what_a_tensor_is(cache: Path) -> None:
     assert sent.whole.data_ptr() != rows.whole.data_ptr()
     for ours, theirs in zip(columns_of(part), tensor[places].T, strict=True):
         assert np.array_equal(ours, theirs.numpy())
+
+
+def test_mapped_arrays_of_a_user_are_read_as_any_array(tmp_path: Path, cache: Path) -> None:
+    array = np.memmap(tmp_path / "file", np.float64, "w+", shape=(20, 6, 5, 3))
+    array[...] = np.random.default_rng(0).normal(size=array.shape)
+    inputs = load_data((array, [0, 1] * 10)).splits["train"].inputs
+    assert (inputs.shape, inputs.dtype) == ((20, 3, 6, 5), torch.float32)
+    array[3, 2, 1, 0] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        load_data((array, [0, 1] * 10))
 
 
 def test_what_is_taken_out_does_not_change_the_file(tmp_path: Path, cache: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from keeprate.data.arrays import centred, input_tensor, lost_centres, read_npz, read_objects
@@ -15,7 +16,7 @@ from keeprate.data.columns import read_splits
 from keeprate.data.decoded import entry_of
 from keeprate.data.features import InputColumn
 from keeprate.data.folders import read_folder
-from keeprate.data.labels import Labels, check_labels, number_classes, with_samples
+from keeprate.data.labels import Array, Labels, check_labels, number_classes, with_samples
 from keeprate.data.raw import IGNORE, RawData, RawSplit, RequestedColumns
 from keeprate.data.rows import Inputs, as_inputs
 from keeprate.data.samples import Loaded, Source, Split
@@ -29,7 +30,7 @@ from keeprate.data.tables import (
 )
 from keeprate.data.votes import count_votes
 from keeprate.errors import InputError, Words, first_line, invalid, needs
-from keeprate.mapped import Place, Progress, is_mapped
+from keeprate.mapped import Place, Progress, blocks, is_mapped, new_array
 from keeprate.reading import TABLE_SUFFIXES, file_stem, is_hub_name, is_table
 from keeprate.text import listed
 
@@ -313,7 +314,7 @@ def _input_tensors(
         coded = lost_centres(arrays["train"])
         arrays = {split: centred(array, coded) for split, array in arrays.items()}
     inputs = {
-        split: as_inputs(array)
+        split: as_inputs(_widened(array) if keeps_integers and not raw.coded_columns else array)
         if raw.coded_columns or is_mapped(array)
         else input_tensor(array, where=f"{split} split", keeps_integers=keeps_integers)
         for split, array in arrays.items()
@@ -327,6 +328,14 @@ def _input_tensors(
             received = Words(shapes)
             raise invalid(f"train and {split} inputs", "be of one shape", received, "resize them")
     return inputs, coded
+
+
+def _widened(pixels: Array) -> Array:
+    """Mapped pixels as numbers that a network looks up, int64."""
+    numbers = new_array(pixels.shape, np.int64)
+    for some in blocks(len(pixels), numbers[0].nbytes):
+        numbers[some] = pixels[some]
+    return numbers
 
 
 def _check_length(where: str, n_inputs: int, n_labels: int) -> None:
