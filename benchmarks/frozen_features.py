@@ -115,9 +115,9 @@ def cached(folder: str, cache: Path = CACHE) -> dict[str, Tensor]:
     if not path.exists():
         print(f"training on CIFAR-100 for {path}", flush=True)
         others = keeprate.load_data(Path(folder) / "cifar-100", label="label").splits["train"]
-        body = train(others.inputs, others.labels)
+        body = train(others.inputs[:], others.labels)
         own = keeprate.load_data(Path(folder) / "cifar-10", label="label").splits
-        made = {name: features(body, own[name].inputs) for name in ("train", "test")}
+        made = {name: features(body, own[name].inputs[:]) for name in ("train", "test")}
         cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         save_file(made, part)

@@ -25,7 +25,7 @@ class OneByOne(Dataset[tuple[torch.Tensor, int, int]]):
     """One sample at a time by way of PIL, as torchvision's data sets with ToTensor give it."""
 
     def __init__(self, data: Data) -> None:
-        images = data.train.inputs.movedim(1, -1)  # as in files: grey [H, W], colours [H, W, 3]
+        images = data.train.inputs[:].movedim(1, -1)  # as in files: grey [H, W], colours [H, W, 3]
         self.images = (images[..., 0] if images.shape[-1] == 1 else images).numpy()
         self.labels = data.train.labels.tolist()
 

@@ -218,7 +218,7 @@ def prepared(
         given = _with_noisy_validation(given, seed)
     scale = given.normaliser()
     arrays = [
-        scale(split.inputs).flatten(1).numpy() for split in (blind, data.test, data.validation)
+        scale(split.inputs[:]).flatten(1).numpy() for split in (blind, data.test, data.validation)
     ]
     is_clean = scenario == "clean"
     task = Task(
@@ -229,7 +229,7 @@ def prepared(
         arrays[2] if is_clean else None,
         data.validation.labels.numpy() if is_clean else None,
         given,
-        data.test.inputs,
+        data.test.inputs[:],
         chosen.is_table,
         data.input_shape if chosen.is_pictures else None,
     )

@@ -58,7 +58,7 @@ def search_and_open_again(folder: Path, seed: int) -> None:
     if [each.curves for each in again.results] != [each.curves for each in run.results]:
         raise RuntimeError("a finished search was not returned as it is")
     classifier = keeprate.load(folder / "search")
-    named = classifier.predict(data.validation.inputs.numpy())
+    named = classifier.predict(data.validation.inputs[:].numpy())
     keeprate.find_label_issues(
         data.validation.labels, classifier.predict_proba(data.validation.inputs)
     )
@@ -124,7 +124,7 @@ def read_images(folder: Path, seed: int) -> None:
 def fit_estimator(folder: Path, seed: int) -> None:
     """scikit-learn's classifier: fitted, saved, loaded."""
     split = digits(seed).train
-    inputs, labels = split.inputs.flatten(1).numpy(), split.labels.numpy()
+    inputs, labels = split.inputs[:].flatten(1).numpy(), split.labels.numpy()
     classifier = NoisyLabelClassifier(epochs=2, batch_size=64, random_state=seed)
     classifier.fit(inputs, labels).save(folder / "estimator")
     loaded = NoisyLabelClassifier.load(folder / "estimator")

@@ -100,7 +100,7 @@ def digits(seed: int, n_train: int) -> Loaded:
     held_out = len(every) // 5
     rows = {"train": order[held_out:], "validation": order[:held_out]}
     counts = {"train": n_train, "validation": N_VALIDATION}
-    images, labels = every.inputs[:, 0].numpy(), every.labels.numpy()
+    images, labels = every.inputs[:][:, 0].numpy(), every.labels.numpy()
     splits = {}
     for side, own in rows.items():
         chosen = rng.choice(own, counts[side])

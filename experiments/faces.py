@@ -84,7 +84,7 @@ def load_people(source: str | Path, side: int) -> People:
     split = loaded.splits["train"]
     if split.inputs.ndim != 4 or split.inputs.dtype != torch.uint8:
         raise InputError(f"--train must hold pictures, got {source}; give a folder a person.")
-    return People(split.inputs, split.labels, loaded.class_names)
+    return People(split.inputs[:], split.labels, loaded.class_names)
 
 
 def read_pairs(pairs: str | Path, images: str | Path | None, like: People) -> Pairs:

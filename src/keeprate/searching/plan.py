@@ -165,7 +165,7 @@ def _bytes_of(split: Split | None) -> int:
     if split is None:
         return 0
     tensors = (split.inputs, split.labels, split.true_labels)
-    return sum(one.numel() * one.element_size() for one in tensors if one is not None)
+    return sum(one.numel() * one.dtype.itemsize for one in tensors if one is not None)
 
 
 def _disk_bytes(setup: Setup, stages: tuple[Stage, ...], prices: Prices) -> int:
@@ -176,7 +176,7 @@ def _disk_bytes(setup: Setup, stages: tuple[Stage, ...], prices: Prices) -> int:
     """
     with forked_seed(setup.seed):
         module = setup.build()
-    of_network = sum(one.numel() * one.element_size() for one in module.parameters())
+    of_network = sum(one.numel() * one.dtype.itemsize for one in module.parameters())
     populations = [
         n * stage.n_networks
         for stage in stages
