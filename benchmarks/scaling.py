@@ -1,11 +1,11 @@
 """How seconds and memory grow: `python -m benchmarks.scaling`.
 
 One thing grows at a time: samples, features, classes, candidates in lockstep, epochs, trials. Each
-measurement is a process of its own, which draws its data first. It counts seconds by the clock and
-of the processor, from the reading of the data to the finished run folder, and the peak of its
-private memory (RssAnon; what files map is not in it) above that of the drawn data and the imported
-packages. Growth is the exponent between the two largest sizes: 1 is in proportion, 2 is quadratic.
-The rows are saved as they come, the same command goes on; the results are in
+measurement is a process of its own. It reads a Parquet file, trains Co-teaching (or searches),
+judges the labels and writes the run folder, on one thread. Counted are the seconds by the clock and
+of the processor, and the peak of private memory (RssAnon; what files map is not in it) above that
+of the imported packages. Growth is the exponent between the two largest sizes: 1 is in proportion,
+2 is quadratic. The rows are saved as they come, the same command goes on; the results are in
 `results/scaling.json`. `--draw` makes the picture. Linux only.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +36,8 @@ from keeprate import InputError, TrainingConfig
 
 NAME = "scaling"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "results" / "scaling.svg"
-FEATURES, CLASSES, LOOK = 20, 5, 0.01  # LOOK: seconds between two looks at the memory
+FEATURES, CLASSES, TABLE = 20, 5, "table.parquet"
+LOOK = 0.01  # seconds between two looks at the memory
 CONFIG = TrainingConfig(epochs=2, batch_size=512)
 PROTOCOL: Row = {
     "model": "mlp",
@@ -63,70 +66,60 @@ def made(n: int, features: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return inputs, labels
 
 
-def of_table(n: int, features: int, classes: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """A Parquet file that is read, trained on, and judged."""
+def write_table(path: Path, n: int, features: int, classes: int) -> None:
+    """A Parquet file of samples."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     inputs, labels = made(n, features, classes)
     columns = {f"x{i}": inputs[:, i] for i in range(features)} | {"label": labels}
-    pq.write_table(pa.table(columns), folder / "table.parquet", row_group_size=50_000)
-    return partial(_train_on_table, folder)
+    pq.write_table(pa.table(columns), path, row_group_size=50_000)
 
 
-def _train_on_table(folder: Path) -> keeprate.Run:
-    data = keeprate.prepare(
-        str(folder / "table.parquet"), noise=PROTOCOL["noise"], n_validation=1_000, n_test=1_000
-    )
-    return keeprate.train(data, method="co-teaching", config=CONFIG, out=folder / "run")
+@dataclass(frozen=True)
+class Axis:
+    """Something that grows.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+    table : callable
+        A size -> samples, features and classes of the table.
+    options : callable
+        A size -> options of `keeprate.train`; with a budget, of `keeprate.search`.
+    """
+
+    sizes: tuple[int, ...]
+    table: Callable[[int], tuple[int, int, int]] = lambda _: (10_000, FEATURES, CLASSES)
+    options: Callable[[int], Row] = lambda _: {}
 
 
-def of_samples(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Rows of a table."""
-    return of_table(n, FEATURES, CLASSES, folder)
-
-
-def of_features(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Columns of a table of 10,000 rows."""
-    return of_table(10_000, n, CLASSES, folder)
-
-
-def of_classes(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Classes of 50,000 samples."""
-    return of_table(50_000, FEATURES, n, folder)
-
-
-def of_candidates(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Final trainings in lockstep, of 10,000 samples."""
-    data = keeprate.prepare(made(10_000, FEATURES, CLASSES), noise=PROTOCOL["noise"], n_test=1_000)
-    options: Row = {"method": "co-teaching", "config": CONFIG, "restarts": n, "lockstep": n}
-    return partial(keeprate.train, data, out=folder / "run", **options)
-
-
-def of_epochs(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Epochs of 10,000 samples."""
-    data = keeprate.prepare(made(10_000, FEATURES, CLASSES), noise=PROTOCOL["noise"], n_test=1_000)
-    config = TrainingConfig(epochs=n, batch_size=CONFIG.batch_size)
-    return partial(keeprate.train, data, method="co-teaching", config=config, out=folder / "run")
-
-
-def of_trials(n: int, folder: Path) -> Callable[[], keeprate.Run]:
-    """Trials of a search on 600 samples."""
-    data = keeprate.prepare(made(1_000, FEATURES, CLASSES), noise=PROTOCOL["noise"])
-    config = TrainingConfig(epochs=5, batch_size=64)
-    options: Row = {"budget": f"{n}trials", "config": config, "restarts": 1, "baselines": False}
-    return partial(keeprate.search, data, out=folder / "run", **options)
-
-
-AXES: dict[str, tuple[Callable[[int, Path], Callable[[], keeprate.Run]], tuple[int, ...]]] = {
-    "samples": (of_samples, (10_000, 30_000, 100_000, 300_000, 1_000_000)),
-    "features": (of_features, (10, 30, 100, 300, 1_000)),
-    "classes": (of_classes, (2, 10, 100, 1_000, 10_000)),
-    "candidates": (of_candidates, (1, 5, 20, 50, 200)),
-    "epochs": (of_epochs, (5, 20, 80, 320)),
-    "trials": (of_trials, (10, 30, 100, 300, 1_000)),
+AXES = {
+    "samples": Axis(
+        (10_000, 30_000, 100_000, 300_000, 1_000_000), lambda n: (n, FEATURES, CLASSES)
+    ),
+    "features": Axis((10, 30, 100, 300, 1_000), lambda n: (10_000, n, CLASSES)),
+    "classes": Axis((2, 10, 100, 1_000, 10_000), lambda n: (50_000, FEATURES, n)),
+    "candidates": Axis((1, 5, 20, 50, 200), options=lambda n: {"restarts": n, "lockstep": n}),
+    "epochs": Axis((5, 20, 80, 320), options=lambda n: {"config": replace(CONFIG, epochs=n)}),
+    "trials": Axis(
+        (10, 30, 100, 300, 1_000),
+        lambda _: (3_000, FEATURES, CLASSES),
+        lambda n: {"budget": f"{n}trials", "config": TrainingConfig(epochs=5, batch_size=64)},
+    ),
 }
-"""What grows -> how it is set up in a folder, and the sizes."""
+
+
+def run(axis: str, size: int, folder: Path) -> keeprate.Run:
+    """Read the table of a folder, train, judge the labels, write the run folder."""
+    data = keeprate.prepare(
+        str(folder / TABLE), noise=PROTOCOL["noise"], n_validation=1_000, n_test=1_000
+    )
+    options: Row = {"config": CONFIG, "restarts": 1, "baselines": False, "out": folder / "run"}
+    options |= AXES[axis].options(size)
+    if "budget" in options:
+        return keeprate.search(data, **options)
+    return keeprate.train(data, method="co-teaching", **options)
 
 
 # Measuring -------------------------------------------------------------------------------------
@@ -158,33 +151,38 @@ def peak_of_memory() -> Iterator[list[int]]:
         thread.join()
 
 
-def measure(axis: str, size: int) -> Row:
-    """Seconds and memory of one run, in this process."""
-    set_up, _ = AXES[axis]
-    with tempfile.TemporaryDirectory() as name:
-        run = set_up(size, Path(name))
-        few = keeprate.prepare("digits", limit=200)
-        keeprate.train(few, config=TrainingConfig(epochs=1), out=Path(name) / "few")  # late imports
-        before = private_bytes()
-        started, of_processor = time.perf_counter(), time.process_time()
-        with peak_of_memory() as peak:
-            found = run()
-        seconds = time.perf_counter() - started
-        of_processor = time.process_time() - of_processor
-        written = sum(path.stat().st_size for path in (Path(name) / "run").rglob("*"))
+def measure(axis: str, size: int, folder: Path) -> Row:
+    """Seconds and memory of one run, in this process, which has done nothing else."""
+    import torch  # before the clock starts
+
+    torch.set_num_threads(1)
+    before = private_bytes()
+    started, of_processor = time.perf_counter(), time.process_time()
+    with peak_of_memory() as peak:
+        found = run(axis, size, folder)
+    seconds = time.perf_counter() - started
+    of_processor = time.process_time() - of_processor
     cost = found.record.cost
     return {
-        "seconds": seconds,
-        "processor_seconds": of_processor,
-        "training_seconds": cost.search_seconds + cost.final_seconds,
+        "seconds": round(seconds, 3),
+        "processor_seconds": round(of_processor, 3),
+        "training_seconds": round(cost.search_seconds + cost.final_seconds, 3),
         "peak_bytes": peak[0] - before,
-        "folder_bytes": written,
+        "folder_bytes": sum(path.stat().st_size for path in (folder / "run").rglob("*")),
     }
 
 
 def _in_a_process(axis: str, size: int) -> Row:
-    command = [sys.executable, "-m", "benchmarks.scaling", "--one", axis, str(size)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(Path(folder, TABLE), *AXES[axis].table(size))
+        command = [sys.executable, "-m", "benchmarks.scaling", "--one", axis, str(size), folder]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=os.environ | {"KEEPRATE_CACHE": str(Path(folder, "cache"))},
+        )
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -246,8 +244,11 @@ def draw(rows: Sequence[Row], path: Path = PICTURE) -> None:
 def jobs() -> list[Job]:
     """All measurements, the small ones first."""
     of_axes = [
-        [Job({"axis": axis, "size": size}, partial(_in_a_process, axis, size)) for size in sizes]
-        for axis, (_, sizes) in AXES.items()
+        [
+            Job({"axis": axis, "size": size}, partial(_in_a_process, axis, size))
+            for size in one.sizes
+        ]
+        for axis, one in AXES.items()
     ]
     longest = max(map(len, of_axes))
     return [of_axis[i] for i in range(longest) for of_axis in of_axes if i < len(of_axis)]
@@ -256,13 +257,15 @@ def jobs() -> list[Job]:
 def main() -> None:
     """Measure what is missing, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--one", nargs=2, metavar=("AXIS", "SIZE"), help="one row, as JSON")
+    parser.add_argument(
+        "--one", nargs=3, metavar=("AXIS", "SIZE", "FOLDER"), help="one row, as JSON"
+    )
     parser.add_argument("--draw", action="store_true", help="draw what is measured")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
     options = parser.parse_args()
     if options.one:
-        axis, size = options.one
-        print(json.dumps(measure(axis, int(size))))
+        axis, size, folder = options.one
+        print(json.dumps(measure(axis, int(size), Path(folder))))
         return
     rows = run_missing(
         NAME,

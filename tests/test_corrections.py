@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from keeprate.data import Loaded, Split, load_data, write_corrected
@@ -354,6 +354,7 @@ def test_npz_without_some_rows(tmp_path: Path) -> None:
 
 @FAST
 @given(st.dictionaries(st.integers(0, 20), st.sampled_from([*CLASSES, None]), max_size=6))
+@example({5: None})  # all rows of a part
 def test_folder_of_csv_parts(
     tmp_path_factory: pytest.TempPathFactory, corrections: Corrections
 ) -> None:
@@ -608,3 +609,18 @@ def test_a_file_keeps_its_suffix(tmp_path: Path) -> None:
     source = tmp_path / "a.parquet"
     pq.write_table(pa.table({"size": [1, 2], "label": ["x", "y"]}), source)
     assert "end in .parquet" in refusal(source, tmp_path / "b.csv", {0: "y"})
+
+
+def test_a_part_whose_rows_were_all_dropped_is_read_and_corrected_again(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for part, rows in enumerate((range(4), range(0), range(4, 9))):
+        lines = [f"{i},{CLASSES[i % 3]}\n" for i in rows]
+        (tmp_path / "a" / f"train-{part}.csv").write_text("x,label\n" + "".join(lines))
+    write_corrected(tmp_path / "a", tmp_path / "b", {3: CLASSES[1], 5: None})
+    loaded = load_data(tmp_path / "b")
+    expected = [CLASSES[i % 3] for i in range(9)]
+    expected[3] = CLASSES[1]
+    del expected[5]
+    found = [loaded.class_names[k] for k in loaded.splits["train"].labels]
+    assert found == expected
+    assert loaded.notes == ("train-1.csv has a header without rows.",)

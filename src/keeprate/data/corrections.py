@@ -20,6 +20,7 @@ from keeprate.reading import (
     LABEL_NAMES,
     TABLE_SUFFIXES,
     TRUE_LABEL_NAMES,
+    NoRowsError,
     is_hub_name,
     is_json,
     is_table,
@@ -200,7 +201,10 @@ def _n_rows(path: Path) -> int:
         return int(needs("pyarrow.parquet").read_metadata(path).num_rows)
     if is_json(path):
         return int(read_json(path, as_text=lambda _: True).num_rows)
-    return int(read_parts([path], as_text=lambda _: True).arrow.num_rows)
+    try:
+        return int(read_parts([path], as_text=lambda _: True).arrow.num_rows)
+    except NoRowsError:
+        return 0
 
 
 # Folders ---------------------------------------------------------------------------------------

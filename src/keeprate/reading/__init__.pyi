@@ -8,6 +8,7 @@ from .corrections import refuse_row as refuse_row
 from .corrections import whole_number as whole_number
 from .corrections import write_corrected as write_corrected
 from .corrections import write_corrected_parquet as write_corrected_parquet
+from .dialects import NoRowsError as NoRowsError
 from .exports import read_export as read_export
 from .image_files import file_name as file_name
 from .image_files import files_below as files_below

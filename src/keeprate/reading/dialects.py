@@ -313,10 +313,14 @@ def refuse_open_quote(source: Source) -> None:
         raise _unclosed(source.path, line)
 
 
-def without_rows(path: Path) -> InputError:
+class NoRowsError(InputError):
+    """A file has nothing but a header."""
+
+
+def without_rows(path: Path) -> NoRowsError:
     """Return the error for a file that has nothing but a header."""
     received = Words("a header without rows")
-    return invalid(str(path), "hold rows", received, "check that it was written")
+    return NoRowsError(str(invalid(str(path), "hold rows", received, "check that it was written")))
 
 
 def _unclosed(path: Path, line: int) -> InputError:

@@ -9,6 +9,7 @@ from typing import Any
 from keeprate.errors import Words, invalid, needs
 from keeprate.reading.cells import listed_columns
 from keeprate.reading.delimited import NULLS, AsText, TextTable, read_delimited, without_nulls
+from keeprate.reading.dialects import NoRowsError
 
 Again = Callable[[int, frozenset[str]], Any]
 
@@ -26,27 +27,37 @@ def read_parts(paths: Sequence[Path], *, as_text: AsText) -> TextTable:
     Returns
     -------
     TextTable
-        The rows of all files, and the dialect of the first one.
+        The rows of all files, and the dialect of the first one that has rows.
 
     Raises
     ------
     InputError
         If a file cannot be read, or the files differ in their columns.
     """
-    paths = [Path(path) for path in paths]
-    tables = [read_delimited(path, as_text=as_text) for path in paths]
+    tables, empty = {}, []
+    for path in map(Path, paths):
+        try:
+            tables[path] = read_delimited(path, as_text=as_text)
+        except NoRowsError as error:  # all rows of a part were dropped, say
+            empty.append((path, error))
+    if not tables:
+        raise empty[0][1]
 
     def again(part: int, columns: frozenset[str]) -> Any:
-        table = read_delimited(paths[part], as_text=lambda name: name in columns or as_text(name))
+        table = read_delimited(
+            list(tables)[part], as_text=lambda name: name in columns or as_text(name)
+        )
         arrow = table.arrow
         for i, name in enumerate(arrow.column_names):
             if name in columns and not as_text(name):
                 arrow = arrow.set_column(i, name, without_nulls(arrow.column(i), NULLS))
         return arrow
 
-    arrow = concat([table.arrow for table in tables], [path.name for path in paths], again)
-    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
-    return TextTable(arrow, notes, tables[0].dialect)
+    parts = tables.values()
+    arrow = concat([part.arrow for part in parts], [path.name for path in tables], again)
+    notes = [note for part in parts for note in part.notes]
+    notes += [f"{path.name} has a header without rows." for path, _ in empty]
+    return TextTable(arrow, tuple(dict.fromkeys(notes)), next(iter(parts)).dialect)
 
 
 def concat(tables: Sequence[Any], names: Sequence[str], again: Again | None = None) -> Any:
