@@ -574,7 +574,7 @@ def hear_interrupts():
 LINE = ["search", "digits", "--out", "run", "--budget", "2trials", "--quiet", *QUICK]
 
 
-@pytest.mark.parametrize(("event", "place"), [("import", "typer"), ("import", "torch")])
+@pytest.mark.parametrize(("event", "place"), [("import", "typer"), ("import", "torch.")])
 def test_ctrl_c_is_one_line_while_the_command_is_imported(event, place, tmp_path):
     command = [sys.executable, "-c", INTERRUPTING, event, place, *LINE]
     options = {"text": True, "cwd": tmp_path, "preexec_fn": hear_interrupts}

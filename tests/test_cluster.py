@@ -355,7 +355,7 @@ def test_a_cluster_is_left_as_it_was_found(nodes, data):
 
 
 def test_a_task_gets_all_of_a_setup_that_training_depends_on() -> None:
-    stays_here = {"progress", "curves_writer", "executor"}
+    stays_here = {"progress", "curves_writer", "executor", "world"}
     names = {field.name for field in fields(Setup)}
     assert {*cluster.HEAVY, *cluster.LIGHT} | stays_here == names
 
