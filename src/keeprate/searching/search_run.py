@@ -181,8 +181,7 @@ checkpoint_seconds, metric, positive, cluster
         database = request.database
         if database is not None:
             database = database.named(folder, record.study)
-        if request.add_trials is not None:
-            record = _with_addition(request, record, database)
+        record = _with_addition(request, record, database)
         if (run := finished_run(setup, record)) is not None:
             run = replace(run, record=settled(folder, record))
             return replace(run, study=find_study(folder, database))
@@ -250,7 +249,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
 
 
 def _with_addition(request: Request, record: RunRecord, database: Database | None) -> RunRecord:
-    """Begin an addition to a finished search, or take up the one that was interrupted."""
+    """Begin an addition to a finished search if one is asked for, or take up an interrupted one."""
     folder, n = request.setup.folder, request.add_trials
     if n is None:
         return record
