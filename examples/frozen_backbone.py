@@ -1,4 +1,4 @@
-"""A pretrained network: its features once and a search on them in seconds, or fine-tuning."""
+"""A pretrained network: its features once and a search on them, or fine-tuning."""
 
 import time
 

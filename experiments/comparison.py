@@ -148,10 +148,8 @@ class Comparison:
 
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
-                key, where = (
-                    {"noise": noise, "seed": seed},
-                    (protocol, noise, seed, data, runs, cluster),
-                )
+                key = {"noise": noise, "seed": seed}
+                where = (protocol, noise, seed, data, runs, cluster)
                 if methods:
                     yield Job(key, partial(self._train_methods, *where), methods)
                 for arm in arms:

@@ -268,6 +268,19 @@ def test_a_study_without_the_trials_is_refused(data, finished, tmp_path, kind):
     assert (folder / "study.db").exists() == (kind != "none")  # none is made
 
 
+def test_a_study_with_more_trials_than_are_being_added_is_not_to_be_deleted(
+    data, finished, tmp_path
+):
+    folder = tmp_path / "run"
+    record = finished(CHANGED, folder)
+    save_record(folder, replace(record, finished=False, is_adding=True, added=(TrialCounts(4, 0),)))
+    for _ in range(5):
+        open_study(folder).ask()
+    words = refused(data, out=folder, add_trials=4)
+    assert "at most the 7 trials of its search, got 8: two processes" in words
+    assert "choose another folder" in words and "delete" not in words  # else nothing could go on
+
+
 # Which trials explore, and which confirm ---------------------------------------------------------
 
 

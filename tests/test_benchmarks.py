@@ -35,6 +35,7 @@ from benchmarks import (
     reading,
     review,
     review_sets,
+    scaling,
     schedule_bench,
     soak,
 )
@@ -497,6 +498,28 @@ def test_train_steps_are_counted_and_compared_with_their_floor(monkeypatch):
     found, count = counter.beside_their_floor(), counter.counts[2]
     assert found["products"]["seconds"] == pytest.approx(0.002 * count, abs=0.01)
     assert found["floor / seconds"] == pytest.approx(0.006 * count / counter.seconds, abs=0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says how much memory is private")
+def test_what_grows_is_measured():
+    row = scaling.measure("epochs", 1)
+    assert 0 < row["training_seconds"] <= row["seconds"] and row["processor_seconds"] > 0
+    assert row["peak_bytes"] > 0 and row["folder_bytes"] > 10_000
+    assert {(job.key["axis"], job.key["size"]) for job in scaling.jobs()} == {
+        (axis, size) for axis, (_, sizes) in scaling.AXES.items() for size in sizes
+    }
+
+
+def test_growth_is_that_between_the_two_largest_sizes():
+    sizes = (10, 100, 1_000)
+    of_size = [
+        {"axis": "trials", "size": n, "seconds": n, "processor_seconds": n**2, "peak_bytes": 2**20}
+        for n in reversed(sizes)
+    ]
+    rows = [{"size": 1, "x": 99}, {"size": 4, "x": 8}, {"size": 2, "x": 2}]
+    assert scaling.growth(rows, "x") == 2
+    *_, line = scaling.table(of_size)
+    assert line == "| trials | 10, 1,000 | 10.0, 1000.0 | 2.00 | 1, 1 | 0.00 |"
 
 
 def test_a_step_is_timed_that_processes_may_share():

@@ -235,9 +235,8 @@ def test_a_process_stays_with_the_cluster_that_it_is_connected_to(nodes, data):
     port = nodes.address.rpartition(":")[2]
     before = signal.getsignal(signal.SIGTERM)
     ray.init(nodes.address, log_to_driver=False)
-    signal.signal(
-        signal.SIGTERM, before
-    )  # with Ray's, forks of later tests would hang at their end
+    # With Ray's handler, forks of later tests would hang at their end.
+    signal.signal(signal.SIGTERM, before)
     try:
         for other in ("192.0.2.1:6379", f"192.0.2.1:{port}", "localhost:1"):
             with pytest.raises(keeprate.InputError, match=f"cluster must be .*:{port}, the clus"):

@@ -10,6 +10,7 @@ from torch import nn
 
 import keeprate
 from keeprate import InputError, SearchConfig
+from keeprate.data import Rows
 from keeprate.engine import get_method, make_setup
 from keeprate.records.record import TrialCounts
 from keeprate.searching import plan as plans
@@ -128,6 +129,9 @@ def test_memory_and_disk_grow_with_what_is_there(data, tmp_path):
     splits = (data.train, data.validation, data.test)
     inputs = sum(split.inputs.nbytes for split in splits)
     assert inputs < plans_of[0].data_bytes < 4 * inputs
+    train = replace(data.train, inputs=Rows(data.train.inputs))  # as if they lay in a file
+    mapped = keeprate.plan_search(replace(data, train=train), lockstep=1, **options)
+    assert plans_of[0].data_bytes - mapped.data_bytes == data.train.inputs.nbytes
     small = keeprate.plan_search(data, model=linear, **options)
     assert small.network_bytes < few and small.disk_bytes < plans_of[0].disk_bytes
     run = keeprate.search(data, out=tmp_path / "run", **options)

@@ -766,6 +766,30 @@ def test_the_first_final_training_is_the_best_trial_once_more(data, options, bas
         assert tuple(found.results[0].curves.validation_score) not in curves
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trials": 16, "confirm": False, "pruner": "median"},
+        {"trials": 16},  # the best schedule explored, and confirmed with other batches
+        {"method": "jocor", "metric": "neg_log_loss", "model": "perceptron"},
+        {"config": replace(CONFIG, augment="noise:0.1", class_weight="balanced", keep="best")},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_the_best_trial_once_more_is_the_same_to_the_bit(data, options):
+    options = {"trials": 3, "config": CONFIG, "baselines": False, "restarts": 1} | options
+    record = search(data, lockstep=1, **options).record
+    (own,) = record.results
+    best = record.trials[own.restarts[0].repeats]
+    assert best.number in record.finalists[0] and best.value == max(
+        record.trials[number].value for number in record.finalists[0]
+    )
+    assert tuple(own.curves.validation_score) == tuple(best.validation_score)
+    assert np.array_equal(own.schedule.keep_rate, best.keep_rate)
+    end = max(best.validation_score) if options["config"].keep == "best" else best.value
+    assert own.restarts[0].validation_score == end
+
+
 def test_nothing_is_confirmed_if_the_user_says_so(data):
     found = search(
         data, trials=16, confirm=False, config=replace(CONFIG, epochs=2), baselines=False

@@ -137,7 +137,9 @@ def train(
     after : path, optional
         The folder of a run before on the same data, on whose labels people have decided
         (`keeprate apply`). Labels that were kept or changed count as clean: these samples
-        validate. Dropped samples are left out.
+        validate. Where no other clean samples validate, that takes 30 such labels, and 3 of each
+        class. Fewer stay where they are with their right labels; noisy labels validate, and a
+        caution says so. Dropped samples are left out.
     cluster : str or keeprate.engine.Ray, optional
         The Ray cluster that trains: "auto" for that of this machine, or host:port. `lockstep` is
         then the number of candidates in a task: 2 if left out, 5 on GPUs.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from keeprate.data import Data, Split
 from keeprate.engine import Setup, bytes_per_network
@@ -42,7 +43,7 @@ class SearchPlan:
     prices : Prices
         What trainings cost here, by a few real steps.
     data_bytes : int
-        Memory of samples and labels.
+        Memory of samples and labels; samples that lie in a file take none.
     network_bytes : int
         Memory of the networks that train together, with what their steps need, where they are most.
     disk_bytes : int
@@ -100,7 +101,8 @@ def plan_search(data: Data, **options: Any) -> SearchPlan:
         From `keeprate.prepare`.
     **options
         As for `keeprate.search`. With `add_trials` the plan is that of the addition, as if other
-        schedules were the best then; `out` must hold the finished search.
+        schedules were the best then; `out` must hold the finished search. Else the plan is of the
+        whole search, whatever `out` holds.
 
     Returns
     -------
@@ -164,8 +166,8 @@ def planned(request: Request) -> SearchPlan:
 def _bytes_of(split: Split | None) -> int:
     if split is None:
         return 0
-    tensors = (split.inputs, split.labels, split.true_labels)
-    return sum(one.numel() * one.dtype.itemsize for one in tensors if one is not None)
+    parts = (split.inputs, split.labels, split.true_labels)
+    return sum(one.nbytes for one in parts if isinstance(one, Tensor))  # `Rows` lie in a file
 
 
 def _disk_bytes(setup: Setup, stages: tuple[Stage, ...], prices: Prices) -> int:

@@ -94,7 +94,8 @@ def search(
     3. Plan how many trials the budget buys.
     4. Estimate the noise, and how fast networks learn it by heart, by a short training.
     5. Train the trials, a generation at a time in lockstep, and rank their schedules.
-    6. Train the two best schedules to the end, several times, beside the baselines.
+    6. Train the two best schedules to the end, several times, beside the baselines. The first of
+       these trainings repeats the best trial of the best schedule.
 
     The value of a trial is its validation score (by the metric; the determinant where labels are
     noisy: `Data.criterion`), averaged over the last tenth of the epochs and over the peers. The
@@ -180,8 +181,7 @@ checkpoint_seconds, metric, positive, cluster
         database = request.database
         if database is not None:
             database = database.named(folder, record.study)
-        if request.add_trials is not None:
-            record = _with_addition(request, record, database)
+        record = _with_addition(request, record, database)
         if (run := finished_run(setup, record)) is not None:
             run = replace(run, record=settled(folder, record))
             return replace(run, study=find_study(folder, database))
@@ -234,7 +234,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
     elif record.finalists == before.finalists:  # the best schedules, and no training more of them
         run = conclude_again(setup, record, replace(cost, final_seconds=before.cost.final_seconds))
     else:
-        kept = record.results[1:]  # the final trainings of the baselines would be the same
+        kept = record.results[1:]  # no trial says anything new about the baselines
         spent = before.cost.final_seconds - sum(one.seconds for one in kept)
         run = finish(
             setup,
@@ -249,7 +249,7 @@ def _carried_out(request: Request, record: RunRecord, database: Database | None)
 
 
 def _with_addition(request: Request, record: RunRecord, database: Database | None) -> RunRecord:
-    """Begin an addition to a finished search, or take up the one that was interrupted."""
+    """Begin an addition to a finished search if one is asked for, or take up an interrupted one."""
     folder, n = request.setup.folder, request.add_trials
     if n is None:
         return record
@@ -302,7 +302,7 @@ def _check_trials(
     n = len(study.get_trials(deepcopy=False))
     if n > proposals.legs.trials:
         remedy = "choose another folder"
-        if database is None:
+        if database is None and not proposals.added:  # an addition needs the trials of before
             remedy = f"delete {STUDY_FILE} to search anew with the same command, or {remedy}"
         raise invalid(
             f"{folder}/{STUDY_FILE}" if database is None else str(database),
