@@ -251,13 +251,41 @@ def test_a_changed_source_and_other_options_are_decoded_anew(tmp_path: Path, cac
     assert load_data(table, inputs=["a", "b"]).splits["train"].inputs.shape[1] == 2
 
 
-def test_listed_images_are_part_of_the_source(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("kind", ["list.csv", "rows.parquet", "links"])
+def test_images_that_lie_elsewhere_are_part_of_the_source(
+    kind: str, tmp_path: Path, cache: Path
+) -> None:
     folder = write_images(tmp_path / "pictures")
-    lines = [f"{name}/{i:02}.png,{name}" for name in ("cat", "dog") for i in range(30)]
-    (folder / "list.csv").write_text("\n".join(["image,label", *lines]))
-    load_data(folder / "list.csv")
+    names = [f"{name}/{i:02}.png" for name in ("cat", "dog") for i in range(30)]
+    labels = [name[:3] for name in names]
+    source = folder / kind
+    if kind == "list.csv":
+        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        source.write_text("\n".join(["image,label", *lines]))
+    elif kind == "rows.parquet":
+        encoded = [{"bytes": None, "path": name} for name in names]
+        image = pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+        pq.write_table(pa.table({"image": image, "label": labels}), source)
+    else:
+        source = tmp_path / "links"
+        source.mkdir()
+        for name in ("cat", "dog"):
+            (source / name).symlink_to(folder / name)
+    load_data(source)
     Image.new("RGB", (9, 9), "white").save(folder / "cat" / "05.png")
-    assert int(load_data(folder / "list.csv").splits["train"].inputs[5].min()) == 255
+    assert int(load_data(source).splits["train"].inputs[5].min()) == 255
+
+
+def test_a_file_that_took_the_place_of_another_of_its_size_and_time_is_read(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = write_table(tmp_path / "t.csv")
+    load_data(path)
+    before = path.stat()
+    path.write_text(path.read_text().replace("kind 1", "kind 7"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` does
+    assert path.stat().st_size == before.st_size
+    assert "kind 7" in load_data(path).class_names
 
 
 @pytest.mark.parametrize("file", ["train.inputs", "rest.safetensors", "index.json"])

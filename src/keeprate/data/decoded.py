@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +32,7 @@ from keeprate.mapped import Place, Progress, cache_folder, log, open_array
 
 FORMAT = 1  # of an entry; another one is decoded anew
 INDEX, LISTED, REST = "index.json", "listed.json", "rest.safetensors"
+LINKED = 2  # levels of a folder on which readers follow links to folders: splits, and classes
 TENSORS = ("labels", "true_labels", "rows", "votes")  # of a split, beside its inputs
 DAMAGED = (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, InputError)
 
@@ -199,22 +200,27 @@ def entry_of(source: Path, options: object, progress: Progress | None = None) ->
         entry.close()
 
 
-def _files_of(source: Path) -> Sequence[Path]:
-    """The files whose state is that of the source."""
+def _files_of(source: Path, levels: int = LINKED) -> list[Path]:
+    """The files whose state is that of the source; `levels` of folders may have linked folders."""
     if not source.is_dir():
         return [source]
     found = []
     for where, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(where, name) for name in sorted(names)]
+        left = levels - len(Path(where).relative_to(source).parts) - 1
+        if left >= 0:  # os.walk passes over links
+            linked = (path for path in (Path(where, name) for name in folders) if path.is_symlink())
+            found += [file for folder in linked for file in _files_of(folder, left)]
     return found
 
 
 def _state_of(files: Iterable[Path]) -> str:
-    """Hash of names, sizes and times."""
+    """Hash of names, sizes, and times: of the content, and of what a copy cannot set back."""
     digest = hashlib.sha256()
     for path in files:
         with suppress(OSError):
             state = os.stat(path)
-            digest.update(os.fsencode(f"{path} {state.st_size} {state.st_mtime_ns}\n"))
+            times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+            digest.update(os.fsencode(f"{path} {state.st_size} {times}\n"))
     return digest.hexdigest()

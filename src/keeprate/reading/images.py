@@ -100,6 +100,7 @@ def decode_images(
     """
     _check_encoded(column.type, where)
     inside = None if folder is None else Inside(folder)
+    files: dict[int, Path] = {}  # by row
 
     def named(row: int) -> str:
         return f"the image in row {row} of the {where}"
@@ -110,12 +111,15 @@ def decode_images(
             for content, path in _fields(chunk):
                 if content is None and path and folder is not None and inside is not None:
                     path = file_in_row(path, folder, inside, named(row))
+                    files[row] = Path(path)
                 yield content, path
                 row += 1
 
     source = _Source(len(column), fields, named)
     wanted = _Wanted(image_size, channels)
-    return _decode_all(source, where, wanted, _Target(place, file), leave_out=False)[0]
+    images, _ = _decode_all(source, where, wanted, _Target(place, file), leave_out=False)
+    place.listed.extend(files.values())
+    return images
 
 
 def read_images(
