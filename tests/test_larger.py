@@ -396,6 +396,20 @@ def test_small_data_leave_no_trace(
     assert not cache.exists()
 
 
+def test_small_data_need_no_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, closed = write_table(tmp_path / "t.csv"), tmp_path / "closed"
+    closed.mkdir(mode=0)
+    monkeypatch.setenv("KEEPRATE_CACHE", str(closed / "cache"))
+    assert len(load_data(table).splits["train"]) == 588
+    for name in ("KEEPRATE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user whom the system does not know
+    assert len(load_data(table).splits["train"]) == 588
+    monkeypatch.setattr(mapped, "SHARE", 0.0)
+    with pytest.raises(InputError, match="set KEEPRATE_CACHE to another folder"):
+        load_data(table)
+
+
 def test_the_cache_lies_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

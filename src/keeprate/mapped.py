@@ -47,7 +47,12 @@ def cache_folder() -> Path:
     if said:
         return Path(said)
     of_user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(of_user) if of_user else Path.home() / ".cache") / "keeprate"
+    if of_user:
+        return Path(of_user) / "keeprate"
+    try:
+        return Path.home() / ".cache" / "keeprate"
+    except RuntimeError:  # a user without a home: what has to write there says what to set
+        return Path(os.devnull) / "keeprate"
 
 
 def is_large(n_bytes: int) -> bool:

@@ -85,7 +85,7 @@ class Entry:
 
     def load(self) -> Loaded | None:
         """What was decoded before; None if that is nothing, or something else than the source."""
-        if not (self._folder / INDEX).is_file():
+        if not os.path.isfile(self._folder / INDEX):  # nor in a folder that may not be looked into
             return None
         try:
             index = read_json(self._folder / INDEX)
