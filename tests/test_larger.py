@@ -306,33 +306,38 @@ def test_a_damaged_entry_is_decoded_again(
     assert torch.equal(found.labels, expected.labels)
 
 
+@pytest.mark.parametrize("kind", ["of one size", "of two sizes"])
 def test_a_stopped_decoding_goes_on_and_leaves_nothing_half_written(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_images(tmp_path / "pictures")
+    if kind == "of two sizes":  # the first one is the smallest
+        for path in sorted(folder.rglob("*.png"))[1:]:
+            Image.open(path).resize((12, 12)).save(path)
     monkeypatch.setattr(images, "_AT_ONCE", 5)
     monkeypatch.setattr(images, "_SAVED_EVERY", 0.0)
-    decoded: list[str] = []
-    plain = images.decoder_of_plain
+    decoded: list[object] = []
 
     def stop(stage: str, done: int, total: int, best: str | None) -> None:
         if done >= 20:
             raise KeyboardInterrupt
 
-    def counted(layout: images.Layout):  # type: ignore[no-untyped-def]
-        decode_one = plain(layout)
+    def counted(decode):  # type: ignore[no-untyped-def]
+        def count(*what: object):  # type: ignore[no-untyped-def]
+            decoded.append(what)
+            return decode(*what)
 
-        def decode(content: bytes | None, path: str | None):  # type: ignore[no-untyped-def]
-            decoded.append(str(path))
-            return decode_one(content, path)
-
-        return decode
+        return count
 
     with pytest.raises(KeyboardInterrupt):
         load_data(folder, progress=stop)
     assert not [one for one in cache.iterdir() if not one.name.startswith(".")]
-    monkeypatch.setattr(images, "decoder_of_plain", counted)
-    found = load_data(folder).splits["train"]
+    plain = images.decoder_of_plain
+    with monkeypatch.context() as context:
+        context.setattr(images, "decoder_of_plain", lambda layout: counted(plain(layout)))
+        context.setattr(images, "decode", counted(images.decode))
+        context.setattr(mapped, "ROOM_LEFT", 2**60)  # what is begun has its room already
+        found = load_data(folder).splits["train"]
     assert 0 < len(decoded) <= 60 - 15, "what was decoded before was to stay"
     with monkeypatch.context() as context:
         expected = load_data(in_memory(context) and folder).splits["train"]

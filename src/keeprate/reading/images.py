@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from keeprate.errors import InputError, Words, check_whole, invalid, needs
-from keeprate.mapped import Place, blocks, check_room, is_mapped
+from keeprate.mapped import Place, blocks, check_limit, is_large, is_mapped
 from keeprate.reading.decoding import (
     Array,
     Encoded,
@@ -37,6 +37,7 @@ LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
 _PIECE = 1 << 20  # bytes of encoded images that are taken out of a table together
 _AT_ONCE = 256  # images that a thread decodes at a time
+_PLAIN = "plain"  # the first word of what is noted of such images
 _SAVED_EVERY = 10.0  # seconds, between two notes of how much is decoded
 
 
@@ -342,6 +343,8 @@ def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target)
         layout = wanted.layout([header])
         if layout != Layout(header.channels, header.height, header.width):
             return None
+        if target.goes_on(source.count, layout):  # in the same file
+            return None
         pixels = target.pixels(source.count, layout, where)
     except (InputError, MemoryError):  # the images that follow may be worse, or smaller
         return None
@@ -355,7 +358,9 @@ def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target)
             pixels[row] = decoded
         return []
 
-    found = target.fill(pixels, source.fields(), decode_some, lambda: f"plain {source.identity()}")
+    found = target.fill(
+        pixels, source.fields(), decode_some, lambda: f"{_PLAIN} {source.identity()}"
+    )
     return None if found is None else pixels
 
 
@@ -421,6 +426,10 @@ def _without(pixels: Array, places: Sequence[int]) -> Array:
     return pixels[: len(kept)]
 
 
+def _shape(count: int, layout: Layout) -> tuple[int, int, int, int]:
+    return count, layout.channels, layout.height, layout.width
+
+
 # The decoding of many images -------------------------------------------------------------------
 
 _Decode: TypeAlias = Callable[[int, Sequence[_Fields]], list[int] | None]
@@ -435,9 +444,14 @@ class _Target:
 
     def pixels(self, count: int, layout: Layout, where: str) -> Array:
         """An array for so many images."""
-        shape = (count, layout.channels, layout.height, layout.width)
-        check_room(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
+        shape = _shape(count, layout)
+        check_limit(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
         return self.place.array(self.file, shape, np.uint8, what=f"{count:,} images ({where})")
+
+    def goes_on(self, count: int, layout: Layout) -> bool:
+        """Whether a stopped decoding is to go on that was not of plain images, all as the first."""
+        begun = self.place.begun(self.file) if is_large(math.prod(_shape(count, layout))) else ""
+        return bool(begun) and not begun.startswith(_PLAIN)
 
     def fill(
         self,
