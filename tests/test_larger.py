@@ -251,6 +251,21 @@ def test_a_changed_source_and_other_options_are_decoded_anew(tmp_path: Path, cac
     assert load_data(table, inputs=["a", "b"]).splits["train"].inputs.shape[1] == 2
 
 
+def test_what_another_version_decoded_is_decoded_anew_in_its_place(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_table(tmp_path / "t.csv")
+    load_data(path)
+    caplog.clear()
+    load_data(path)
+    assert not caplog.text
+    monkeypatch.setattr("keeprate.data.decoded.FORMAT", [1, "0.0.9"])
+    load_data(path)
+    assert "decoded to" in caplog.text
+    (entry,) = [one for one in cache.iterdir() if one.is_dir()]
+    assert entry.stat().st_mode & 0o077 == 0, "others may read what the source may not show them"
+
+
 @pytest.mark.parametrize("kind", ["list.csv", "rows.parquet", "links"])
 def test_images_that_lie_elsewhere_are_part_of_the_source(
     kind: str, tmp_path: Path, cache: Path

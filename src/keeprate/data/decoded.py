@@ -22,15 +22,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from keeprate import __version__
 from keeprate.checksums import checksum
 from keeprate.data.features import InputColumn
 from keeprate.data.rows import Rows, in_pieces
 from keeprate.data.samples import Loaded, Source, Split
 from keeprate.errors import InputError
-from keeprate.files import make_folder, read_json, write_atomically, write_json
+from keeprate.files import (
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from keeprate.mapped import Place, Progress, cache_folder, log, open_array
 
-FORMAT = 1  # of an entry; another one is decoded anew
+FORMAT = [1, __version__]  # of an entry; another one is decoded anew, as readers may have changed
 INDEX, LISTED, REST = "index.json", "listed.json", "rest.safetensors"
 LINKED = 2  # levels of a folder on which readers follow links to folders: splits, and classes
 TENSORS = ("labels", "true_labels", "rows", "votes")  # of a split, beside its inputs
@@ -56,7 +63,7 @@ class Entry:
 
     def __init__(self, source: Path, options: object, progress: Progress | None = None) -> None:
         path = source.resolve()
-        text = json.dumps([FORMAT, str(path), options], default=str, sort_keys=True)
+        text = json.dumps([str(path), options], default=str, sort_keys=True)
         name = f"{path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self._source, self._folder = path, cache_folder() / name
         self._part = self._folder.with_name(f".{name}.part")
@@ -73,6 +80,8 @@ class Entry:
             with suppress(Timeout, OSError):
                 self._lock.acquire(blocking=False)
                 make_folder(self._part)
+                self._part.chmod(0o700)  # others may not be allowed to read the source
+                remove_leftovers(self._part)
                 self._claimed = self._part
         return self._claimed
 
@@ -89,7 +98,9 @@ class Entry:
             return None
         try:
             index = read_json(self._folder / INDEX)
-            if index["state"] != self._before or index["listed"] != self._state_of_listed():
+            if index["format"] != FORMAT or index["state"] != self._before:
+                return None
+            if index["listed"] != self._state_of_listed():
                 return None
             for name, expected in index["checksums"].items():
                 if checksum(self._folder / name) != expected:
