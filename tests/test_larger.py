@@ -326,8 +326,8 @@ def test_a_stopped_decoding_goes_on_and_leaves_nothing_half_written(
     kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_images(tmp_path / "pictures")
-    if kind == "of two sizes":  # the first one is the smallest
-        for path in sorted(folder.rglob("*.png"))[1:]:
+    if kind == "of two sizes":  # the first ones are the smallest
+        for path in sorted(folder.rglob("*.png"))[10:]:
             Image.open(path).resize((12, 12)).save(path)
     monkeypatch.setattr(images, "_AT_ONCE", 5)
     monkeypatch.setattr(images, "_SAVED_EVERY", 0.0)
@@ -357,6 +357,15 @@ def test_a_stopped_decoding_goes_on_and_leaves_nothing_half_written(
     with monkeypatch.context() as context:
         expected = load_data(in_memory(context) and folder).splits["train"]
     assert torch.equal(found.inputs[:], expected.inputs[:])
+
+
+def test_no_file_is_made_for_the_size_of_a_first_photograph(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_images(tmp_path / "pictures")
+    Image.new("RGB", (90, 90)).save(folder / "cat" / "00.png")
+    assert load_data(folder).splits["train"].inputs.shape[2:] == (9, 9)
+    assert caplog.text.count("decoded to") == 1
 
 
 def test_a_kill_after_the_decoding_of_damaged_images_moves_none_of_them_twice(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -343,8 +344,12 @@ def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target)
         layout = wanted.layout([header])
         if layout != Layout(header.channels, header.height, header.width):
             return None
-        if target.goes_on(source.count, layout):  # in the same file
-            return None
+        if target.is_large(source.count, layout):
+            if target.goes_on():  # in the same file
+                return None
+            # Rather than that a file is allocated in vain, for the size of a first photograph.
+            if any(read_header(image) != header for image in islice(source, _AT_ONCE)):
+                return None
         pixels = target.pixels(source.count, layout, where)
     except (InputError, MemoryError):  # the images that follow may be worse, or smaller
         return None
@@ -448,9 +453,13 @@ class _Target:
         check_limit(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
         return self.place.array(self.file, shape, np.uint8, what=f"{count:,} images ({where})")
 
-    def goes_on(self, count: int, layout: Layout) -> bool:
+    def is_large(self, count: int, layout: Layout) -> bool:
+        """Whether the pixels of so many images are to be mapped."""
+        return is_large(math.prod(_shape(count, layout)))
+
+    def goes_on(self) -> bool:
         """Whether a stopped decoding is to go on that was not of plain images, all as the first."""
-        begun = self.place.begun(self.file) if is_large(math.prod(_shape(count, layout))) else ""
+        begun = self.place.begun(self.file)
         return bool(begun) and not begun.startswith(_PLAIN)
 
     def fill(
