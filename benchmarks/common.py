@@ -1,10 +1,12 @@
-"""What the benchmarks that train by rows share: options, resuming, the table at the end."""
+"""What benchmarks share: options, resuming, the table at the end; memory that is looked at."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import numpy as np
 
 from experiments.common import Row
 from experiments.jobs import Job, run_missing
-from keeprate import Data
+from keeprate import Data, InputError
 from keeprate.data import part
 
 RESULTS = Path(__file__).parent / "results"
+LOOK = 0.005  # seconds between two looks at the memory
 
 
 def run_rows(
@@ -82,3 +85,29 @@ def with_noisy_validation(data: Data, seed: int) -> Data:
         validation=validation,
         validation_from=f"{len(held_out)} of the {len(order)} training samples",
     )
+
+
+def private_bytes() -> int:
+    """Memory of this process that no file maps."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise InputError("this machine does not say how much memory is private; measure on Linux.")
+
+
+@contextmanager
+def peak_of_memory() -> Iterator[list[int]]:
+    """The peak of private bytes while the context lasts, in a list at its end."""
+    peak, is_over = [private_bytes()], threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(LOOK):
+            peak[0] = max(peak[0], private_bytes())
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        is_over.set()
+        thread.join()

@@ -18,11 +18,9 @@ import argparse
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import peak_of_memory, private_bytes
 from keeprate.files import read_json, write_json
 
 N_CLASSES, N_COLUMNS, SIDE = 5, 100, 32
 WRONG = 0.2  # of the labels
-PERIOD = 0.005  # seconds
 MIB = 2**20
 AT_ONCE = 10_000  # rows that are written together
 EPOCHS = {"standard": 2, "auto": 1}
@@ -88,31 +86,6 @@ def encoded(samples: np.ndarray) -> Iterator[dict[str, Any]]:
 # Measuring -------------------------------------------------------------------------------------
 
 
-class Watch:
-    """The most private memory of this process since the last question."""
-
-    def __init__(self) -> None:
-        self._peak = self.now()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    @staticmethod
-    def now() -> int:
-        """Bytes of private memory."""
-        text = Path("/proc/self/status").read_text(encoding="ascii")
-        found = re.search(r"RssAnon:\s+(\d+) kB", text)
-        return 0 if found is None else 1024 * int(found[1])
-
-    def _watch(self) -> None:
-        while True:
-            self._peak = max(self._peak, self.now())
-            time.sleep(PERIOD)
-
-    def peak(self) -> int:
-        """The most, in MiB; what comes is counted anew."""
-        peak, self._peak = max(self._peak, self.now()), self.now()
-        return peak // MIB
-
-
 def measure(path: Path, way: str, how: str) -> dict[str, Any]:
     """Read and train, and say what it took."""
     import keeprate
@@ -120,18 +93,18 @@ def measure(path: Path, way: str, how: str) -> dict[str, Any]:
 
     mapped.SHARE = 1.0 if way == "memory" else 0.0
     keeprate.prepare("digits")  # all that is imported late
-    watch = Watch()
-    found: dict[str, Any] = {"imports_mib": watch.peak()}
+    found: dict[str, Any] = {"imports_mib": private_bytes() // MIB}
     started = time.perf_counter()
-    data = keeprate.prepare(path)
-    found |= {"reading_seconds": time.perf_counter() - started, "reading_mib": watch.peak()}
+    with peak_of_memory() as peak:
+        data = keeprate.prepare(path)
+    found |= {"reading_seconds": time.perf_counter() - started, "reading_mib": peak[0] // MIB}
     found["samples"] = len(data.train) + len(data.validation) + len(data.test or ())
     if way != "again":
-        found |= train(data, how, watch)
+        found |= train(data, how)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
-def train(data: Any, how: str, watch: Watch) -> dict[str, Any]:
+def train(data: Any, how: str) -> dict[str, Any]:
     """Train and write the run folder, and say what it took."""
     import keeprate
 
@@ -147,10 +120,10 @@ def train(data: Any, how: str, watch: Watch) -> dict[str, Any]:
     if how == "standard":
         options["schedule"] = "constant"
     progress("", 0, 1, None)
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, peak_of_memory() as peak:
         run = keeprate.train(data, config=config, out=out, progress=progress, **options)
     found = {
-        "training_mib": watch.peak(),
+        "training_mib": peak[0] // MIB,
         "training_seconds": time.perf_counter() - ends[0],
         "labels_judged": run.record.labels_judged,
         "score": run.results[0].curves.validation_score[-1],

@@ -18,10 +18,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,15 +27,14 @@ from pathlib import Path
 import numpy as np
 
 import keeprate
-from benchmarks.common import RESULTS
+from benchmarks.common import RESULTS, peak_of_memory, private_bytes
 from experiments.common import Row
 from experiments.jobs import Job, run_missing
-from keeprate import InputError, TrainingConfig
+from keeprate import TrainingConfig
 
 NAME = "scaling"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "results" / "scaling.svg"
 FEATURES, CLASSES, TABLE = 20, 5, "table.parquet"
-LOOK = 0.01  # seconds between two looks at the memory
 CONFIG = TrainingConfig(epochs=2, batch_size=512)
 PROTOCOL: Row = {
     "model": "mlp",
@@ -123,32 +120,6 @@ def run(axis: str, size: int, folder: Path) -> keeprate.Run:
 
 
 # Measuring -------------------------------------------------------------------------------------
-
-
-def private_bytes() -> int:
-    """Memory of this process that no file maps."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    raise InputError("this machine does not say how much memory is private; measure on Linux.")
-
-
-@contextmanager
-def peak_of_memory() -> Iterator[list[int]]:
-    """The peak of private bytes while the context lasts, in a list at its end."""
-    peak, is_over = [private_bytes()], threading.Event()
-
-    def look() -> None:
-        while not is_over.wait(LOOK):
-            peak[0] = max(peak[0], private_bytes())
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def measure(axis: str, size: int, folder: Path) -> Row:

@@ -501,12 +501,13 @@ def test_train_steps_are_counted_and_compared_with_their_floor(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says how much memory is private")
-def test_what_grows_is_measured():
-    row = scaling.measure("epochs", 1)
+def test_what_grows_is_measured(tmp_path):
+    scaling.write_table(tmp_path / scaling.TABLE, *scaling.AXES["epochs"].table(1))
+    row = scaling.measure("epochs", 1, tmp_path)
     assert 0 < row["training_seconds"] <= row["seconds"] and row["processor_seconds"] > 0
     assert row["peak_bytes"] > 0 and row["folder_bytes"] > 10_000
     assert {(job.key["axis"], job.key["size"]) for job in scaling.jobs()} == {
-        (axis, size) for axis, (_, sizes) in scaling.AXES.items() for size in sizes
+        (axis, size) for axis, one in scaling.AXES.items() for size in one.sizes
     }
 
 

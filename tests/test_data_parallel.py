@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -43,9 +44,11 @@ class Network(nn.Module):  # in float64, so that the tolerance can be small
 COMMAND = """
 import os, signal, sys, threading, time
 from pathlib import Path
+from keeprate import mapped
 from keeprate.engine import lockstep
 from keeprate.runs import outputs
 
+mapped.SHARE = float(os.environ.get("SHARE", mapped.SHARE))
 outputs._write_report = lambda folder, record: None  # pictures take seconds
 lockstep.SOONEST, lockstep.SHARE = 0.0, 1e9  # a checkpoint after each epoch
 RANK, folder, ends = os.environ.get("RANK", "0"), Path(sys.argv[-1]), sys.argv.pop(1)
@@ -78,9 +81,12 @@ def place(tmp_path_factory):
     return folder
 
 
-def in_two(place: Path, *arguments: str, ends: str = "-") -> CompletedProcess[str]:
+def in_two(
+    place: Path, *arguments: str, ends: str = "-", environment: dict[str, str] | None = None
+) -> CompletedProcess[str]:
     """The command in two processes; `ends` says who gets which signal after the first epoch."""
-    return torchrun(2, str(place / "command.py"), ends, *arguments, cwd=place)
+    script = str(place / "command.py")
+    return torchrun(2, script, ends, *arguments, cwd=place, environment=environment)
 
 
 def our_lines(done: CompletedProcess[str]) -> list[str]:
@@ -193,6 +199,25 @@ def test_the_choice_by_cross_fitting_is_that_of_one_process(place, python):
     assert [one.label for one in ours.results] == [one.label for one in theirs.results]
     expected = weights(place / "fitted-1")
     for name, tensor in weights(place / "fitted-2").items():
+        assert torch.allclose(tensor, expected[name], atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_data_larger_than_memory_train_to_the_weights_of_one_process(place, python):
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    lines = [",".join([*map(str, row), f"c{row[0] > 0:d}"]) for row in rows.round(3).tolist()]
+    (place / "table.csv").write_text("\n".join(["a,b,c,label", *lines]))
+    options = ["train", "table.csv", "--method", "standard", "--schedule", "constant"]
+    options += ["--epochs", "2", "--precision", "float32", "--quiet", "--out"]
+    mapped = {"SHARE": "0", "KEEPRATE_CACHE": str(place / "cache")}
+    for done in (
+        python(place / "command.py", "-", *options, "held", cwd=place),
+        in_two(place, *options, "mapped", environment=mapped),
+    ):
+        assert done.returncode == 0, done.stderr
+    assert list((place / "cache").glob("table-*")), "the table was not mapped"
+    expected = weights(place / "held")
+    for name, tensor in weights(place / "mapped").items():
         assert torch.allclose(tensor, expected[name], atol=1e-5), name
 
 

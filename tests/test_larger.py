@@ -251,13 +251,56 @@ def test_a_changed_source_and_other_options_are_decoded_anew(tmp_path: Path, cac
     assert load_data(table, inputs=["a", "b"]).splits["train"].inputs.shape[1] == 2
 
 
-def test_listed_images_are_part_of_the_source(tmp_path: Path, cache: Path) -> None:
+def test_what_another_version_decoded_is_decoded_anew_in_its_place(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_table(tmp_path / "t.csv")
+    load_data(path)
+    caplog.clear()
+    load_data(path)
+    assert not caplog.text
+    monkeypatch.setattr("keeprate.data.decoded.FORMAT", [1, "0.0.9"])
+    load_data(path)
+    assert "decoded to" in caplog.text
+    (entry,) = [one for one in cache.iterdir() if one.is_dir()]
+    assert entry.stat().st_mode & 0o077 == 0, "others may read what the source may not show them"
+
+
+@pytest.mark.parametrize("kind", ["list.csv", "rows.parquet", "links"])
+def test_images_that_lie_elsewhere_are_part_of_the_source(
+    kind: str, tmp_path: Path, cache: Path
+) -> None:
     folder = write_images(tmp_path / "pictures")
-    lines = [f"{name}/{i:02}.png,{name}" for name in ("cat", "dog") for i in range(30)]
-    (folder / "list.csv").write_text("\n".join(["image,label", *lines]))
-    load_data(folder / "list.csv")
+    names = [f"{name}/{i:02}.png" for name in ("cat", "dog") for i in range(30)]
+    labels = [name[:3] for name in names]
+    source = folder / kind
+    if kind == "list.csv":
+        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        source.write_text("\n".join(["image,label", *lines]))
+    elif kind == "rows.parquet":
+        encoded = [{"bytes": None, "path": name} for name in names]
+        image = pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+        pq.write_table(pa.table({"image": image, "label": labels}), source)
+    else:
+        source = tmp_path / "links"
+        source.mkdir()
+        for name in ("cat", "dog"):
+            (source / name).symlink_to(folder / name)
+    load_data(source)
     Image.new("RGB", (9, 9), "white").save(folder / "cat" / "05.png")
-    assert int(load_data(folder / "list.csv").splits["train"].inputs[5].min()) == 255
+    assert int(load_data(source).splits["train"].inputs[5].min()) == 255
+
+
+def test_a_file_that_took_the_place_of_another_of_its_size_and_time_is_read(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = write_table(tmp_path / "t.csv")
+    load_data(path)
+    before = path.stat()
+    path.write_text(path.read_text().replace("kind 1", "kind 7"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` does
+    assert path.stat().st_size == before.st_size
+    assert "kind 7" in load_data(path).class_names
 
 
 @pytest.mark.parametrize("file", ["train.inputs", "rest.safetensors", "index.json"])
@@ -278,37 +321,52 @@ def test_a_damaged_entry_is_decoded_again(
     assert torch.equal(found.labels, expected.labels)
 
 
+@pytest.mark.parametrize("kind", ["of one size", "of two sizes"])
 def test_a_stopped_decoding_goes_on_and_leaves_nothing_half_written(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_images(tmp_path / "pictures")
+    if kind == "of two sizes":  # the first ones are the smallest
+        for path in sorted(folder.rglob("*.png"))[10:]:
+            Image.open(path).resize((12, 12)).save(path)
     monkeypatch.setattr(images, "_AT_ONCE", 5)
     monkeypatch.setattr(images, "_SAVED_EVERY", 0.0)
-    decoded: list[str] = []
-    plain = images.decoder_of_plain
+    decoded: list[object] = []
 
     def stop(stage: str, done: int, total: int, best: str | None) -> None:
         if done >= 20:
             raise KeyboardInterrupt
 
-    def counted(layout: images.Layout):  # type: ignore[no-untyped-def]
-        decode_one = plain(layout)
+    def counted(decode):  # type: ignore[no-untyped-def]
+        def count(*what: object):  # type: ignore[no-untyped-def]
+            decoded.append(what)
+            return decode(*what)
 
-        def decode(content: bytes | None, path: str | None):  # type: ignore[no-untyped-def]
-            decoded.append(str(path))
-            return decode_one(content, path)
-
-        return decode
+        return count
 
     with pytest.raises(KeyboardInterrupt):
         load_data(folder, progress=stop)
     assert not [one for one in cache.iterdir() if not one.name.startswith(".")]
-    monkeypatch.setattr(images, "decoder_of_plain", counted)
-    found = load_data(folder).splits["train"]
+    plain = images.decoder_of_plain
+    with monkeypatch.context() as context:
+        context.setattr(images, "decoder_of_plain", lambda layout: counted(plain(layout)))
+        context.setattr(images, "decode", counted(images.decode))
+        if kind == "of one size":  # what is begun has its room already
+            context.setattr(mapped, "ROOM_LEFT", 2**60)
+        found = load_data(folder).splits["train"]
     assert 0 < len(decoded) <= 60 - 15, "what was decoded before was to stay"
     with monkeypatch.context() as context:
         expected = load_data(in_memory(context) and folder).splits["train"]
     assert torch.equal(found.inputs[:], expected.inputs[:])
+
+
+def test_no_file_is_made_for_the_size_of_a_first_photograph(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_images(tmp_path / "pictures")
+    Image.new("RGB", (90, 90)).save(folder / "cat" / "00.png")
+    assert load_data(folder).splits["train"].inputs.shape[2:] == (9, 9)
+    assert caplog.text.count("decoded to") == 1
 
 
 def test_a_kill_after_the_decoding_of_damaged_images_moves_none_of_them_twice(
@@ -366,6 +424,20 @@ def test_small_data_leave_no_trace(
     prepare(write_table(tmp_path / "t.csv"))
     load_data(write_images(tmp_path / "pictures", odd=True))
     assert not cache.exists()
+
+
+def test_small_data_need_no_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, closed = write_table(tmp_path / "t.csv"), tmp_path / "closed"
+    closed.mkdir(mode=0)
+    monkeypatch.setenv("KEEPRATE_CACHE", str(closed / "cache"))
+    assert len(load_data(table).splits["train"]) == 588
+    for name in ("KEEPRATE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user whom the system does not know
+    assert len(load_data(table).splits["train"]) == 588
+    monkeypatch.setattr(mapped, "SHARE", 0.0)
+    with pytest.raises(InputError, match="set KEEPRATE_CACHE to another folder"):
+        load_data(table)
 
 
 def test_the_cache_lies_where_the_environment_says(

@@ -47,7 +47,12 @@ def cache_folder() -> Path:
     if said:
         return Path(said)
     of_user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(of_user) if of_user else Path.home() / ".cache") / "keeprate"
+    if of_user:
+        return Path(of_user) / "keeprate"
+    try:
+        return Path.home() / ".cache" / "keeprate"
+    except RuntimeError:  # a user without a home: what has to write there says what to set
+        return Path(os.devnull) / "keeprate"
 
 
 def is_large(n_bytes: int) -> bool:
@@ -82,6 +87,15 @@ def check_disk(name: str, n_bytes: int, folder: Path) -> None:
         raise invalid(name, f"fit into memory or on the disk of {folder}", received, remedy)
 
 
+def check_limit(name: str, n_bytes: int, remedy: str) -> None:
+    """Raise an InputError if what a file holds is larger than a limit that the user has set.
+
+    The parameters are those of `check_room`.
+    """
+    if LIMIT_VARIABLE in os.environ:
+        check_size(name, n_bytes, remedy)
+
+
 def check_room(name: str, n_bytes: int, remedy: str) -> bool:
     """Whether what a file holds is to be mapped, as memory is not to hold so much.
 
@@ -99,8 +113,7 @@ def check_room(name: str, n_bytes: int, remedy: str) -> bool:
     InputError
         If the disk has no room, or the content is larger than a limit that the user has set.
     """
-    if LIMIT_VARIABLE in os.environ:
-        check_size(name, n_bytes, remedy)
+    check_limit(name, n_bytes, remedy)
     if not is_large(n_bytes):
         return False
     check_disk(name, n_bytes, cache_folder())
@@ -217,23 +230,29 @@ class Place:
             return np.zeros(shape, dtype)
         folder = self.claim()
         path = None if folder is None else folder / name
-        if path is None or not path.exists() or path.stat().st_size != n_bytes:
-            said = "%s: decoded to %s in %s, as memory is not to hold it"
-            log.warning(said, what, in_units(n_bytes), cache_folder())
+        if path is not None and path.exists() and path.stat().st_size == n_bytes:
+            return open_array(path, shape, dtype, writes=True)
+        check_disk(what, n_bytes, cache_folder())
+        said = "%s: decoded to %s in %s, as memory is not to hold it"
+        log.warning(said, what, in_units(n_bytes), cache_folder())
         if folder is None or path is None:
             return new_array(shape, dtype)
-        if not path.exists() or path.stat().st_size != n_bytes:
-            self.forget(name)
-            path.unlink(missing_ok=True)
-            check_disk(what, n_bytes, folder)
-            with open(path, "wb") as file:
-                _allocate(file, n_bytes, folder)
+        self.forget(name)
+        path.unlink(missing_ok=True)
+        with open(path, "wb") as file:
+            _allocate(file, n_bytes, folder)
         return open_array(path, shape, dtype, writes=True)
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Show how far the decoding is."""
         if self.progress is not None:
             self.progress(stage, done, total, None)
+
+    def begun(self, name: str) -> str:
+        """The identity of what `mark` noted last of an array; empty if there is nothing."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(self._note(name).read_text(encoding="utf-8"))["identity"])
+        return ""
 
     def resumed(self, name: str, identity: str) -> list[int]:
         """What `mark` noted last of the same array; empty if nothing was decoded."""

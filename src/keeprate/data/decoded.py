@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,16 +22,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from keeprate import __version__
 from keeprate.checksums import checksum
 from keeprate.data.features import InputColumn
 from keeprate.data.rows import Rows, in_pieces
 from keeprate.data.samples import Loaded, Source, Split
 from keeprate.errors import InputError
-from keeprate.files import make_folder, read_json, write_atomically, write_json
+from keeprate.files import (
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from keeprate.mapped import Place, Progress, cache_folder, log, open_array
 
-FORMAT = 1  # of an entry; another one is decoded anew
+FORMAT = [1, __version__]  # of an entry; another one is decoded anew, as readers may have changed
 INDEX, LISTED, REST = "index.json", "listed.json", "rest.safetensors"
+LINKED = 2  # levels of a folder on which readers follow links to folders: splits, and classes
 TENSORS = ("labels", "true_labels", "rows", "votes")  # of a split, beside its inputs
 DAMAGED = (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, InputError)
 
@@ -55,7 +63,7 @@ class Entry:
 
     def __init__(self, source: Path, options: object, progress: Progress | None = None) -> None:
         path = source.resolve()
-        text = json.dumps([FORMAT, str(path), options], default=str, sort_keys=True)
+        text = json.dumps([str(path), options], default=str, sort_keys=True)
         name = f"{path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self._source, self._folder = path, cache_folder() / name
         self._part = self._folder.with_name(f".{name}.part")
@@ -72,6 +80,8 @@ class Entry:
             with suppress(Timeout, OSError):
                 self._lock.acquire(blocking=False)
                 make_folder(self._part)
+                self._part.chmod(0o700)  # others may not be allowed to read the source
+                remove_leftovers(self._part)
                 self._claimed = self._part
         return self._claimed
 
@@ -84,11 +94,13 @@ class Entry:
 
     def load(self) -> Loaded | None:
         """What was decoded before; None if that is nothing, or something else than the source."""
-        if not (self._folder / INDEX).is_file():
+        if not os.path.isfile(self._folder / INDEX):  # nor in a folder that may not be looked into
             return None
         try:
             index = read_json(self._folder / INDEX)
-            if index["state"] != self._before or index["listed"] != self._state_of_listed():
+            if index["format"] != FORMAT or index["state"] != self._before:
+                return None
+            if index["listed"] != self._state_of_listed():
                 return None
             for name, expected in index["checksums"].items():
                 if checksum(self._folder / name) != expected:
@@ -199,22 +211,27 @@ def entry_of(source: Path, options: object, progress: Progress | None = None) ->
         entry.close()
 
 
-def _files_of(source: Path) -> Sequence[Path]:
-    """The files whose state is that of the source."""
+def _files_of(source: Path, levels: int = LINKED) -> list[Path]:
+    """The files whose state is that of the source; `levels` of folders may have linked folders."""
     if not source.is_dir():
         return [source]
     found = []
     for where, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(where, name) for name in sorted(names)]
+        left = levels - len(Path(where).relative_to(source).parts) - 1
+        if left >= 0:  # os.walk passes over links
+            linked = (path for path in (Path(where, name) for name in folders) if path.is_symlink())
+            found += [file for folder in linked for file in _files_of(folder, left)]
     return found
 
 
 def _state_of(files: Iterable[Path]) -> str:
-    """Hash of names, sizes and times."""
+    """Hash of names, sizes, and times: of the content, and of what a copy cannot set back."""
     digest = hashlib.sha256()
     for path in files:
         with suppress(OSError):
             state = os.stat(path)
-            digest.update(os.fsencode(f"{path} {state.st_size} {state.st_mtime_ns}\n"))
+            times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+            digest.update(os.fsencode(f"{path} {state.st_size} {times}\n"))
     return digest.hexdigest()

@@ -109,7 +109,7 @@ class Rows:
             yield some, self[some]
 
     def _bytes_of_row(self) -> int:
-        return self.whole[0].numel() * self.whole.element_size()
+        return self.whole.shape[1:].numel() * self.whole.element_size()
 
 
 Inputs: TypeAlias = Tensor | Rows

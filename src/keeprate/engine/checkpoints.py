@@ -23,6 +23,7 @@ from keeprate.text import cut
 NO_PROGRESS = (KeyError, TypeError, ValueError, OverflowError)
 """What an edited description of the progress raises."""
 CODES = {
+    torch.complex64: "C64",
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -31,6 +32,9 @@ CODES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }

@@ -66,8 +66,9 @@ def joined() -> Iterator[Processes]:
     try:
         yield Processes(Group(rank, size, talk), store)
     finally:
-        with suppress(RuntimeError):  # a connection that is lost
-            dist.destroy_process_group()
+        if dist.is_initialized():
+            with suppress(RuntimeError):  # a connection that is lost
+                dist.destroy_process_group()
 
 
 def n_here() -> int:

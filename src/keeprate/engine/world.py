@@ -6,6 +6,7 @@ get. The processes exchange logits, gradients and what batch norm measures, by t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from keeprate.data import Inputs
 from keeprate.errors import InputError, Words, invalid
+from keeprate.mapped import blocks, new_array
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -208,17 +211,34 @@ class Group(World):
             torch.distributed.broadcast_object_list(box, src=0, group=self._talk)
         return box[0]
 
-    def tensors_from_first(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """The tensors that the first process gives, in all of them, without a copy on their way."""
-        mine = [None if one is None else one.cpu().contiguous() for one in tensors]
-        kinds = self.from_first([None if one is None else (one.shape, one.dtype) for one in mine])
-        if self.rank > 0:
-            mine = [None if kind is None else torch.empty(kind[0], dtype=kind[1]) for kind in kinds]
-        with _losses_named():
-            for tensor in mine:
-                if tensor is not None:
-                    torch.distributed.broadcast(tensor, src=0, group=self._talk)
-        return mine
+    def tensors_from_first(self, tensors: Sequence[Inputs | None]) -> list[Any]:
+        """What the first process gives, in all of them, piece by piece.
+
+        What is large is mapped in each process (`keeprate.mapped`), as it is in the first one.
+        """
+        kinds = self.from_first([_kind_of(one) for one in tensors])
+        found: list[Any] = list(tensors) if self.rank == 0 else [None] * len(kinds)
+        for place, kind in enumerate(kinds):
+            if kind is None:
+                continue
+            shape, name = kind
+            if self.rank > 0:
+                found[place] = torch.from_numpy(new_array(shape, name))
+            self._send(found[place], shape)
+        return found
+
+    def _send(self, tensor: Inputs, shape: tuple[int, ...]) -> None:
+        for some in blocks(shape[0], math.prod(shape[1:]) * tensor.dtype.itemsize):
+            piece = tensor[some].cpu().contiguous()  # a view in those that receive it
+            with _losses_named():
+                torch.distributed.broadcast(piece, src=0, group=self._talk)
+
+
+def _kind_of(tensor: Inputs | None) -> tuple[tuple[int, ...], str] | None:
+    """A shape, and the type of the numbers as NumPy calls it."""
+    if tensor is None:
+        return None
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
 class LostProcessError(InputError):

@@ -13,13 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from keeprate.errors import InputError, Words, check_whole, invalid, needs
-from keeprate.mapped import Place, blocks, check_room, is_mapped
+from keeprate.mapped import Place, blocks, check_limit, is_large, is_mapped
 from keeprate.reading.decoding import (
     Array,
     Encoded,
@@ -37,6 +38,7 @@ LARGEST_SIDE = 64  # of images of unequal sizes, unless a user gives their size
 ImageSize: TypeAlias = int | tuple[int, int] | None
 _PIECE = 1 << 20  # bytes of encoded images that are taken out of a table together
 _AT_ONCE = 256  # images that a thread decodes at a time
+_PLAIN = "plain"  # the first word of what is noted of such images
 _SAVED_EVERY = 10.0  # seconds, between two notes of how much is decoded
 
 
@@ -100,6 +102,7 @@ def decode_images(
     """
     _check_encoded(column.type, where)
     inside = None if folder is None else Inside(folder)
+    files: dict[int, Path] = {}  # by row
 
     def named(row: int) -> str:
         return f"the image in row {row} of the {where}"
@@ -110,12 +113,15 @@ def decode_images(
             for content, path in _fields(chunk):
                 if content is None and path and folder is not None and inside is not None:
                     path = file_in_row(path, folder, inside, named(row))
+                    files[row] = Path(path)
                 yield content, path
                 row += 1
 
     source = _Source(len(column), fields, named)
     wanted = _Wanted(image_size, channels)
-    return _decode_all(source, where, wanted, _Target(place, file), leave_out=False)[0]
+    images, _ = _decode_all(source, where, wanted, _Target(place, file), leave_out=False)
+    place.listed.extend(files.values())
+    return images
 
 
 def read_images(
@@ -338,6 +344,12 @@ def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target)
         layout = wanted.layout([header])
         if layout != Layout(header.channels, header.height, header.width):
             return None
+        if target.is_large(source.count, layout):
+            if target.goes_on():  # in the same file
+                return None
+            # Rather than that a file is allocated in vain, for the size of a first photograph.
+            if any(read_header(image) != header for image in islice(source, _AT_ONCE)):
+                return None
         pixels = target.pixels(source.count, layout, where)
     except (InputError, MemoryError):  # the images that follow may be worse, or smaller
         return None
@@ -351,7 +363,9 @@ def _decode_plain(source: _Source, where: str, wanted: _Wanted, target: _Target)
             pixels[row] = decoded
         return []
 
-    found = target.fill(pixels, source.fields(), decode_some, lambda: f"plain {source.identity()}")
+    found = target.fill(
+        pixels, source.fields(), decode_some, lambda: f"{_PLAIN} {source.identity()}"
+    )
     return None if found is None else pixels
 
 
@@ -417,6 +431,10 @@ def _without(pixels: Array, places: Sequence[int]) -> Array:
     return pixels[: len(kept)]
 
 
+def _shape(count: int, layout: Layout) -> tuple[int, int, int, int]:
+    return count, layout.channels, layout.height, layout.width
+
+
 # The decoding of many images -------------------------------------------------------------------
 
 _Decode: TypeAlias = Callable[[int, Sequence[_Fields]], list[int] | None]
@@ -431,9 +449,18 @@ class _Target:
 
     def pixels(self, count: int, layout: Layout, where: str) -> Array:
         """An array for so many images."""
-        shape = (count, layout.channels, layout.height, layout.width)
-        check_room(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
+        shape = _shape(count, layout)
+        check_limit(f"images ({where})", math.prod(shape), "give image_size (--image-size)")
         return self.place.array(self.file, shape, np.uint8, what=f"{count:,} images ({where})")
+
+    def is_large(self, count: int, layout: Layout) -> bool:
+        """Whether the pixels of so many images are to be mapped."""
+        return is_large(math.prod(_shape(count, layout)))
+
+    def goes_on(self) -> bool:
+        """Whether a stopped decoding is to go on that was not of plain images, all as the first."""
+        begun = self.place.begun(self.file)
+        return bool(begun) and not begun.startswith(_PLAIN)
 
     def fill(
         self,
