@@ -34,6 +34,7 @@ import torch
 from benchmarks.loops import KEEP_RATE
 from benchmarks.networks import BATCH, random_data
 from keeprate.engine import (
+    ALONE,
     Candidate,
     TrainingConfig,
     get_method,
@@ -42,7 +43,6 @@ from keeprate.engine import (
     new_population,
     train_step,
 )
-from keeprate.engine.world import ALONE
 from keeprate.files import write_json
 from keeprate.records import versions
 from keeprate.schedules import Schedule

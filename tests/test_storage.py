@@ -58,10 +58,12 @@ def objective(trial):
     time.sleep(0.2)
     return (x - 0.9) ** 2 + (y - 0.2) ** 2
 
-while sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < 24 or any(
-    t.state == optuna.trial.TrialState.RUNNING for t in study.get_trials(deepcopy=False)
-):
+while sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < 24:
     study.optimize(objective, n_trials=1)
+# The other processes end theirs. A new trial here would keep them waiting in turn.
+while any(t.state == optuna.trial.TrialState.RUNNING for t in study.get_trials(deepcopy=False)):
+    optuna.storages.fail_stale_trials(study)
+    time.sleep(0.2)
 """
 
 

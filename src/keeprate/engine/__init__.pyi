@@ -74,3 +74,4 @@ from .setup import Setup as Setup
 from .setup import make_setup as make_setup
 from .weights import check_weights as check_weights
 from .weights import training_weights as training_weights
+from .world import ALONE as ALONE
