@@ -143,7 +143,8 @@ def measure(axis: str, size: int, folder: Path) -> Row:
     }
 
 
-def _in_a_process(axis: str, size: int) -> Row:
+def in_a_process(axis: str, size: int) -> Row:
+    """The row of a measurement."""
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder, TABLE), *AXES[axis].table(size))
         command = [sys.executable, "-m", "benchmarks.scaling", "--one", axis, str(size), folder]
@@ -170,7 +171,7 @@ def growth(rows: Sequence[Row], name: str) -> float:
 def table(rows: Sequence[Row]) -> list[str]:
     """A line for each thing that grows, in Markdown."""
     lines = [
-        "| what grows | from, to | seconds | growth | private memory, MiB | growth |",
+        "| what grows | from, to | processor seconds | growth | private memory, MiB | growth |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for axis in AXES:
@@ -180,7 +181,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         first, last = of_axis[0], of_axis[-1]
         lines.append(
             f"| {axis} | {first['size']:,}, {last['size']:,} "
-            f"| {first['seconds']:.1f}, {last['seconds']:.1f} "
+            f"| {first['processor_seconds']:.1f}, {last['processor_seconds']:.1f} "
             f"| {growth(of_axis, 'processor_seconds'):.2f} "
             f"| {first['peak_bytes'] / 2**20:.0f}, {last['peak_bytes'] / 2**20:.0f} "
             f"| {growth(of_axis, 'peak_bytes'):.2f} |"
@@ -215,10 +216,7 @@ def draw(rows: Sequence[Row], path: Path = PICTURE) -> None:
 def jobs() -> list[Job]:
     """All measurements, the small ones first."""
     of_axes = [
-        [
-            Job({"axis": axis, "size": size}, partial(_in_a_process, axis, size))
-            for size in one.sizes
-        ]
+        [Job({"axis": axis, "size": size}, partial(in_a_process, axis, size)) for size in one.sizes]
         for axis, one in AXES.items()
     ]
     longest = max(map(len, of_axes))
