@@ -88,6 +88,18 @@ SPACE_ARMS = (
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A noise and a seed of a table, and where they are trained; see `Comparison.run`."""
+
+    protocol: Protocol
+    noise: str
+    seed: int
+    data: str
+    runs: str
+    cluster: str | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A table of the paper.
 
@@ -149,28 +161,20 @@ class Comparison:
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
                 key = {"noise": noise, "seed": seed}
-                where = (protocol, noise, seed, data, runs, cluster)
+                cell = Cell(protocol, noise, seed, data, runs, cluster)
                 if methods:
-                    yield Job(key, partial(self._train_methods, *where), methods)
+                    yield Job(key, partial(self._train_methods, cell), methods)
                 for arm in arms:
                     if arm.space is not None:
-                        yield Job(key | {"name": arm.name}, partial(self._search, *where, arm))
+                        yield Job(key | {"name": arm.name}, partial(self._search, cell, arm))
 
         return run_seeds(self.name, protocol, jobs, first_seed=protocol.first_seed, **options)
 
-    def _prepare(
-        self,
-        protocol: Protocol,
-        noise: str,
-        seed: int,
-        data: str,
-        runs: str,
-        cluster: str | None,
-        *words: str,
-    ) -> tuple[Data, dict[str, Any]]:
+    def _prepare(self, cell: Cell, *words: str) -> tuple[Data, dict[str, Any]]:
         """The data of a run, and the options that all runs have in common."""
+        protocol, noise, seed = cell.protocol, cell.noise, cell.seed
         prepared = keeprate.prepare(
-            load_data(data, protocol.data, seed), noise=noise, seed=seed, limit=protocol.limit
+            load_data(cell.data, protocol.data, seed), noise=noise, seed=seed, limit=protocol.limit
         )
         # The folder does not name the table: where Table 7 has the protocol of Table 4, both have
         # the same search of the basis space.
@@ -181,23 +185,14 @@ class Comparison:
             "restarts": protocol.restarts,
             "config": protocol.training_config(),
             "seed": seed,
-            "cluster": cluster,
-            "out": Path(runs) / f"{protocol.data}-{protocol.name}-{digest}" / name,
+            "cluster": cell.cluster,
+            "out": Path(cell.runs) / f"{protocol.data}-{protocol.name}-{digest}" / name,
             "command": command_of(self.name, protocol.name),
         }
 
-    def _train_methods(
-        self,
-        protocol: Protocol,
-        noise: str,
-        seed: int,
-        data: str,
-        runs: str,
-        cluster: str | None,
-        names: Sequence[str],
-    ) -> list[Row]:
+    def _train_methods(self, cell: Cell, names: Sequence[str]) -> list[Row]:
         """Train the methods of these arms in lockstep, each with its own R(t)."""
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, cluster, *names)
+        prepared, options = self._prepare(cell, *names)
         # Co-teaching's R(t) takes the nominal noise rate, not the measured one.
         run = keeprate.train(
             prepared,
@@ -212,22 +207,13 @@ class Comparison:
             for result in run.results
         ]
 
-    def _search(
-        self,
-        protocol: Protocol,
-        noise: str,
-        seed: int,
-        data: str,
-        runs: str,
-        cluster: str | None,
-        arm: Arm,
-    ) -> Row:
+    def _search(self, cell: Cell, arm: Arm) -> Row:
         """Search R(t) in the space of the arm."""
         space, words = str(arm.space), [arm.method, str(arm.space)]
         if arm.budget is not None:
             words.append(f"budget{arm.budget}")
-        prepared, options = self._prepare(protocol, noise, seed, data, runs, cluster, *words)
-        budget, config = protocol.budget, protocol.search_config(space)
+        prepared, options = self._prepare(cell, *words)
+        budget, config = cell.protocol.budget, cell.protocol.search_config(space)
         if arm.budget is not None:
             budget, config = arm.budget, SearchConfig(space=space)
         run = keeprate.search(
