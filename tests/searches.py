@@ -18,6 +18,34 @@ ALONE = {"baselines": False, "restarts": 1}
 SIXTEEN = {"trials": 16, "fidelity": 0.5, "baselines": False}
 RESEARCH = {field.name for field in fields(SearchConfig) if field.init}
 
+DIES = """
+import json, os, signal, sys
+import optuna, keeprate
+
+folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
+calls = 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def progress(stage, done, total, best):
+    if where == stage and done >= at:
+        die()
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls > at:
+            die()
+        return function(*arguments, **options)
+    return call
+
+if where in ("ask", "tell"):
+    setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
+"""
+"""What a script begins with that kills itself: in a folder, at a place, when it gets there."""
+
 
 def search(data: keeprate.Data, *, trials: int | None = None, **options: Any) -> keeprate.Run:
     """`keeprate.search` of so many trials, with the words of `SearchConfig` among the options."""

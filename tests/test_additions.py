@@ -21,7 +21,7 @@ from keeprate.searching import search_run
 from keeprate.searching.legs import Legs, added_counts, n_rounds, rounds
 from keeprate.searching.proposals import Proposals, tell
 from keeprate.searching.study import open_study, ranked
-from tests.searches import CONFIG, draw_no_page, essence, search
+from tests.searches import CONFIG, DIES, draw_no_page, essence, search
 from tests.test_cli import keeprate as command
 
 OPTIONS = {"config": CONFIG, "baselines": ["standard"], "restarts": 2, "checkpoint_seconds": 0}
@@ -121,33 +121,12 @@ def test_the_page_is_drawn_anew(data, finished, tmp_path, monkeypatch):
         assert len(drawn.pop().trials) == trials + 4 and not drawn
 
 
-KILLED = """
-import json, os, signal, sys
-import optuna, keeprate
+KILLED = (
+    DIES
+    + """
 from keeprate.report.words import schedules_in_words
 from keeprate.runs import outputs
 
-folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
-calls = 0
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def progress(stage, done, total, best):
-    if where == stage and done >= at:
-        die()
-
-def counted(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls > at:
-            die()
-        return function(*arguments, **options)
-    return call
-
-if where in ("ask", "tell"):
-    setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
 outputs._write_report = lambda folder, record: die() if where == "page" else None
 data = keeprate.prepare("digits", noise="pairflip:0.45", seed=0)
 config = keeprate.TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3)
@@ -156,6 +135,7 @@ keeprate.search(
     restarts=2, checkpoint_seconds=0, add_trials=4,
 )
 """
+)
 
 
 @pytest.mark.parametrize(

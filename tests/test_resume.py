@@ -18,34 +18,13 @@ from keeprate.records.record import load_record
 from keeprate.runs.train_run import train
 from keeprate.searching import request
 from keeprate.searching.study import find_study
-from tests.searches import ALONE, CONFIG, RESEARCH, SIXTEEN, essence, search
+from tests.searches import ALONE, CONFIG, DIES, RESEARCH, SIXTEEN, essence, search
 
-KILLED = """
-import json, os, signal, sys
-import optuna, keeprate
+KILLED = (
+    DIES
+    + """
 from keeprate.noise import Noise
 
-folder, where, at = sys.argv[1], sys.argv[2], float(sys.argv[3])
-calls = 0
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def progress(stage, done, total, best):
-    if where == stage and done >= at:
-        die()
-
-def counted(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls > at:
-            die()
-        return function(*arguments, **options)
-    return call
-
-if where in ("ask", "tell"):
-    setattr(optuna.Study, where, counted(getattr(optuna.Study, where)))
 if where == "suggest":
     optuna.trial.Trial._suggest = counted(optuna.trial.Trial._suggest)
 data = keeprate.prepare("digits", noise=Noise.parse("pairflip:0.45"), seed=0)
@@ -58,6 +37,7 @@ keeprate.search(
     data, config=config, search_config=search_config, out=folder, progress=progress, **options
 )
 """
+)
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
