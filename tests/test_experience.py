@@ -32,7 +32,7 @@ from keeprate.searching.experience import (
     shipped_experience,
     standard_scores,
 )
-from keeprate.searching.process_sampler import GaussianProcessSampler
+from keeprate.searching.process_sampler import MOST, GaussianProcessSampler
 from keeprate.searching.request import Request
 from tests.searches import ALONE, CONFIG, search
 
@@ -352,6 +352,18 @@ def test_of_pruned_trials_alone_those_that_got_furthest_are_compared() -> None:
     ask(make(belief=Listening(shipped_experience(), PAIRFLIP)), trials)
     ((first, second, early),) = HEARD
     assert (first, second) == (0.6, 0.8) and early < 0.6
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_of_many_trials_the_best_and_the_newest_count(direction: str) -> None:
+    sign = 1 if direction == "maximize" else -1
+    n = MOST + 60
+    values = [*np.linspace(0.9, 0.95, 20), *np.linspace(0.8, 0.1, n - 20)]  # ever worse
+    trials = [told(one, sign * value) for one, value in zip(some(1, n), values, strict=True)]
+    HEARD.clear()
+    ask(make(belief=Listening(shipped_experience(), PAIRFLIP)), trials, direction)
+    (heard,) = HEARD
+    assert heard == [*values[: MOST // 2], *values[-(MOST // 2) :]]
 
 
 @pytest.mark.parametrize("conditions", [PAIRFLIP, None])

@@ -46,6 +46,7 @@ ANYWHERE, KEPT, OFFSPRING, ROUNDS = 800, 40, 10, 3
 NEAR_BEST, BEST = 20, 5  # points near each of so many best trials
 MOVED, NEAREST, FURTHEST = 0.3, 0.02, 0.25  # near: in 30 % of the coordinates, by so much
 FINALISTS, DRAWS = 250, 256  # proposals whose values are drawn together, and how often
+MOST = 200  # finished trials that the process learns from: it costs their cube
 
 
 class Process(Protocol):
@@ -137,7 +138,8 @@ class GaussianProcessSampler(BaseSampler):
         if not asked:
             return {}
         trials = study.get_trials(deepcopy=False)
-        finished = [t for t in trials if is_usable(t, self._space)]
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        finished = _most_telling([t for t in trials if is_usable(t, self._space)], sign)
         running = [
             self._point(t)
             for t in trials
@@ -147,7 +149,7 @@ class GaussianProcessSampler(BaseSampler):
         ]
         rng = np.random.default_rng([self._seed, trial.number])
         with one_thread():
-            point = self._propose(finished, running, study.direction, rng, trial.number)
+            point = self._propose(finished, running, sign, rng, trial.number)
         values = self._values(point[None])
         return {name: values[name][0].item() for name in asked}
 
@@ -166,12 +168,11 @@ class GaussianProcessSampler(BaseSampler):
         self,
         finished: Sequence[FrozenTrial],
         running: Sequence[Array],
-        direction: StudyDirection,
+        sign: float,
         rng: np.random.Generator,
         number: int,
     ) -> Array:
         """A point [d] of the unit cube."""
-        sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
         process = self._learn(finished, sign)
         if process is None:
             return self._evenly(number)
@@ -268,6 +269,16 @@ def _near(points: Array, rng: np.random.Generator) -> Array:
     deviation = np.exp(rng.uniform(np.log(NEAREST), np.log(FURTHEST), (len(points), 1)))
     shifted = points + moved * deviation * rng.standard_normal(points.shape)
     return np.asarray(np.clip(shifted, EDGE, 1 - EDGE))
+
+
+def _most_telling(trials: Sequence[FrozenTrial], sign: float) -> Sequence[FrozenTrial]:
+    """At most `MOST` trials, in their order: the better half of that many, then the newest."""
+    if len(trials) <= MOST:
+        return trials
+    order = np.argsort([-rank for rank in ranks(trials, sign)], kind="stable").tolist()
+    best = order[: MOST // 2]
+    newest = sorted(order[MOST // 2 :])[-(MOST - len(best)) :]
+    return [trials[place] for place in sorted(best + newest)]
 
 
 def _values(trials: Sequence[FrozenTrial], sign: float) -> Array:
