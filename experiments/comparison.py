@@ -40,7 +40,7 @@ class Arm:
     label : str
         As printed.
     method : str
-        Of `keeprate.engine.METHODS`.
+        Of `keeprate.engine.METHODS`, or "auto": the default of `keeprate train`.
     space : str, optional
         Where R(t) is searched. Without a space R(t) is Co-teaching's own, and the arm has the name
         of its method.
@@ -156,7 +156,7 @@ class Comparison:
             Those of `run_seeds`.
         """
         arms = self.arms_of(protocol.name)
-        methods = tuple(arm.name for arm in arms if arm.space is None)
+        methods = tuple(arm.name for arm in arms if arm.method in METHODS and arm.space is None)
 
         def jobs(seed: int) -> Iterator[Job]:
             for noise in self.noises:
@@ -165,8 +165,9 @@ class Comparison:
                 if methods:
                     yield Job(key, partial(self._train_methods, cell), methods)
                 for arm in arms:
-                    if arm.space is not None:
-                        yield Job(key | {"name": arm.name}, partial(self._search, cell, arm))
+                    if arm.name not in methods:
+                        alone = self._cross_fit if arm.space is None else self._search
+                        yield Job(key | {"name": arm.name}, partial(alone, cell, arm))
 
         return run_seeds(self.name, protocol, jobs, first_seed=protocol.first_seed, **options)
 
@@ -206,6 +207,13 @@ class Comparison:
             | result_as_row(run.record, result)
             for result in run.results
         ]
+
+    def _cross_fit(self, cell: Cell, arm: Arm) -> Row:
+        """Train as `keeprate train` does by default, with the model of the table."""
+        prepared, options = self._prepare(cell, arm.name)
+        run = keeprate.train(prepared, method=arm.method, **options)
+        row = result_as_row(run.record, run.results[0])
+        return {"method": arm.method, "space": None} | row
 
     def _search(self, cell: Cell, arm: Arm) -> Row:
         """Search R(t) in the space of the arm."""

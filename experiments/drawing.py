@@ -60,6 +60,7 @@ LOOKS = {
     "co-mining": Look("Co-Mining", "#B98500"),
     "jocor": Look("JoCoR", "#CC79A7", (0, (4, 1.2, 1, 1.2))),
     "jocor-searched": Look("JoCoR, searched R(t)", "#CC79A7", width=2.4),
+    "auto": Look("keeprate train, by default", "#000000", (0, (4, 1.2, 1, 1.2))),
     "proposed-6": Look("Proposed, 6 trials", "#D55E00", (0, (4, 1.5)), width=1.8),
     "proposed": Look("Proposed (searched R(t))", "#D55E00", width=2.4),
 }

@@ -432,6 +432,16 @@ def test_a_searched_line_ties_within_the_larger_deviation() -> None:
     assert claim.verdict(replace(source, names=(*means, "standard"))).verdict == UNKNOWN
 
 
+def test_the_default_of_train_is_a_line_of_its_own(tmp_path: Path) -> None:
+    table = replace(SMALL, arms=(table4.AUTO,))
+    (row,) = table.run(TINY, data="", runs=str(tmp_path / "runs"), results=tmp_path, seeds=1)
+    assert (row["name"], row["method"], row["space"]) == ("auto", "auto", None)
+    (folder,) = tmp_path.glob("runs/*/*-auto")
+    record = load_record(folder)
+    assert record.config["method"] == record.results[0].name == "auto"
+    assert row["last"]["test_accuracy"] == round(record.results[0].last.test_accuracy, 6)
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_the_papers_claims_are_judged_by_its_methods_alone(tmp_path: Path, there: bool) -> None:
     write_made_up(tmp_path, tables=[table4.TABLE])
