@@ -164,7 +164,7 @@ def test_real_steps_have_a_price(data):
     assert all(0 < prices.of(stage) < 60 for stage in plan.stages)
 
 
-def test_the_command_says_what_a_search_takes_and_makes_no_folder(tmp_path, capsys):
+def test_the_command_says_what_a_search_takes_and_makes_no_folder(data, tmp_path, capsys):
     words = ["search", "digits", "--noise", "pairflip:0.4", "--epochs", 3, "--plan"]
     words += ["--budget", "20trials", "--pruner", "median", "--out", tmp_path / "run"]
     code, output = command(*words, capsys=capsys)
@@ -178,6 +178,12 @@ def test_the_command_says_what_a_search_takes_and_makes_no_folder(tmp_path, caps
     ):  # fmt: skip
         assert said in shown, said
     assert all(len(line) <= 80 or str(tmp_path) in line for line in output.out.splitlines())
+    finished = keeprate.train(data, schedule="constant", config=CONFIG, out=tmp_path / "run")
+    assert finished.folder is not None
+    code, output = command(*words, capsys=capsys)
+    shown = " ".join(output.out.split())
+    assert code == 0 and "holds a finished run: search in another folder" in shown
+    assert "without --plan" not in shown
     code, output = command(*words, "--budget", "none", capsys=capsys)
     assert code == 2 and "budget must be" in output.err and "Traceback" not in output.err
     code, output = command(*words, "--cluster", "auto", capsys=capsys)

@@ -74,8 +74,11 @@ def search_command(search: SearchOptions, options: RunOptions) -> None:
         special["storage"] = search.storage
     if search.plan:
         from keeprate.cli.console import show_plan
+        from keeprate.records import is_finished
 
-        show_plan(_begin(plan_search, options, search.baselines, **special), options.out)
+        plan = _begin(plan_search, options, search.baselines, **special)
+        is_done = search.add_trials is None and is_finished(Path(options.out))
+        show_plan(plan, options.out, is_done=is_done)
         return
     _complete(start, options, search.baselines, **special)
 

@@ -168,8 +168,8 @@ def conclude(run: Run, *, is_quiet: bool, baselines: str) -> None:
         say(f"written to {run.folder}: {FILES}")
 
 
-def show_plan(plan: SearchPlan, folder: str) -> None:
-    """Print what a search would train and cost."""
+def show_plan(plan: SearchPlan, folder: str, *, is_done: bool) -> None:
+    """Print what a search would train and cost; `is_done`: the folder holds a finished run."""
     table = Table()
     table.add_column("to be trained")
     for name in ("trainings", "epochs", "networks\nof each", "in\nlockstep", "about"):
@@ -195,6 +195,9 @@ def show_plan(plan: SearchPlan, folder: str) -> None:
     )
     name, share = plan.majority
     say(f"always {shortened(name, 40)!r} would be right for {percent(share)} of validation samples")
+    if is_done:
+        say(f"{folder} holds a finished run: search in another folder, or go on with --add-trials")
+        return
     say(f"nothing was written to {folder}; the same command without --plan searches")
 
 
