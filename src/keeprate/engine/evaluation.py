@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from keeprate.data import Inputs, Normaliser, Split
 from keeprate.engine.networks import Networks
+from keeprate.engine.selection import predicted_classes
 from keeprate.engine.world import ALONE, World
 from keeprate.mapped import new_tensor
 from keeprate.noise import count_pairs, determinant_score
@@ -71,7 +72,7 @@ def evaluate(
     for piece, logits in batched_logits(networks, split.inputs, normaliser, autocast, world):
         if averages:
             logits = logits.float().softmax(-1).mean(1, keepdim=True)
-        predicted, labels = logits.argmax(-1), split.labels[piece]
+        predicted, labels = predicted_classes(logits), split.labels[piece]
         n_right += (predicted == labels).sum(-1)
         if scorer is not None:
             of_piece = logits.double()

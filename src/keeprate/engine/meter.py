@@ -12,6 +12,7 @@ from keeprate.data import Split
 from keeprate.engine.curves import EpochMetrics
 from keeprate.engine.evaluation import Scores
 from keeprate.engine.population import Population
+from keeprate.engine.selection import predicted_classes
 from keeprate.noise import count_pairs, determinant_score
 
 
@@ -76,10 +77,10 @@ class EpochMeter:
         held_out: Tensor | None = None
         if self._folds is not None and self._pairs is not None:
             held_out = self._folds.held_out(logits, index)
-            judged = self._folds.judged[index]
-            self._pairs += count_pairs(held_out.argmax(-1), labels, logits.shape[-1], judged)
+            predicted, judged = predicted_classes(held_out), self._folds.judged[index]
+            self._pairs += count_pairs(predicted, labels, logits.shape[-1], judged)
         self._loss += losses
-        self._n_right += logits.contiguous().argmax(-1) == labels
+        self._n_right += predicted_classes(logits) == labels
         if self._is_right is not None:
             is_kept = weights > 0
             self._n_kept += is_kept

@@ -203,6 +203,15 @@ def co_teaching(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tenso
     return small_loss(losses, keep_rate[:, None]).flip(-2).float()  # [K, 2, B], peers swapped
 
 
+def predicted_classes(logits: Tensor) -> Tensor:
+    """The class with the largest of logits [..., C], the first of equal ones: int64 [...].
+
+    As `argmax`, which takes up to ten times as long on a CPU where the classes do not lie side by
+    side in memory.
+    """
+    return logits.max(-1).indices
+
+
 def disagreement(logits: Tensor) -> Tensor:
     """Mark the samples for which two peers predict different classes: bool [K, 1, B].
 
@@ -215,7 +224,7 @@ def disagreement(logits: Tensor) -> Tensor:
     >>> disagreement(torch.tensor([[[[0.0, 1.0], [3.0, 2.0]], [[2.0, 1.0], [9.0, 0.0]]]]))
     tensor([[[ True, False]]])
     """
-    predicted = logits.argmax(-1)
+    predicted = predicted_classes(logits)
     return predicted[:, :1] != predicted[:, 1:]
 
 

@@ -309,21 +309,23 @@ def fit_transition_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     of_labels = labels.argsort(stable=True).split(_counts(labels, n_classes))
     groups = [(label, some) for label, rows in enumerate(of_labels) for some in rows.split(n)]
     shape = (*probabilities.shape[:-2], n_classes, n_classes)
-    matrix = probabilities.new_ones(shape)
+    # By label and true class: what is read and written lies side by side in memory.
+    transposed = probabilities.new_ones(shape)
     for step in range(STEPS + 1):
-        total = torch.zeros_like(matrix)
+        total = torch.zeros_like(transposed)
         for label, rows in groups:
             p = probabilities.index_select(-2, rows)  # [..., n, C]
             if not step:
-                total[..., label] += p.sum(-2)
+                total[..., label, :] += p.sum(-2)
                 continue
             # The posterior of all n samples, p T[:, label] / (p @ T[:, label]), summed over n.
-            column = matrix[..., label, None]  # [..., C, 1]
-            total[..., label, None] += column * (p.mT @ (p @ column).clamp_min(TINY).reciprocal())
+            column = transposed[..., label, :, None]  # [..., C, 1]
+            summed = column * (p.mT @ (p @ column).clamp_min(TINY).reciprocal())
+            total[..., label, :] += summed[..., 0]
         # The constant gives a class that is never predicted a row of equal entries.
-        matrix = total + 1e-3
-        matrix = matrix / matrix.sum(-1, keepdim=True)
-    return matrix
+        transposed = total.add_(1e-3)
+        transposed /= transposed.sum(-2, keepdim=True)
+    return transposed.mT
 
 
 def _at_a_time(probabilities: Tensor, labels: Tensor) -> int:
@@ -365,7 +367,7 @@ def class_posterior(probabilities: Tensor, labels: Tensor, transition_matrix: Te
     -------
     Tensor [..., N, C]
     """
-    joint = probabilities * transition_matrix[..., labels].mT
+    joint = probabilities * transition_matrix.mT[..., labels, :]
     return joint / joint.sum(-1, keepdim=True).clamp_min(TINY)
 
 
@@ -414,7 +416,7 @@ def mean_log_likelihood(
         if transition_matrix is None:
             of_label = some.gather(1, of_some[:, None])
         else:
-            of_label = (some * transition_matrix[:, of_some].mT).sum(-1)
+            of_label = (some * transition_matrix.mT[of_some]).sum(-1)
         total += float(of_label.clamp_min(TINY).log().double().sum())
     return total / len(labels)
 
