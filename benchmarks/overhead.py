@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -163,17 +164,15 @@ def _child(result: str, arguments: list[str]) -> None:
 # Beside CleanLearning --------------------------------------------------------------------------
 
 
-def clean_learning(path: Path) -> float:
-    """Seconds of CleanLearning on the table: five folds and one more training in a plain loop."""
+def clean_learning(path: Path) -> None:
+    """CleanLearning on the table: five folds and one more training in a plain loop."""
     from cleanlab.classification import CleanLearning
 
     table = pd.read_csv(path)
     labels = table.pop("label").astype("category").cat.codes.to_numpy(np.int64)
     inputs = table.to_numpy(np.float32)
     inputs = (inputs - inputs.mean(0)) / inputs.std(0)
-    started = time.perf_counter()
     CleanLearning(plain_perceptron(), seed=0, cv_n_folds=5).fit(inputs, labels)
-    return time.perf_counter() - started
 
 
 def plain_perceptron() -> Any:
@@ -210,31 +209,46 @@ def plain_perceptron() -> Any:
 
 
 def beside_clean_learning(folder: Path, rounds: int) -> dict[str, Any]:
-    """The search as a function call and CleanLearning in turns, in this process."""
+    """The search as a function call and CleanLearning in turns, in this process.
+
+    CleanLearning trains nothing to compare with and writes no page: the second search does neither.
+    """
     import keeprate
 
     path = folder / "table.csv"
     data = keeprate.prepare(path)
-    config = keeprate.TrainingConfig(epochs=EPOCHS, batch_size=BATCH)
-    seconds: dict[str, list[float]] = {"search, budget 6": [], "CleanLearning": []}
-    processor: dict[str, list[float]] = {name: [] for name in seconds}  # of all threads
-    steps = StepCounter()
-    for number in range(rounds + 1):  # the first to import and get warm
+    options: dict[str, Any] = {
+        "budget": 6,
+        "model": "perceptron",
+        "config": keeprate.TrainingConfig(epochs=EPOCHS, batch_size=BATCH),
+    }
+    numbers, steps = itertools.count(), StepCounter()
+
+    def with_folder() -> None:
+        keeprate.search(data, out=folder / f"round-{next(numbers)}", **options)
+
+    def alone() -> None:
         steps.reset()
-        started, at_start = time.perf_counter(), time.process_time()
-        keeprate.search(
-            data, budget=6, model="perceptron", config=config, out=folder / f"round-{number}"
-        )
-        seconds["search, budget 6"].append(time.perf_counter() - started)
-        middle = time.process_time()
-        seconds["CleanLearning"].append(clean_learning(path))
-        processor["search, budget 6"].append(middle - at_start)
-        processor["CleanLearning"].append(time.process_time() - middle)
+        keeprate.search(data, baselines=False, **options)
+
+    runs: dict[str, Callable[[], Any]] = {
+        "search, budget 6": with_folder,
+        "search, budget 6, nothing beside it": alone,
+        "CleanLearning": partial(clean_learning, path),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    processor: dict[str, list[float]] = {name: [] for name in runs}  # of all threads
+    for _ in range(rounds + 1):  # the first to import and get warm
+        for name, run in runs.items():
+            started, at_start = time.perf_counter(), time.process_time()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+            processor[name].append(time.process_time() - at_start)
     return {
         "seconds": _measured(seconds),
-        "search / CleanLearning": _ratio(seconds),
+        "ratios to CleanLearning": _ratios(seconds),
         "processor seconds": _measured(processor),
-        "search / CleanLearning, processor seconds": _ratio(processor),
+        "ratios to CleanLearning, processor seconds": _ratios(processor),
         "train steps of the last search": steps.beside_their_floor(),
     }
 
@@ -243,11 +257,13 @@ def _measured(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
     return {name: [round(s, 2) for s in times[1:]] for name, times in seconds.items()}
 
 
-def _ratio(seconds: dict[str, list[float]]) -> float:
-    """Of the first to the second, the median over the rounds."""
-    pairs = zip(*(times[1:] for times in seconds.values()), strict=True)
-    ratio: float = statistics.median(a / b for a, b in pairs)
-    return round(ratio, 2)
+def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Of each to the last, the median over the rounds."""
+    *others, (_, last) = ((name, times[1:]) for name, times in seconds.items())
+    return {
+        name: round(statistics.median(a / b for a, b in zip(times, last, strict=True)), 2)
+        for name, times in others
+    }
 
 
 class StepCounter:
