@@ -217,7 +217,8 @@ class Processes:
         if description is not None:
             *tensors, self._weights = self.group.tensors_from_first([])
             self._data = _data_of(tensors, *description)
-        self._metric = (metric or self._metric) if has_metric else None
+        known = self._metric if metric is None else metric
+        self._metric = known if has_metric else None
         if self._data is None:
             raise ValueError("a training without data")
         setup = Setup(
