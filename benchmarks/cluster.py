@@ -6,15 +6,20 @@ populations train on both: MNIST, MLP, Co-teaching, two candidates each.
 - Overhead: the seconds of a population on one worker that are not training (sending, building the
   networks, sending the result back), as a share of its training.
 - Gain: how many times as many populations an hour two workers train as one. 2 would be all.
+- Without a cluster: the same for two processes that know nothing of each other, beside one alone.
+  Cores share memory and caches, so this is what the machine can give.
 
 The first population of a process waits for PyTorch to be loaded; a round before the clock starts
-takes that out, and is shown as "start". Prints a table; `--out FILE` writes the numbers as JSON.
+takes that out, and is shown as "start". Prints a table; `--out FILE` adds the numbers to those of
+earlier starts in a JSON file.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +41,7 @@ from keeprate.engine import (
     make_setup,
     trained_on,
 )
-from keeprate.files import write_json
+from keeprate.files import read_json, write_json
 from keeprate.records import versions
 from keeprate.schedules import Schedule
 
@@ -90,6 +95,34 @@ def measure(data: Data, cores: list[int], epochs: int, n_populations: int) -> di
     return {"start": ready, "seconds": seconds, "training": training}
 
 
+def prepared(data: str) -> Data:
+    """What all train on."""
+    return prepare(load_data(data), noise="pairflip:0.45", seed=0)
+
+
+def without_cluster(options: argparse.Namespace, cores: list[int]) -> list[float]:
+    """Training seconds of half the populations on each of these cores, at once."""
+    command = [sys.executable, "-m", "benchmarks.cluster", "--data", options.data]
+    command += ["--epochs", str(options.epochs), "--populations", str(options.populations // 2)]
+    running = [
+        subprocess.Popen([*command, "--alone", str(core)], stdout=subprocess.PIPE, text=True)
+        for core in cores
+    ]
+    return [float(process.communicate()[0].splitlines()[-1]) for process in running]
+
+
+def train_alone(options: argparse.Namespace) -> float:
+    """Training seconds in this process, on one core."""
+    import torch
+
+    os.sched_setaffinity(0, {options.alone})
+    torch.set_num_threads(1)
+    config = TrainingConfig(epochs=options.epochs, device="cpu")
+    data = prepared(options.data)
+    setup = make_setup(data, model="mlp", config=config, seed=0, out=None, lockstep=TOGETHER)
+    return train(setup, options.populations, stream="timed")[1]
+
+
 def main() -> None:
     """Measure one worker and two, and print what comes out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -98,11 +131,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--populations", type=int, default=4)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--alone", type=int, metavar="CORE", help="train on it, print seconds")
     options = parser.parse_args()
-    data = prepare(load_data(options.data), noise="pairflip:0.45", seed=0)
+    if options.alone is not None:
+        print(train_alone(options))
+        return
+    data = prepared(options.data)
     first, second = sorted(os.sched_getaffinity(0))[:2]
     n = options.populations
     one, two = (measure(data, cores, options.epochs, n) for cores in ([first], [first, second]))
+    (alone,), both = (without_cluster(options, cores) for cores in ([first], [first, second]))
     overhead = (one["seconds"] - one["training"]) / n
     row: dict[str, Any] = {
         "epochs": options.epochs,
@@ -111,6 +149,7 @@ def main() -> None:
         "overhead_seconds": overhead,
         "overhead_share": overhead * n / one["training"],
         "gain": one["seconds"] / two["seconds"],
+        "gain_without_cluster": 2 * alone / max(both),
         "one_worker": one,
         "two_workers": two,
         "load": os.getloadavg()[0],
@@ -121,9 +160,11 @@ def main() -> None:
     )
     print(f"overhead: {row['overhead_share']:.1%} of the training (goal: 5 % at most)")
     print(f"two workers: {row['gain']:.2f} times as fast as one (goal: 1.8)")
+    print(f"two processes without a cluster: {row['gain_without_cluster']:.2f} times")
     print(f"start: {one['start']:.0f} s; load of the machine at the end: {row['load']:.1f}")
     if options.out is not None:
-        write_json(options.out, row)
+        rows = read_json(options.out)["starts"] if options.out.exists() else []
+        write_json(options.out, {"starts": [*rows, row]})
 
 
 if __name__ == "__main__":
