@@ -356,14 +356,18 @@ def test_of_pruned_trials_alone_those_that_got_furthest_are_compared() -> None:
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_of_many_trials_the_best_and_the_newest_count(direction: str) -> None:
-    sign = 1 if direction == "maximize" else -1
-    n = MOST + 60
-    values = [*np.linspace(0.9, 0.95, 20), *np.linspace(0.8, 0.1, n - 20)]  # ever worse
-    trials = [told(one, sign * value) for one, value in zip(some(1, n), values, strict=True)]
+    sign, half = 1 if direction == "maximize" else -1, MOST // 2
+    parts = ((0.1, 0.2, 60), (0.9, 0.8, half), (0.3, 0.4, 30), (0.7, 0.6, half))
+    values = np.concatenate([np.linspace(*part) for part in parts]).tolist()
+    pruned = {"state": TrialState.PRUNED, "intermediate_values": {2: sign * 0.99}}
+    trials = [told(one, sign * v) for one, v in zip(some(1, len(values)), values, strict=True)]
+    trials += [told(one, None, **pruned) for one in some(2, 1)]
     HEARD.clear()
     ask(make(belief=Listening(shipped_experience(), PAIRFLIP)), trials, direction)
     (heard,) = HEARD
-    assert heard == [*values[: MOST // 2], *values[-(MOST // 2) :]]
+    # The best ones, which are neither the oldest nor the newest, and the newest of the others.
+    assert heard[:-1] == pytest.approx([*values[60 : 60 + half], *values[-half + 1 :]])
+    assert heard[-1] < min(heard[:-1])  # the pruned one
 
 
 @pytest.mark.parametrize("conditions", [PAIRFLIP, None])

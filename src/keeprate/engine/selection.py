@@ -206,8 +206,8 @@ def co_teaching(losses: Tensor, logits: Tensor, labels: Tensor, keep_rate: Tenso
 def predicted_classes(logits: Tensor) -> Tensor:
     """The class with the largest of logits [..., C], the first of equal ones: int64 [...].
 
-    As `argmax`, which takes up to ten times as long on a CPU where the classes do not lie side by
-    side in memory.
+    As `argmax`, which takes several times as long on a CPU where the classes are few and do not lie
+    side by side in memory.
     """
     return logits.max(-1).indices
 

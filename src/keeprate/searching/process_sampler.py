@@ -60,6 +60,8 @@ class Process(Protocol):
 class GaussianProcessSampler(BaseSampler):
     """Propose the point that is expected to improve most on the best so far.
 
+    It learns from at most 200 finished trials: the 100 best, and the 100 newest of the others.
+
     Parameters
     ----------
     space : mapping of str to distribution
@@ -272,7 +274,7 @@ def _near(points: Array, rng: np.random.Generator) -> Array:
 
 
 def _most_telling(trials: Sequence[FrozenTrial], sign: float) -> Sequence[FrozenTrial]:
-    """At most `MOST` trials, in their order: the better half of that many, then the newest."""
+    """At most `MOST` trials, in their order: half of them the best, half the newest others."""
     if len(trials) <= MOST:
         return trials
     order = np.argsort([-rank for rank in ranks(trials, sign)], kind="stable").tolist()
