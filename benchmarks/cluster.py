@@ -150,6 +150,7 @@ def main() -> None:
         "overhead_share": overhead * n / one["training"],
         "gain": one["seconds"] / two["seconds"],
         "gain_without_cluster": 2 * alone / max(both),
+        "seconds_without_cluster": {"alone": alone, "both": both},
         "one_worker": one,
         "two_workers": two,
         "load": os.getloadavg()[0],

@@ -164,14 +164,18 @@ def _child(result: str, arguments: list[str]) -> None:
 # Beside CleanLearning --------------------------------------------------------------------------
 
 
-def clean_learning(path: Path) -> None:
-    """CleanLearning on the table: five folds and one more training in a plain loop."""
-    from cleanlab.classification import CleanLearning
-
+def read_table(path: Path) -> tuple[Any, Any]:
+    """Standardised inputs of the table, and labels as numbers."""
     table = pd.read_csv(path)
     labels = table.pop("label").astype("category").cat.codes.to_numpy(np.int64)
     inputs = table.to_numpy(np.float32)
-    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    return (inputs - inputs.mean(0)) / inputs.std(0), labels
+
+
+def clean_learning(inputs: Any, labels: Any) -> None:
+    """CleanLearning on the table: five folds and one more training in a plain loop."""
+    from cleanlab.classification import CleanLearning
+
     CleanLearning(plain_perceptron(), seed=0, cv_n_folds=5).fit(inputs, labels)
 
 
@@ -234,7 +238,7 @@ def beside_clean_learning(folder: Path, rounds: int) -> dict[str, Any]:
     runs: dict[str, Callable[[], Any]] = {
         "search, budget 6": with_folder,
         "search, budget 6, nothing beside it": alone,
-        "CleanLearning": partial(clean_learning, path),
+        "CleanLearning": partial(clean_learning, *read_table(path)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     processor: dict[str, list[float]] = {name: [] for name in runs}  # of all threads

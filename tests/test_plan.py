@@ -182,7 +182,7 @@ def test_the_command_says_what_a_search_takes_and_makes_no_folder(data, tmp_path
     assert finished.folder is not None
     code, output = command(*words, capsys=capsys)
     shown = " ".join(output.out.split())
-    assert code == 0 and "holds a finished run: search in another folder" in shown
+    assert code == 0 and "holds a finished run: a new search needs another folder" in shown
     assert "without --plan" not in shown
     code, output = command(*words, "--budget", "none", capsys=capsys)
     assert code == 2 and "budget must be" in output.err and "Traceback" not in output.err

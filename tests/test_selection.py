@@ -22,6 +22,7 @@ from keeprate.engine.selection import (
     log_probabilities,
     normalise,
     per_sample_cross_entropy,
+    predicted_classes,
     small_loss,
     soft_cross_entropy,
 )
@@ -157,6 +158,22 @@ def test_cross_entropy_is_pytorchs():
 def test_small_loss_equals_the_slow_reference(losses, keep_rate):
     fast = small_loss(torch.tensor(losses), torch.tensor(keep_rate))
     assert fast.tolist() == slow_small_loss(losses, keep_rate)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("n_classes", [2, 10, 300])
+def test_the_first_of_equal_logits_is_predicted(n_classes, dtype):
+    generator = torch.Generator().manual_seed(0)
+    # Of few values, so that most rows have ties; samples side by side in memory, as networks give.
+    values = torch.randint(-2, 3, (3, 2, n_classes, 32), generator=generator).to(dtype)
+    values[0, 0, 1:, 0] = torch.nan
+    for logits in (values.mT, values.mT.contiguous()):
+        nested = [[[row.tolist() for row in peer] for peer in one] for one in logits]
+        expected = [
+            [[next((i for i, v in enumerate(r) if v != v), r.index(max(r))) for r in b] for b in a]
+            for a in nested
+        ]
+        assert predicted_classes(logits).tolist() == expected
 
 
 def test_small_loss_among_eligible_samples():

@@ -196,7 +196,7 @@ def show_plan(plan: SearchPlan, folder: str, *, is_done: bool) -> None:
     name, share = plan.majority
     say(f"always {shortened(name, 40)!r} would be right for {percent(share)} of validation samples")
     if is_done:
-        say(f"{folder} holds a finished run: search in another folder, or go on with --add-trials")
+        say(f"{folder} holds a finished run: a new search needs another folder by --out")
         return
     say(f"nothing was written to {folder}; the same command without --plan searches")
 
