@@ -81,10 +81,15 @@ def train(setup: Setup, n_populations: int, *, stream: str) -> tuple[float, floa
     return time.perf_counter() - started, sum(one.curves.seconds for one in found)
 
 
+def setup_of(data: Data, epochs: int) -> Setup:
+    """How all train."""
+    config = TrainingConfig(epochs=epochs, device="cpu")
+    return make_setup(data, model="mlp", config=config, seed=0, out=None, lockstep=TOGETHER)
+
+
 def measure(data: Data, cores: list[int], epochs: int, n_populations: int) -> dict[str, float]:
     """Seconds on as many workers as there are cores."""
-    config = TrainingConfig(epochs=epochs, device="cpu")
-    setup = make_setup(data, model="mlp", config=config, seed=0, out=None, lockstep=TOGETHER)
+    setup = setup_of(data, epochs)
     with workers(cores) as address:
         started = time.perf_counter()
         with trained_on(setup, Ray(address)) as there:
@@ -117,9 +122,7 @@ def train_alone(options: argparse.Namespace) -> float:
 
     os.sched_setaffinity(0, {options.alone})
     torch.set_num_threads(1)
-    config = TrainingConfig(epochs=options.epochs, device="cpu")
-    data = prepared(options.data)
-    setup = make_setup(data, model="mlp", config=config, seed=0, out=None, lockstep=TOGETHER)
+    setup = setup_of(prepared(options.data), options.epochs)
     return train(setup, options.populations, stream="timed")[1]
 
 

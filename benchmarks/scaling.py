@@ -209,7 +209,8 @@ def draw(rows: Sequence[Row], path: Path = PICTURE) -> None:
                 values = [row[name] / unit for row in of_axis]
                 panel.loglog(sizes, values, "o-", color=color, label=label, markersize=3)
             panel.set_title(axis)
-        figure.axes[0].legend()
+        lines, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=2)
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -211,9 +211,7 @@ class Comparison:
     def _cross_fit(self, cell: Cell, arm: Arm) -> Row:
         """Train as `keeprate train` does by default, with the model of the table."""
         prepared, options = self._prepare(cell, arm.name)
-        run = keeprate.train(prepared, method=arm.method, **options)
-        row = result_as_row(run.record, run.results[0])
-        return {"method": arm.method, "space": None} | row
+        return _row_of(arm, keeprate.train(prepared, method=arm.method, **options))
 
     def _search(self, cell: Cell, arm: Arm) -> Row:
         """Search R(t) in the space of the arm."""
@@ -232,8 +230,13 @@ class Comparison:
             baselines=False,  # arms of the table
             **options,
         )
-        row = result_as_row(run.record, run.results[0])
-        return {"method": arm.method, "space": arm.space} | row
+        return _row_of(arm, run)
+
+
+def _row_of(arm: Arm, run: keeprate.Run) -> Row:
+    """The row of an arm that has a run of its own."""
+    row = result_as_row(run.record, run.results[0])
+    return {"method": arm.method, "space": arm.space} | row
 
 
 # The rows of a table ---------------------------------------------------------------------------

@@ -168,10 +168,9 @@ def test_the_first_of_equal_logits_is_predicted(n_classes, dtype):
     values = torch.randint(-2, 3, (3, 2, n_classes, 32), generator=generator).to(dtype)
     values[0, 0, 1:, 0] = torch.nan
     for logits in (values.mT, values.mT.contiguous()):
-        nested = [[[row.tolist() for row in peer] for peer in one] for one in logits]
         expected = [
             [[next((i for i, v in enumerate(r) if v != v), r.index(max(r))) for r in b] for b in a]
-            for a in nested
+            for a in logits.tolist()
         ]
         assert predicted_classes(logits).tolist() == expected
 

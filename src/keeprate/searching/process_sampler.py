@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from keeprate.errors import invalid
@@ -36,6 +36,7 @@ from keeprate.searching.sampler import (
     is_usable,
     keys,
     ranks,
+    sign_of,
     to_unit,
 )
 from keeprate.searching.surrogate import Surrogate, draws, one_thread
@@ -140,7 +141,7 @@ class GaussianProcessSampler(BaseSampler):
         if not asked:
             return {}
         trials = study.get_trials(deepcopy=False)
-        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        sign = sign_of(study.direction)
         finished = _most_telling([t for t in trials if is_usable(t, self._space)], sign)
         running = [
             self._point(t)

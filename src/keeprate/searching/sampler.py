@@ -291,7 +291,7 @@ class NaturalGradientSampler(BaseSampler):
             return known
         state, screen = self._replay(direction, trials, generations, points), None
         if self._features is not None and state.generation:
-            sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+            sign = sign_of(direction)
             screen = _Screen.fit(self._features, points.usable(seen), sign, points)
         self._learned = _Learned(direction, seen, generations, points, state, screen)
         return self._learned
@@ -323,7 +323,7 @@ class NaturalGradientSampler(BaseSampler):
             if not members:
                 continue
             rows = points.together(members)
-            sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+            sign = sign_of(direction)
             values = raw_values(members, sign) if self._utilities == "raw" else keys(members, sign)
             i = len(replayed)
             known = (
@@ -490,6 +490,11 @@ def ranks(trials: Sequence[FrozenTrial], sign: float) -> Array:
         return np.zeros(0)
     place = np.unique(keys(trials, sign), axis=0, return_inverse=True)[1]  # rows sort as tuples
     return place.reshape(-1).astype(np.float64)
+
+
+def sign_of(direction: StudyDirection) -> float:
+    """1 where a study maximises, else -1: times this, larger values are better."""
+    return 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
 
 
 def keys(trials: Sequence[FrozenTrial], sign: float) -> Array:
