@@ -748,15 +748,15 @@ def test_searches_spend_alike_and_are_judged_by_what_they_would_choose(rivals) -
 
 
 def test_arms_from_the_same_start_share_it_and_go_on_by_themselves(rivals) -> None:
-    _, (shared, alone, long) = rivals
+    _, (shared, long, alone) = rivals
     ours = shared["traces"]["ours"]
     for arm in fig6.FROM_START:
         assert shared["traces"][arm.name][: fig6.START] == ours[: fig6.START]
     ends = {json.dumps(shared["traces"][arm.name]) for arm in (fig6.OURS, *fig6.FROM_START)}
     assert len(ends) > 3
     assert shared["conditions"] == long["conditions"] and 0 < shared["conditions"][0] < 1
-    assert alone["conditions"] == [0, 0, USUAL_GAP] and 0 < alone[fig6.TOLD] < 1
-    assert fig6.TOLD not in shared
+    assert alone["conditions"] == [0, 0, USUAL_GAP] and 0 < shared[fig6.TOLD] < 1
+    assert fig6.TOLD not in alone
 
 
 def test_a_search_never_sees_a_test_accuracy(monkeypatch) -> None:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from keeprate.data import Encoder, Split, load_data, prepare
+from keeprate.data.features import InputColumn
 from keeprate.engine import METHODS, Curves
 from keeprate.errors import InputError
 from keeprate.records import (
@@ -410,6 +411,10 @@ def test_pictures_and_rows_of_suspects() -> None:
     assert suspects[0].values == {"0": "0.5", "1": "2"}
     wide = Split(torch.zeros(3, 500), labels, rows=numbers)
     assert not most_suspect([wide], quality, names)[0].values  # the numbers of an embedding
+    table = torch.arange(60.0).view(3, 20)
+    encoder = Encoder.fit(table, [InputColumn(f"x{i}", "number") for i in range(20)])
+    (first, *_) = most_suspect([Split(table, labels, rows=numbers)], quality, names, encoder)
+    assert first.values == {f"x{i}": str(i) for i in range(12)}  # as many as the page has room for
     unsuggested = np.full(3, -1)
     right = LabelQuality(np.arange(3), np.zeros(3, int), np.zeros(3, int), np.ones(3), unsuggested)
     assert most_suspect([rows], right, names) == ()

@@ -207,10 +207,11 @@ class Encoder:
         """Whether the features are the columns themselves."""
         return all(c.kind == "number" and not c.marks_blanks for c in self.columns)
 
-    def as_read(self, features: NDArray[np.float32]) -> dict[str, str]:
+    def as_read(self, features: NDArray[np.float32], most: int | None = None) -> dict[str, str]:
         """What the source holds in each column but texts, from the features [W] of one row.
 
-        A rare category is "(rare)", and one that the training did not have may be blank, "".
+        With `most`, only in the first columns. A rare category is "(rare)", and one that the
+        training did not have may be blank, "".
 
         Examples
         --------
@@ -220,8 +221,11 @@ class Encoder:
         >>> encoder.as_read(encoder.encode(coded, columns)[1].numpy())
         {'age': '41.5', 'city': 'B'}
         """
-        found, start = {}, 0
+        found: dict[str, str] = {}
+        start = 0
         for column in self.columns:
+            if len(found) == most:
+                break
             stop = start + len(column.feature_names())
             if column.kind != "text":
                 found[column.name] = column.as_read(features[start:stop])

@@ -472,7 +472,7 @@ def dropout_masks(
         return share.of(mask.div_(1 - p), 1)
     n = math.prod(shape[1:])
     numbers = torch.empty(len(x), -(-n // 4), dtype=torch.int64)
-    for row, generator in zip(numbers, generators, strict=True):
+    for row, generator in zip(numbers.unbind(), generators, strict=True):
         row.random_(-(2**63), None, generator=generator)
     lowest_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
     # In place and without booleans, which take three times as long.

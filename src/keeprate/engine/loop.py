@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor
 from torch.optim import Optimizer
 
-from keeprate.data import Data, Split
+from keeprate.data import Data, Normaliser, Split
 from keeprate.engine.augmentation import Augmenter
 from keeprate.engine.config import Augmentation
 from keeprate.engine.evaluation import evaluate
@@ -46,6 +46,7 @@ from keeprate.seeding import torch_generator
 TINY, SWEEP_EVERY = 1e-32, 128
 """Below the last digit of Adam's epsilon, squared. In so many steps nothing that decays by 0.9 a
 step falls from there to the denormal numbers, which begin at 1.2e-38."""
+MOST_SCALED = 2**22  # numbers of training inputs that are kept in float32, too: 16 MiB
 IN_FLIGHT, SHORT_EPOCH = 3, 1.0
 """So many epochs at most are before a GPU at once, if one takes less than so many seconds."""
 
@@ -228,7 +229,8 @@ class Steps:
         self.key = key
         _, methods, tracks = key
         self.meter = EpochMeter(population, data.train, setup.config.batch_size, tracks=tracks)
-        self._population, self._setup, self._train = population, setup, data.train
+        self._population = population
+        self._train, self._setup = scaled_once(data.train, setup)
         self._weights, self._autocast = weights, autocast
         self._method = side_by_side(methods)
         self._keep_rate = torch.empty_like(population.keep_rates[:, 0])
@@ -454,6 +456,14 @@ def sweep_tiny(optimizer: Optimizer) -> None:
             for value in state.values():
                 if isinstance(value, Tensor) and value.dim():  # a step counter has no axis
                     value.copy_(F.hardshrink(value, TINY))
+
+
+def scaled_once(train: Split, setup: Setup) -> tuple[Split, Setup]:
+    """Few inputs, normalised here and not in each batch anew, and the setup for them."""
+    if not isinstance(train.inputs, Tensor) or train.inputs.numel() > MOST_SCALED:
+        return train, setup
+    inputs = setup.normaliser(train.inputs)
+    return replace(train, inputs=inputs), replace(setup, normaliser=Normaliser("none"))
 
 
 def data_on_device(data: Data, device: torch.device) -> Data:

@@ -78,12 +78,10 @@ def _is_image(sample: NDArray[Any]) -> bool:
 def _values(sample: NDArray[Any], encoder: Encoder | None, name: str) -> dict[str, str | float]:
     """The first columns of a row, as the source has them."""
     if encoder is not None:
-        values = encoder.as_read(sample)
-    elif sample.size <= MOST_COLUMNS and not name:
-        values = {str(i): f"{float(value):.6g}" for i, value in enumerate(sample.ravel())}
-    else:
-        values = {}  # of an embedding, or of a text, nobody wants to see the numbers
-    return {name: values[name] for name in list(values)[:MOST_COLUMNS]}
+        return dict(encoder.as_read(sample, MOST_COLUMNS))
+    if sample.size <= MOST_COLUMNS and not name:
+        return {str(i): f"{float(value):.6g}" for i, value in enumerate(sample.ravel())}
+    return {}  # of an embedding, or of a text, nobody wants to see the numbers
 
 
 def _picture(array: NDArray[Any]) -> str:

@@ -241,7 +241,10 @@ class Belief:
 
     def mean(self, points: Array) -> Array:
         """Mean [n] of the scores of described schedules [n, MARKS]."""
-        seen = self.experience.covariance_with(points, self.conditions)
+        return self.mean_from(self.experience.covariance_with(points, self.conditions))
+
+    def mean_from(self, seen: Array) -> Array:
+        """Mean [n], from the covariance [n, seen] with what was seen."""
         return self.experience.mean + self.experience.posterior.shift(seen)
 
     def expect(self, points: Array, own: float = 1.0) -> tuple[Array, Array]:
@@ -251,7 +254,7 @@ class Belief:
         """
         kernel, posterior = self.experience.kernel, self.experience.posterior
         seen = self.experience.covariance_with(points, self.conditions)
-        mean = self.experience.mean + posterior.shift(seen)
+        mean = self.mean_from(seen)
         explained = posterior.explained(seen)
         covariance = kernel.between(points, points, own) - explained.T @ explained
         return mean, covariance
@@ -306,15 +309,12 @@ class Learned:
         """Mean [n] of the scores of described schedules [n, MARKS]."""
         kernel, weights = self.belief.experience.kernel, self.posterior.weights
         direct = kernel.between(points, self.points, self.own)
-        return self.belief.mean(points) + direct @ weights - self._through_seen(points)
-
-    def _through_seen(self, points: Array) -> Array:
-        """The part of the shift [n] that what was seen elsewhere explains already."""
-        experience, conditions = self.belief.experience, self.belief.conditions
-        return experience.covariance_with(points, conditions) @ self._weights_of_seen
+        seen = self.belief.experience.covariance_with(points, self.belief.conditions)
+        return self.belief.mean_from(seen) + direct @ weights - seen @ self._weights_of_seen
 
     @cached_property
     def _weights_of_seen(self) -> Array:
+        """For the part of the shift that what was seen elsewhere explains already: [seen]."""
         experience, conditions = self.belief.experience, self.belief.conditions
         between = experience.covariance_with(self.points, conditions)
         return experience.posterior.solve(self.posterior.weights @ between)
