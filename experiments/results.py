@@ -458,14 +458,17 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     labels = [(arm.name, arm.label) for arm in (*fig6.ARMS, fig6.LONG_ARM)]
     labels.append((fig6.TOLD, "Co-teaching told the noise rate, one training"))
     tests = {name: _tests(rows, name, cost) for name, _ in labels}
+    labels = [(name, label) for name, label in labels if tests[name]]
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
     for noise in NOISES:
         of_noise = [[v for (n, _), v in tests[name].items() if n == noise] for name, _ in labels]
         columns.append([in_words(*mean_std(v)) if v else NOTHING for v in of_noise])
         means.append([mean_std(v)[0] if v else None for v in of_noise])
-    for column in means:  # the last two have another price
-        column[-2:] = [None, None]
+    for row, (name, _) in enumerate(labels):
+        if name in (fig6.LONG_ARM.name, fig6.TOLD):  # of another price
+            for column in means:
+                column[row] = None
     bold_best(columns, means)
     columns.append([_difference(tests[fig6.OURS.name], tests[name]) for name, _ in labels])
     return labelled([label for _, label in labels], columns)
