@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -25,6 +26,7 @@ import optuna
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import wilcoxon
 
 import keeprate
 from experiments.common import (
@@ -67,7 +69,8 @@ NAME = "fig6"
 SUMMARY = "search algorithms on real trainings, by what they cost (trains and draws)"
 COST, LONG = 6, 40  # full trainings of a search, and of the long one
 START = 3  # trials that arms from the same start share
-COSTS = (3, COST)  # for which the tables give numbers
+SMALL_COST = 3
+COSTS = (SMALL_COST, COST)  # for which the tables give numbers
 
 
 @dataclass(frozen=True)
@@ -469,6 +472,62 @@ def at_cost(trace: Sequence[Sequence[float]], cost: float) -> tuple[float, float
     """Value and test accuracy of the schedule that ranks first at a cost; None before any does."""
     reached = [(value, test) for spent, value, test in trace if spent <= cost + 1e-9]
     return reached[-1] if reached else None
+
+
+Accuracies = dict[tuple[str, int], float]
+"""Test accuracies in percent, by noise and seed."""
+
+
+def accuracies(rows: Sequence[Row], name: str, cost: float) -> Accuracies:
+    """Test accuracies of an arm at a cost; the long search's at its end, `TOLD`'s at its own."""
+    found = {}
+    for row in rows:
+        reached = None
+        if name == TOLD:
+            reached = row.get(name)
+        elif name in row["traces"]:
+            limit = LONG + 1 if name == LONG_ARM.name else cost
+            at = at_cost(row["traces"][name], limit)
+            reached = None if at is None else at[1]
+        if reached is not None:
+            found[row["noise"], row["seed"]] = 100 * reached
+    return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Paired differences of two arms, over the runs that both have.
+
+    Attributes
+    ----------
+    mean : float
+        In percentage points.
+    n_runs : int
+    are_equal : bool
+        Whether every difference is 0.
+    p_value : float or None
+        Of a signed-rank test; None with so few runs that 0.05 is out of reach, or equal ones.
+    """
+
+    mean: float
+    n_runs: int
+    are_equal: bool
+    p_value: float | None
+
+
+LEAST_PAIRS = 6  # below, a signed-rank test cannot reach p < 0.05
+
+
+def compare(values: Accuracies, others: Accuracies) -> Compared | None:
+    """By how much values are above others; None if no run has both."""
+    both = sorted(values.keys() & others.keys())
+    if not both:
+        return None
+    gaps = [values[key] - others[key] for key in both]
+    p_value = None
+    if any(gaps) and len(gaps) >= LEAST_PAIRS:
+        p_value = float(wilcoxon(gaps).pvalue)
+    return Compared(fmean(gaps), len(gaps), not any(gaps), p_value)
 
 
 def mean_curve(

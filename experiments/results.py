@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-
-from scipy.stats import wilcoxon
 
 from experiments import (
     claims,
@@ -457,7 +454,7 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     """A line for each arm: accuracies by noise, and how far it is from keeprate's search."""
     labels = [(arm.name, arm.label) for arm in (*fig6.ARMS, fig6.LONG_ARM)]
     labels.append((fig6.TOLD, "Co-teaching told the noise rate, one training"))
-    tests = {name: _tests(rows, name, cost) for name, _ in labels}
+    tests = {name: fig6.accuracies(rows, name, cost) for name, _ in labels}
     labels = [(name, label) for name, label in labels if tests[name]]
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
@@ -474,35 +471,15 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     return labelled([label for _, label in labels], columns)
 
 
-def _tests(rows: Sequence[Row], name: str, cost: int) -> dict[tuple[str, int], float]:
-    """Test accuracies of an arm in percent, by noise and seed; the long search's at its end."""
-    found = {}
-    for row in rows:
-        reached = None
-        if name == fig6.TOLD:
-            reached = row.get(name)
-        elif name in row["traces"]:
-            limit = fig6.LONG + 1 if name == fig6.LONG_ARM.name else cost
-            at = fig6.at_cost(row["traces"][name], limit)
-            reached = None if at is None else at[1]
-        if reached is not None:
-            found[row["noise"], row["seed"]] = 100 * reached
-    return found
-
-
-def _difference(ours: dict[tuple[str, int], float], other: dict[tuple[str, int], float]) -> str:
+def _difference(ours: fig6.Accuracies, other: fig6.Accuracies) -> str:
     """The mean difference over the runs that both have, with the p-value of a signed-rank test."""
-    both = sorted(ours.keys() & other.keys())
-    gaps = [other[key] - ours[key] for key in both]
-    if not any(gaps):
+    compared = fig6.compare(other, ours)
+    if compared is None or compared.are_equal:
         return NOTHING
-    mean = f"{fmean(gaps):+.2f}"
-    if len(gaps) < LEAST_PAIRS:
-        return f"{mean} ({len(gaps)} runs)"
-    return f"{mean} (p = {wilcoxon(gaps).pvalue:.2g}, {len(gaps)} runs)"
-
-
-LEAST_PAIRS = 6  # below, a signed-rank test cannot reach p < 0.05
+    mean = f"{compared.mean:+.2f}"
+    if compared.p_value is None:
+        return f"{mean} ({compared.n_runs} runs)"
+    return f"{mean} (p = {compared.p_value:.2g}, {compared.n_runs} runs)"
 
 
 def _figure(name: str, title: str, results: Path) -> Iterator[str]:

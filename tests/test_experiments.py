@@ -463,6 +463,42 @@ def test_the_papers_claims_are_judged_by_its_methods_alone(tmp_path: Path, there
     assert page.count("| JoCoR, searched R(t) | –") == (0 if there else 3)
 
 
+def searches(above: float, told: float = 1.0, long: float = 0.2, seeds: int = 4) -> Source:
+    """Searches from the same start `above` points below keeprate's, by a little more or less."""
+    rows: list[dict] = []
+    for seed in range(seeds):
+        for place, noise in enumerate(NOISES):
+            ours, other = 0.9 + 0.001 * seed, 0.0001 * (place - 1 + seed)
+            traces = {
+                arm.name: [[3, 0.8, 0.5], [5, 0.9, ours - above / 100 - other]]
+                for arm in fig6.FROM_START
+            }
+            traces["ours"] = [[3, 0.8, 0.5], [5, 0.9, ours]]
+            key = {"noise": noise, "seed": seed}
+            rows.append(key | {"traces": traces, fig6.TOLD: 0.5 - told / 100 - other})
+            rows.append(key | {"traces": {"long": [[41, 0.9, ours + long / 100]]}})
+    return Source("made up", "searches", rows)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (searches(0.5), HELD),
+        (searches(-0.5), FAILED),
+        (searches(0.0, seeds=1), TIED),  # three runs are too few
+        (searches(-0.015), TIED),  # some above, some below
+        (searches(0.5, told=-1.0), FAILED),
+        (searches(0.5, long=0.29), HELD),
+        (searches(0.5, long=0.31), FAILED),
+        (replace(searches(0.5), complete=False), IN_PART),
+    ],
+)
+def test_a_search_of_six_trainings_is_judged_by_paired_runs(source: Source, expected: str) -> None:
+    assert verdicts(source)["search_earns_its_price"] == expected
+    without = [row for row in source.rows if "long" not in row["traces"]]
+    assert verdicts(replace(source, rows=without))["search_earns_its_price"] in (IN_PART, FAILED)
+
+
 def test_claims_are_not_settled_by_a_part() -> None:
     names = ("proposed", "co-teaching")
     rows = [made_up(0, "pairflip:0.45", name, forgets=FORGETS[name]) for name in names]
