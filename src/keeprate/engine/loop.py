@@ -263,7 +263,7 @@ class Steps:
         if self._graph is not None:
             # Pinned: the host would wait for the copy of any other memory.
             on_device = batches.pin_memory().to(self._keep_rate.device, non_blocking=True)
-            self._graph.run(self._step, on_device, learning_rate)
+            self._graph.run(self._whole_step, on_device, learning_rate)
             return
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
@@ -271,6 +271,12 @@ class Steps:
             if step % SWEEP_EVERY == 0:
                 sweep_tiny(optimizer)
             self._step(index)
+        self.meter.add_up()
+
+    def _whole_step(self, index: Tensor) -> None:
+        """A step that leaves nothing to be added up: a graph runs no Python."""
+        self._step(index)
+        self.meter.add_up()
 
     def _step(self, index: Tensor) -> None:
         """Train on the samples `index` [B], and measure."""

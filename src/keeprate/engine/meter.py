@@ -15,6 +15,11 @@ from keeprate.engine.population import Population
 from keeprate.engine.selection import predicted_classes
 from keeprate.noise import count_pairs, determinant_score
 
+AT_ONCE, MOST_AT_ONCE = 2**16, 32
+"""As many steps are added up at once as have so many logits of a network, and at most 32: in a small
+batch an operation costs what it costs to start it."""
+AXES = (0, 0, 2, 2, 2)  # of the samples, in what a step gives
+
 
 class EpochMeter:
     """Sums over the steps of an epoch; the host waits for none of them before the end.
@@ -53,9 +58,11 @@ class EpochMeter:
         self._n_right = torch.zeros_like(self._loss)
         self._n_kept = torch.zeros_like(self._loss)
         self._n_kept_right = torch.zeros_like(self._loss)
+        self._waiting: list[tuple[Tensor, ...]] = []
 
     def reset(self) -> None:
         """Begin an epoch."""
+        self._waiting.clear()
         sums = (self._loss, self._n_right, self._n_kept, self._n_kept_right, self._pairs)
         for total in sums:
             if total is not None:
@@ -64,7 +71,7 @@ class EpochMeter:
     def add(
         self, index: Tensor, labels: Tensor, losses: Tensor, weights: Tensor, logits: Tensor
     ) -> None:
-        """Add a step.
+        """Add a step, or let it wait until several are added up at once.
 
         Parameters
         ----------
@@ -74,23 +81,46 @@ class EpochMeter:
         losses, weights, logits : Tensor
             What `train_step` returns.
         """
+        self._waiting.append((index, labels, losses, weights, logits))
+        if len(self._waiting) >= min(AT_ONCE // logits[0, 0].numel(), MOST_AT_ONCE):
+            self.add_up()
+
+    def add_up(self) -> None:
+        """Add up the steps that wait for others, as one step of a longer batch."""
+        if len(self._waiting) == 1:
+            self._add(*self._waiting[0])
+        elif self._waiting:
+            columns = zip(*self._waiting, strict=True)
+            self._add(*(torch.cat(c, axis) for c, axis in zip(columns, AXES, strict=True)))
+        self._waiting.clear()
+
+    def _add(
+        self, index: Tensor, labels: Tensor, losses: Tensor, weights: Tensor, logits: Tensor
+    ) -> None:
         held_out: Tensor | None = None
         if self._folds is not None and self._pairs is not None:
             held_out = self._folds.held_out(logits, index)
             predicted, judged = predicted_classes(held_out), self._folds.judged[index]
             self._pairs += count_pairs(predicted, labels, logits.shape[-1], judged)
-        self._loss += losses
-        self._n_right += predicted_classes(logits) == labels
+        self._loss += self._over_steps(losses)
+        self._n_right += self._over_steps(predicted_classes(logits) == labels)
         if self._is_right is not None:
             is_kept = weights > 0
-            self._n_kept += is_kept
-            self._n_kept_right += is_kept & self._is_right[index]
+            self._n_kept += self._over_steps(is_kept)
+            self._n_kept_right += self._over_steps(is_kept & self._is_right[index])
         if self._log_probability is not None and self._times_seen is not None:
             tracked = logits[: len(self._log_probability)]
             if held_out is not None:
                 tracked = held_out[: len(self._log_probability), None]
             self._log_probability[:, index] += tracked.float().log_softmax(-1).mean(1)
             self._times_seen[index] += 1
+
+    def _over_steps(self, values: Tensor) -> Tensor:
+        """Sums [K, R, B] over the steps that values [K, R, S B] are of."""
+        batch_size = self._loss.shape[-1]
+        if values.shape[-1] == batch_size:
+            return values
+        return values.reshape(*values.shape[:2], -1, batch_size).sum(2)
 
     def held_out_scores(self, criterion: str) -> Scores | None:
         """Scores [K, 1] of the epoch's predictions of judged samples; None without folds.
