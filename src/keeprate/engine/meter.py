@@ -16,8 +16,8 @@ from keeprate.engine.selection import predicted_classes
 from keeprate.noise import count_pairs, determinant_score
 
 AT_ONCE, MOST_AT_ONCE = 2**16, 32
-"""As many steps are added up at once as have so many logits of a network, and at most 32: in a small
-batch an operation costs what it costs to start it."""
+"""As many steps are added up at once as have so many logits of a network, and at most 32: in a
+small batch an operation costs what it costs to start it."""
 AXES = (0, 0, 2, 2, 2)  # of the samples, in what a step gives
 
 
