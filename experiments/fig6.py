@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -331,7 +330,7 @@ ALONE = (
     ),
 )
 TOLD = "told"  # Co-teaching's R(t) with the true noise rate, one training
-# In the order in which they run: the claims need the first two, the first most.
+# In the order in which they run: the claim of six trainings needs the first two.
 GROUPS: dict[str, tuple[Arm, ...]] = {
     "ours": (OURS, *FROM_START),
     "long": (LONG_ARM,),
@@ -351,8 +350,7 @@ def search_group(protocol: Protocol, noise: str, seed: int, folder: str, group: 
     -------
     dict
         `traces`: arm -> its trace. `told`: test accuracy of Co-teaching with the true noise rate,
-        in our group. `conditions`: what the searches knew. `seconds` of all
-        trainings.
+        in the group `ours`. `conditions`: what the searches knew. `seconds` of all trainings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = keeprate.prepare(
@@ -507,12 +505,20 @@ class Compared:
         Whether every difference is 0.
     p_value : float or None
         Of a signed-rank test; None with so few runs that 0.05 is out of reach, or equal ones.
+    ranks_agree : bool
+        Whether the ranks lie on the side of the mean; a few large differences may outweigh them.
     """
 
     mean: float
     n_runs: int
     are_equal: bool
     p_value: float | None
+    ranks_agree: bool
+
+    def __str__(self) -> str:
+        """The mean difference, with its p-value."""
+        p_value = "" if self.p_value is None else f"p = {self.p_value:.2g}, "
+        return f"{self.mean:+.2f} ({p_value}{self.n_runs} run{'s' * (self.n_runs > 1)})"
 
 
 LEAST_PAIRS = 6  # below, a signed-rank test cannot reach p < 0.05
@@ -523,11 +529,13 @@ def compare(values: Accuracies, others: Accuracies) -> Compared | None:
     both = sorted(values.keys() & others.keys())
     if not both:
         return None
-    gaps = [values[key] - others[key] for key in both]
-    p_value = None
-    if any(gaps) and len(gaps) >= LEAST_PAIRS:
+    # Rounded: rounding errors would tell equal differences apart.
+    gaps = np.round([values[key] - others[key] for key in both], 6)
+    mean, p_value, agree = float(gaps.mean()), None, True
+    if gaps.any() and len(gaps) >= LEAST_PAIRS:
         p_value = float(wilcoxon(gaps).pvalue)
-    return Compared(fmean(gaps), len(gaps), not any(gaps), p_value)
+        agree = (wilcoxon(gaps, alternative="greater").pvalue < 0.5) == (mean > 0)
+    return Compared(mean, len(gaps), not gaps.any(), p_value, agree)
 
 
 def mean_curve(

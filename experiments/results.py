@@ -474,12 +474,7 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
 def _difference(ours: fig6.Accuracies, other: fig6.Accuracies) -> str:
     """The mean difference over the runs that both have, with the p-value of a signed-rank test."""
     compared = fig6.compare(other, ours)
-    if compared is None or compared.are_equal:
-        return NOTHING
-    mean = f"{compared.mean:+.2f}"
-    if compared.p_value is None:
-        return f"{mean} ({compared.n_runs} runs)"
-    return f"{mean} (p = {compared.p_value:.2g}, {compared.n_runs} runs)"
+    return NOTHING if compared is None or compared.are_equal else str(compared)
 
 
 def _figure(name: str, title: str, results: Path) -> Iterator[str]:

@@ -191,6 +191,16 @@ def test_a_count_that_floats_miss_is_kept():
 NAMES = [*METHODS, *(name + PER_CLASS for name in RANK_THE_BATCH)]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float64])
+def test_weights_of_any_type_become_shares(dtype):
+    rows = torch.tensor([[1, 0, 1], [0, 0, 0]]).to(dtype)
+    assert normalise(rows).tolist() == [[0.5, 0, 0.5], [0, 0, 0]]
+
+
+def test_a_keep_rate_may_be_a_whole_number():
+    assert small_loss(torch.tensor([2.0, 1.0]), torch.tensor(1)).tolist() == [True, True]
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryMethod:
     def test_slow_reference(self, name):

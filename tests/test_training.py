@@ -9,6 +9,8 @@ import json
 import math
 import weakref
 from dataclasses import asdict, replace
+from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +19,12 @@ import torch.nn.functional as F  # noqa: N812
 
 import keeprate
 from keeprate.data import Normaliser
-from keeprate.engine import lockstep, loop
+from keeprate.engine import lockstep, loop, meter
 from keeprate.engine.checkpoints import load_population, save_population
 from keeprate.engine.config import CHOICES, TrainingConfig
 from keeprate.engine.curves import Curves, EpochMetrics
-from keeprate.engine.evaluation import evaluate
+from keeprate.engine.evaluation import Scores, evaluate
+from keeprate.engine.folds import Folds
 from keeprate.engine.lockstep import train_candidates
 from keeprate.engine.loop import epoch_order, sweep_tiny, train_population
 from keeprate.engine.memory import bytes_per_network, fitting_candidates
@@ -415,6 +418,71 @@ def test_a_checkpoint_brings_everything_back(data, tmp_path):
         assert again.curves[number].train_loss == whole.curves[number].train_loss
     others = fresh_population(data, table, numbers=[5, 6])
     assert not load_population(path, others) and others.epoch == 0
+
+
+@pytest.mark.parametrize("most", [1, 5, 32])
+@pytest.mark.parametrize("has_folds", [False, True])
+def test_a_meter_measures_sample_by_sample(data, monkeypatch, most, has_folds):
+    """Against sums over single samples, whatever number of steps is added up at once."""
+    monkeypatch.setattr(meter, "MOST_AT_ONCE", most)
+    n_steps, size, n = 13, 7, 13 * 7
+    train = replace(
+        data.train,
+        inputs=data.train.inputs[:n],
+        labels=data.train.labels[:n],
+        true_labels=data.train.true_labels[:n],
+        rows=data.train.rows[:n],
+    )
+    generator = torch.Generator().manual_seed(0)
+    order = epoch_order(n, size, generator)
+    drawn = torch.randn(n_steps, 2, 3, size, 10, generator=generator)
+    losses = torch.rand(n_steps, 2, 3, size, generator=generator)
+    weights = (torch.rand(n_steps, 2, 3, size, generator=generator) > 0.5).float()
+    folds = Folds(
+        torch.arange(n) % 3, torch.arange(n) % 4 > 0, *[torch.empty(0, 0, 0, 10)] * 2, None, None
+    )
+    population = SimpleNamespace(
+        numbers=[4, 9],
+        keep_rates=torch.empty(0),
+        networks=SimpleNamespace(n_peers=3),
+        log_probability=torch.zeros(2, n, 10),
+        times_seen=torch.zeros(n),
+        folds=folds if has_folds else None,
+    )
+    measure = meter.EpochMeter(population, train, size, tracks=True)
+    for step, index in enumerate(order):
+        measure.add(index, train.labels[index], losses[step], weights[step], drawn[step])
+    measure.add_up()
+    scores = Scores(torch.zeros(2, 3), torch.zeros(2, 3))
+    found = measure.measured(1, n_steps, scores, None).read()
+    tracked, pairs = torch.zeros(2, n, 10), torch.zeros(2, 2)  # right ones and all that are judged
+    for place, number in enumerate((4, 9)):
+        right, kept, kept_right = 0, 0, 0
+        for step, sample in product(range(n_steps), range(size)):
+            row = int(order[step, sample])
+            label, logits = int(train.labels[row]), drawn[step, place, :, sample]
+            is_true = label == int(train.true_labels[row])
+            for peer in range(3):
+                right += int(logits[peer].argmax()) == label
+                kept += int(weights[step, place, peer, sample])
+                kept_right += is_true * int(weights[step, place, peer, sample])
+            if not has_folds:
+                tracked[place, row] = logits.log_softmax(-1).mean(0)
+                continue
+            tracked[place, row] = logits[row % 3].log_softmax(-1)
+            if row % 4:
+                pairs[place] += torch.tensor([int(logits[row % 3].argmax()) == label, 1])
+        metrics = found[number]
+        assert metrics.train_accuracy == pytest.approx(right / (3 * n))
+        assert metrics.label_precision == pytest.approx(kept_right / kept)
+        assert metrics.train_loss == pytest.approx(losses[:, place].mean().item(), rel=1e-5)
+    torch.testing.assert_close(population.log_probability, tracked)
+    assert population.times_seen.tolist() == [1.0] * n
+    held_out = measure.held_out_scores("accuracy")
+    if has_folds:
+        torch.testing.assert_close(held_out.accuracy[:, 0], pairs[:, 0] / pairs[:, 1])
+    else:
+        assert held_out is None
 
 
 def test_tracked_probabilities_are_those_of_the_networks(data):

@@ -17,7 +17,7 @@ _HALF = 127.5  # of 255
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Scales batches. The data set itself is never copied.
+    """Scales batches, so that a large data set is never copied.
 
     Attributes
     ----------

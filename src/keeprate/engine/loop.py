@@ -274,7 +274,7 @@ class Steps:
         self.meter.add_up()
 
     def _whole_step(self, index: Tensor) -> None:
-        """A step that leaves nothing to be added up: a graph runs no Python."""
+        """A step that leaves nothing to be added up later: a graph replays no Python."""
         self._step(index)
         self.meter.add_up()
 

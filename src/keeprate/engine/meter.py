@@ -1,4 +1,4 @@
-"""What an epoch measures, summed on the device step by step."""
+"""What an epoch measures, summed on the device as its steps go by."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from keeprate.engine.selection import predicted_classes
 from keeprate.noise import count_pairs, determinant_score
 
 AT_ONCE, MOST_AT_ONCE = 2**16, 32
-"""As many steps are added up at once as have so many logits of a network, and at most 32: in a
-small batch an operation costs what it costs to start it."""
+"""Steps wait until they have so many logits together, at most 32 steps: in a small batch an
+operation costs what it costs to start it."""
 AXES = (0, 0, 2, 2, 2)  # of the samples, in what a step gives
 
 
@@ -73,6 +73,8 @@ class EpochMeter:
     ) -> None:
         """Add a step, or let it wait until several are added up at once.
 
+        No sample of an epoch comes twice.
+
         Parameters
         ----------
         index : int64 Tensor [B]
@@ -82,17 +84,17 @@ class EpochMeter:
             What `train_step` returns.
         """
         self._waiting.append((index, labels, losses, weights, logits))
-        if len(self._waiting) >= min(AT_ONCE // logits[0, 0].numel(), MOST_AT_ONCE):
+        if len(self._waiting) >= min(AT_ONCE // logits.numel(), MOST_AT_ONCE):
             self.add_up()
 
     def add_up(self) -> None:
         """Add up the steps that wait for others, as one step of a longer batch."""
-        if len(self._waiting) == 1:
-            self._add(*self._waiting[0])
-        elif self._waiting:
-            columns = zip(*self._waiting, strict=True)
+        steps, self._waiting = self._waiting, []
+        if len(steps) == 1:
+            self._add(*steps[0])
+        elif steps:
+            columns = zip(*steps, strict=True)
             self._add(*(torch.cat(c, axis) for c, axis in zip(columns, AXES, strict=True)))
-        self._waiting.clear()
 
     def _add(
         self, index: Tensor, labels: Tensor, losses: Tensor, weights: Tensor, logits: Tensor

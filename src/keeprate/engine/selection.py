@@ -107,7 +107,7 @@ def cross_entropy_gradient(log_probability: Tensor, targets: Tensor, weights: Te
     gradient = log_probability.exp()
     if targets.dtype == torch.int64:
         index = targets.expand(gradient.shape[:-1]).unsqueeze(-1)
-        gradient.scatter_(-1, index, -1.0, reduce="add")
+        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
     else:
         gradient = gradient * targets.sum(-1, keepdim=True) - targets
     return gradient.mul_(weights.unsqueeze(-1))
@@ -141,9 +141,8 @@ def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -
     else:
         n_eligible = among.sum(-1)
         losses = losses.masked_fill(~among, torch.inf)
-    # 1e-6: 0.29 * 100 is 28.999..., but 29 samples are meant. In place: in a small batch an
-    # operation costs what it costs to start it.
-    n_keep = (keep_rate * n_eligible).add_(1e-6).floor_().maximum(keep_rate.sign())
+    # 1e-6: 0.29 * 100 is 28.999..., but 29 samples are meant.
+    n_keep = (keep_rate * n_eligible + 1e-6).floor_().maximum(keep_rate.sign())
     order = losses.argsort(dim=-1, stable=True)
     position = torch.arange(losses.shape[-1], device=losses.device)
     first = (position < n_keep[..., None]).expand(losses.shape)
@@ -322,6 +321,8 @@ def corrected_logits(logits: Tensor, transition_matrix: Tensor) -> Tensor:
 def normalise(weights: Tensor) -> Tensor:
     """Scale each row of weights `[..., B]` to sum 1: a weighted sum becomes a weighted mean.
 
-    A row that selects nothing stays zero; no step is taken from it.
+    A row that selects nothing stays zero; no step is taken from it. (Next to nothing, below 1e-38,
+    counts as 1e-38.)
     """
-    return weights / weights.sum(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
+    total = weights.sum(-1, keepdim=True).float()
+    return weights / total.clamp_min(torch.finfo(torch.float32).tiny)
