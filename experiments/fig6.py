@@ -518,7 +518,8 @@ class Compared:
     def __str__(self) -> str:
         """The mean difference, with its p-value."""
         p_value = "" if self.p_value is None else f"p = {self.p_value:.2g}, "
-        return f"{self.mean:+.2f} ({p_value}{self.n_runs} run{'s' * (self.n_runs > 1)})"
+        mean = round(self.mean, 2) + 0.0  # not -0.00
+        return f"{mean:+.2f} ({p_value}{self.n_runs} run{'s' * (self.n_runs > 1)})"
 
 
 LEAST_PAIRS = 6  # below, a signed-rank test cannot reach p < 0.05

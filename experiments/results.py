@@ -452,7 +452,8 @@ def _searches(stored: Row, protocol: fig6.Protocol, command: str) -> Iterator[st
 
 def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     """A line for each arm: accuracies by noise, and how far it is from keeprate's search."""
-    labels = [(arm.name, arm.label) for arm in (*fig6.ARMS, fig6.LONG_ARM)]
+    arms = [arm for arm in fig6.ARMS if not (arm.after_start and cost <= fig6.START)]  # else ours
+    labels = [(arm.name, arm.label) for arm in (*arms, fig6.LONG_ARM)]
     labels.append((fig6.TOLD, "Co-teaching told the noise rate, one training"))
     tests = {name: fig6.accuracies(rows, name, cost) for name, _ in labels}
     labels = [(name, label) for name, label in labels if tests[name]]
