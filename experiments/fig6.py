@@ -583,9 +583,10 @@ def _lines(axes: Axes, rows: Sequence[Row], noise: str, which: int) -> None:
     for arm in ARMS:
         traces = list(traces_of(rows, noise, arm.name).values())
         if traces:
+            curve = 100 * mean_curve(traces, COST, which)
             axes.step(
-                np.arange(1, COST + 1),
-                100 * mean_curve(traces, COST, which),
+                np.arange(1, COST + 2),
+                np.append(curve, curve[-1]),  # the last step has a width, too
                 where="post",
                 color=arm.look.color,
                 ls=arm.look.dashes,
