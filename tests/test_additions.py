@@ -25,7 +25,10 @@ from tests.searches import CONFIG, DIES, draw_no_page, essence, search
 from tests.test_cli import keeprate as command
 
 OPTIONS = {"config": CONFIG, "baselines": ["standard"], "restarts": 2, "checkpoint_seconds": 0}
-UNCHANGED, CHANGED = 4, 3  # trials of a search whose best schedules four more leave, and change
+UNCHANGED, CHANGED = (
+    4,
+    3,
+)  # trials of a search whose best schedules one more may leave, and four change
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +94,27 @@ def test_what_was_told_stays_and_each_addition_adds(data, finished, whole, tmp_p
 
 
 def test_final_networks_stay_where_the_best_schedules_do(data, finished, tmp_path, no_page):
-    folder, stages = tmp_path / "run", set()
-    before = finished(UNCHANGED, folder)
-    kept = {name: (folder / name).read_bytes() for name in before.checksums}
-    run = search(
-        data, trials=UNCHANGED, out=folder, add_trials=4, progress=trained_stages(stages), **OPTIONS
-    )
+    # Rounding differs between processors, and with it which schedules are best.
+    for trials in range(UNCHANGED, UNCHANGED + 6):
+        folder, stages = tmp_path / str(trials), set()
+        before = finished(trials, folder)
+        kept = {name: (folder / name).read_bytes() for name in before.checksums}
+        run = search(
+            data,
+            trials=trials,
+            out=folder,
+            add_trials=1,
+            progress=trained_stages(stages),
+            **OPTIONS,
+        )
+        if run.record.finalists == before.finalists:
+            break
     assert run.record.finalists == before.finalists  # else the test looks at nothing
-    assert stages == {"search"} and len(run.record.trials) == UNCHANGED + 4
+    assert stages == {"search"} and len(run.record.trials) == trials + 1
     assert essence(run.record)["results"] == essence(before)["results"]
     assert {name: (folder / name).read_bytes() for name in run.record.checksums} == kept
     assert run.record.cost.final_seconds == before.cost.final_seconds
-    assert run.record.cost.full_trainings == before.cost.full_trainings + 4
+    assert run.record.cost.full_trainings == before.cost.full_trainings + 1
 
 
 def test_the_page_is_drawn_anew(data, finished, tmp_path, monkeypatch):
