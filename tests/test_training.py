@@ -358,20 +358,18 @@ def test_a_candidate_dropped_at_a_rung_leaves_the_others_as_they_were(data):
 @pytest.mark.parametrize("augment", ["none", "flip,crop:1,noise:0.1"])
 def test_inputs_scaled_once_are_inputs_scaled_in_each_batch(data, monkeypatch, augment):
     """The same numbers, bit by bit; digits are pixels in 0..16, scaled by mean and deviation."""
-    config, found = replace(CONFIG, augment=augment), []
+    config, found, means = replace(CONFIG, augment=augment), [], []
+    take = loop.Augmenter.__call__
+
+    def heard(self, inputs, index):
+        means.append(inputs.mean().item())
+        return take(self, inputs, index)
+
+    monkeypatch.setattr(loop.Augmenter, "__call__", heard)
     for most in (loop.MOST_SCALED, 0):
         monkeypatch.setattr(loop, "MOST_SCALED", most)
-        steps = []
-        take = loop.Augmenter.__call__
-
-        def heard(self, inputs, index, take=take, steps=steps):
-            steps.append(inputs.mean().item())
-            return take(self, inputs, index)
-
-        monkeypatch.setattr(loop.Augmenter, "__call__", heard)
         population = run(data, fresh_population(data, [[1.0, 0.8, 0.6]], config), config)
-        found.append((steps[0], population.networks.state(), population.curves[0].train_loss))
-        monkeypatch.setattr(loop.Augmenter, "__call__", take)
+        found.append((means[-1], population.networks.state(), population.curves[0].train_loss))
     (scaled, state, losses), (raw, other, other_losses) = found
     assert raw > 1 > abs(scaled)  # the second takes the inputs as they are
     assert losses == other_losses
