@@ -270,11 +270,7 @@ def natural_gradient_finds_more(source: Source) -> Findings:
     """The paper's form against the samplers that the paper has, on real trainings."""
     for noise in NOISES:
         tests = {
-            name: [
-                100 * reached[1]
-                for trace in fig6.traces_of(source.rows, noise, name).values()
-                if (reached := fig6.at_cost(trace, fig6.COST)) is not None
-            ]
+            name: fig6.of_noise(fig6.accuracies(source.rows, name, fig6.COST), noise)
             for name in ("ng-paper", *PAPER_RIVALS)
         }
         finding = None

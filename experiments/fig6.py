@@ -492,6 +492,11 @@ def accuracies(rows: Sequence[Row], name: str, cost: float) -> Accuracies:
     return found
 
 
+def of_noise(values: Accuracies, noise: str) -> list[float]:
+    """Those of one noise, a number for each seed."""
+    return [value for (other, _), value in values.items() if other == noise]
+
+
 @dataclass(frozen=True)
 class Compared:
     """Paired differences of two arms, over the runs that both have.

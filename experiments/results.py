@@ -460,7 +460,7 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
     for noise in NOISES:
-        of_noise = [[v for (n, _), v in tests[name].items() if n == noise] for name, _ in labels]
+        of_noise = [fig6.of_noise(tests[name], noise) for name, _ in labels]
         columns.append([in_words(*mean_std(v)) if v else NOTHING for v in of_noise])
         means.append([mean_std(v)[0] if v else None for v in of_noise])
     for row, (name, _) in enumerate(labels):

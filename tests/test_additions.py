@@ -25,10 +25,8 @@ from tests.searches import CONFIG, DIES, draw_no_page, essence, search
 from tests.test_cli import keeprate as command
 
 OPTIONS = {"config": CONFIG, "baselines": ["standard"], "restarts": 2, "checkpoint_seconds": 0}
-UNCHANGED, CHANGED = (
-    4,
-    3,
-)  # trials of a search whose best schedules one more may leave, and four change
+UNCHANGED, CHANGED = 4, 3
+"""Trials of a search whose best schedules one more may leave, and four more change."""
 
 
 @pytest.fixture(scope="module")
