@@ -181,19 +181,28 @@ def test_an_optimiser_steps_as_pytorchs_does(name):
     plain = PYTORCHS[name]
     found = []
     for of_pytorch in (False, True):
-        weights = torch.linspace(-1, 1, 40).requires_grad_()
-        ours = make_optimizer([weights], config)
+        weights, bias = (torch.linspace(-1, 1, n).requires_grad_() for n in (40, 3))
+        ours = make_optimizer([weights, bias], config)
         options = {k: v for k, v in ours.defaults.items() if k not in ("decoupled_weight_decay",)}
-        optimizer = plain([weights], **options) if of_pytorch else ours
-        for _ in range(5):
-            optimizer.zero_grad()
-            weights.pow(3).sum().backward()
-            optimizer.step()
-        again = type(optimizer)([weights], **options)
+        optimizer = plain([weights, bias], **options) if of_pytorch else ours
+
+        def learn(optimizer, steps, weights=weights, bias=bias):
+            for step in range(steps):
+                optimizer.zero_grad()
+                loss = weights.pow(3).sum()
+                if step != 3:  # then a parameter has no gradient
+                    loss = loss + bias.pow(3).sum()
+                loss.backward()
+                optimizer.step()
+
+        learn(optimizer, 7)
+        again = type(optimizer)([weights, bias], **options)
         again.load_state_dict(optimizer.state_dict())
-        weights.grad = torch.ones_like(weights)
-        again.step()
-        found.append(weights.detach().clone())
+        learn(again, 2)
+        for state in again.state.values():  # as a checkpoint is loaded
+            state |= {name: value.clone() for name, value in state.items()}
+        learn(again, 2)
+        found.append(torch.cat([weights, bias]).detach())
     assert torch.equal(*found)
 
 

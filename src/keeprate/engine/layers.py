@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -454,6 +455,32 @@ class _Standardised(torch.autograd.Function):
         return ((gradient - along - y * across) * scale).to(ctx.dtype), None, None, None, None
 
 
+@lru_cache
+def _rounded(p: float) -> tuple[torch.dtype, int, float]:
+    """A dropout's random integers: their type, the lowest that keeps an element, and its factor.
+
+    8 bits if that changes p by a hundredth of itself at most, else 16; one number at least keeps.
+
+    >>> [(str(dtype), lowest) for dtype, lowest, _ in map(_rounded, (0.5, 0.3, 0.1))]
+    [('torch.int8', 0), ('torch.int8', -51), ('torch.int16', -26214)]
+    """
+    n = 2**8
+    dtype, n_dropped = torch.int8, round(p * n)
+    if abs(n_dropped - p * n) > p * n / 100 or n_dropped == n:
+        n = 2**16
+        dtype, n_dropped = torch.int16, min(round(p * n), n - 1)
+    return dtype, n_dropped - n // 2, n / (n - n_dropped)
+
+
+def kept_factor(p: float) -> float:
+    """By what a dropout on a CPU multiplies the elements that it keeps: 1 / (1 - p), p rounded.
+
+    >>> kept_factor(0.5)
+    2.0
+    """
+    return _rounded(p)[2]
+
+
 def dropout_masks(
     x: Tensor, p: float, generators: list[torch.Generator], share: Share = WHOLE
 ) -> Tensor:
@@ -461,8 +488,8 @@ def dropout_masks(
 
     The masks are drawn for the whole batch, of which x may be a process's share.
 
-    On a CPU an element takes 16 random bits, four elements one random number: drawing a number for
-    each element would take longer than the layers of a small network. So p is rounded to 1 / 65536.
+    On a CPU several elements share one random number: drawing a number for each would take longer
+    than the layers of a small network. So p is rounded, by a hundredth of itself at most.
     """
     shape = [len(x), share.n_all(x.shape[1]), *x.shape[2:]] if x.dim() > 1 else list(x.shape)
     if x.device.type != "cpu":
@@ -471,13 +498,13 @@ def dropout_masks(
             row.bernoulli_(1 - p, generator=generator)
         return share.of(mask.div_(1 - p), 1)
     n = math.prod(shape[1:])
-    numbers = torch.empty(len(x), -(-n // 4), dtype=torch.int64)
+    dtype, lowest_kept, factor = _rounded(p)
+    numbers = torch.empty(len(x), -(-n // (8 // dtype.itemsize)), dtype=torch.int64)
     for row, generator in zip(numbers.unbind(), generators, strict=True):
         row.random_(-(2**63), None, generator=generator)
-    lowest_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
     # In place and without booleans, which take three times as long.
-    masks = numbers.view(torch.int16)[:, :n].ge_(lowest_kept).to(x.dtype)
-    masks.mul_(2**16 / (2**15 - lowest_kept))
+    masks = numbers.view(dtype)[:, :n].ge_(lowest_kept).to(x.dtype)
+    masks.mul_(factor)
     if x.dim() != 3:
         return share.of(masks.view(shape), 1)
     # Rows [N, B, features] have their samples side by side, as a linear layer leaves them.

@@ -284,7 +284,7 @@ class Steps:
         share = self._setup.world.share(len(index))
         own = share.of(index)
         inputs = self._take.noisy(self._setup.normaliser(self._take(train.inputs, own)), own)
-        labels = train.labels[index]
+        labels = train.labels.index_select(0, index)
         losses, weights, logits = train_step(
             population.networks,
             population.optimizer,

@@ -7,7 +7,8 @@ PyTorch without the guard, or with another one, loses the second and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,24 +40,28 @@ class _Adam(_light(torch.optim.Adam)):  # type: ignore[misc]
     In a small batch, what PyTorch does around the kernel takes about as long as the kernel.
     """
 
+    _kernel: _ForTheKernel | None = None
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         (group,) = self.param_groups
-        trained = [p for p in group["params"] if p.grad is not None]
-        states = [self.state[p] for p in trained]
-        if closure is not None or not all(map(_is_for_the_kernel, trained, states)):
+        parameters = group["params"]
+        gradients = [p.grad for p in parameters]
+        kernel = self._kernel
+        if kernel is None or not kernel.holds_for(parameters, self.state):
+            kernel = self._kernel = _ForTheKernel.of(parameters, self.state)
+        if closure is not None or kernel is None or any(g is None for g in gradients):
             result: float | None = super().step(closure)  # it also makes the states
             return result
+        kernel.counters.add_(1)
         beta1, beta2 = group["betas"]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
         torch._fused_adam_(
-            trained,
-            [p.grad for p in trained],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in kernel.states],
+            [state["exp_avg_sq"] for state in kernel.states],
             [],
-            steps,
+            kernel.steps,
             lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
@@ -70,8 +75,52 @@ class _Adam(_light(torch.optim.Adam)):  # type: ignore[misc]
     step.hooked = True  # type: ignore[attr-defined]  # PyTorch would put its profiler around it
 
 
-def _is_for_the_kernel(parameter: Tensor, state: dict[str, Tensor]) -> bool:
-    return bool(state) and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
+@dataclass(frozen=True)
+class _ForTheKernel:
+    """What need not be looked up anew in each step.
+
+    Attributes
+    ----------
+    parameters : list of Tensor
+    state : mapping
+        Of the optimiser.
+    states : list of dict
+        That of each parameter.
+    counters : Tensor [parameters]
+        Of their steps: one addition counts for all.
+    steps : list of Tensor
+        A view of the counters for each state.
+    """
+
+    parameters: list[Tensor]
+    state: Mapping[Tensor, dict[str, Tensor]]
+    states: list[dict[str, Tensor]]
+    counters: Tensor
+    steps: list[Tensor]
+
+    @classmethod
+    def of(
+        cls, parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]
+    ) -> _ForTheKernel | None:
+        """None for parameters without states, and for those that the kernel does not take."""
+        if not all(
+            state.get(p) and p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters
+        ):
+            return None
+        states = [state[p] for p in parameters]
+        counters = torch.stack([one["step"] for one in states])
+        steps = list(counters.unbind())
+        for one, step in zip(states, steps, strict=True):
+            one["step"] = step
+        return cls(parameters, state, states, counters, steps)
+
+    def holds_for(
+        self, parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]
+    ) -> bool:
+        """False after a checkpoint, or where parameters are others."""
+        if parameters is not self.parameters or state is not self.state:
+            return False
+        return all(one["step"] is step for one, step in zip(self.states, self.steps, strict=True))
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

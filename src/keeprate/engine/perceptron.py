@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from keeprate.engine.layers import dropout_masks, stacked_linear, weight_gradient
+from keeprate.engine.layers import dropout_masks, kept_factor, stacked_linear, weight_gradient
 from keeprate.engine.sequential import Layers
 from keeprate.engine.world import WHOLE, Share
 
@@ -26,7 +26,7 @@ class _Layer:
     name: str
     dropout: nn.Dropout | None
     x: Tensor | None = None  # inputs of a forward pass, until its backward pass
-    mask: Tensor | None = None  # of the dropout, likewise
+    factor: float = 1.0  # of the elements that the dropout kept, likewise
 
 
 class Perceptron:
@@ -76,10 +76,10 @@ class Perceptron:
         x = inputs.flatten(1)
         for place, layer in enumerate(self._layers):
             if place > 0:
-                x = x.relu_()
+                x, layer.factor = x.relu_(), 1.0
                 if layer.dropout is not None and layer.dropout.training and layer.dropout.p > 0:
-                    layer.mask = dropout_masks(x, layer.dropout.p, generators, share)
-                    x = x.mul_(layer.mask)
+                    x = x.mul_(dropout_masks(x, layer.dropout.p, generators, share))
+                    layer.factor = kept_factor(layer.dropout.p)
             layer.x = x
             weight, bias = tensors[f"{layer.name}.weight"], tensors.get(f"{layer.name}.bias")
             x = stacked_linear(x, weight, bias, stacked=place > 0)
@@ -90,7 +90,7 @@ class Perceptron:
         """Set the gradients of all parameters, from that of the logits `[N, B, C]`."""
         for place in range(len(self._layers) - 1, -1, -1):
             layer = self._layers[place]
-            x, mask, layer.x, layer.mask = layer.x, layer.mask, None, None
+            x, layer.x = layer.x, None
             if x is None:
                 raise RuntimeError("a forward pass goes before a backward pass")
             x = x.to(gradient.dtype)
@@ -102,8 +102,8 @@ class Perceptron:
                 weight.grad = weight_gradient(rows, x).to(weight.dtype)
                 return
             weight.grad = torch.bmm(rows, x).to(weight.dtype)
+            if layer.factor != 1:
+                rows = rows * layer.factor
             gradient = torch.bmm(weight.to(gradient.dtype).mT, rows).mT
             # What is 0 was below 0, or dropped.
             gradient = _ATEN.threshold_backward(gradient, x, 0)
-            if mask is not None:
-                gradient = gradient.mul_(mask)

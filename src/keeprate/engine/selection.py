@@ -12,6 +12,8 @@ Two methods change the loss too: `joint_loss` (JoCoR) and `corrected_logits` (F-
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -141,13 +143,28 @@ def small_loss(losses: Tensor, keep_rate: Tensor, among: Tensor | None = None) -
     else:
         n_eligible = among.sum(-1)
         losses = losses.masked_fill(~among, torch.inf)
-    # 1e-6: 0.29 * 100 is 28.999..., but 29 samples are meant.
-    n_keep = (keep_rate * n_eligible + 1e-6).floor_().maximum(keep_rate.sign())
     order = losses.argsort(dim=-1, stable=True)
-    position = torch.arange(losses.shape[-1], device=losses.device)
-    first = (position < n_keep[..., None]).expand(losses.shape)
+    quota = (keep_rate * n_eligible)[..., None]
+    first = (quota >= _least_quotas(losses)).expand(losses.shape)
     is_kept = torch.empty_like(order, dtype=torch.bool).scatter_(-1, order, first)
     return is_kept if among is None else is_kept & among
+
+
+def _least_quotas(losses: Tensor) -> Tensor:
+    """From which quota on the k-th smallest of the losses [..., B] is kept: [B], from k = 1 on."""
+    n, device = losses.shape[-1], losses.device
+    # A graph of a GPU must not keep what was made while it was recorded.
+    return _made_quotas(n, device) if device.type != "cpu" else _known_quotas(n, device)
+
+
+def _made_quotas(n: int, device: torch.device) -> Tensor:
+    # 1e-6: 0.29 * 100 is 28.999..., but 29 samples are meant.
+    quotas = torch.arange(1, n + 1, device=device) * (1 - 1e-6)
+    quotas[:1] = torch.finfo(quotas.dtype).tiny  # any keep rate above 0 keeps one
+    return quotas
+
+
+_known_quotas = lru_cache(_made_quotas)
 
 
 def balanced_rank(losses: Tensor, labels: Tensor) -> Tensor:
