@@ -501,6 +501,13 @@ def test_faces_train_on_a_device_as_on_the_cpu(device):
 
 
 @on_a_gpu
+def test_steps_that_never_had_a_graph_train_as_the_cpu_does(data, device, monkeypatch):
+    """As where processes train together."""
+    monkeypatch.setattr(loop, "StepGraph", lambda *_: None)
+    agree(trained(data, on("cpu")), trained(data, on(device)), loss=0.02, accuracy=0.03)
+
+
+@on_a_gpu
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 @pytest.mark.parametrize("model", ["perceptron", "model1", "model2"])
 def test_a_graph_trains_as_ordinary_steps_do(images, device, model, optimizer, monkeypatch):

@@ -184,8 +184,16 @@ def test_small_loss_among_eligible_samples():
     assert not nothing.any()
 
 
-def test_a_count_that_floats_miss_is_kept():
-    assert small_loss(torch.arange(100.0), torch.tensor(0.29)).sum() == 29
+@pytest.mark.parametrize("n", [*range(1, 201), 256, 1000, 1024, 100_000])
+def test_a_whole_number_of_samples_is_kept_where_floats_miss_it(n):
+    rates = torch.arange(1, 101) / 100
+    counts = small_loss(torch.arange(float(n)).expand(100, n), rates).sum(-1)
+    assert counts.tolist() == [max(1, rate * n // 100) for rate in range(1, 101)]
+
+
+def test_no_more_samples_are_kept_than_the_rate_allows():
+    kept = small_loss(torch.arange(1e5), torch.tensor(0.5 - 1e-6))
+    assert kept.sum() == 49_999
 
 
 NAMES = [*METHODS, *(name + PER_CLASS for name in RANK_THE_BATCH)]

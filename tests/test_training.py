@@ -197,6 +197,7 @@ def test_an_optimiser_steps_as_pytorchs_does(name):
 
         learn(optimizer, 7)
         again = type(optimizer)([weights, bias], **options)
+        learn(again, 2)
         again.load_state_dict(optimizer.state_dict())
         learn(again, 2)
         for state in again.state.values():  # as a checkpoint is loaded

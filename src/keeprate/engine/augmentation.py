@@ -83,7 +83,7 @@ class Augmenter:
 
     def __call__(self, inputs: Inputs, index: Tensor) -> Tensor:
         """The samples `index` [B] of `inputs` [N, ...]; images [N, C, H, W] are transformed."""
-        # Rows of a tensor, without what other indices need.
+        # Faster than an index, which may be of other kinds, too.
         images = inputs.index_select(0, index) if isinstance(inputs, Tensor) else inputs[index]
         if self._is_mirrored is None and self._offsets is None:
             return images

@@ -459,26 +459,28 @@ class _Standardised(torch.autograd.Function):
 def _rounded(p: float) -> tuple[torch.dtype, int, float]:
     """A dropout's random integers: their type, the lowest that keeps an element, and its factor.
 
-    8 bits if that changes p by a hundredth of itself at most, else 16; one number at least keeps.
+    8 bits if that changes p and 1 - p by a hundredth of themselves at most, else 16; one number at
+    least keeps.
 
     >>> [(str(dtype), lowest) for dtype, lowest, _ in map(_rounded, (0.5, 0.3, 0.1))]
     [('torch.int8', 0), ('torch.int8', -51), ('torch.int16', -26214)]
     """
     n = 2**8
     dtype, n_dropped = torch.int8, round(p * n)
-    if abs(n_dropped - p * n) > p * n / 100 or n_dropped == n:
+    if abs(n_dropped - p * n) > min(p, 1 - p) * n / 100:
         n = 2**16
         dtype, n_dropped = torch.int16, min(round(p * n), n - 1)
     return dtype, n_dropped - n // 2, n / (n - n_dropped)
 
 
-def kept_factor(p: float) -> float:
-    """By what a dropout on a CPU multiplies the elements that it keeps: 1 / (1 - p), p rounded.
+@lru_cache
+def kept_factor(p: float, dtype: torch.dtype) -> float:
+    """By what `dropout_masks` of this type multiply on a CPU: 1 / (1 - p), p and it rounded.
 
-    >>> kept_factor(0.5)
+    >>> kept_factor(0.5, torch.float32)
     2.0
     """
-    return _rounded(p)[2]
+    return float(torch.tensor(_rounded(p)[2], dtype=dtype))
 
 
 def dropout_masks(
@@ -489,7 +491,8 @@ def dropout_masks(
     The masks are drawn for the whole batch, of which x may be a process's share.
 
     On a CPU several elements share one random number: drawing a number for each would take longer
-    than the layers of a small network. So p is rounded, by a hundredth of itself at most.
+    than the layers of a small network. So p is rounded: p and 1 - p change by a hundredth of
+    themselves or by 1 / 65536 at most.
     """
     shape = [len(x), share.n_all(x.shape[1]), *x.shape[2:]] if x.dim() > 1 else list(x.shape)
     if x.device.type != "cpu":

@@ -260,10 +260,10 @@ class Steps:
             self._setup.config.learning_rate_at(epoch),
             self._population.optimizer,
         )
+        if self._keep_rate.is_cuda:  # pinned: the host would wait for the copy of other memory
+            batches = batches.pin_memory().to(self._keep_rate.device, non_blocking=True)
         if self._graph is not None:
-            # Pinned: the host would wait for the copy of any other memory.
-            on_device = batches.pin_memory().to(self._keep_rate.device, non_blocking=True)
-            self._graph.run(self._whole_step, on_device, learning_rate)
+            self._graph.run(self._whole_step, batches, learning_rate)
             return
         for group in optimizer.param_groups:
             group["lr"] = learning_rate

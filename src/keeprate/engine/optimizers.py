@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any
 
 import torch
@@ -40,28 +41,27 @@ class _Adam(_light(torch.optim.Adam)):  # type: ignore[misc]
     In a small batch, what PyTorch does around the kernel takes about as long as the kernel.
     """
 
-    _kernel: _ForTheKernel | None = None
+    _prepared: _Prepared | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         (group,) = self.param_groups
-        parameters = group["params"]
-        gradients = [p.grad for p in parameters]
-        kernel = self._kernel
-        if kernel is None or not kernel.holds_for(parameters, self.state):
-            kernel = self._kernel = _ForTheKernel.of(parameters, self.state)
-        if closure is not None or kernel is None or any(g is None for g in gradients):
+        trained = [p for p in group["params"] if p.grad is not None]
+        prepared = self._prepared
+        if prepared is None or not prepared.holds_for(trained, self.state):
+            prepared = self._prepared = _Prepared.of(trained, self.state)
+        if closure is not None or prepared is None:
             result: float | None = super().step(closure)  # it also makes the states
             return result
-        kernel.counters.add_(1)
+        prepared.counters.add_(1)
         beta1, beta2 = group["betas"]
         torch._fused_adam_(
-            parameters,
-            gradients,
-            [state["exp_avg"] for state in kernel.states],
-            [state["exp_avg_sq"] for state in kernel.states],
+            trained,
+            [p.grad for p in trained],
+            [state["exp_avg"] for state in prepared.states],
+            [state["exp_avg_sq"] for state in prepared.states],
             [],
-            kernel.steps,
+            prepared.steps,
             lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
@@ -76,51 +76,60 @@ class _Adam(_light(torch.optim.Adam)):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class _ForTheKernel:
-    """What need not be looked up anew in each step.
+class _Prepared:
+    """What Adam's kernel takes and need not be looked up anew in each step.
 
     Attributes
     ----------
     parameters : list of Tensor
-    state : mapping
-        Of the optimiser.
+        Those with a gradient.
+    all_states : mapping
+        The optimiser's states, by parameter.
     states : list of dict
         That of each parameter.
     counters : Tensor [parameters]
         Of their steps: one addition counts for all.
     steps : list of Tensor
-        A view of the counters for each state.
+        The counter of each state, a view of `counters`.
     """
 
     parameters: list[Tensor]
-    state: Mapping[Tensor, dict[str, Tensor]]
+    all_states: Mapping[Tensor, dict[str, Tensor]]
     states: list[dict[str, Tensor]]
     counters: Tensor
     steps: list[Tensor]
 
     @classmethod
     def of(
-        cls, parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]
-    ) -> _ForTheKernel | None:
-        """None for parameters without states, and for those that the kernel does not take."""
-        if not all(
-            state.get(p) and p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters
+        cls, parameters: list[Tensor], all_states: Mapping[Tensor, dict[str, Tensor]]
+    ) -> _Prepared | None:
+        """Put the counters of all states in one tensor.
+
+        None, and nothing is changed, for parameters without states, and for those that the kernel
+        does not take.
+        """
+        if not parameters or not all(
+            all_states.get(p) and p.dtype == torch.float32 and p.device.type == "cpu"
+            for p in parameters
         ):
             return None
-        states = [state[p] for p in parameters]
-        counters = torch.stack([one["step"] for one in states])
+        states = [all_states[p] for p in parameters]
+        counters = torch.stack([state["step"] for state in states])
         steps = list(counters.unbind())
-        for one, step in zip(states, steps, strict=True):
-            one["step"] = step
-        return cls(parameters, state, states, counters, steps)
+        for state, step in zip(states, steps, strict=True):
+            state["step"] = step
+        return cls(parameters, all_states, states, counters, steps)
 
     def holds_for(
-        self, parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]
+        self, parameters: list[Tensor], all_states: Mapping[Tensor, dict[str, Tensor]]
     ) -> bool:
-        """False after a checkpoint, or where parameters are others."""
-        if parameters is not self.parameters or state is not self.state:
-            return False
-        return all(one["step"] is step for one, step in zip(self.states, self.steps, strict=True))
+        """False after a checkpoint, or where other parameters have gradients."""
+        return (
+            all_states is self.all_states
+            and len(parameters) == len(self.parameters)
+            and not any(map(is_not, parameters, self.parameters))
+            and not any(map(is_not, [state["step"] for state in self.states], self.steps))
+        )
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -79,7 +79,7 @@ class Perceptron:
                 x, layer.factor = x.relu_(), 1.0
                 if layer.dropout is not None and layer.dropout.training and layer.dropout.p > 0:
                     x = x.mul_(dropout_masks(x, layer.dropout.p, generators, share))
-                    layer.factor = kept_factor(layer.dropout.p)
+                    layer.factor = kept_factor(layer.dropout.p, x.dtype)
             layer.x = x
             weight, bias = tensors[f"{layer.name}.weight"], tensors.get(f"{layer.name}.bias")
             x = stacked_linear(x, weight, bias, stacked=place > 0)

@@ -158,8 +158,8 @@ def _least_quotas(losses: Tensor) -> Tensor:
 
 
 def _made_quotas(n: int, device: torch.device) -> Tensor:
-    # 1e-6: 0.29 * 100 is 28.999..., but 29 samples are meant.
-    quotas = torch.arange(1, n + 1, device=device) * (1 - 1e-6)
+    # Less by a few roundings of float32: 0.53 * 100 is 52.999996, but 53 samples are meant.
+    quotas = torch.arange(1, n + 1, dtype=torch.float32, device=device) * (1 - 2.5e-7)
     quotas[:1] = torch.finfo(quotas.dtype).tiny  # any keep rate above 0 keeps one
     return quotas
 
