@@ -544,19 +544,20 @@ def compare(values: Accuracies, others: Accuracies) -> Compared | None:
     return Compared(mean, len(gaps), not gaps.any(), p_value, agree)
 
 
-def mean_curve(
+def curves_of(
     traces: Sequence[Sequence[Sequence[float]]], cost: int, which: int
 ) -> NDArray[np.float64]:
-    """Mean over traces at each whole cost 1..cost, NaN where one has no schedule yet.
+    """A row for each trace: at each whole cost 1..cost, NaN where it has no schedule yet.
 
     `which` is 0 for the value, 1 for the test accuracy.
     """
     nothing = (np.nan, np.nan)
-    curves = [
-        [(at_cost(trace, spent) or nothing)[which] for spent in range(1, cost + 1)]
-        for trace in traces
-    ]
-    return np.asarray(np.mean(curves, axis=0))
+    return np.array(
+        [
+            [(at_cost(trace, spent) or nothing)[which] for spent in range(1, cost + 1)]
+            for trace in traces
+        ]
+    )
 
 
 # The picture -----------------------------------------------------------------------------------
@@ -580,21 +581,45 @@ def draw(protocol: str, *, results: Path = RESULTS, images: Path = IMAGES) -> li
             column[1].set_xlabel("cost, full trainings")
         panels[0, 0].set_ylabel("validation value, %")
         panels[1, 0].set_ylabel("test accuracy, last epoch, %")
-        panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=3)
+        panels[0, -1].legend(
+            *panels[1, -1].get_legend_handles_labels(),
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.0),
+            handlelength=3,
+        )
         return save(figure, f"{NAME}-{protocol}", images)
 
 
 def _lines(axes: Axes, rows: Sequence[Row], noise: str, which: int) -> None:
+    costs = [*range(1, COST + 1), COST + 0.6]  # the last step has a width, too
     for arm in ARMS:
         traces = list(traces_of(rows, noise, arm.name).values())
-        if traces:
-            curve = 100 * mean_curve(traces, COST, which)
-            axes.step(
-                np.arange(1, COST + 2),
-                np.append(curve, curve[-1]),  # the last step has a width, too
-                where="post",
-                color=arm.look.color,
-                ls=arm.look.dashes,
-                lw=arm.look.width,
-                label=arm.label,
+        if not traces:
+            continue
+        curves = 100 * curves_of(traces, COST, which)
+        curves = np.append(curves, curves[:, -1:], axis=1)
+        mean, look = curves.mean(0), arm.look
+        axes.step(
+            costs,
+            mean,
+            where="post",
+            color=look.color,
+            ls=look.dashes,
+            lw=look.width,
+            label=arm.label,
+        )
+        if arm is OURS and len(curves) > 1:
+            spread = curves.std(0, ddof=1)
+            axes.fill_between(
+                costs, mean - spread, mean + spread, step="post", color=look.color, alpha=0.15, lw=0
             )
+    told = of_noise(accuracies(rows, TOLD, COST), noise)
+    if which and told:
+        axes.axhline(
+            float(np.mean(told)),
+            color="black",
+            lw=1,
+            ls=":",
+            label="Co-teaching told the noise rate",
+        )
+    axes.set_xticks(range(1, COST + 1))

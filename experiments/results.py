@@ -445,13 +445,18 @@ def _searches(stored: Row, protocol: fig6.Protocol, command: str) -> Iterator[st
         yield f"Cost {cost}:"
         yield ""
         header = ["", *NOISES.values(), "difference to keeprate's, paired"]
-        yield from table(header, _at_cost(rows, cost))
+        yield from table(header, _at_cost(rows, cost, ran["seeds"]))
     yield ""
     yield image(f"{fig6.NAME}-{protocol.name}", "validation value and test accuracy against cost")
+    yield ""
+    yield "The band is one standard deviation of keeprate's search over the seeds."
 
 
-def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
-    """A line for each arm: accuracies by noise, and how far it is from keeprate's search."""
+def _at_cost(rows: Sequence[Row], cost: int, seeds: int) -> list[list[str]]:
+    """A line for each arm: accuracies by noise, and how far it is from keeprate's search.
+
+    The best is bold among those that have all seeds.
+    """
     arms = [arm for arm in fig6.ARMS if not (arm.after_start and cost <= fig6.START)]  # else ours
     labels = [(arm.name, arm.label) for arm in (*arms, fig6.LONG_ARM)]
     labels.append((fig6.TOLD, "Co-teaching told the noise rate, one training"))
@@ -462,7 +467,7 @@ def _at_cost(rows: Sequence[Row], cost: int) -> list[list[str]]:
     for noise in NOISES:
         of_noise = [fig6.of_noise(tests[name], noise) for name, _ in labels]
         columns.append([in_words(*mean_std(v)) if v else NOTHING for v in of_noise])
-        means.append([mean_std(v)[0] if v else None for v in of_noise])
+        means.append([mean_std(v)[0] if len(v) >= seeds else None for v in of_noise])
     for row, (name, _) in enumerate(labels):
         if name in (fig6.LONG_ARM.name, fig6.TOLD):  # of another price
             for column in means:

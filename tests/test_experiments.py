@@ -799,7 +799,7 @@ def test_searches_spend_alike_and_are_judged_by_what_they_would_choose(rivals) -
     assert fig6.at_cost(traces["random"], 0.5) is None
     assert fig6.at_cost(traces["random"], 3.5) == tuple(traces["random"][2][1:])
     assert fig6.at_cost(traces["ours"], 1) is None  # the noise is known, and no schedule yet
-    mean = fig6.mean_curve([traces["random"], traces["ours"]], 6, 1)
+    mean = fig6.curves_of([traces["random"], traces["ours"]], 6, 1).mean(0)
     assert np.isnan(mean[0]) and mean[5] == pytest.approx(
         (traces["random"][5][2] + traces["ours"][4][2]) / 2
     )
