@@ -249,8 +249,8 @@ def rows_of(rows: Sequence[Row], noise: str, name: str) -> list[Row]:
 
 
 def percent(rows: Sequence[Row], when: str, metric: str) -> list[float]:
-    """A metric of each row in percent; `when` is "last" or "best"."""
-    return [100 * row[when][metric] for row in rows]
+    """A metric of each row that has it, in percent; `when` is "last" or "best"."""
+    return [100 * row[when][metric] for row in rows if row[when][metric] is not None]
 
 
 def missing(table: Comparison, protocol: Protocol, rows: Sequence[Row]) -> Iterator[str]:

@@ -73,13 +73,17 @@ def arms_header(*, with_paper: bool) -> list[str]:
 def arms_lines(
     arms: Sequence[Arm], rows: Sequence[Row], noise: str, paper: dict[tuple[str, str], Any]
 ) -> list[list[str]]:
-    """A line for each arm under one noise: our numbers, the paper's if it has any, seeds."""
+    """A line for each arm under one noise: our numbers, the paper's if it has any, seeds.
+
+    The best is bold, among the arms with the most seeds.
+    """
     columns: list[list[str]] = []
     means: list[list[float | None]] = []
     for _, when, metric in COLUMNS:
         values = [percent(rows_of(rows, noise, arm.name), when, metric) for arm in arms]
         columns.append([in_words(*mean_std(of_arm)) if of_arm else NOTHING for of_arm in values])
-        means.append([mean_std(of_arm)[0] if of_arm else None for of_arm in values])
+        most = max(1, *map(len, values))
+        means.append([mean_std(of_arm)[0] if len(of_arm) == most else None for of_arm in values])
     bold_best(columns, means)
     if paper:
         numbers = [paper.get((noise, arm.paper_label)) for arm in arms]

@@ -48,6 +48,7 @@ from experiments.markdown import (
 )
 from experiments.rows import hours, in_words, mean_std, paper_numbers
 from keeprate import InputError
+from keeprate.engine import METHODS
 from keeprate.files import write_atomically
 
 NAME = "results"
@@ -176,12 +177,16 @@ def _is_whole(protocol: fig6.Protocol, rows: Sequence[Row]) -> bool:
 
 
 def _sources_of_table(comparison: Comparison, protocol: str, results: Path) -> Iterator[Source]:
-    """The arms that the paper has; of Tables 4 to 6 also all arms."""
+    """The arms that the paper has; of Tables 4 to 6 also all methods.
+
+    "auto" is no method: the clean validation labels train there, too.
+    """
     stored = read_results(comparison.name, protocol, results)
     rows = [] if stored is None else stored["rows"]
     title = f"{comparison.title.replace(': ', ', ')}, {protocol}"
     of_paper = replace(comparison, arms=tuple(arm for arm in comparison.arms if arm.paper_label))
-    kinds = {"methods": of_paper, "all methods": comparison}
+    methods = tuple(arm for arm in comparison.arms if arm.method in METHODS)
+    kinds = {"methods": of_paper, "all methods": replace(comparison, arms=methods)}
     if comparison is table7.TABLE:
         kinds = {"spaces": of_paper}
     for kind, judged in kinds.items():
